@@ -1,0 +1,259 @@
+//! Words and answers to ids and back.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::atomic::write_atomic;
+use crate::json::read_json;
+use crate::text::tokenize;
+use crate::{Error, Result};
+
+/// Strings with ids, counted from 0 in order of first appearance. On disk: a JSON list in that order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Vocabulary {
+    entries: Vec<String>,
+    ids: HashMap<String, u32>,
+}
+
+impl Vocabulary {
+    fn insert(&mut self, entry: &str) {
+        if !self.ids.contains_key(entry) {
+            self.ids.insert(entry.to_owned(), self.entries.len() as u32);
+            self.entries.push(entry.to_owned());
+        }
+    }
+
+    fn load(path: &Path) -> Result<Vocabulary> {
+        let mut vocabulary = Vocabulary::default();
+        for entry in read_json::<Vec<String>>(path)? {
+            if vocabulary.ids.contains_key(&entry) {
+                return Err(Error::file(path, format!("\"{entry}\" is there twice: make the file again with `vqa prepare`")));
+            }
+            vocabulary.insert(&entry);
+        }
+        Ok(vocabulary)
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        write_atomic(path, &serde_json::to_vec_pretty(&self.entries).expect("strings are valid JSON"))
+    }
+}
+
+/// How a question fared in [`WordDict::encode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Encoded {
+    /// Words of the question, before cutting.
+    pub n_words: usize,
+    /// Words within the limit that the dictionary lacks, encoded as padding.
+    pub n_unknown: usize,
+}
+
+/// The words of the questions. The id after the last word is padding.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WordDict(Vocabulary);
+
+impl WordDict {
+    /// Builds the dictionary of all words in `questions`, in order of first appearance.
+    pub fn from_questions<'a>(questions: impl IntoIterator<Item = &'a str>) -> WordDict {
+        let mut vocabulary = Vocabulary::default();
+        let mut buffer = String::new();
+        for question in questions {
+            for word in tokenize(question, &mut buffer) {
+                vocabulary.insert(word);
+            }
+        }
+        WordDict(vocabulary)
+    }
+
+    /// Reads a JSON list of words.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing, no JSON list of strings, or has a word twice.
+    pub fn load(path: &Path) -> Result<WordDict> {
+        Vocabulary::load(path).map(WordDict)
+    }
+
+    /// Writes the JSON list of words, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        self.0.save(path)
+    }
+
+    /// Number of words, padding not counted; this is also the id of padding.
+    pub fn len(&self) -> usize {
+        self.0.entries.len()
+    }
+
+    /// Whether there is no word.
+    pub fn is_empty(&self) -> bool {
+        self.0.entries.is_empty()
+    }
+
+    /// The id that stands for "no word": one after the last word's.
+    pub fn padding(&self) -> i64 {
+        self.len() as i64
+    }
+
+    /// The words in order of their ids.
+    pub fn words(&self) -> &[String] {
+        &self.0.entries
+    }
+
+    /// The id of a word (lower-case, as [`tokenize`] gives it).
+    pub fn id(&self, word: &str) -> Option<u32> {
+        self.0.ids.get(word).copied()
+    }
+
+    /// Encodes a question into `tokens`: its first `tokens.len()` words, padded in front.
+    ///
+    /// A word that the dictionary lacks becomes padding, and is counted.
+    pub fn encode(&self, question: &str, tokens: &mut [i64]) -> Encoded {
+        let mut buffer = String::new();
+        let (mut n_words, mut n_unknown) = (0, 0);
+        for word in tokenize(question, &mut buffer) {
+            if n_words < tokens.len() {
+                tokens[n_words] = match self.id(word) {
+                    Some(id) => i64::from(id),
+                    None => {
+                        n_unknown += 1;
+                        self.padding()
+                    }
+                };
+            }
+            n_words += 1;
+        }
+        let n_kept = n_words.min(tokens.len());
+        tokens[n_kept..].fill(self.padding());
+        tokens.rotate_right(tokens.len() - n_kept);
+        Encoded { n_words, n_unknown }
+    }
+}
+
+/// The candidate answers, the model's classes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AnswerDict(Vocabulary);
+
+impl AnswerDict {
+    /// Builds the dictionary of the normalised answers that appear at least `min_count` times, in order of
+    /// first appearance. On VQA2.0, train and val, the `multiple_choice_answer`s that appear at least 9
+    /// times are 3,129.
+    pub fn from_answers<'a>(answers: impl IntoIterator<Item = &'a str>, min_count: usize) -> AnswerDict {
+        let mut counts = Vocabulary::default();
+        let mut n_seen: Vec<usize> = Vec::new();
+        for answer in answers {
+            let answer = crate::normalize_answer(answer);
+            counts.insert(&answer);
+            n_seen.resize(counts.entries.len(), 0);
+            n_seen[counts.ids[answer.as_ref()] as usize] += 1;
+        }
+        let mut candidates = Vocabulary::default();
+        for (answer, &n) in counts.entries.iter().zip(&n_seen) {
+            if n >= min_count {
+                candidates.insert(answer);
+            }
+        }
+        AnswerDict(candidates)
+    }
+
+    /// Reads a JSON list of answers.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing, no JSON list of strings, or has an answer twice.
+    pub fn load(path: &Path) -> Result<AnswerDict> {
+        Vocabulary::load(path).map(AnswerDict)
+    }
+
+    /// Writes the JSON list of answers, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        self.0.save(path)
+    }
+
+    /// Number of candidate answers.
+    pub fn len(&self) -> usize {
+        self.0.entries.len()
+    }
+
+    /// Whether there is no answer.
+    pub fn is_empty(&self) -> bool {
+        self.0.entries.is_empty()
+    }
+
+    /// The answers in order of their ids.
+    pub fn answers(&self) -> &[String] {
+        &self.0.entries
+    }
+
+    /// The id of a normalised answer.
+    pub fn id(&self, answer: &str) -> Option<u32> {
+        self.0.ids.get(answer).copied()
+    }
+
+    /// The soft target of a question: each candidate that an annotator gave, with its score
+    /// min(1, 0.3 x number of annotators who gave it), in order of the candidates' ids. Annotators' answers are
+    /// normalised first.
+    pub fn soft_target<S: AsRef<str>>(&self, annotators: &[S]) -> Vec<(u32, f32)> {
+        let mut ids: Vec<u32> = annotators
+            .iter()
+            .filter_map(|answer| self.id(&crate::normalize_answer(answer.as_ref())))
+            .collect();
+        ids.sort_unstable();
+        ids.chunk_by(|a, b| a == b).map(|same| (same[0], soft_score(same.len()))).collect()
+    }
+}
+
+/// The soft score of an answer that `n` of ten annotators gave: 0, 0.3, 0.6, 0.9, 1.
+pub fn soft_score(n: usize) -> f32 {
+    match n {
+        0 => 0.0,
+        1 => 0.3,
+        2 => 0.6,
+        3 => 0.9,
+        _ => 1.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodes_as_the_design_says() {
+        let words = WordDict::from_questions(["What is red?", "is the cat red"]);
+        assert_eq!(words.words(), ["what", "is", "red", "the", "cat"]);
+        let mut tokens = [0; 4];
+        assert_eq!(words.encode("The cat?", &mut tokens), Encoded { n_words: 2, n_unknown: 0 });
+        assert_eq!(tokens, [5, 5, 3, 4]);
+        assert_eq!(words.encode("what dog is red the cat", &mut tokens), Encoded { n_words: 6, n_unknown: 1 });
+        assert_eq!(tokens, [0, 5, 1, 2]);
+        assert_eq!(words.encode("", &mut tokens), Encoded { n_words: 0, n_unknown: 0 });
+        assert_eq!(tokens, [5; 4]);
+    }
+
+    #[test]
+    fn soft_targets_count_annotators() {
+        let answers = AnswerDict::from_answers(["yes", "2", "Two", "no"], 1);
+        assert_eq!(answers.answers(), ["yes", "2", "no"]);
+        let target = answers.soft_target(&["two", "2", "2.", "maybe", "yes", "2"]);
+        assert_eq!(target, [(0, 0.3), (1, 1.0)]);
+    }
+
+    #[test]
+    fn a_dictionary_survives_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("words.json");
+        let words = WordDict::from_questions(["what's \"that\" ☃"]);
+        words.save(&path).unwrap();
+        assert_eq!(WordDict::load(&path).unwrap(), words);
+        std::fs::write(&path, r#"["a", "b", "a"]"#).unwrap();
+        assert!(WordDict::load(&path).unwrap_err().to_string().contains("\"a\" is there twice"));
+    }
+}

@@ -1,0 +1,103 @@
+//! Which row is which image.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde_pickle::{DeOptions, HashableValue, Value};
+
+use crate::json::map_file;
+use crate::{Error, Result};
+
+/// The image id of each row, and the row of each image id.
+#[derive(Debug)]
+pub(super) struct ImageIds {
+    ids: Vec<u64>,
+    rows: HashMap<u64, u32>,
+}
+
+impl ImageIds {
+    pub(super) fn ids(&self) -> &[u64] {
+        &self.ids
+    }
+
+    pub(super) fn row(&self, image_id: u64) -> Option<usize> {
+        self.rows.get(&image_id).map(|&row| row as usize)
+    }
+
+    /// From `image_ids` in the file, or else from the pickle beside it.
+    pub(super) fn open(path: &Path, file: &hdf5::File, n_images: usize) -> Result<ImageIds> {
+        if let Ok(dataset) = file.dataset("image_ids") {
+            let ids = dataset.read_raw::<u64>().map_err(|e| Error::hdf5(path, &e))?;
+            if ids.len() != n_images {
+                return Err(Error::file(
+                    path,
+                    format!("image_ids has {} entries, and there are {n_images} images", ids.len()),
+                ));
+            }
+            return ImageIds::new(path, ids);
+        }
+        let candidates = pickles_beside(path);
+        match candidates.iter().find(|candidate| candidate.exists()) {
+            Some(pickle) => ImageIds::new(pickle, read_pickle(pickle, n_images)?),
+            None => {
+                let names: Vec<_> = candidates.iter().map(|c| format!("{}", c.display())).collect();
+                Err(Error::file(
+                    path,
+                    format!(
+                        "no \"image_ids\" in it, and none of {} beside it: nothing says which row is which image",
+                        names.join(", ")
+                    ),
+                ))
+            }
+        }
+    }
+
+    fn new(path: &Path, ids: Vec<u64>) -> Result<ImageIds> {
+        let mut rows = HashMap::with_capacity(ids.len());
+        for (row, &id) in ids.iter().enumerate() {
+            if let Some(earlier) = rows.insert(id, row as u32) {
+                return Err(Error::file(path, format!("image {id} has two rows, {earlier} and {row}")));
+            }
+        }
+        Ok(ImageIds { ids, rows })
+    }
+}
+
+/// `train36.hdf5` has `train36_imgid2idx.pkl`, by the convention of bottom-up-attention-vqa.
+fn pickles_beside(path: &Path) -> Vec<PathBuf> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    vec![path.with_file_name(format!("{stem}_imgid2idx.pkl")), path.with_file_name("imgid2idx.pkl")]
+}
+
+/// Reads a pickled dict {image id: row} into the ids in order of rows.
+fn read_pickle(path: &Path, n_images: usize) -> Result<Vec<u64>> {
+    let bytes = map_file(path)?;
+    let value = serde_pickle::value_from_slice(&bytes, DeOptions::new().decode_strings())
+        .map_err(|e| Error::file(path, format!("not a readable pickle ({e})")))?;
+    let Value::Dict(entries) = value else {
+        return Err(Error::file(path, "the pickle is no dict {image id: row}"));
+    };
+    if entries.len() != n_images {
+        return Err(Error::file(
+            path,
+            format!("it names {} images, and the feature file beside it has {n_images}: the two do not belong together", entries.len()),
+        ));
+    }
+    let mut ids = vec![None; n_images];
+    for (key, value) in entries {
+        let id = match &key {
+            HashableValue::I64(id) => u64::try_from(*id).ok(),
+            HashableValue::String(id) => id.parse().ok(),
+            other => other.to_string().parse().ok(),
+        };
+        let row = match &value {
+            Value::I64(row) => usize::try_from(*row).ok(),
+            _ => None,
+        };
+        match (id, row.and_then(|row| ids.get_mut(row))) {
+            (Some(id), Some(slot)) if slot.is_none() => *slot = Some(id),
+            _ => return Err(Error::file(path, format!("the entry {key}: {value} is no {{image id: row below {n_images}}}, or its row is taken"))),
+        }
+    }
+    Ok(ids.into_iter().map(|id| id.expect("n entries fill n distinct rows")).collect())
+}

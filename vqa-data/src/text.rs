@@ -1,0 +1,48 @@
+//! Questions to words, as `bottom-up-attention-vqa` splits them.
+
+/// Splits a question into words: lower-cased, `,` and `?` removed, `'s` a word of its own, split on white
+/// space.
+///
+/// The words are written into `buffer`, which is cleared first and can be reused.
+///
+/// ```
+/// let mut buffer = String::new();
+/// let words: Vec<&str> = vqa_data::tokenize("What's the man's hat, red?", &mut buffer).collect();
+/// assert_eq!(words, ["what", "'s", "the", "man", "'s", "hat", "red"]);
+/// ```
+pub fn tokenize<'a>(question: &str, buffer: &'a mut String) -> impl Iterator<Item = &'a str> {
+    buffer.clear();
+    for character in question.chars() {
+        match character {
+            ',' | '?' => {}
+            _ => buffer.extend(character.to_lowercase()),
+        }
+    }
+    if buffer.contains("'s") {
+        *buffer = buffer.replace("'s", " 's");
+    }
+    buffer.split_whitespace()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tokenize;
+
+    /// Expected values from Python:
+    /// `q.lower().replace(',', '').replace('?', '').replace("'s", " 's").split()`.
+    #[test]
+    fn agrees_with_python() {
+        let cases: [(&str, &[&str]); 6] = [
+            ("Is this a  cat?", &["is", "this", "a", "cat"]),
+            ("What's up, doc??", &["what", "'s", "up", "doc"]),
+            ("the girls' dog's", &["the", "girls'", "dog", "'s"]),
+            ("it'?s", &["it", "'s"]),
+            ("\tÉtÉ\u{a0}x\n", &["été", "x"]),
+            ("?,", &[]),
+        ];
+        for (question, words) in cases {
+            let mut buffer = String::from("left over");
+            assert_eq!(tokenize(question, &mut buffer).collect::<Vec<_>>(), words, "{question}");
+        }
+    }
+}
