@@ -1,0 +1,96 @@
+//! Dictionaries from the questions and annotations, and what a training run will see of them.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+use crate::dataset::EncodedQuestions;
+use crate::{AnswerDict, Result, Split, WordDict};
+
+/// `[dict]` in a config file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DictConfig {
+    /// The word dictionary, a JSON list.
+    pub words: PathBuf,
+    /// The answer dictionary, a JSON list.
+    pub answers: PathBuf,
+    /// How often an answer must appear to be a candidate.
+    pub min_answer_count: usize,
+    /// The number of words that a question is cut to.
+    pub max_question_len: usize,
+}
+
+impl Default for DictConfig {
+    fn default() -> DictConfig {
+        DictConfig {
+            words: "words.json".into(),
+            answers: "answers.json".into(),
+            min_answer_count: 9,
+            max_question_len: 14,
+        }
+    }
+}
+
+impl DictConfig {
+    /// Makes relative paths relative to `base` instead of the working directory.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        self.words = base.join(&self.words);
+        self.answers = base.join(&self.answers);
+    }
+}
+
+/// What encoding a split gave.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SplitReport {
+    /// Number of questions.
+    pub n_questions: usize,
+    /// Number of different images.
+    pub n_images: usize,
+    /// Questions with more words than the limit.
+    pub n_cut: usize,
+    /// Words within the limit that the dictionary lacks, in all questions together.
+    pub n_unknown_words: usize,
+    /// Questions none of whose annotators gave a candidate answer. They train and score as zero.
+    pub n_without_answer: usize,
+    /// The soft score of a model that is always right, in percent; nothing for a split without annotations.
+    pub upper_bound: Option<f64>,
+}
+
+/// Builds both dictionaries from splits in order: words from the questions of all of them, answers from the
+/// `multiple_choice_answer` of all annotations.
+pub fn build_dictionaries<'a>(
+    splits: impl IntoIterator<Item = &'a Split> + Clone,
+    config: &DictConfig,
+) -> (WordDict, AnswerDict) {
+    let questions = splits.clone().into_iter().flat_map(|split| &split.questions);
+    let words = WordDict::from_questions(questions.map(|question| question.question.as_str()));
+    let annotations = splits.into_iter().flat_map(|split| &split.annotations);
+    let answers = AnswerDict::from_answers(
+        annotations.map(|annotation| annotation.multiple_choice_answer.as_str()),
+        config.min_answer_count,
+    );
+    (words, answers)
+}
+
+/// Builds the dictionaries, writes them to where `config` says, and encodes every split with them.
+///
+/// # Errors
+///
+/// When a dictionary cannot be written.
+pub fn prepare(
+    splits: &IndexMap<String, Split>,
+    config: &DictConfig,
+) -> Result<(WordDict, AnswerDict, IndexMap<String, SplitReport>)> {
+    let (words, answers) = build_dictionaries(splits.values(), config);
+    let reports = splits
+        .iter()
+        .map(|(name, split)| {
+            let encoded = EncodedQuestions::new(split, &words, &answers, config.max_question_len);
+            (name.clone(), encoded.report(split))
+        })
+        .collect();
+    words.save(&config.words)?;
+    answers.save(&config.answers)?;
+    Ok((words, answers, reports))
+}

@@ -1,0 +1,294 @@
+//! A data split: the questions and annotations of several sources, joined.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::json::{Annotation, Question, read_annotations, read_questions};
+use crate::{Error, Result};
+
+/// One source of a split: `[[data.train.composition]]` in a config file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Questions files.
+    pub q_jsons: Vec<PathBuf>,
+    /// Annotations files; none for a test split.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub a_jsons: Vec<PathBuf>,
+    /// The feature file. Only what trains or predicts needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<PathBuf>,
+    /// Where the pictures are, for drawing: a path with `{image_id}` or, padded with zeros,
+    /// `{image_id:012}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<String>,
+}
+
+/// The sources of a split: `[data.train]` in a config file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitConfig {
+    /// The sources, in order.
+    pub composition: Vec<SourceConfig>,
+}
+
+impl SplitConfig {
+    /// Makes relative paths relative to `base` instead of the working directory.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        for source in &mut self.composition {
+            for path in source.q_jsons.iter_mut().chain(&mut source.a_jsons).chain(&mut source.features) {
+                *path = base.join(&*path);
+            }
+            if let Some(images) = &mut source.images {
+                *images = base.join(&*images).to_string_lossy().into_owned();
+            }
+        }
+    }
+}
+
+/// The path of a picture, from a template as in [`SourceConfig::images`].
+///
+/// ```
+/// let path = vqa_data::image_path("train2014/COCO_train2014_{image_id:012}.jpg", 9).unwrap();
+/// assert_eq!(path, std::path::Path::new("train2014/COCO_train2014_000000000009.jpg"));
+/// ```
+///
+/// # Errors
+///
+/// When the template has no `{image_id}`.
+pub fn image_path(template: &str, image_id: u64) -> Result<PathBuf> {
+    let parts = template.split_once("{image_id").and_then(|(before, rest)| {
+        let (format, after) = rest.split_once('}')?;
+        let width = match format.strip_prefix(':') {
+            None if format.is_empty() => 0,
+            Some(digits) => digits.parse::<usize>().ok().filter(|&width| width <= 64)?,
+            None => return None,
+        };
+        Some((before, width, after))
+    });
+    let Some((before, width, after)) = parts else {
+        return Err(Error::Mismatch(format!(
+            "the image template \"{template}\" names no picture: write {{image_id}}, or {{image_id:012}} for twelve digits, where the id stands"
+        )));
+    };
+    Ok(PathBuf::from(format!("{before}{image_id:0width$}{after}")))
+}
+
+/// The questions of a split with their annotations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Split {
+    /// The questions of all sources, in order.
+    pub questions: Vec<Question>,
+    /// The annotation of each question, or nothing at all if the split has no annotations.
+    pub annotations: Vec<Annotation>,
+    /// The index of the first question of each source, and the number of questions at the end.
+    pub source_starts: Vec<usize>,
+}
+
+impl Split {
+    /// Reads and joins the JSON files of a split.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read; when a question lacks its annotation or an annotation its question, in any source
+    /// that has annotations; when a question id appears twice; when some sources have annotations and
+    /// others none.
+    pub fn load(config: &SplitConfig) -> Result<Split> {
+        let mut split = Split { source_starts: vec![0], ..Split::default() };
+        for source in &config.composition {
+            let mut questions = Vec::new();
+            for path in &source.q_jsons {
+                questions.extend(read_questions(path)?);
+            }
+            let mut annotations = Vec::new();
+            for path in &source.a_jsons {
+                annotations.extend(read_annotations(path)?);
+            }
+            if !source.a_jsons.is_empty() {
+                annotations = join(source, &questions, annotations)?;
+            }
+            let annotated_before = !split.annotations.is_empty();
+            if !split.questions.is_empty() && annotated_before == source.a_jsons.is_empty() {
+                return Err(Error::Mismatch(format!(
+                    "the source with {} {} annotations, unlike the ones before it: give all sources of a split their a_jsons, or none",
+                    paths(&source.q_jsons),
+                    if annotated_before { "has no" } else { "has" },
+                )));
+            }
+            split.questions.extend(questions);
+            split.annotations.extend(annotations);
+            split.source_starts.push(split.questions.len());
+        }
+        if split.questions.is_empty() {
+            return Err(Error::Mismatch(
+                "the split has no questions: give it a [[data.NAME.composition]] with q_jsons".to_owned(),
+            ));
+        }
+        refuse_twins(&split.questions)?;
+        Ok(split)
+    }
+
+    /// Number of questions.
+    pub fn len(&self) -> usize {
+        self.questions.len()
+    }
+
+    /// Whether there is no question.
+    pub fn is_empty(&self) -> bool {
+        self.questions.is_empty()
+    }
+}
+
+/// Puts annotations into the order of their questions.
+fn join(source: &SourceConfig, questions: &[Question], annotations: Vec<Annotation>) -> Result<Vec<Annotation>> {
+    let n_annotations = annotations.len();
+    let mut by_question: HashMap<u64, Annotation> =
+        annotations.into_iter().map(|annotation| (annotation.question_id, annotation)).collect();
+    if by_question.len() < n_annotations {
+        return Err(Error::Mismatch(format!(
+            "{} annotate(s) {} question(s) twice: is a file listed twice in a_jsons?",
+            paths(&source.a_jsons),
+            n_annotations - by_question.len()
+        )));
+    }
+    let mut joined = Vec::with_capacity(questions.len());
+    let mut missing = Vec::new();
+    for question in questions {
+        match by_question.remove(&question.question_id) {
+            Some(annotation) if annotation.image_id != question.image_id => {
+                return Err(Error::Mismatch(format!(
+                    "question {} is about image {} in {}, and about image {} in {}: these files do not belong together",
+                    question.question_id,
+                    question.image_id,
+                    paths(&source.q_jsons),
+                    annotation.image_id,
+                    paths(&source.a_jsons)
+                )));
+            }
+            Some(annotation) => joined.push(annotation),
+            None => missing.push(question.question_id),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(Error::Mismatch(format!(
+            "{} of {} questions in {} have no annotation in {} (question ids {}): do these files belong together?",
+            missing.len(),
+            questions.len(),
+            paths(&source.q_jsons),
+            paths(&source.a_jsons),
+            first_few(&mut missing)
+        )));
+    }
+    if !by_question.is_empty() {
+        let mut extra: Vec<u64> = by_question.into_keys().collect();
+        return Err(Error::Mismatch(format!(
+            "{} of {n_annotations} annotations in {} have no question in {} (question ids {}): do these files belong together?",
+            extra.len(),
+            paths(&source.a_jsons),
+            paths(&source.q_jsons),
+            first_few(&mut extra)
+        )));
+    }
+    Ok(joined)
+}
+
+fn refuse_twins(questions: &[Question]) -> Result<()> {
+    let mut ids: Vec<u64> = questions.iter().map(|question| question.question_id).collect();
+    ids.sort_unstable();
+    let mut twins: Vec<u64> = ids.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    if twins.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Mismatch(format!(
+        "{} question id(s) appear twice in the split ({}): is a file listed twice in its composition?",
+        twins.len(),
+        first_few(&mut twins)
+    )))
+}
+
+/// The smallest few of some ids, for a message.
+pub(crate) fn first_few(ids: &mut [u64]) -> String {
+    const FEW: usize = 5;
+    ids.sort_unstable();
+    let shown: Vec<String> = ids.iter().take(FEW).map(u64::to_string).collect();
+    let more = if ids.len() > FEW { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+fn paths(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" + ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(directory: &Path, name: &str, questions: &[u64], annotations: Option<&[u64]>) -> SourceConfig {
+        let q = directory.join(format!("{name}_q.json"));
+        let a = directory.join(format!("{name}_a.json"));
+        let list: Vec<_> = questions
+            .iter()
+            .map(|id| serde_json::json!({"image_id": id / 10, "question": "why?", "question_id": id}))
+            .collect();
+        std::fs::write(&q, serde_json::json!({ "questions": list }).to_string()).unwrap();
+        if let Some(annotations) = annotations {
+            let list: Vec<_> = annotations
+                .iter()
+                .map(|id| {
+                    serde_json::json!({"image_id": id / 10, "question_id": id, "question_type": "why", "answer_type": "other",
+                        "multiple_choice_answer": "so", "answers": [{"answer": format!("so{id}")}]})
+                })
+                .collect();
+            std::fs::write(&a, serde_json::json!({ "annotations": list }).to_string()).unwrap();
+        }
+        SourceConfig {
+            q_jsons: vec![q],
+            a_jsons: if annotations.is_some() { vec![a] } else { vec![] },
+            ..SourceConfig::default()
+        }
+    }
+
+    fn load(composition: &[SourceConfig]) -> Result<Split, String> {
+        Split::load(&SplitConfig { composition: composition.to_vec() }).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn sources_are_joined_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let a = files(directory.path(), "a", &[11, 12, 20], Some(&[20, 11, 12]));
+        let b = files(directory.path(), "b", &[5, 3], Some(&[3, 5]));
+        let split = load(&[a, b]).unwrap();
+        assert_eq!(split.source_starts, [0, 3, 5]);
+        let ids: Vec<u64> = split.questions.iter().map(|q| q.question_id).collect();
+        assert_eq!(ids, [11, 12, 20, 5, 3]);
+        assert!(split.questions.iter().zip(&split.annotations).all(|(q, a)| q.question_id == a.question_id));
+    }
+
+    #[test]
+    fn what_does_not_belong_together_is_counted_and_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        let annotated = files(at, "a", &[10, 11], Some(&[10, 11]));
+        let bare = files(at, "b", &[20], None);
+        let missing = load(&[files(at, "c", &[1, 2, 3, 4, 5, 6, 7], Some(&[4]))]).unwrap_err();
+        assert!(missing.contains("6 of 7 questions") && missing.contains("1, 2, 3, 5, 6, …"), "{missing}");
+        let extra = load(&[files(at, "d", &[1], Some(&[1, 8, 7]))]).unwrap_err();
+        assert!(extra.contains("2 of 3 annotations") && extra.contains("7, 8"), "{extra}");
+        assert!(load(&[annotated.clone(), annotated.clone()]).unwrap_err().contains("2 question id(s) appear twice"));
+        assert!(load(&[annotated.clone(), bare.clone()]).unwrap_err().contains("has no annotations"));
+        assert!(load(&[bare.clone(), annotated]).unwrap_err().contains("has annotations"));
+        assert!(load(&[]).unwrap_err().contains("no questions"));
+        assert_eq!(load(&[bare]).unwrap().annotations, []);
+    }
+
+    #[test]
+    fn image_templates() {
+        assert_eq!(image_path("a/{image_id}.png", 12).unwrap(), Path::new("a/12.png"));
+        assert_eq!(image_path("{image_id:4}.png", 12).unwrap(), Path::new("0012.png"));
+        for bad in ["a.png", "{image_id", "{image_id:x}.png", "{image_idx}.png"] {
+            assert!(image_path(bad, 1).is_err(), "{bad}");
+        }
+    }
+}
