@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// The evaluator's punctuation. `'`, `:`, `.` and others are not among it.
-const PUNCTUATION: [char; 21] = [
-    ';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!',
-];
+const PUNCTUATION: [char; 21] =
+    [';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!'];
 
 /// The evaluator passes `re.UNICODE`, which is 32, where `re.sub` takes the number of replacements.
 const MAX_PERIODS: usize = 32;
@@ -83,19 +82,16 @@ pub fn normalize_answer(answer: &str) -> Cow<'_, str> {
 /// The evaluator's first step, on every answer: line breaks and tabs to spaces, trimmed.
 pub(crate) fn clean(answer: &str) -> Cow<'_, str> {
     let trimmed = answer.trim();
-    if trimmed.contains(['\n', '\t']) {
-        Cow::Owned(trimmed.replace(['\n', '\t'], " "))
-    } else {
-        Cow::Borrowed(trimmed)
-    }
+    if trimmed.contains(['\n', '\t']) { Cow::Owned(trimmed.replace(['\n', '\t'], " ")) } else { Cow::Borrowed(trimmed) }
 }
 
 /// `processPunctuation`. A mark is deleted where the text has it beside a space anywhere, or has a comma between
 /// digits anywhere; elsewhere it becomes a space. Then periods that no digit follows are deleted.
 fn process_punctuation(text: &str) -> String {
-    let has_digit_comma = text.as_bytes().windows(3).any(|window| {
-        window[0].is_ascii_digit() && window[1] == b',' && window[2].is_ascii_digit()
-    });
+    let has_digit_comma = text
+        .as_bytes()
+        .windows(3)
+        .any(|window| window[0].is_ascii_digit() && window[1] == b',' && window[2].is_ascii_digit());
     let mut out = text.to_owned();
     for mark in PUNCTUATION {
         if text.contains(mark) {

@@ -42,8 +42,7 @@ impl AtomicFile {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
-        let temporary =
-            builder.tempfile_in(directory).map_err(Error::io("write", destination))?.into_temp_path();
+        let temporary = builder.tempfile_in(directory).map_err(Error::io("write", destination))?.into_temp_path();
         unfinished().insert(temporary.to_path_buf());
         Ok(AtomicFile { temporary, destination: destination.to_owned() })
     }

@@ -45,12 +45,8 @@ impl Batch {
     /// When features cannot be read, or are NaN or infinite.
     pub fn gather(dataset: &Dataset, questions: &[usize]) -> Result<Batch> {
         let max_len = dataset.encoded().max_len;
-        let mut batch = Batch {
-            questions: questions.to_vec(),
-            max_len,
-            feature_dim: dataset.feature_dim(),
-            ..Batch::default()
-        };
+        let mut batch =
+            Batch { questions: questions.to_vec(), max_len, feature_dim: dataset.feature_dim(), ..Batch::default() };
         let mut images = Vec::new();
         let mut places = HashMap::new();
         for &i in questions {

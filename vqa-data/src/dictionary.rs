@@ -27,7 +27,10 @@ impl Vocabulary {
         let mut vocabulary = Vocabulary::default();
         for entry in read_json::<Vec<String>>(path)? {
             if vocabulary.ids.contains_key(&entry) {
-                return Err(Error::file(path, format!("\"{entry}\" is there twice: make the file again with `vqa prepare`")));
+                return Err(Error::file(
+                    path,
+                    format!("\"{entry}\" is there twice: make the file again with `vqa prepare`"),
+                ));
             }
             vocabulary.insert(&entry);
         }
@@ -201,10 +204,8 @@ impl AnswerDict {
     /// min(1, 0.3 x number of annotators who gave it), in order of the candidates' ids. Annotators' answers are
     /// normalised first.
     pub fn soft_target<S: AsRef<str>>(&self, annotators: &[S]) -> Vec<(u32, f32)> {
-        let mut ids: Vec<u32> = annotators
-            .iter()
-            .filter_map(|answer| self.id(&crate::normalize_answer(answer.as_ref())))
-            .collect();
+        let mut ids: Vec<u32> =
+            annotators.iter().filter_map(|answer| self.id(&crate::normalize_answer(answer.as_ref()))).collect();
         ids.sort_unstable();
         ids.chunk_by(|a, b| a == b).map(|same| (same[0], soft_score(same.len()))).collect()
     }

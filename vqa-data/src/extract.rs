@@ -150,10 +150,7 @@ impl Grid {
     pub fn regions(&self, picture: &RgbImage, image_id: u64, stats: &ChannelStats) -> Result<ImageRegions, String> {
         let (width, height) = picture.dimensions();
         if width < self.columns || height < self.rows {
-            return Err(format!(
-                "{width} x {height} pixels are too few for {} x {} cells",
-                self.rows, self.columns
-            ));
+            return Err(format!("{width} x {height} pixels are too few for {} x {} cells", self.rows, self.columns));
         }
         let edge = |i: u32, n: u32, length: u32| (u64::from(i) * u64::from(length) / u64::from(n)) as u32;
         let mut boxes = Vec::with_capacity(self.n_regions() * 4);

@@ -1,10 +1,87 @@
-//! wip
-mod answers; mod atomic; mod dictionary; mod error; mod features; mod json; mod text; mod split; mod prepare; mod dataset; mod batch; mod loader; mod extract; mod shapes;
-pub use answers::{normalize_answer, official_accuracy};
-pub use atomic::{AtomicFile, remove_unfinished, write_atomic};
-pub use dictionary::{AnswerDict, Encoded, WordDict, soft_score};
-pub use error::{Error, Result};
-pub use features::{ElementType, FeatureFile, FeatureSummary, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionSource};
-pub use json::{Annotation, AnnotatorAnswer, Answer, Question, read_annotations, read_questions, read_results};
-pub use text::tokenize;
-pub use split::*; pub use prepare::*; pub use dataset::*; pub use batch::*; pub use loader::*; pub use extract::*; pub use shapes::*;
+//! Everything of visual question answering before a tensor: VQA2.0's questions and annotations, dictionaries,
+//! soft scores, the official accuracy, region features, and batches. It needs no libtorch and no Python.
+//!
+//! A [`Split`] is the questions of one or more sources, joined with their annotations. [`build_dictionaries`] makes a
+//! [`WordDict`] and an [`AnswerDict`] of them. A [`Dataset`] is a split encoded with the dictionaries, whose regions
+//! come from a [`RegionSource`]: a memory-mapped [`FeatureFile`], or one of your own. A [`Loader`] cuts
+//! it into [`Batch`]es, in an order that a seed fixes, ahead of the consumer and on all cores.
+//!
+//! Beside that stand [`FeatureWriter`] and [`extract`], which make feature files; [`Accuracy`], which scores answers
+//! as the official evaluator does; and [`write_shapes`], which draws a small world to try it all on.
+//!
+//! Files that are being read are memory-mapped and must not change meanwhile. Files are written whole or not at all.
+//!
+//! # Example
+//!
+//! Draw a small dataset, extract features from its pictures, and look at the batches:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use vqa_data::*;
+//!
+//! let dir = tempfile::tempdir().unwrap();
+//! write_shapes(dir.path(), ShapesSpec { n_train: 8, n_val: 2, seed: 1 }, &|_| {})?;
+//! let files = ShapesSplit::files(dir.path(), "train");
+//!
+//! // One region for each cell of a 2 x 3 grid, its pixels the feature.
+//! let grid = Grid { rows: 2, columns: 3, whole: false, patch: 4 };
+//! let pictures = list_pictures(&files.images)?;
+//! let stats = ChannelStats::measure(&pictures, &|_| {})?;
+//! let features = dir.path().join("train.h5");
+//! extract(&pictures, grid, &stats, ElementType::F32, &features, &|_| {})?;
+//!
+//! let source = SourceConfig {
+//!     q_jsons: vec![files.questions],
+//!     a_jsons: vec![files.annotations],
+//!     features: Some(features),
+//!     images: None,
+//! };
+//! let config = SplitConfig { composition: vec![source] };
+//! let (words, answers) = build_dictionaries([&Split::load(&config)?], &DictConfig::default());
+//! let dataset = Arc::new(Dataset::load(&config, &words, &answers, 14)?);
+//! let loader = Loader::new(dataset, LoaderOptions { batch_size: 16, ..LoaderOptions::default() });
+//! for batch in loader.epoch(0, 0) {
+//!     let batch = batch?;
+//!     assert_eq!(batch.tokens.len(), batch.len() * 14);
+//!     assert_eq!(batch.features.len(), batch.n_images() * 6 * 48);
+//! }
+//! # Ok::<(), vqa_data::Error>(())
+//! ```
+
+#![deny(missing_docs)]
+
+mod answers;
+mod atomic;
+mod batch;
+mod dataset;
+mod dictionary;
+mod error;
+mod extract;
+mod features;
+mod json;
+mod loader;
+mod prepare;
+mod score;
+mod shapes;
+mod split;
+mod text;
+
+pub use crate::{
+    answers::{normalize_answer, official_accuracy},
+    atomic::{AtomicFile, remove_unfinished, write_atomic},
+    batch::Batch,
+    dataset::{Dataset, EncodedQuestions, SoftTargets},
+    dictionary::{AnswerDict, Encoded, WordDict, soft_score},
+    error::{Error, Result},
+    extract::{ChannelStats, Grid, Picture, extract, list_pictures, read_picture},
+    features::{
+        ElementType, FeatureFile, FeatureSummary, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionSource,
+    },
+    json::{Annotation, AnnotatorAnswer, Answer, Question, read_annotations, read_questions, read_results},
+    loader::{Batches, Loader, LoaderOptions, Sampler},
+    prepare::{DictConfig, SplitReport, build_dictionaries, prepare},
+    score::{Accuracy, blind_guesses},
+    shapes::{ShapesSpec, ShapesSplit, write_shapes},
+    split::{SourceConfig, Split, SplitConfig, image_path},
+    text::tokenize,
+};

@@ -358,8 +358,7 @@ impl Scene {
             .collect();
         let mut picture = RgbImage::new(width, height);
         for (x, y, pixel) in picture.enumerate_pixels_mut() {
-            let ground: [f32; 3] =
-                std::array::from_fn(|c| top[c] + (bottom[c] - top[c]) * y as f32 / height as f32);
+            let ground: [f32; 3] = std::array::from_fn(|c| top[c] + (bottom[c] - top[c]) * y as f32 / height as f32);
             let mut sum = [0.0f32; 3];
             for sample in 0..SAMPLES * SAMPLES {
                 let offset = |i: u32| (i as f32 + 0.5) / SAMPLES as f32;
@@ -380,9 +379,8 @@ impl Scene {
                 }
             }
             let noise = rng.random_range(-0.012..0.012);
-            *pixel = Rgb(sum.map(|c| {
-                ((c / (SAMPLES * SAMPLES) as f32 + noise) * 255.0).round().clamp(0.0, 255.0) as u8
-            }));
+            *pixel =
+                Rgb(sum.map(|c| ((c / (SAMPLES * SAMPLES) as f32 + noise) * 255.0).round().clamp(0.0, 255.0) as u8));
         }
         picture
     }
@@ -420,8 +418,8 @@ impl Shape {
                 let (outer, inner) = (1.08f32, 0.46f32);
                 let step = std::f32::consts::PI / 5.0;
                 // The edge runs straight from an inner corner (angle 0) to an outer one (angle ±step).
-                let edge = outer * inner * step.sin()
-                    / (outer * (step - angle.abs()).sin() + inner * angle.abs().sin());
+                let edge =
+                    outer * inner * step.sin() / (outer * (step - angle.abs()).sin() + inner * angle.abs().sin());
                 x.hypot(y) < edge
             }
             _ => (x.abs() < 0.32 && y.abs() < 0.98) || (y.abs() < 0.32 && x.abs() < 0.98),
@@ -521,9 +519,11 @@ mod tests {
         for directory in [&a, &b] {
             write_shapes(directory.path(), spec, &|_| {}).unwrap();
         }
-        for file in
-            ["v2_shapes_train_annotations.json", "v2_OpenEnded_shapes_val_questions.json", "images/val/shapes_val_000000000004.jpg"]
-        {
+        for file in [
+            "v2_shapes_train_annotations.json",
+            "v2_OpenEnded_shapes_val_questions.json",
+            "images/val/shapes_val_000000000004.jpg",
+        ] {
             assert_eq!(std::fs::read(a.path().join(file)).unwrap(), std::fs::read(b.path().join(file)).unwrap());
         }
         let error = write_shapes(a.path(), spec, &|_| {}).unwrap_err().to_string();

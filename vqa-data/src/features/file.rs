@@ -136,12 +136,7 @@ impl FeatureFile {
             })
             .collect();
         let row = bad.first().copied().unwrap_or_default();
-        Error::NotFinite {
-            path: self.path.clone(),
-            n_images: bad.len(),
-            image_id: self.image_ids()[row],
-            row,
-        }
+        Error::NotFinite { path: self.path.clone(), n_images: bad.len(), image_id: self.image_ids()[row], row }
     }
 }
 

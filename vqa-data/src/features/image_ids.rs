@@ -80,7 +80,10 @@ fn read_pickle(path: &Path, n_images: usize) -> Result<Vec<u64>> {
     if entries.len() != n_images {
         return Err(Error::file(
             path,
-            format!("it names {} images, and the feature file beside it has {n_images}: the two do not belong together", entries.len()),
+            format!(
+                "it names {} images, and the feature file beside it has {n_images}: the two do not belong together",
+                entries.len()
+            ),
         ));
     }
     let mut ids = vec![None; n_images];
@@ -96,7 +99,12 @@ fn read_pickle(path: &Path, n_images: usize) -> Result<Vec<u64>> {
         };
         match (id, row.and_then(|row| ids.get_mut(row))) {
             (Some(id), Some(slot)) if slot.is_none() => *slot = Some(id),
-            _ => return Err(Error::file(path, format!("the entry {key}: {value} is no {{image id: row below {n_images}}}, or its row is taken"))),
+            _ => {
+                return Err(Error::file(
+                    path,
+                    format!("the entry {key}: {value} is no {{image id: row below {n_images}}}, or its row is taken"),
+                ));
+            }
         }
     }
     Ok(ids.into_iter().map(|id| id.expect("n entries fill n distinct rows")).collect())

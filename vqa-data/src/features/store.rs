@@ -144,8 +144,13 @@ impl Store {
             Reader::Hdf5(dataset) => {
                 let n = out.len() / self.width;
                 let read = match self.shape[..] {
-                    [_, per_image, _] if first.is_multiple_of(per_image) && n.is_multiple_of(per_image) => dataset
-                        .read_slice::<f32, _, ndarray::IxDyn>(s![first / per_image..(first + n) / per_image, .., ..]),
+                    [_, per_image, _] if first.is_multiple_of(per_image) && n.is_multiple_of(per_image) => {
+                        dataset.read_slice::<f32, _, ndarray::IxDyn>(s![
+                            first / per_image..(first + n) / per_image,
+                            ..,
+                            ..
+                        ])
+                    }
                     [_, per_image, _] => dataset.read_slice::<f32, _, ndarray::IxDyn>(s![
                         first / per_image..=first / per_image,
                         first % per_image..first % per_image + n,

@@ -1,0 +1,111 @@
+//! The official evaluator's figures for a set of answers.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::answers::official_accuracy;
+use crate::json::{Annotation, Answer};
+use crate::split::first_few;
+use crate::{Error, Result};
+
+/// The official accuracy in percent, rounded to two digits as the evaluator does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accuracy {
+    /// Over all questions.
+    pub overall: f64,
+    /// By "yes/no", "number" and "other".
+    pub per_answer_type: BTreeMap<String, f64>,
+    /// By the first words of the question.
+    pub per_question_type: BTreeMap<String, f64>,
+}
+
+impl Accuracy {
+    /// Scores one answer for each annotation.
+    ///
+    /// # Errors
+    ///
+    /// When an annotated question has no answer, an answer no annotated question, or a question two answers.
+    pub fn of(answers: &[Answer], annotations: &[Annotation]) -> Result<Accuracy> {
+        let by_question: HashMap<u64, &str> =
+            answers.iter().map(|answer| (answer.question_id, answer.answer.as_str())).collect();
+        if by_question.len() < answers.len() {
+            return Err(Error::Mismatch(format!(
+                "{} question(s) have more than one answer in the results: give one answer a question",
+                answers.len() - by_question.len()
+            )));
+        }
+        let mut missing: Vec<u64> = annotations
+            .iter()
+            .map(|annotation| annotation.question_id)
+            .filter(|id| !by_question.contains_key(id))
+            .collect();
+        if !missing.is_empty() {
+            return Err(Error::Mismatch(format!(
+                "{} of {} annotated questions have no answer in the results (question ids {}): answer all of them, with `vqa predict` on the same split",
+                missing.len(),
+                annotations.len(),
+                first_few(&mut missing)
+            )));
+        }
+        if by_question.len() > annotations.len() {
+            let known: HashMap<u64, ()> = annotations.iter().map(|annotation| (annotation.question_id, ())).collect();
+            let mut extra: Vec<u64> = by_question.into_keys().filter(|id| !known.contains_key(id)).collect();
+            return Err(Error::Mismatch(format!(
+                "{} answer(s) in the results have no annotation (question ids {}): do these files belong together?",
+                extra.len(),
+                first_few(&mut extra)
+            )));
+        }
+        let scores: Vec<f64> = annotations
+            .par_iter()
+            .map(|annotation| official_accuracy(by_question[&annotation.question_id], &annotation.answers))
+            .collect();
+        let by_type = |name: fn(&Annotation) -> &String| {
+            let mut sums: BTreeMap<&String, (f64, usize)> = BTreeMap::new();
+            for (annotation, score) in annotations.iter().zip(&scores) {
+                let (sum, n) = sums.entry(name(annotation)).or_default();
+                *sum += score;
+                *n += 1;
+            }
+            sums.into_iter().map(|(name, (sum, n))| (name.clone(), percent(sum, n))).collect()
+        };
+        Ok(Accuracy {
+            overall: percent(scores.iter().sum(), scores.len()),
+            per_answer_type: by_type(|annotation| &annotation.answer_type),
+            per_question_type: by_type(|annotation| &annotation.question_type),
+        })
+    }
+}
+
+fn percent(sum: f64, n: usize) -> f64 {
+    if n == 0 { 0.0 } else { (10_000.0 * sum / n as f64).round() / 100.0 }
+}
+
+/// The answers of someone who does not look: for each question the answer that is most frequent for its question
+/// type in `seen`, or most frequent at all where the type is new.
+pub fn blind_guesses(seen: &[Annotation], annotations: &[Annotation]) -> Vec<Answer> {
+    fn count<'a>(annotations: impl Iterator<Item = &'a Annotation>) -> Option<&'a str> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for annotation in annotations {
+            *counts.entry(&annotation.multiple_choice_answer).or_default() += 1;
+        }
+        counts.into_iter().max_by_key(|&(_, n)| n).map(|(answer, _)| answer)
+    }
+    let mut types: BTreeMap<&str, Vec<&Annotation>> = BTreeMap::new();
+    for annotation in seen {
+        types.entry(&annotation.question_type).or_default().push(annotation);
+    }
+    let best: HashMap<&str, &str> =
+        types.into_iter().filter_map(|(name, list)| Some((name, count(list.into_iter())?))).collect();
+    let overall = count(seen.iter()).unwrap_or_default();
+    annotations
+        .iter()
+        .map(|annotation| Answer {
+            question_id: annotation.question_id,
+            answer: (*best.get(annotation.question_type.as_str()).unwrap_or(&overall)).to_owned(),
+        })
+        .collect()
+}
