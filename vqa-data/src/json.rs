@@ -128,8 +128,12 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 /// Maps a whole file into memory, read-only.
+///
+/// # Errors
+///
+/// When the file is missing or not a regular file.
 #[allow(unsafe_code)]
-pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
+pub fn map_file(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     if !file.metadata().map_err(Error::io("read", path))?.is_file() {
         return Err(Error::file(path, "not a file"));

@@ -77,7 +77,7 @@ pub use crate::{
     features::{
         ElementType, FeatureFile, FeatureSummary, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionSource,
     },
-    json::{Annotation, AnnotatorAnswer, Answer, Question, read_annotations, read_questions, read_results},
+    json::{Annotation, AnnotatorAnswer, Answer, Question, map_file, read_annotations, read_questions, read_results},
     loader::{Batches, Loader, LoaderOptions, Sampler},
     prepare::{DictConfig, SplitReport, build_dictionaries, prepare},
     score::{Accuracy, blind_guesses},

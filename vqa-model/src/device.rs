@@ -1,0 +1,61 @@
+use tch::{Cuda, Device};
+
+use crate::{Error, Result};
+
+/// The device that a config names: `auto` (the first GPU if there is one, else the CPU), `cpu`, `cuda`,
+/// `cuda:1`.
+///
+/// # Errors
+///
+/// When the name is none of these, or names a GPU that cannot be used; the message says why.
+pub fn parse_device(name: &str) -> Result<Device> {
+    let cuda = load_cuda();
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "auto" => Ok(if cuda.is_ok() { Device::Cuda(0) } else { Device::Cpu }),
+        _ => {
+            let index = match name.strip_prefix("cuda") {
+                Some("") => Some(0),
+                Some(rest) => rest.strip_prefix(':').and_then(|index| index.parse().ok()),
+                None => None,
+            };
+            let Some(index) = index else {
+                return Err(Error::Device(format!(
+                    "device = \"{name}\" is unknown: use \"auto\", \"cpu\", \"cuda\" or \"cuda:1\""
+                )));
+            };
+            let n_devices = cuda.map_err(Error::Device)?;
+            if index >= n_devices {
+                return Err(Error::Device(format!("there is no GPU {index}: {n_devices} are here, counted from 0")));
+            }
+            Ok(Device::Cuda(index))
+        }
+    }
+}
+
+/// Makes libtorch's CUDA part known, and counts the GPUs; or says what is missing.
+///
+/// Nothing in this program names a symbol of `libtorch_cuda.so`, so the linker drops it, and libtorch then believes
+/// that it was built without CUDA. Loading the library registers its kernels (LaurentMazare/tch-rs
+/// 907, 980). It is loaded only where an NVIDIA driver is, since it is large.
+#[allow(unsafe_code)]
+fn load_cuda() -> std::result::Result<usize, String> {
+    // SAFETY: both libraries are what the program was linked against or would have been; their
+    // initialisers run here instead of at program start, and are made to.
+    let driver = unsafe { libloading::Library::new("libcuda.so.1") };
+    let Ok(driver) = driver else {
+        return Err("no GPU can be used: there is no NVIDIA driver (libcuda.so.1); use device = \"cpu\"".to_owned());
+    };
+    std::mem::forget(driver);
+    // SAFETY: as above.
+    match unsafe { libloading::Library::new("libtorch_cuda.so") } {
+        Ok(library) => std::mem::forget(library),
+        Err(error) => {
+            return Err(format!("no GPU can be used: this libtorch has no CUDA part ({error}); use device = \"cpu\""));
+        }
+    }
+    match Cuda::device_count() {
+        n if n > 0 => Ok(n as usize),
+        _ => Err("no GPU can be used: the NVIDIA driver shows none, or is too old for this libtorch".to_owned()),
+    }
+}

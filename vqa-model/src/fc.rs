@@ -1,0 +1,89 @@
+use tch::nn::{Init, Path};
+use tch::{Kind, Tensor};
+
+/// A linear layer whose weight is `weight_g * weight_v / ‖weight_v‖`, the norm being over the whole tensor:
+/// PyTorch's `weight_norm(nn.Linear(in_dim, out_dim), dim=None)`.
+#[derive(Debug)]
+pub struct WeightNormLinear {
+    weight_g: Tensor, // []
+    weight_v: Tensor, // [out_dim, in_dim]
+    bias: Tensor,     // [out_dim]
+}
+
+impl WeightNormLinear {
+    /// A layer with PyTorch's initialisation of `nn.Linear`: weight and bias uniform in ± 1 / sqrt(in_dim).
+    pub fn new(vs: Path, in_dim: i64, out_dim: i64) -> WeightNormLinear {
+        let bound = 1.0 / (in_dim as f64).sqrt();
+        let uniform = Init::Uniform { lo: -bound, up: bound };
+        let weight_v = vs.var("weight_v", &[out_dim, in_dim], uniform);
+        let weight_g = vs.var_copy("weight_g", &weight_v.norm());
+        let bias = vs.var("bias", &[out_dim], uniform);
+        WeightNormLinear { weight_g, weight_v, bias }
+    }
+
+    /// The weight, [out_dim, in_dim].
+    pub fn weight(&self) -> Tensor {
+        &self.weight_v * (&self.weight_g / self.weight_v.norm())
+    }
+
+    /// [.., in_dim] to [.., out_dim].
+    pub fn forward(&self, xs: &Tensor) -> Tensor {
+        xs.linear(&self.weight(), Some(&self.bias))
+    }
+}
+
+/// Fully connected layers, each with weight norm and followed by a ReLU.
+#[derive(Debug)]
+pub struct FCNet {
+    layers: Vec<WeightNormLinear>,
+}
+
+impl FCNet {
+    /// One layer from each of `dims` to the next. The parameters are `main.0.*`, `main.2.*` …, the odd places
+    /// being the ReLUs.
+    pub fn new(vs: Path, dims: &[i64]) -> FCNet {
+        let main = vs / "main";
+        let layers = dims
+            .windows(2)
+            .enumerate()
+            .map(|(i, pair)| WeightNormLinear::new(&main / (2 * i), pair[0], pair[1]))
+            .collect();
+        FCNet { layers }
+    }
+
+    /// [.., dims[0]] to [.., dims[last]].
+    pub fn forward(&self, xs: &Tensor) -> Tensor {
+        self.layers.iter().fold(xs.shallow_clone(), |xs, layer| layer.forward(&xs).relu())
+    }
+}
+
+/// The fused representation to a logit for each answer: linear, ReLU, dropout, linear.
+#[derive(Debug)]
+pub struct SimpleClassifier {
+    hidden: WeightNormLinear,
+    output: WeightNormLinear,
+    dropout: f64,
+}
+
+impl SimpleClassifier {
+    /// The parameters are `main.0.*` and `main.3.*`; ReLU and dropout are in between.
+    pub fn new(vs: Path, in_dim: i64, hid_dim: i64, out_dim: i64, dropout: f64) -> SimpleClassifier {
+        let main = vs / "main";
+        SimpleClassifier {
+            hidden: WeightNormLinear::new(&main / 0, in_dim, hid_dim),
+            output: WeightNormLinear::new(&main / 3, hid_dim, out_dim),
+            dropout,
+        }
+    }
+
+    /// [B, in_dim] to [B, out_dim].
+    pub fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
+        let hidden = dropout(&self.hidden.forward(xs).relu(), self.dropout, train);
+        self.output.forward(&hidden).to_kind(Kind::Float)
+    }
+}
+
+/// Dropout that costs nothing where it does nothing.
+pub(crate) fn dropout(xs: &Tensor, p: f64, train: bool) -> Tensor {
+    if train && p > 0.0 { xs.dropout(p, true) } else { xs.shallow_clone() }
+}

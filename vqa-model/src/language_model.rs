@@ -1,0 +1,87 @@
+use tch::Tensor;
+use tch::nn::{Init, Path};
+
+use crate::config::{LanguageModelConfig, RnnKind};
+
+/// Word ids to word vectors. The last id is padding: its vector is zero and stays so.
+#[derive(Debug)]
+pub struct WordEmbedding {
+    weight: Tensor, // [n_words + 1, dim]
+    padding: i64,
+}
+
+impl WordEmbedding {
+    /// Vectors for `n_words` words and padding, standard normal as in PyTorch's `nn.Embedding`. The parameter
+    /// is `emb.weight`.
+    pub fn new(vs: Path, n_words: i64, dim: i64) -> WordEmbedding {
+        let weight = (vs / "emb").var("weight", &[n_words + 1, dim], Init::Randn { mean: 0.0, stdev: 1.0 });
+        let _ = tch::no_grad(|| weight.get(n_words).zero_());
+        WordEmbedding { weight, padding: n_words }
+    }
+
+    /// [B, T] to [B, T, dim].
+    pub fn forward(&self, tokens: &Tensor) -> Tensor {
+        Tensor::embedding(&self.weight, tokens, self.padding, false, false)
+    }
+}
+
+/// Word vectors to a question vector: the last state of a GRU or LSTM.
+#[derive(Debug)]
+pub struct QuestionEmbedding {
+    weights: Vec<Tensor>,
+    hid_dim: i64,
+    config: LanguageModelConfig,
+}
+
+impl QuestionEmbedding {
+    /// A network with PyTorch's initialisation, uniform in ± 1 / sqrt(hid_dim). The parameters are
+    /// `rnn.weight_ih_l0`, `rnn.weight_hh_l0`, `rnn.bias_ih_l0`, `rnn.bias_hh_l0`, and so on for
+    /// each layer and, with the ending `_reverse`, direction.
+    pub fn new(vs: Path, hid_dim: i64, config: &LanguageModelConfig) -> QuestionEmbedding {
+        let rnn = vs / "rnn";
+        let bound = 1.0 / (hid_dim as f64).sqrt();
+        let uniform = Init::Uniform { lo: -bound, up: bound };
+        let n_gates = match config.rnn_type {
+            RnnKind::Gru => 3,
+            RnnKind::Lstm => 4,
+        };
+        let endings: &[&str] = if config.bidirectional { &["", "_reverse"] } else { &[""] };
+        let mut weights = Vec::new();
+        for layer in 0..config.n_layers {
+            let in_dim = if layer == 0 { config.word_emb_dim } else { hid_dim * endings.len() as i64 };
+            for ending in endings {
+                let mut add = |name: &str, shape: &[i64]| {
+                    weights.push(rnn.var(&format!("{name}_l{layer}{ending}"), shape, uniform));
+                };
+                add("weight_ih", &[n_gates * hid_dim, in_dim]);
+                add("weight_hh", &[n_gates * hid_dim, hid_dim]);
+                add("bias_ih", &[n_gates * hid_dim]);
+                add("bias_hh", &[n_gates * hid_dim]);
+            }
+        }
+        QuestionEmbedding { weights, hid_dim, config: config.clone() }
+    }
+
+    /// [B, T, word_emb_dim] to [B, hid_dim]; to [B, 2 hid_dim] if bidirectional, the forward state after the
+    /// last word beside the backward state after the first.
+    pub fn forward(&self, words: &Tensor, train: bool) -> Tensor {
+        let LanguageModelConfig { rnn_type, n_layers, bidirectional, dropout, .. } = self.config;
+        let n_directions = if bidirectional { 2 } else { 1 };
+        let batch = words.size()[0];
+        let zeros = Tensor::zeros([n_layers * n_directions, batch, self.hid_dim], (words.kind(), words.device()));
+        let states = match rnn_type {
+            RnnKind::Gru => words.gru(&zeros, &self.weights, true, n_layers, dropout, train, bidirectional, true).0,
+            RnnKind::Lstm => {
+                let initial = [zeros.shallow_clone(), zeros];
+                words.lstm(&initial, &self.weights, true, n_layers, dropout, train, bidirectional, true).0
+            }
+        }; // [B, T, n_directions * hid_dim]
+        let last = states.select(1, -1);
+        if !bidirectional {
+            return last;
+        }
+        let forward = last.narrow(1, 0, self.hid_dim);
+        let backward = states.select(1, 0).narrow(1, self.hid_dim, self.hid_dim);
+        Tensor::cat(&[forward, backward], 1)
+    }
+}

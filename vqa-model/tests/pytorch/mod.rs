@@ -1,0 +1,35 @@
+//! Runs the Python reference, where Python has PyTorch: as after `make setup`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Runs a script of this directory. False means that it was skipped since there is no PyTorch for Python; with
+/// VQA_REQUIRE_PYTORCH=1 that is a failure.
+pub fn run(script: &str, arguments: &[&Path]) -> bool {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vqa-model/tests/pytorch");
+    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let mut search_path = vec![here.clone()];
+    if let Some(site) = option_env!("LIBTORCH").and_then(|libtorch| Path::new(libtorch).parent().map(PathBuf::from)) {
+        search_path.push(site);
+    }
+    if let Some(path) = std::env::var_os("PYTHONPATH") {
+        search_path.extend(std::env::split_paths(&path));
+    }
+    let command = || {
+        let mut command = Command::new(&python);
+        command.env("PYTHONPATH", std::env::join_paths(&search_path).unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    };
+    let check = command().args(["-c", "import numpy, safetensors, torch"]).output();
+    if !check.as_ref().is_ok_and(|output| output.status.success()) {
+        assert!(
+            std::env::var_os("VQA_REQUIRE_PYTORCH").is_none(),
+            "{python} cannot import torch, numpy and safetensors ({check:?}): run `make setup`"
+        );
+        eprintln!("skipped: {python} has no torch, numpy and safetensors; `make setup` installs them");
+        return false;
+    }
+    let output = command().arg(here.join(script)).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    true
+}
