@@ -8,34 +8,10 @@ use std::path::Path;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use vqa_model::{
-    AttentionConfig, AttentionKind, Baseline, ClassifierConfig, DataDims, Header, LanguageModelConfig, LossKind,
-    ModelConfig, ModelInput, RnnKind, VqaModel, load_weights, read_tensors, save_weights, write_tensors,
+    Baseline, DataDims, Header, ModelInput, VqaModel, load_weights, read_tensors, save_weights, write_tensors,
 };
 
 const DIMS: DataDims = DataDims { n_words: 20, n_answers: 7, feature_dim: 10 };
-
-/// Every combination of cell, attention, layers and direction.
-fn configs() -> Vec<(String, ModelConfig)> {
-    let mut configs = Vec::new();
-    for (rnn_name, rnn_type) in [("gru", RnnKind::Gru), ("lstm", RnnKind::Lstm)] {
-        for (attention_name, kind) in [("concat", AttentionKind::Concat), ("product", AttentionKind::Product)] {
-            for n_layers in [1, 2] {
-                for bidirectional in [false, true] {
-                    let config = ModelConfig {
-                        hid_dim: 12,
-                        loss: LossKind::Logistic,
-                        lm: LanguageModelConfig { word_emb_dim: 9, rnn_type, n_layers, bidirectional, dropout: 0.1 },
-                        topdown_att: AttentionConfig { kind, hid_dim: 11, dropout: 0.2 },
-                        mlp: ClassifierConfig { hid_dim: 13, dropout: 0.5 },
-                    };
-                    let direction = if bidirectional { "both" } else { "forward" };
-                    configs.push((format!("{rnn_name}_{attention_name}_{n_layers}_{direction}"), config));
-                }
-            }
-        }
-    }
-    configs
-}
 
 /// Six questions about four images of five regions, and a weight for each logit, to take a gradient of.
 fn inputs() -> HashMap<String, Tensor> {
@@ -87,7 +63,7 @@ fn logits_attention_and_gradients_agree() {
     let directory = tempfile::tempdir().unwrap();
     let path = |case: &str, ending: &str| directory.path().join(format!("{case}.{ending}"));
     let mut cases = Vec::new();
-    for (case, config) in configs() {
+    for (case, config) in pytorch::configs() {
         let vs = VarStore::new(Device::Cpu);
         let model = Baseline::new(vs.root(), &config, DIMS);
         let inputs = inputs();

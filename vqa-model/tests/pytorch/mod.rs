@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use vqa_model::{
+    AttentionConfig, AttentionKind, ClassifierConfig, LanguageModelConfig, LossKind, ModelConfig, RnnKind,
+};
+
 /// Runs a script of this directory. False means that it was skipped since there is no PyTorch for Python; with
 /// VQA_REQUIRE_PYTORCH=1 that is a failure.
 pub fn run(script: &str, arguments: &[&Path]) -> bool {
@@ -32,4 +36,27 @@ pub fn run(script: &str, arguments: &[&Path]) -> bool {
     let output = command().arg(here.join(script)).args(arguments).output().unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     true
+}
+
+/// Every combination of cell, attention, layers and direction.
+pub fn configs() -> Vec<(String, ModelConfig)> {
+    let mut configs = Vec::new();
+    for (rnn_name, rnn_type) in [("gru", RnnKind::Gru), ("lstm", RnnKind::Lstm)] {
+        for (attention_name, kind) in [("concat", AttentionKind::Concat), ("product", AttentionKind::Product)] {
+            for n_layers in [1, 2] {
+                for bidirectional in [false, true] {
+                    let config = ModelConfig {
+                        hid_dim: 12,
+                        loss: LossKind::Logistic,
+                        lm: LanguageModelConfig { word_emb_dim: 9, rnn_type, n_layers, bidirectional, dropout: 0.1 },
+                        topdown_att: AttentionConfig { kind, hid_dim: 11, dropout: 0.2 },
+                        mlp: ClassifierConfig { hid_dim: 13, dropout: 0.5 },
+                    };
+                    let direction = if bidirectional { "both" } else { "forward" };
+                    configs.push((format!("{rnn_name}_{attention_name}_{n_layers}_{direction}"), config));
+                }
+            }
+        }
+    }
+    configs
 }

@@ -1,0 +1,128 @@
+use serde::{Deserialize, Serialize};
+use vqa_data::Sampler;
+
+/// `[train]` in a config file. The defaults are the article's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Passes over the training questions.
+    pub n_epochs: u64,
+    /// Questions in a batch.
+    pub batch_size: usize,
+    /// Epochs from one validation to the next.
+    pub val_freq: u64,
+    /// Number format of the arithmetic.
+    pub precision: Precision,
+    /// Order of the training questions.
+    pub sampler: Sampler,
+    /// Steps from one step line in `metrics.jsonl` to the next.
+    pub log_every: u64,
+    /// Whether gradients are clipped.
+    pub clip_grad: bool,
+    /// The norm of all gradients together that clipping allows.
+    pub max_grad_norm: f64,
+    /// Steps over which the learning rate rises to its full value.
+    pub warmup_steps: u64,
+    /// Share of the full learning rate at step 0 of the warm-up.
+    pub warmup_factor: f64,
+    /// Steps at which the learning rate is multiplied by `lr_ratio`.
+    pub lr_steps: Vec<u64>,
+    /// See `lr_steps`.
+    pub lr_ratio: f64,
+    /// The optimiser.
+    pub optim: AdamaxConfig,
+}
+
+/// Number format of the arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// float32 throughout.
+    #[default]
+    Fp32,
+    /// bfloat16 arithmetic with float32 weights.
+    Bf16,
+}
+
+/// `[train.optim]`: Adamax, with PyTorch's names and defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdamaxConfig {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the running mean and of the running maximum of the gradient.
+    pub betas: [f64; 2],
+    /// Keeps the divisor from 0.
+    pub eps: f64,
+    /// L2 penalty, added to the gradient.
+    pub weight_decay: f64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> TrainConfig {
+        TrainConfig {
+            n_epochs: 13,
+            batch_size: 512,
+            val_freq: 1,
+            precision: Precision::default(),
+            sampler: Sampler::default(),
+            log_every: 50,
+            clip_grad: true,
+            max_grad_norm: 0.25,
+            warmup_steps: 0,
+            warmup_factor: 0.1,
+            lr_steps: Vec::new(),
+            lr_ratio: 0.1,
+            optim: AdamaxConfig::default(),
+        }
+    }
+}
+
+impl Default for AdamaxConfig {
+    fn default() -> AdamaxConfig {
+        AdamaxConfig { lr: 0.002, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+impl TrainConfig {
+    /// Checks the values.
+    ///
+    /// # Errors
+    ///
+    /// Names the first key whose value cannot be used.
+    pub fn validate(&self) -> Result<(), String> {
+        let counts = [
+            ("n_epochs", self.n_epochs),
+            ("batch_size", self.batch_size as u64),
+            ("val_freq", self.val_freq),
+            ("log_every", self.log_every),
+        ];
+        if let Some((key, _)) = counts.into_iter().find(|&(_, value)| value == 0) {
+            return Err(format!("train.{key} = 0, and at least 1 is wanted"));
+        }
+        if self.precision == Precision::Bf16 {
+            return Err("train.precision = \"bf16\" is not there yet: use \"fp32\"".to_owned());
+        }
+        if !self.lr_steps.is_sorted() {
+            return Err(format!("train.lr_steps = {:?}, and steps in rising order are wanted", self.lr_steps));
+        }
+        let positive = [
+            ("max_grad_norm", self.max_grad_norm),
+            ("warmup_factor", self.warmup_factor),
+            ("lr_ratio", self.lr_ratio),
+            ("optim.lr", self.optim.lr),
+            ("optim.eps", self.optim.eps),
+        ];
+        if let Some((key, value)) = positive.into_iter().find(|&(_, value)| !(value > 0.0 && value.is_finite())) {
+            return Err(format!("train.{key} = {value}, and a number above 0 is wanted"));
+        }
+        if let Some(beta) = self.optim.betas.into_iter().find(|beta| !(0.0..1.0).contains(beta)) {
+            return Err(format!("train.optim.betas has {beta}, and 0 to just below 1 is wanted"));
+        }
+        if !(self.optim.weight_decay >= 0.0 && self.optim.weight_decay.is_finite()) {
+            let value = self.optim.weight_decay;
+            return Err(format!("train.optim.weight_decay = {value}, and 0 or more is wanted"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,49 @@
+//! The losses, from logits and the soft targets of a batch.
+
+use tch::{Device, Kind, Reduction, Tensor};
+use vqa_data::SoftTargets;
+use vqa_model::LossKind;
+
+/// Soft targets as a dense tensor, [B, n_answers].
+pub fn dense_targets(targets: &SoftTargets, n_answers: i64, device: Device) -> Tensor {
+    let (mut places, mut scores) = (Vec::new(), Vec::new());
+    for i in 0..targets.len() {
+        for (answer, score) in targets.of(i) {
+            places.push(i as i64 * n_answers + i64::from(answer));
+            scores.push(score);
+        }
+    }
+    let mut dense = Tensor::zeros([targets.len() as i64 * n_answers], (Kind::Float, device));
+    let places = Tensor::from_slice(&places).to_device(device);
+    let scores = Tensor::from_slice(&scores).to_device(device);
+    dense.scatter_(0, &places, &scores).view([targets.len() as i64, n_answers])
+}
+
+/// The configured loss of logits [B, n_answers] against soft targets [B, n_answers], a scalar.
+pub fn loss(kind: LossKind, logits: &Tensor, targets: &Tensor) -> Tensor {
+    match kind {
+        LossKind::Logistic => bce_with_logits(logits, targets),
+        LossKind::Softmax => sce_with_logits(logits, targets),
+    }
+}
+
+/// Binary cross-entropy of each answer against its soft score, added up over the answers and averaged over the
+/// questions. That is PyTorch's mean over everything times the number of answers, as the seed has it.
+pub fn bce_with_logits(logits: &Tensor, targets: &Tensor) -> Tensor {
+    let n_answers = targets.size()[1] as f64;
+    logits.binary_cross_entropy_with_logits(targets, None::<&Tensor>, None, Reduction::Mean) * n_answers
+}
+
+/// Softmax cross-entropy against the soft scores made to add up to 1, averaged over the questions that have any,
+/// times the number of answers.
+///
+/// For a question with one label this is the seed's loss, whatever the label's score. The seed fails on questions with
+/// several labels or none; here several share the question by their scores, and a question without labels has
+/// nothing to teach: it adds no loss, and the average leaves it out. If no question has labels, the loss is 0.
+pub fn sce_with_logits(logits: &Tensor, targets: &Tensor) -> Tensor {
+    let n_answers = targets.size()[1] as f64;
+    let totals = targets.sum_dim_intlist(1, true, Kind::Float); // [B, 1]
+    let distribution = targets / totals.clamp_min(1e-6);
+    let n_labelled = totals.gt(0.0).sum(Kind::Float).clamp_min(1.0);
+    -(distribution * logits.log_softmax(1, Kind::Float)).sum(Kind::Float) / n_labelled * n_answers
+}

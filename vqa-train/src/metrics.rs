@@ -1,0 +1,103 @@
+//! Figures of a run.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// A line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Line {
+    /// One every `log_every` steps.
+    Step(StepMetrics),
+    /// One an epoch.
+    Epoch(EpochMetrics),
+}
+
+/// Means over the steps since the last such line. Scores are percentages.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepMetrics {
+    /// Counted from 1.
+    pub epoch: u64,
+    /// Steps since the start of the run.
+    pub step: u64,
+    /// Mean loss of a question.
+    pub loss: f64,
+    /// Learning rate of the last of the steps.
+    pub lr: f64,
+    /// Mean soft score.
+    pub score: f64,
+    /// Questions a second.
+    pub samples_per_s: f64,
+    /// Milliseconds a step: waiting for the batch and copying it to the device.
+    pub data_ms: f64,
+    /// Milliseconds a step: forward pass and loss.
+    pub forward_ms: f64,
+    /// Milliseconds a step: backward pass, clipping, optimiser.
+    pub backward_ms: f64,
+}
+
+/// Figures of a finished epoch. Scores are percentages.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EpochMetrics {
+    /// Counted from 1.
+    pub epoch: u64,
+    /// Mean loss of a question.
+    pub train_loss: f64,
+    /// Mean soft score of the training questions, each as the model was when their batch came.
+    pub train_score: f64,
+    /// Mean soft score of the validation questions; nothing if this epoch was not validated.
+    pub val_score: Option<f64>,
+    /// The soft score of a model that is always right.
+    pub val_upper_bound: Option<f64>,
+    /// Duration, validation included.
+    pub seconds: f64,
+}
+
+/// Sums over some steps.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sums {
+    pub(crate) n_steps: u64,
+    pub(crate) n_questions: usize,
+    pub(crate) loss: f64,
+    pub(crate) score: f64,
+    pub(crate) data: Duration,
+    pub(crate) forward: Duration,
+    pub(crate) backward: Duration,
+}
+
+impl Sums {
+    pub(crate) fn add(&mut self, step: Sums) {
+        self.n_steps += step.n_steps;
+        self.n_questions += step.n_questions;
+        self.loss += step.loss;
+        self.score += step.score;
+        self.data += step.data;
+        self.forward += step.forward;
+        self.backward += step.backward;
+    }
+
+    pub(crate) fn mean_loss(&self) -> f64 {
+        self.loss / self.n_questions.max(1) as f64
+    }
+
+    pub(crate) fn percent(&self) -> f64 {
+        100.0 * self.score / self.n_questions.max(1) as f64
+    }
+
+    pub(crate) fn metrics(&self, epoch: u64, step: u64, lr: f64) -> StepMetrics {
+        let ms = |duration: Duration| 1000.0 * duration.as_secs_f64() / self.n_steps.max(1) as f64;
+        let total = self.data + self.forward + self.backward;
+        StepMetrics {
+            epoch,
+            step,
+            loss: self.mean_loss(),
+            lr,
+            score: self.percent(),
+            samples_per_s: self.n_questions as f64 / total.as_secs_f64().max(1e-9),
+            data_ms: ms(self.data),
+            forward_ms: ms(self.forward),
+            backward_ms: ms(self.backward),
+        }
+    }
+}

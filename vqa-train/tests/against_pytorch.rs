@@ -1,0 +1,123 @@
+//! Training follows PyTorch's: losses, Adamax, clipping and schedule, over fifty steps.
+
+#[path = "../../vqa-model/tests/pytorch/mod.rs"]
+mod pytorch;
+
+use std::path::Path;
+
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+use vqa_model::{Baseline, DataDims, Header, LossKind, ModelConfig, ModelInput, VqaModel};
+use vqa_model::{read_tensors, save_weights, write_tensors};
+use vqa_train::{AdamaxConfig, Optimizer, TrainConfig, loss};
+
+const DIMS: DataDims = DataDims { n_words: 20, n_answers: 7, feature_dim: 10 };
+const N_STEPS: usize = 50;
+const N_BATCHES: i64 = 5;
+const B: i64 = 8;
+
+/// What is trained: every model with the article's settings but a higher rate, and one with everything else.
+fn cases() -> Vec<(String, ModelConfig, TrainConfig)> {
+    let optim = AdamaxConfig { lr: 0.01, ..AdamaxConfig::default() };
+    let train = TrainConfig { optim, ..TrainConfig::default() };
+    let mut cases: Vec<_> =
+        pytorch::configs().into_iter().map(|(name, config)| (name, config, train.clone())).collect();
+    let (name, config, _) = cases[5].clone();
+    let scheduled = TrainConfig {
+        warmup_steps: 10,
+        lr_steps: vec![20, 35],
+        optim: AdamaxConfig { lr: 0.02, betas: [0.8, 0.99], eps: 1e-6, weight_decay: 0.01 },
+        ..train.clone()
+    };
+    cases.push((format!("{name}_scheduled"), config.clone(), scheduled));
+    let unclipped = TrainConfig { clip_grad: false, ..train.clone() };
+    cases.push((format!("{name}_unclipped"), config.clone(), unclipped));
+    let softmax = ModelConfig { loss: LossKind::Softmax, ..config };
+    cases.push((format!("{name}_softmax"), softmax, train));
+    cases
+}
+
+/// Tokens, regions and targets of some batches. Softmax wants one label a question, as in the seed.
+fn batches(kind: LossKind) -> Vec<(String, Tensor)> {
+    let options = (Kind::Float, Device::Cpu);
+    let targets = match kind {
+        LossKind::Logistic => {
+            let scores = Tensor::from_slice(&[0f32, 0.0, 0.0, 0.0, 0.3, 0.6, 0.9, 1.0]);
+            let drawn = Tensor::randint(8, [N_BATCHES * B * DIMS.n_answers], (Kind::Int64, Device::Cpu));
+            scores.index_select(0, &drawn).view([N_BATCHES, B, DIMS.n_answers])
+        }
+        LossKind::Softmax => {
+            let labels = Tensor::randint(DIMS.n_answers, [N_BATCHES, B], (Kind::Int64, Device::Cpu));
+            labels.one_hot(DIMS.n_answers).to_kind(Kind::Float) * 0.6
+        }
+    };
+    vec![
+        ("tokens".to_owned(), Tensor::randint(DIMS.n_words + 1, [N_BATCHES, B, 6], (Kind::Int64, Device::Cpu))),
+        ("features".to_owned(), Tensor::randn([N_BATCHES, B, 5, DIMS.feature_dim], options)),
+        ("targets".to_owned(), targets),
+    ]
+}
+
+#[test]
+fn fifty_steps_follow_pytorch() {
+    tch::manual_seed(5);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |case: &str, ending: &str| directory.path().join(format!("{case}.{ending}"));
+    let mut trainings = Vec::new();
+    for (case, config, train) in cases() {
+        let vs = VarStore::new(Device::Cpu);
+        let model = Baseline::new(vs.root(), &config, DIMS);
+        let batches = batches(config.loss);
+        let spec = serde_json::json!({
+            "config": config, "train": train, "n_steps": N_STEPS,
+            "dims": {"n_words": DIMS.n_words, "n_answers": DIMS.n_answers, "feature_dim": DIMS.feature_dim},
+        });
+        std::fs::write(path(&case, "json"), spec.to_string()).unwrap();
+        save_weights(&vs, &path(&case, "rust.safetensors"), Header::new()).unwrap();
+        write_tensors(&path(&case, "input.safetensors"), &batches, Header::new()).unwrap();
+
+        let mut optimizer = Optimizer::new(vs.variables(), &train);
+        let losses: Vec<f64> = (0..N_STEPS as i64)
+            .map(|step| {
+                let of_step = |i: usize| batches[i].1.get(step % N_BATCHES);
+                let input = ModelInput {
+                    tokens: of_step(0),
+                    features: of_step(1),
+                    image_rows: Tensor::arange(B, (Kind::Int64, Device::Cpu)),
+                    padding: None,
+                };
+                let loss = loss(config.loss, &model.forward(&input, false).logits, &of_step(2));
+                optimizer.step(&loss);
+                loss.double_value(&[])
+            })
+            .collect();
+        // The first batch comes again every five steps.
+        assert!(losses[45] < losses[0], "{case} learns: {losses:?}");
+        trainings.push((case, vs, losses));
+    }
+    assert_eq!(trainings.len(), 19);
+    if pytorch::run("training.py", &[directory.path()]) {
+        for (case, vs, losses) in trainings {
+            assert_follows(&case, &losses, &vs, &path(&case, "answer.safetensors"));
+        }
+    }
+}
+
+/// Losses within 1e-3, relative; the weights that they end at within 1e-3 of each tensor's largest entry.
+fn assert_follows(case: &str, losses: &[f64], vs: &VarStore, answer: &Path) {
+    let ours = vs.variables();
+    for (name, theirs) in read_tensors(answer).unwrap() {
+        if name == "losses" {
+            let theirs = Vec::<f32>::try_from(theirs).unwrap();
+            assert_eq!(theirs.len(), losses.len());
+            for (step, (&found, expected)) in losses.iter().zip(theirs).enumerate() {
+                let expected = f64::from(expected);
+                assert!((found - expected).abs() <= 1e-3 * expected, "{case} step {step}: {found}, {expected}");
+            }
+        } else if name != "v_att.linear.bias" {
+            // A softmax ignores that bias: its gradient is rounding noise, which Adamax blows up to full steps.
+            let off = (&ours[&name] - &theirs).abs().max().double_value(&[]);
+            assert!(off <= 1e-3 * theirs.abs().max().double_value(&[]), "{case} {name}: off by {off}");
+        }
+    }
+}
