@@ -1,1 +1,31 @@
-//! stub
+//! What a trained VQA model answers, and where it looked.
+//!
+//! [`answer_all`] answers a whole split, [`predict_batch`] one batch with probabilities and attention. [`attention_map`]
+//! draws the attention over a picture's regions; it needs no model, just numbers. A [`Report`] is a directory
+//! of such pictures with a page that shows them.
+//!
+//! # Example
+//!
+//! ```
+//! use image::RgbImage;
+//! use vqa_infer::{AttentionMapStyle, attention_map};
+//!
+//! let picture = RgbImage::new(64, 48);
+//! let boxes = [[0.0, 0.0, 32.0, 48.0], [32.0, 0.0, 64.0, 48.0]];
+//! let map = attention_map(&picture, &boxes, &[0.9, 0.1], &AttentionMapStyle::default());
+//! assert_eq!(map.dimensions(), (64, 48));
+//! ```
+
+#![deny(missing_docs)]
+
+mod attention_map;
+mod error;
+mod predict;
+mod report;
+
+pub use crate::{
+    attention_map::{AttentionMapStyle, attention_map},
+    error::{Error, Result},
+    predict::{Answers, Prediction, answer_all, predict_batch},
+    report::{Explained, Report},
+};

@@ -1,0 +1,97 @@
+//! Answers of a trained model.
+
+use tch::{Device, Kind, Tensor};
+use vqa_data::{Answer, AnswerDict, Batch, Loader};
+use vqa_model::{LossKind, ModelInput, VqaModel};
+
+use crate::Result;
+
+/// What a model answers to one question, and where it looked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// The id of the best answer.
+    pub answer: i64,
+    /// The best few answers with their probabilities, best first.
+    pub best: Vec<(i64, f32)>,
+    /// The weight of each region of the image, adding up to 1.
+    pub attention: Vec<f32>,
+}
+
+/// How many answers [`Prediction::best`] has at most.
+const N_BEST: i64 = 3;
+
+/// Answers the questions of a batch, in order. The probability of an answer is that of `loss`: of each
+/// answer by itself (logistic), or among all of them (softmax).
+pub fn predict_batch(model: &dyn VqaModel, loss: LossKind, batch: &Batch, device: Device) -> Vec<Prediction> {
+    let input = ModelInput::from_batch(batch, device);
+    let output = tch::no_grad(|| model.forward(&input, false));
+    let probabilities = match loss {
+        LossKind::Logistic => output.logits.sigmoid(),
+        LossKind::Softmax => output.logits.softmax(1, Kind::Float),
+    };
+    let n_best = N_BEST.min(output.logits.size()[1]);
+    let (best, ids) = probabilities.topk(n_best, 1, true, true);
+    let (best, ids) = (to_vec::<f32>(&best), to_vec::<i64>(&ids));
+    let answers = to_vec::<i64>(&output.logits.argmax(1, false));
+    let attention = to_vec::<f32>(&output.attention);
+    (0..batch.len())
+        .map(|i| {
+            let row = |n: usize| i * n..(i + 1) * n;
+            let n_best = n_best as usize;
+            let n_regions = batch.n_regions[batch.image_rows[i] as usize];
+            Prediction {
+                answer: answers[i],
+                best: ids[row(n_best)].iter().copied().zip(best[row(n_best)].iter().copied()).collect(),
+                attention: attention[row(batch.max_regions)][..n_regions].to_vec(),
+            }
+        })
+        .collect()
+}
+
+fn to_vec<T: tch::kind::Element>(tensor: &Tensor) -> Vec<T>
+where
+    Vec<T>: TryFrom<Tensor, Error = tch::TchError>,
+{
+    Vec::<T>::try_from(tensor.contiguous().view([-1])).expect("a flat tensor of this kind")
+}
+
+/// A model's answers to a whole split.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answers {
+    /// One for each question, in order of the loader.
+    pub answers: Vec<Answer>,
+    /// Mean soft score in percent; 0 for a split without annotations.
+    pub soft_score: f64,
+    /// The soft score of a model that is always right, in percent.
+    pub upper_bound: f64,
+}
+
+/// Answers all questions of a loader. `progress` is called with the number of questions just done.
+///
+/// # Errors
+///
+/// When the features cannot be read.
+pub fn answer_all(
+    model: &dyn VqaModel,
+    loader: &Loader,
+    dictionary: &AnswerDict,
+    device: Device,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Answers> {
+    let mut answers = Vec::with_capacity(loader.dataset().len());
+    let (mut score, mut upper_bound) = (0.0, 0.0);
+    for batch in loader.epoch(0, 0) {
+        let batch = batch?;
+        let input = ModelInput::from_batch(&batch, device);
+        let output = tch::no_grad(|| model.forward(&input, false));
+        let best = to_vec::<i64>(&output.logits.argmax(1, false));
+        score += batch.targets.total_score(&best);
+        upper_bound += batch.targets.total_best();
+        for (&question_id, answer) in batch.question_ids.iter().zip(best) {
+            answers.push(Answer { question_id, answer: dictionary.answers()[answer as usize].clone() });
+        }
+        progress(batch.len() as u64);
+    }
+    let n = answers.len().max(1) as f64;
+    Ok(Answers { answers, soft_score: 100.0 * score / n, upper_bound: 100.0 * upper_bound / n })
+}
