@@ -1,1 +1,65 @@
-fn main() {}
+//! The command line: parse, run one command, turn errors into an exit code.
+
+mod args;
+mod commands;
+mod config;
+mod interrupt;
+mod terminal;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use args::{Cli, Command, FeaturesCommand};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .init();
+    std::panic::set_hook(Box::new(|panic| eprintln!("error: {}", explain_panic(panic))));
+    interrupt::handle();
+    match std::panic::catch_unwind(|| run(cli)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        #[cfg(feature = "torch")]
+        Command::Demo(args) => commands::demo::run(&args),
+        Command::Synth(args) => commands::synth::run(&args),
+        Command::Features(FeaturesCommand::Inspect(args)) => commands::features::inspect(&args),
+        Command::Features(FeaturesCommand::Extract(args)) => commands::features::extract(&args),
+        Command::Prepare(args) => commands::prepare::run(&args),
+        #[cfg(feature = "torch")]
+        Command::Train(args) => commands::train::run(&args),
+        #[cfg(feature = "torch")]
+        Command::Evaluate(args) => commands::evaluate::run(&args),
+        #[cfg(feature = "torch")]
+        Command::Predict(args) => commands::predict::run(&args),
+        #[cfg(feature = "torch")]
+        Command::Visualize(args) => commands::visualize::run(&args),
+        Command::Score(args) => commands::score::run(&args),
+    }
+}
+
+/// libtorch reports a full memory as an exception, which arrives here as a panic; other panics are bugs.
+fn explain_panic(panic: &std::panic::PanicHookInfo) -> String {
+    let message = panic.payload_as_str().unwrap_or("no message");
+    if message.contains("can't allocate memory") || message.contains("out of memory") {
+        return "out of memory: lower train.batch_size (or --batch-size), or the sizes in [model]".to_owned();
+    }
+    let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
+    let first_line = message.lines().next().unwrap_or_default();
+    format!("a bug in vqa{place}, please report it: {first_line}")
+}

@@ -50,6 +50,21 @@ pub struct AnnotatorAnswer {
     pub answer_id: u32,
 }
 
+impl Annotation {
+    /// The annotators' answers with how many gave each, most frequent first, then in order of appearance.
+    pub fn counted_answers(&self) -> Vec<(String, usize)> {
+        let mut counted: Vec<(String, usize)> = Vec::new();
+        for given in &self.answers {
+            match counted.iter_mut().find(|(answer, _)| *answer == given.answer) {
+                Some((_, n)) => *n += 1,
+                None => counted.push((given.answer.clone(), 1)),
+            }
+        }
+        counted.sort_by_key(|&(_, n)| std::cmp::Reverse(n));
+        counted
+    }
+}
+
 impl AsRef<str> for AnnotatorAnswer {
     fn as_ref(&self) -> &str {
         &self.answer

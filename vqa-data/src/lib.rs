@@ -66,6 +66,9 @@ mod shapes;
 mod split;
 mod text;
 
+/// The ordered map that splits are kept in.
+pub use indexmap::IndexMap;
+
 pub use crate::{
     answers::{normalize_answer, official_accuracy},
     atomic::{AtomicFile, remove_unfinished, write_atomic},

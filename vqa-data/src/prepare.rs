@@ -1,11 +1,12 @@
 //! Dictionaries from the questions and annotations, and what a training run will see of them.
 
-use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
 use crate::dataset::EncodedQuestions;
-use crate::{AnswerDict, Result, Split, WordDict};
+use crate::{AnswerDict, Error, Result, Split, WordDict};
 
 /// `[dict]` in a config file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,12 +78,18 @@ pub fn build_dictionaries<'a>(
 ///
 /// # Errors
 ///
-/// When a dictionary cannot be written.
+/// When no answer is frequent enough, or a dictionary cannot be written.
 pub fn prepare(
     splits: &IndexMap<String, Split>,
     config: &DictConfig,
 ) -> Result<(WordDict, AnswerDict, IndexMap<String, SplitReport>)> {
     let (words, answers) = build_dictionaries(splits.values(), config);
+    if answers.is_empty() {
+        return Err(Error::Mismatch(format!(
+            "no answer is given at least {} times, so there is nothing to learn: lower dict.min_answer_count",
+            config.min_answer_count
+        )));
+    }
     let reports = splits
         .iter()
         .map(|(name, split)| {

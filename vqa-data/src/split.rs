@@ -130,6 +130,11 @@ impl Split {
         Ok(split)
     }
 
+    /// Which source a question is from, both counted from 0.
+    pub fn source_of(&self, question: usize) -> usize {
+        self.source_starts.partition_point(|&start| start <= question) - 1
+    }
+
     /// Number of questions.
     pub fn len(&self) -> usize {
         self.questions.len()
@@ -263,6 +268,7 @@ mod tests {
         assert_eq!(split.source_starts, [0, 3, 5]);
         let ids: Vec<u64> = split.questions.iter().map(|q| q.question_id).collect();
         assert_eq!(ids, [11, 12, 20, 5, 3]);
+        assert_eq!([0, 2, 3, 4].map(|question| split.source_of(question)), [0, 0, 1, 1]);
         assert!(split.questions.iter().zip(&split.annotations).all(|(q, a)| q.question_id == a.question_id));
     }
 

@@ -1,0 +1,153 @@
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use vqa_data::{Accuracy, ElementType, Error, Grid, ShapesSplit, Split, blind_guesses, list_pictures, write_atomic};
+use vqa_infer::Report;
+use vqa_train::RunDir;
+
+use crate::args::{DemoArgs, ModelArgs};
+use crate::commands::checkpoint::Asked;
+use crate::commands::{features, prepare, synth, train};
+use crate::config::Config;
+use crate::terminal::print;
+
+/// Names the demo's own directory: one without it is not touched.
+const MARKER: &str = ".vqa-demo";
+
+/// Cells as large as a large shape is wide, and the whole picture beside them.
+const GRID: Grid = Grid { rows: 5, columns: 6, whole: true, patch: 16 };
+
+/// Questions on the page.
+const N_SHOWN: usize = 60;
+
+pub fn run(args: &DemoArgs) -> Result<()> {
+    let started = Instant::now();
+    let at = &args.out_dir;
+    make_directory(at)?;
+    let step = |command: &str| eprintln!("\n$ {command}");
+    let dir = at.display();
+
+    step(&format!("vqa synth --out {dir}/data --images {}", args.images));
+    synth::write(&at.join("data"), args.images, 1)?;
+
+    let (rows, columns, patch) = (GRID.rows, GRID.columns, GRID.patch);
+    step(&format!(
+        "vqa features extract --images {dir}/data/images/train --out {dir}/train.h5 --grid {rows}x{columns} --whole --patch {patch}"
+    ));
+    let train_pictures = list_pictures(&ShapesSplit::files(&at.join("data"), "train").images)?;
+    let stats = features::measure(&train_pictures)?;
+    features::write(&train_pictures, GRID, &stats, ElementType::F32, &at.join("train.h5"))?;
+    step(&format!("vqa features extract --images {dir}/data/images/val --out {dir}/val.h5 --like {dir}/train.h5"));
+    let val_pictures = list_pictures(&ShapesSplit::files(&at.join("data"), "val").images)?;
+    features::write(&val_pictures, GRID, &stats, ElementType::F32, &at.join("val.h5"))?;
+
+    let config_path = at.join("config.toml");
+    write_atomic(&config_path, config_text(args.epochs).as_bytes())?;
+    let config = Config::load(&config_path, &[])?;
+    step(&format!("vqa prepare --config {dir}/config.toml"));
+    let prepared = prepare::prepare(&config)?;
+    eprintln!("{} words, {} answers", prepared.n_words, prepared.n_answers);
+
+    step(&format!("vqa train --config {dir}/config.toml"));
+    train::train(&config, false)?;
+
+    let checkpoint = RunDir::new(at.join("run")).checkpoint(args.epochs);
+    step(&format!("vqa evaluate --checkpoint {} --data val", checkpoint.display()));
+    let asked = Asked::open(&ModelArgs {
+        checkpoint: checkpoint.clone(),
+        data: "val".to_owned(),
+        config: None,
+        device: None,
+        batch_size: None,
+    })?;
+    let annotations = &asked.dataset().split().annotations;
+    let model = Accuracy::of(&asked.answer_all()?.answers, annotations)?;
+    let seen = Split::load(config.split("train")?)?.annotations;
+    let blind = Accuracy::of(&blind_guesses(&seen, annotations), annotations)?;
+
+    step(&format!("vqa visualize --checkpoint {} --data val --out-dir {dir}/maps", checkpoint.display()));
+    let notes = vec![
+        format!(
+            "{} pictures it never saw, {} questions: the trained model answers {:.1} % right, the best guess without looking {:.1} %.",
+            val_pictures.len(),
+            annotations.len(),
+            model.overall,
+            blind.overall
+        ),
+        "Left the picture, right where the model looked; the framed cell has the highest weight.".to_owned(),
+    ];
+    let mut report = Report::new(at.join("maps"), "vqa: the shapes world", notes);
+    asked.explain(&shown(asked.dataset().split()), &mut report)?;
+    let page = report.finish()?;
+
+    print(&format!(
+        "\n{}\ndone in {:.0} s; open {} to see where the model looks",
+        comparison(&blind, &model),
+        started.elapsed().as_secs_f64(),
+        page.display()
+    ))
+}
+
+/// Makes the directory, after removing an earlier demo.
+fn make_directory(at: &Path) -> Result<()> {
+    if at.exists() && std::fs::read_dir(at).map_err(Error::io("read the directory", at))?.next().is_some() {
+        if !at.join(MARKER).exists() {
+            bail!("{}: not empty, and not an earlier demo: choose another --out-dir", at.display());
+        }
+        std::fs::remove_dir_all(at).map_err(Error::io("remove", at))?;
+    }
+    Ok(write_atomic(&at.join(MARKER), b"Made by `vqa demo`, which replaces this directory when it runs again.\n")?)
+}
+
+/// The demo's config file: a small model, so that it trains in minutes.
+fn config_text(epochs: u64) -> String {
+    let split = |name: &str| {
+        let files = ShapesSplit::files(Path::new("data"), name);
+        format!(
+            "[[data.{name}.composition]]\nq_jsons = [\"{}\"]\na_jsons = [\"{}\"]\nfeatures = \"{name}.h5\"\nimages = \"data/{}\"\n",
+            files.questions.display(),
+            files.annotations.display(),
+            files.image_template
+        )
+    };
+    format!(
+        "out_dir = \"run\"\n\n{}\n{}\n\
+         [model]\nhid_dim = 256\n[model.lm]\nword_emb_dim = 100\n[model.topdown_att]\nhid_dim = 256\n[model.mlp]\nhid_dim = 512\ndropout = 0.3\n\n\
+         [train]\nn_epochs = {epochs}\nbatch_size = 256\n[train.optim]\nlr = 0.003\n",
+        split("train"),
+        split("val")
+    )
+}
+
+/// One question for each of the first pictures, of every kind.
+fn shown(split: &Split) -> Vec<usize> {
+    let mut types: Vec<&str> = split.annotations.iter().map(|annotation| annotation.question_type.as_str()).collect();
+    types.sort_unstable();
+    types.dedup();
+    let mut pictures = HashSet::new();
+    let mut shown: Vec<usize> = Vec::new();
+    for (i, annotation) in split.annotations.iter().enumerate() {
+        let wanted = types[shown.len() % types.len()];
+        if shown.len() < N_SHOWN && annotation.question_type == wanted && pictures.insert(annotation.image_id) {
+            shown.push(i);
+        }
+    }
+    shown
+}
+
+/// Accuracy by answer type, of the blind guess and of the model.
+fn comparison(blind: &Accuracy, model: &Accuracy) -> String {
+    let mut text = format!("{:<22} {:>8}", "official accuracy", "all");
+    for name in model.per_answer_type.keys() {
+        text.push_str(&format!(" {name:>8}"));
+    }
+    for (title, accuracy) in [("best blind guess", blind), ("trained model", model)] {
+        text.push_str(&format!("\n{title:<22} {:>8.2}", accuracy.overall));
+        for value in accuracy.per_answer_type.values() {
+            text.push_str(&format!(" {value:>8.2}"));
+        }
+    }
+    text
+}

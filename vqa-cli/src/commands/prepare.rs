@@ -1,0 +1,64 @@
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use vqa_data::{IndexMap, Split, SplitReport};
+
+use crate::args::PrepareArgs;
+use crate::config::Config;
+use crate::terminal::print;
+
+pub fn run(args: &PrepareArgs) -> Result<()> {
+    let config = Config::load(&args.config.config, &args.config.set)?;
+    let started = Instant::now();
+    let prepared = prepare(&config)?;
+    let seconds = started.elapsed().as_secs_f64();
+    if args.json {
+        let report = json!({
+            "n_words": prepared.n_words, "n_answers": prepared.n_answers, "splits": prepared.splits, "seconds": seconds,
+        });
+        return print(&serde_json::to_string_pretty(&report)?);
+    }
+    let mut text = format!(
+        "{} words, {} answers (given at least {} times), in {seconds:.1} s\n{:<12} {:>9} {:>8} {:>6} {:>14} {:>16} {:>11}",
+        prepared.n_words,
+        prepared.n_answers,
+        config.dict.min_answer_count,
+        "split",
+        "questions",
+        "images",
+        "cut",
+        "unknown words",
+        "without answer",
+        "upper bound"
+    );
+    for (name, split) in &prepared.splits {
+        let upper_bound = split.upper_bound.map_or_else(|| "-".to_owned(), |bound| format!("{bound:.2}"));
+        text.push_str(&format!(
+            "\n{name:<12} {:>9} {:>8} {:>6} {:>14} {:>16} {upper_bound:>11}",
+            split.n_questions, split.n_images, split.n_cut, split.n_unknown_words, split.n_without_answer
+        ));
+    }
+    text.push_str(&format!("\nwrote {} and {}", config.dict.words.display(), config.dict.answers.display()));
+    print(&text)
+}
+
+/// What was prepared.
+pub struct Prepared {
+    pub n_words: usize,
+    pub n_answers: usize,
+    pub splits: IndexMap<String, SplitReport>,
+}
+
+/// Reads the JSON files of every split and writes the dictionaries.
+pub fn prepare(config: &Config) -> Result<Prepared> {
+    if config.data.is_empty() {
+        bail!("the config names no data: add [[data.train.composition]] with q_jsons and a_jsons");
+    }
+    let mut splits = IndexMap::new();
+    for (name, split) in &config.data {
+        splits.insert(name.clone(), Split::load(split).with_context(|| format!("split \"{name}\""))?);
+    }
+    let (words, answers, splits) = vqa_data::prepare(&splits, &config.dict)?;
+    Ok(Prepared { n_words: words.len(), n_answers: answers.len(), splits })
+}

@@ -1,0 +1,201 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use tch::nn::VarStore;
+use vqa_data::{AnswerDict, Dataset, Loader, LoaderOptions, Sampler, WordDict, write_atomic};
+use vqa_model::{Baseline, DataDims, parse_device};
+use vqa_train::{EpochMetrics, Event, Outcome, RunDir, Trainer};
+
+use crate::args::TrainArgs;
+use crate::commands::checkpoint::header_of;
+use crate::config::Config;
+use crate::interrupt;
+use crate::terminal::{Progress, print};
+
+/// Keys that a resumed run may have otherwise than the run before: they change no number in it.
+const RESUMABLE: [&str; 4] = ["device", "train.n_epochs", "train.log_every", "train.val_freq"];
+
+pub fn run(args: &TrainArgs) -> Result<()> {
+    let config = Config::load(&args.config.config, &args.config.set)?;
+    let last = train(&config, args.resume)?;
+    let checkpoint = RunDir::new(&config.out_dir).checkpoint(config.train.n_epochs);
+    let score = last.and_then(|epoch| epoch.val_score).map(|score| format!(", val_score {score:.2}"));
+    print(&format!("{}{}", checkpoint.display(), score.unwrap_or_default()))
+}
+
+/// Trains as the config says. Returns the figures of the last epoch, if one was left to train.
+pub fn train(config: &Config, resume: bool) -> Result<Option<EpochMetrics>> {
+    let run = RunDir::new(&config.out_dir);
+    check_out_dir(&run, config, resume)?;
+    let (words, answers) = dictionaries(config)?;
+    let dataset = |name: &str| {
+        Dataset::load(config.split(name)?, &words, &answers, config.dict.max_question_len)
+            .with_context(|| format!("split \"{name}\""))
+            .map(Arc::new)
+    };
+    let train = dataset("train")?;
+    let val = if config.data.contains_key("val") { Some(dataset("val")?) } else { None };
+    if train.split().annotations.is_empty() {
+        bail!("split \"train\" has no annotations to learn from: give its composition a_jsons");
+    }
+    if let Some(val) = val.as_ref().filter(|val| val.feature_dim() != train.feature_dim()) {
+        bail!(
+            "{} has {} numbers a region, and {} has {}: extract val with --like the training file",
+            val.source_names(),
+            val.feature_dim(),
+            train.source_names(),
+            train.feature_dim()
+        );
+    }
+
+    let device = parse_device(&config.device)?;
+    let dims = DataDims {
+        n_words: words.len() as i64,
+        n_answers: answers.len() as i64,
+        feature_dim: train.feature_dim() as i64,
+    };
+    tch::manual_seed(config.seed as i64);
+    let vs = VarStore::new(device);
+    let model = Baseline::new(vs.root(), &config.model, dims);
+    let n_parameters: usize = vs.trainable_variables().iter().map(|variable| variable.numel()).sum();
+    eprintln!(
+        "train: {} questions | val: {} | {} words, {} answers | {:.1} M parameters on {device:?}",
+        train.len(),
+        val.as_ref().map_or(0, |val| val.len()),
+        words.len(),
+        answers.len(),
+        n_parameters as f64 / 1e6
+    );
+
+    write_atomic(&config.out_dir.join("config.toml"), config.to_toml().as_bytes())?;
+    words.save(&config.out_dir.join("words.json"))?;
+    answers.save(&config.out_dir.join("answers.json"))?;
+    let loader = |dataset: &Arc<Dataset>, sampler| {
+        let options = LoaderOptions {
+            batch_size: config.train.batch_size,
+            sampler,
+            seed: config.seed,
+            ..LoaderOptions::default()
+        };
+        Loader::new(dataset.clone(), options)
+    };
+    let val_loader = val.as_ref().map(|val| loader(val, Sampler::Sequential));
+    let trainer = Trainer {
+        model: &model,
+        vs: &vs,
+        loss: config.model.loss,
+        config: &config.train,
+        seed: config.seed,
+        train: &loader(&train, config.train.sampler),
+        val: val_loader.as_ref(),
+        run: &run,
+        header: header_of(dims),
+        stop: interrupt::finish_the_step(),
+    };
+    match trainer.run(&mut show())? {
+        Outcome::Finished(last) => Ok(last),
+        Outcome::Stopped(progress) => bail!(
+            "stopped in epoch {} at step {}; {}; go on with --resume",
+            progress.epoch + 1,
+            progress.step,
+            match progress.epoch {
+                0 => "no epoch was finished".to_owned(),
+                epoch => format!("{} is the last checkpoint", run.checkpoint(epoch).display()),
+            }
+        ),
+    }
+}
+
+/// Shows the events of a run: a bar for each epoch and validation, a line for each finished epoch.
+fn show() -> impl FnMut(Event) {
+    let mut bar: Option<(bool, Progress)> = None;
+    move |event| match event {
+        Event::Step { metrics, batch, n_batches } => {
+            if bar.as_ref().is_none_or(|(training, _)| !training) {
+                bar = Some((true, Progress::new("train", "batches", n_batches as u64)));
+            }
+            let (_, progress) = bar.as_ref().expect("made above");
+            progress.advance(1, || {
+                format!(
+                    "| epoch {:2} batch {batch:4} | ^ {:.0}ms | => {:.0}ms | <= {:.0}ms | loss {:.2} score {:.1} | {:.0} questions/s",
+                    metrics.epoch,
+                    metrics.data_ms,
+                    metrics.forward_ms,
+                    metrics.backward_ms,
+                    metrics.loss,
+                    metrics.score,
+                    metrics.samples_per_s
+                )
+            });
+        }
+        Event::Validation { n_batches, .. } => {
+            if bar.as_ref().is_none_or(|(training, _)| *training) {
+                bar = Some((false, Progress::new("validate", "batches", n_batches as u64)));
+            }
+            bar.as_ref().expect("made above").1.add(1);
+        }
+        Event::Epoch(metrics) => {
+            let mut line = format!(
+                "epoch {:2} | train_loss: {:5.2} train_score: {:5.2}",
+                metrics.epoch, metrics.train_loss, metrics.train_score
+            );
+            if let (Some(score), Some(upper_bound)) = (metrics.val_score, metrics.val_upper_bound) {
+                line.push_str(&format!(" | val_score: {score:5.2} ({upper_bound:5.2})"));
+            }
+            line.push_str(&format!(" | {:.1} s", metrics.seconds));
+            match bar.take() {
+                Some((_, progress)) => progress.line(&line),
+                None => eprintln!("{line}"),
+            }
+        }
+    }
+}
+
+/// Refuses to mix two runs in one directory.
+fn check_out_dir(run: &RunDir, config: &Config, resume: bool) -> Result<()> {
+    let out_dir = run.path();
+    let path = out_dir.join("config.toml");
+    if !path.exists() {
+        if run.checkpoint(1).exists() {
+            bail!("{}: there are checkpoints in it, but no config.toml: choose another out_dir", out_dir.display());
+        }
+        return Ok(());
+    }
+    let before = Config::load(&path, &[])?;
+    let allowed = |key: &str| resume && RESUMABLE.contains(&key);
+    let changed: Vec<String> = config
+        .differences(&before)
+        .into_iter()
+        .filter(|(key, ..)| !allowed(key))
+        .map(|(key, now, before)| format!("{key} = {now}, was {before}"))
+        .collect();
+    if !changed.is_empty() {
+        bail!(
+            "{}: a run with another config is in it ({}): choose another out_dir, or take the same config",
+            out_dir.display(),
+            changed.join("; ")
+        );
+    }
+    if !resume && let Some(progress) = run.progress()? {
+        bail!(
+            "{}: this run is in it already, {} epoch(s) done: go on with --resume, or choose another out_dir",
+            out_dir.display(),
+            progress.epoch
+        );
+    }
+    Ok(())
+}
+
+/// The dictionaries that `prepare` made.
+fn dictionaries(config: &Config) -> Result<(WordDict, AnswerDict)> {
+    let made = |path: &Path| {
+        if path.exists() {
+            return Ok(());
+        }
+        bail!("{}: no such file; make the dictionaries with `vqa prepare` first", path.display())
+    };
+    made(&config.dict.words)?;
+    made(&config.dict.answers)?;
+    Ok((WordDict::load(&config.dict.words)?, AnswerDict::load(&config.dict.answers)?))
+}
