@@ -20,7 +20,10 @@ use crate::json::{Annotation, AnnotatorAnswer, Question};
 use crate::{Error, Result};
 
 /// Width and height of a picture in pixels.
-pub const PICTURE_SIZE: [u32; 2] = [192, 160];
+const PICTURE_SIZE: [u32; 2] = [200, 160];
+
+/// Shapes stand near the middles of cells of this side, at most one in each. Neighbours may overlap.
+const CELL: u32 = 40;
 
 const COLORS: [(&str, [f32; 3]); 6] = [
     ("red", [0.86, 0.16, 0.18]),
@@ -33,7 +36,8 @@ const COLORS: [(&str, [f32; 3]); 6] = [
 
 const KINDS: [&str; 5] = ["circle", "square", "triangle", "star", "cross"];
 
-const SIZES: [(&str, f32); 2] = [("small", 13.0), ("large", 24.0)];
+/// With the radius in pixels.
+const SIZES: [(&str, f32); 2] = [("small", 11.0), ("large", 19.0)];
 
 /// The most frequent count that is asked for.
 const MAX_COUNT: usize = 4;
@@ -138,8 +142,8 @@ struct Shape {
     y: f32,
     /// Half the extent in pixels.
     radius: f32,
-    /// Radians.
-    angle: f32,
+    /// Sine and cosine of the angle that it is turned by.
+    turn: (f32, f32),
 }
 
 /// What a question says of a shape. `None` leaves an attribute open.
@@ -194,23 +198,24 @@ impl Scene {
         let n_counted = rng.random_range(0..=MAX_COUNT);
         let n_others = rng.random_range(if n_counted < 2 { 2..=4 } else { 0..=3 });
         let mut shapes: Vec<Shape> = Vec::new();
-        for i in 0..n_counted + n_others {
+        for (i, (x, y)) in places(rng).into_iter().take(n_counted + n_others).enumerate() {
             let wanted = i < n_counted;
-            loop {
+            shapes.push(loop {
                 let size = rng.random_range(0..SIZES.len());
+                let angle: f32 = rng.random_range(-0.25..0.25);
                 let shape = Shape {
                     kind: counted.kind.filter(|_| wanted).unwrap_or_else(|| rng.random_range(0..KINDS.len())),
                     color: counted.color.filter(|_| wanted).unwrap_or_else(|| rng.random_range(0..COLORS.len())),
                     size,
-                    radius: SIZES[size].1 * rng.random_range(0.9..1.15),
-                    angle: rng.random_range(-0.25..0.25),
-                    ..place(&shapes, SIZES[size].1 * 1.15, rng)
+                    x,
+                    y,
+                    radius: SIZES[size].1 * rng.random_range(0.9..1.1),
+                    turn: angle.sin_cos(),
                 };
                 if counted.fits(&shape) == wanted {
-                    shapes.push(shape);
-                    break;
+                    break shape;
                 }
-            }
+            });
         }
         // Shapes that come later lie on top: do not let that depend on what is asked.
         shapes.shuffle(rng);
@@ -357,14 +362,19 @@ impl Scene {
             .map(|shape| COLORS[shape.color].1.map(|c| (c + rng.random_range(-0.05..0.05)).clamp(0.0, 1.0)))
             .collect();
         let mut picture = RgbImage::new(width, height);
+        let mut near: Vec<(&Shape, &[f32; 3])> = Vec::new();
         for (x, y, pixel) in picture.enumerate_pixels_mut() {
             let ground: [f32; 3] = std::array::from_fn(|c| top[c] + (bottom[c] - top[c]) * y as f32 / height as f32);
+            near.clear();
+            near.extend(self.shapes.iter().zip(&tints).filter(|(shape, _)| shape.is_near(x as f32, y as f32)));
+            // Where there is nothing but ground, one sample says it all.
+            let samples = if near.is_empty() { 1 } else { SAMPLES };
             let mut sum = [0.0f32; 3];
-            for sample in 0..SAMPLES * SAMPLES {
-                let offset = |i: u32| (i as f32 + 0.5) / SAMPLES as f32;
-                let (px, py) = (x as f32 + offset(sample % SAMPLES), y as f32 + offset(sample / SAMPLES));
+            for sample in 0..samples * samples {
+                let offset = |i: u32| (i as f32 + 0.5) / samples as f32;
+                let (px, py) = (x as f32 + offset(sample % samples), y as f32 + offset(sample / samples));
                 let mut color = ground;
-                for (shape, tint) in self.shapes.iter().zip(&tints) {
+                for &(shape, tint) in &near {
                     // A soft shadow below right, then the shape with a darker rim.
                     if shape.covers(px - 2.5, py - 3.0, 1.0) {
                         color = color.map(|c| c * 0.82);
@@ -380,31 +390,37 @@ impl Scene {
             }
             let noise = rng.random_range(-0.012..0.012);
             *pixel =
-                Rgb(sum.map(|c| ((c / (SAMPLES * SAMPLES) as f32 + noise) * 255.0).round().clamp(0.0, 255.0) as u8));
+                Rgb(sum.map(|c| ((c / (samples * samples) as f32 + noise) * 255.0).round().clamp(0.0, 255.0) as u8));
         }
         picture
     }
 }
 
-/// A place for a shape of this radius, within the picture and mostly clear of the others.
-fn place(shapes: &[Shape], radius: f32, rng: &mut impl Rng) -> Shape {
-    const TRIES: usize = 60;
-    let [width, height] = PICTURE_SIZE.map(|length| length as f32);
-    let mut spot = (0.0, 0.0);
-    for _ in 0..TRIES {
-        spot = (rng.random_range(radius..width - radius), rng.random_range(radius..height - radius));
-        let clear = |other: &Shape| (other.x - spot.0).hypot(other.y - spot.1) > 0.85 * (other.radius + radius);
-        if shapes.iter().all(clear) {
-            break;
-        }
-    }
-    Shape { kind: 0, color: 0, size: 0, x: spot.0, y: spot.1, radius, angle: 0.0 }
+/// The middles of all cells, in random order, each shifted a little.
+fn places(rng: &mut impl Rng) -> Vec<(f32, f32)> {
+    const JITTER: f32 = 6.0;
+    let [columns, rows] = PICTURE_SIZE.map(|length| length / CELL);
+    let mut places: Vec<(f32, f32)> = (0..columns * rows)
+        .map(|cell| {
+            let middle = |i: u32| (i as f32 + 0.5) * CELL as f32;
+            let mut shifted = |i: u32| middle(i) + rng.random_range(-JITTER..JITTER);
+            (shifted(cell % columns), shifted(cell / columns))
+        })
+        .collect();
+    places.shuffle(rng);
+    places
 }
 
 impl Shape {
+    /// Whether the shape or its shadow may reach the pixel.
+    fn is_near(&self, px: f32, py: f32) -> bool {
+        let reach = 1.2 * self.radius + 5.0;
+        (px - self.x).abs() < reach && (py - self.y).abs() < reach
+    }
+
     /// Whether the shape, scaled about its middle, covers a point of the picture.
     fn covers(&self, px: f32, py: f32, scale: f32) -> bool {
-        let (sin, cos) = self.angle.sin_cos();
+        let (sin, cos) = self.turn;
         let (dx, dy) = ((px - self.x) / (self.radius * scale), (py - self.y) / (self.radius * scale));
         // In the shape's own frame, where it lies within the unit circle or close to it.
         let (x, y) = (dx * cos + dy * sin, dy * cos - dx * sin);

@@ -16,8 +16,8 @@ use crate::terminal::print;
 /// Names the demo's own directory: one without it is not touched.
 const MARKER: &str = ".vqa-demo";
 
-/// Cells as large as a large shape is wide, and the whole picture beside them.
-const GRID: Grid = Grid { rows: 5, columns: 6, whole: true, patch: 16 };
+/// Cells as large as a large shape, and the whole picture beside them.
+const GRID: Grid = Grid { rows: 4, columns: 5, whole: true, patch: 16 };
 
 /// Questions on the page.
 const N_SHOWN: usize = 60;
