@@ -61,11 +61,11 @@ impl Config {
             }
         }
         config.validate().with_context(|| format!("{}", path.display()))?;
-        let base = path.parent().unwrap_or(Path::new(""));
-        let base = std::path::absolute(base).with_context(|| format!("cannot resolve {}", base.display()))?;
+        let absolute = std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
+        let base = absolute.parent().unwrap_or(Path::new("/"));
         config.out_dir = base.join(&config.out_dir);
-        config.dict.resolve_paths(&base);
-        config.data.values_mut().for_each(|split| split.resolve_paths(&base));
+        config.dict.resolve_paths(base);
+        config.data.values_mut().for_each(|split| split.resolve_paths(base));
         Ok(config)
     }
 

@@ -72,7 +72,8 @@ impl Adamax {
                     continue;
                 }
                 if weight_decay != 0.0 {
-                    gradient = gradient + &*parameter * weight_decay;
+                    // Not in place: the tensor is the parameter's own gradient.
+                    gradient = gradient.g_add(&(&*parameter * weight_decay));
                 }
                 let _ = exp_avg.lerp_(&gradient, 1.0 - beta1);
                 *exp_inf = (&*exp_inf * beta2).maximum(&(gradient.abs() + eps));

@@ -77,8 +77,7 @@ impl Store {
         let n_elements: usize = shape.iter().product();
         let reader = match (mapped.filter(|_| little), dataset.offset()) {
             (Some(element), Some(offset)) if dataset.layout() == hdf5::dataset::Layout::Contiguous => {
-                // HDF5 counts from the end of the user block, which is nearly always empty.
-                let start = offset as usize + file.userblock() as usize;
+                let start = offset as usize;
                 let end = n_elements.checked_mul(element.size()).and_then(|bytes| start.checked_add(bytes));
                 if end.is_none_or(|end| end > map.len()) {
                     return Err(Error::file(

@@ -1,0 +1,58 @@
+# The commands of the README. `make demo` and `make test` do all the set-up.
+
+PYTHON ?= python3
+CARGO ?= cargo
+TORCH = torch==2.11.0
+
+# The PyTorch tests may be skipped where the libtorch is the user's own, for it may have no Python.
+TEST_ENV = PYTHON=$(PYTHON)$(if $(LIBTORCH),, VQA_REQUIRE_PYTORCH=1)
+
+# Named after what is in it, so that another version is another file.
+INSTALLED = .libtorch/$(TORCH).installed
+
+.PHONY: help setup demo test bench lint clean
+
+help:
+	@echo "make demo    train a model on a generated dataset, and see where it looks"
+	@echo "make test    formatting, Clippy, all tests, and a short demo"
+	@echo "make bench   Criterion benches"
+	@echo "make setup   install libtorch and what else the build needs (the others do it by themselves)"
+
+# With a libtorch of your own in LIBTORCH, only CMake may be missing, and .cargo/cmake says so.
+setup: $(if $(LIBTORCH),check-tools,$(INSTALLED))
+
+.PHONY: check-tools
+check-tools:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install it with rustup (or: apt-get install cargo, if that is 1.91 or newer)"; exit 1; }
+	@command -v c++ >/dev/null || { echo "a C++ compiler is missing: apt-get install g++"; exit 1; }
+
+# Installed elsewhere first, so that an interrupted download never looks like a libtorch.
+$(INSTALLED): | check-tools
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { echo "Python 3.10 or newer is missing: apt-get install python3 python3-pip, or PYTHON=/path/to/python3 make"; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "pip is missing: apt-get install python3-pip"; exit 1; }
+	@echo "installing $(TORCH) into .libtorch (a download of 3 GB)"
+	rm -rf .libtorch.partial
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --target .libtorch.partial $(TORCH) numpy safetensors cmake
+	rm -rf .libtorch
+	mv .libtorch.partial .libtorch
+	touch $@
+
+demo: setup
+	$(CARGO) run --release --bin vqa -- demo
+
+test: setup lint
+	$(TEST_ENV) $(CARGO) test --workspace --all-targets
+	$(CARGO) test --workspace --doc
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy -p vqa-cli --no-default-features --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+
+bench: setup
+	$(CARGO) bench --workspace
+
+clean:
+	$(CARGO) clean
+	rm -rf .libtorch .libtorch.partial

@@ -1,0 +1,69 @@
+//! Batches of 36 x 2048 regions, with the file in the page cache; and a plain copy of as many bytes, the limit.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use vqa_data::{
+    AnswerDict, Dataset, ElementType, FeatureFile, FeatureWriter, FeatureWriterSpec, ImageRegions, Loader,
+    LoaderOptions, Question, Sampler, Split, WordDict,
+};
+
+const N_IMAGES: usize = 1024;
+const QUESTIONS_PER_IMAGE: usize = 5;
+const K: usize = 36;
+const D: usize = 2048;
+
+fn write_features(path: &Path, element_type: ElementType) {
+    let spec = FeatureWriterSpec { n_images: N_IMAGES, n_regions: K, feature_dim: D, element_type };
+    let mut writer = FeatureWriter::create(path, spec).unwrap();
+    for i in 0..N_IMAGES {
+        let features = (0..K * D).map(|j| ((i * 7 + j) % 97) as f32 / 32.0).collect();
+        let image = ImageRegions { image_id: i as u64, size: [640, 480], features, boxes: vec![1.0; K * 4] };
+        writer.append(&[image]).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+fn dataset(path: &Path) -> Arc<Dataset> {
+    let questions: Vec<Question> = (0..N_IMAGES * QUESTIONS_PER_IMAGE)
+        .map(|i| Question {
+            question_id: i as u64,
+            image_id: (i / QUESTIONS_PER_IMAGE) as u64,
+            question: "what color is the cat".to_owned(),
+        })
+        .collect();
+    let split = Split { source_starts: vec![0, questions.len()], questions, annotations: Vec::new() };
+    let words = WordDict::from_questions(["what color is the cat"]);
+    let source = Arc::new(FeatureFile::open(path).unwrap());
+    Arc::new(Dataset::new(split, &words, &AnswerDict::default(), 14, vec![source]).unwrap())
+}
+
+fn loader(c: &mut Criterion) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut group = c.benchmark_group("loader");
+    group.sample_size(10);
+    for (name, element_type) in [("f32", ElementType::F32), ("f16", ElementType::F16)] {
+        let path = directory.path().join(format!("{name}.h5"));
+        write_features(&path, element_type);
+        let dataset = dataset(&path);
+        for sampler in [Sampler::Random, Sampler::Grouped, Sampler::Sequential] {
+            let options = LoaderOptions { batch_size: 512, sampler, seed: 1, prefetch: 2 };
+            let loader = Loader::new(dataset.clone(), options);
+            let bytes: usize = loader.epoch(0, 0).map(|batch| batch.unwrap().features.len() * 4).sum();
+            group.throughput(Throughput::Bytes(bytes as u64));
+            group.bench_function(format!("{name} {sampler:?}").to_lowercase(), |b| {
+                b.iter(|| loader.epoch(0, 0).for_each(|batch| drop(black_box(batch.unwrap()))));
+            });
+        }
+    }
+    let source = vec![1u8; 256 << 20];
+    let mut target = vec![0u8; source.len()];
+    group.throughput(Throughput::Bytes(source.len() as u64));
+    group.bench_function("memcpy", |b| b.iter(|| black_box(&mut target).copy_from_slice(black_box(&source))));
+    group.finish();
+}
+
+criterion_group!(benches, loader);
+criterion_main!(benches);

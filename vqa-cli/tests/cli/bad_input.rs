@@ -1,0 +1,206 @@
+//! Whatever is wrong with the input: one line that names the file and the remedy, and nothing half-written.
+
+use std::fs;
+use std::path::Path;
+
+#[cfg(feature = "torch")]
+use crate::common::ok;
+use crate::common::{fails, world};
+
+fn edit(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{from}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+fn truncate(path: &Path) {
+    let bytes = fs::read(path).unwrap();
+    fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+#[test]
+fn questions_and_annotations() {
+    let world = world();
+    let at = world.path();
+    let questions = at.join("data/v2_OpenEnded_shapes_val_questions.json");
+    let annotations = at.join("data/v2_shapes_val_annotations.json");
+    let whole = fs::read(&annotations).unwrap();
+    let prepare = "prepare --config config.toml";
+
+    truncate(&annotations);
+    fails(
+        at,
+        prepare,
+        &["v2_shapes_val_annotations.json", "ends in the middle", "line 1 column", "fetch the file again"],
+    );
+    fs::copy(&questions, &annotations).unwrap();
+    fails(at, prepare, &["v2_shapes_val_annotations.json", "a questions file where an annotations file is wanted"]);
+    fs::remove_file(&annotations).unwrap();
+    fails(at, prepare, &["v2_shapes_val_annotations.json", "no such file"]);
+    fs::write(&annotations, &whole).unwrap();
+    let other = at.join("data/v2_shapes_train_annotations.json");
+    fs::copy(&other, &annotations).unwrap();
+    fails(at, prepare, &["split \"val\"", "have no annotation in", "question ids 51000"]);
+    fails(at, &format!("{prepare} --set dict.min_answer_count=1000000"), &["split \"val\""]);
+    fs::write(&annotations, &whole).unwrap();
+    fails(at, &format!("{prepare} --set dict.min_answer_count=1000000"), &["lower dict.min_answer_count"]);
+
+    let files = format!("--questions {} --annotations {}", questions.display(), annotations.display());
+    fs::write(at.join("results.json"), "[{\"question_id\": 1, \"answer\": \"yes\"}]").unwrap();
+    fails(at, &format!("score {files} --results results.json"), &["results.json", "have no answer in the results"]);
+    fs::write(at.join("results.json"), "[{\"question_id\": 1}]").unwrap();
+    fails(at, &format!("score {files} --results results.json"), &["results.json", "missing field `answer`"]);
+}
+
+#[test]
+fn config_and_command_line() {
+    let world = world();
+    let at = world.path();
+    edit(&at.join("config.toml"), "[train]\nn_epochs", "[train]\nn_epoch");
+    #[cfg(feature = "torch")]
+    fails(at, "prepare --config config.toml", &["config.toml: line", "\"n_epoch\"", "did you mean \"n_epochs\"?"]);
+    edit(&at.join("config.toml"), "q_jsons", "q_json");
+    fails(at, "prepare --config config.toml", &["config.toml: line", "did you mean \"q_jsons\"?"]);
+    fs::write(at.join("config.toml"), "seed = \n").unwrap();
+    fails(at, "prepare --config config.toml", &["config.toml: line 1"]);
+    fs::write(at.join("config.toml"), "").unwrap();
+    fails(at, "prepare --config config.toml", &["names no data"]);
+    fails(at, "prepare --config nowhere.toml", &["nowhere.toml", "no such file"]);
+    fails(at, "features extract --images data/images/val --out x.h5 --grid 4by4", &["rows x columns is wanted"]);
+    fails(
+        at,
+        "features extract --images data/images/val --out x.h5 --like train.h5 --grid 2x2",
+        &["--grid 4x5 --whole"],
+    );
+    fails(at, "features extract --images data --out x.h5 --grid 2x2", &["data", "no .jpg"]);
+    fails(at, "synth --out data --images 5", &["data/images/train", "has pictures already"]);
+}
+
+#[test]
+fn feature_files() {
+    let world = world();
+    let at = world.path();
+    let whole = fs::read(at.join("train.h5")).unwrap();
+    fs::write(at.join("train.h5"), "text").unwrap();
+    fails(at, "features inspect train.h5", &["train.h5", "not an HDF5 file"]);
+    fs::write(at.join("train.h5"), &whole).unwrap();
+    truncate(&at.join("train.h5"));
+    fails(at, "features inspect train.h5", &["train.h5", "shorter than its header says", "fetch it again"]);
+    fails(at, "features extract --images data/images/val --out x.h5 --like train.h5", &["train.h5"]);
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vqa-data/tests/data/h5");
+    let other = fixtures.join("other.h5");
+    fails(at, &format!("features inspect {}", other.display()), &["other.h5", "no dataset \"image_features\""]);
+    fails(at, "features inspect nowhere.h5", &["nowhere.h5", "no such file"]);
+    fs::write(at.join("data/images/val/broken_7.jpg"), [0xff, 0xd8, 0xff, 0xe0]).unwrap();
+    fails(
+        at,
+        "features extract --images data/images/val --out x.h5 --grid 2x2",
+        &["broken_7.jpg", "not a readable picture"],
+    );
+}
+
+/// Writes to a file system of half a megabyte. That needs the right to mount one, which tests in a container often have.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk() {
+    let world = world();
+    let at = world.path();
+    let small = at.join("small");
+    fs::create_dir(&small).unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"])
+        .arg(&small)
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !mounted {
+        eprintln!("skipped: no right to mount a small file system");
+        return;
+    }
+    let checks = std::panic::catch_unwind(|| {
+        let full = ["no space left on the disk", "free some"];
+        fails(at, "features extract --images data/images/train --out small/x.h5 --grid 4x5 --patch 16", &full);
+        #[cfg(feature = "torch")]
+        {
+            ok(at, "prepare --config config.toml");
+            fs::write(small.join("ballast"), vec![0; 400 << 10]).unwrap();
+            let error = fails_after_starting(at, "train --config config.toml --set out_dir=small/run");
+            assert!(error.contains("no space left on the disk"), "{error}");
+        }
+    });
+    let _ = std::process::Command::new("umount").arg(&small).output();
+    checks.unwrap();
+}
+
+/// A command that fails after it has made its directory: its message. What it leaves is whole.
+#[cfg(feature = "torch")]
+fn fails_after_starting(at: &Path, arguments: &str) -> String {
+    let output = crate::common::vqa(at, arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(crate::common::files(at).iter().all(|path| path.extension().is_none_or(|extension| extension != "tmp")));
+    crate::common::stderr(&output)
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn training() {
+    let world = world();
+    let at = world.path();
+    let train = "train --config config.toml";
+    fails(at, train, &["words.json", "vqa prepare"]);
+    ok(at, "prepare --config config.toml");
+    fails(at, &format!("{train} --set data.train.composition.0.features=nowhere.h5"), &["nowhere.h5", "no such file"]);
+    fails(
+        at,
+        &format!("{train} --set data.train.composition.0.features=val.h5"),
+        &["val.h5: 50 image(s)", "(image ids 1, 2"],
+    );
+    fails(at, &format!("{train} --set device=cuda:7"), &["no GPU can be used"]);
+    fails(at, &format!("{train} --set device=gpu"), &["\"gpu\" is unknown"]);
+    fails(at, &format!("{train} --set train.batch_size=0"), &["train.batch_size = 0"]);
+    ok(at, "features extract --images data/images/val --out wide.h5 --grid 4x5 --patch 8");
+    let wide = "--set data.val.composition.0.features=wide.h5";
+    fails(at, &format!("{train} {wide}"), &["wide.h5 has 192 numbers a region", "train.h5 has 48", "--like"]);
+
+    ok(at, &format!("{train} --set train.n_epochs=1"));
+    fails(at, &format!("{train} --set train.n_epochs=1"), &["run", "1 epoch(s) done", "--resume"]);
+    fails(at, &format!("{train} --set train.optim.lr=0.1"), &["another config", "train.optim.lr = 0.1, was 0.002"]);
+    fails(at, &format!("{train} --resume --set model.hid_dim=32"), &["model.hid_dim = 32, was 16"]);
+
+    // Features of another length, weights of another model, dictionaries of another run.
+    let model = "--checkpoint run/model_1.safetensors --data val";
+    let config = fs::read_to_string(at.join("config.toml")).unwrap();
+    fs::write(at.join("wide.toml"), config.replace("\"val.h5\"", "\"wide.h5\"")).unwrap();
+    fails(at, &format!("evaluate {model} --config wide.toml"), &["wide.h5: 192 numbers a region", "was trained on 48"]);
+    fails(at, &format!("evaluate {model} --config nowhere.toml"), &["nowhere.toml", "no such file"]);
+    fails(at, "evaluate --checkpoint run/model_9.safetensors --data val", &["model_9.safetensors", "no such file"]);
+    fails(at, "evaluate --checkpoint run/model_1.safetensors --data test", &["no split \"test\"", "train, val"]);
+    edit(&at.join("run/config.toml"), "hid_dim = 16", "hid_dim = 24");
+    fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "weights of another model"]);
+    edit(&at.join("run/config.toml"), "hid_dim = 24", "hid_dim = 16");
+    fs::write(at.join("run/answers.json"), "[\"yes\", \"no\"]").unwrap();
+    fails(at, &format!("evaluate {model}"), &["run/answers.json: 2 entries"]);
+    fs::remove_file(at.join("run/config.toml")).unwrap();
+    fails(at, &format!("evaluate {model}"), &["config.toml", "looked for beside it"]);
+    truncate(&at.join("run/model_1.safetensors"));
+    fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "not a whole safetensors file"]);
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn nan_features() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    let mut bytes = fs::read(at.join("train.h5")).unwrap();
+    // The features are nine tenths of the file.
+    for place in [bytes.len() / 3, bytes.len() / 2].map(|place| place & !3) {
+        bytes[place..place + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    }
+    fs::write(at.join("train.h5"), bytes).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&ok(at, "features inspect train.h5 --json")).unwrap();
+    let n = summary["n_not_finite"].as_u64().unwrap();
+    assert_eq!(n, 2);
+    let error = fails_after_starting(at, "train --config config.toml");
+    assert!(error.contains(&format!("train.h5: {n} image(s) have NaN")), "{error}");
+    assert!(error.contains(&format!("the first is image {}", summary["first_not_finite"])), "{error}");
+}

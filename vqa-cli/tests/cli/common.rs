@@ -1,0 +1,107 @@
+//! Runs the binary, on a small shapes world.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// The binary, in a directory.
+pub fn vqa(directory: &Path, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vqa"));
+    command.current_dir(directory).args(arguments.split_whitespace());
+    command
+}
+
+/// Runs a command line that must succeed; returns what it printed.
+pub fn ok(directory: &Path, arguments: &str) -> String {
+    let output = vqa(directory, arguments).output().unwrap();
+    assert!(output.status.success(), "vqa {arguments}: {}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs a command line that must fail, with one message that has all these words in it, and leave the directory as it
+/// was. Returns the message.
+pub fn fails(directory: &Path, arguments: &str, words: &[&str]) -> String {
+    let before = files(directory);
+    let output = vqa(directory, arguments).output().unwrap();
+    let stderr = stderr(&output);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "vqa {arguments}: {:?} {stderr}", output.status);
+    assert_eq!(output.stdout, b"", "vqa {arguments}");
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error:")).collect();
+    assert_eq!(errors.len(), 1, "vqa {arguments}: one line is wanted: {stderr}");
+    for word in words {
+        assert!(errors[0].contains(word), "vqa {arguments}: \"{word}\" is wanted: {stderr}");
+    }
+    assert!(!stderr.contains("panicked") && !stderr.contains("bug in vqa"), "{stderr}");
+    assert_eq!(files(directory), before, "vqa {arguments} left something");
+    errors[0].to_owned()
+}
+
+/// All files below a directory.
+pub fn files(directory: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(at) = open.pop() {
+        for entry in fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { open.push(path) } else { found.insert(path).then_some(()).unwrap() }
+        }
+    }
+    found
+}
+
+/// A directory with a small shapes world in it, its features and `config.toml`.
+pub fn world() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    ok(at, "synth --out data --images 60");
+    ok(at, "features extract --images data/images/train --out train.h5 --grid 4x5 --whole --patch 4");
+    ok(at, "features extract --images data/images/val --out val.h5 --like train.h5");
+    let split = |name: &str| {
+        format!(
+            "[[data.{name}.composition]]\n\
+             q_jsons = [\"data/v2_OpenEnded_shapes_{name}_questions.json\"]\n\
+             a_jsons = [\"data/v2_shapes_{name}_annotations.json\"]\n\
+             features = \"{name}.h5\"\n\
+             images = \"data/images/{name}/shapes_{name}_{{image_id:012}}.jpg\"\n"
+        )
+    };
+    let config = format!(
+        "seed = 7\ndevice = \"cpu\"\nout_dir = \"run\"\n{}{}\
+         [model]\nhid_dim = 16\n[model.lm]\nword_emb_dim = 8\n[model.topdown_att]\nhid_dim = 16\n[model.mlp]\nhid_dim = 16\n\
+         [train]\nn_epochs = 2\nbatch_size = 32\nlog_every = 5\n",
+        split("train"),
+        split("val")
+    );
+    fs::write(at.join("config.toml"), config).unwrap();
+    directory
+}
+
+/// The tensors of a checkpoint as bytes, without the header, whose entries come in any order.
+#[cfg(feature = "torch")]
+pub fn tensors(checkpoint: &Path) -> Vec<u8> {
+    let bytes = fs::read(checkpoint).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[8 + header..].to_vec()
+}
+
+/// The epoch lines of a run's metrics, without their durations.
+#[cfg(feature = "torch")]
+pub fn epochs(run: &Path) -> Vec<serde_json::Value> {
+    let lines = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|line| line["kind"] == "epoch")
+        .map(|mut line| {
+            line.as_object_mut().unwrap().remove("seconds").unwrap();
+            line
+        })
+        .collect()
+}

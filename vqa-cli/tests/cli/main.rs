@@ -1,0 +1,8 @@
+//! The whole program, through its binary.
+
+mod bad_input;
+mod common;
+#[cfg(all(feature = "torch", unix))]
+mod interrupt;
+#[cfg(feature = "torch")]
+mod whole_job;

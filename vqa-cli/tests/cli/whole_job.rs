@@ -1,0 +1,121 @@
+//! The commands in the order in which they are used.
+
+use std::fs;
+
+use crate::common::{epochs, ok, tensors, world};
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn from_pictures_to_attention_maps() {
+    let world = world();
+    let at = world.path();
+
+    let summary = json(&ok(at, "features inspect train.h5 --json"));
+    assert_eq!(summary["shape"], json("[50, 21, 48]"));
+    assert_eq!(summary["n_not_finite"], 0);
+    assert!(summary["mean"].as_f64().unwrap().abs() < 0.2, "standardised");
+    assert!(ok(at, "features inspect val.h5").contains("[10, 21, 48], float32, contiguous, memory-mapped"));
+
+    let prepared = json(&ok(at, "prepare --config config.toml --json"));
+    assert_eq!(prepared["splits"]["train"]["n_images"], 50);
+    assert_eq!(prepared["splits"]["val"]["n_cut"], 0);
+    let words: Vec<String> = serde_json::from_slice(&fs::read(at.join("words.json")).unwrap()).unwrap();
+    assert_eq!(prepared["n_words"], words.len());
+
+    let trained = ok(at, "train --config config.toml");
+    assert!(trained.contains("model_2.safetensors, val_score"), "{trained}");
+    for file in ["config.toml", "words.json", "answers.json", "model_1.safetensors", "model_2.safetensors"] {
+        assert!(at.join("run").join(file).exists(), "{file}");
+    }
+    let lines = fs::read_to_string(at.join("run/metrics.jsonl")).unwrap();
+    let step = json(lines.lines().next().unwrap());
+    for key in ["epoch", "step", "loss", "lr", "score", "samples_per_s", "data_ms", "forward_ms", "backward_ms"] {
+        assert!(step[key].is_number(), "{key}: {step}");
+    }
+    assert_eq!((&step["kind"], &step["step"]), (&json("\"step\""), &json("5")));
+    let of_epochs = epochs(&at.join("run"));
+    assert_eq!(of_epochs.len(), 2);
+
+    // The validation in training, `evaluate`, and `predict` with `score` agree.
+    let model = "--checkpoint run/model_2.safetensors --data val";
+    let evaluated = json(&ok(at, &format!("evaluate {model} --json --results results.json")));
+    let close = |a: &Value, b: &Value| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-9;
+    assert!(close(&evaluated["soft_score"], &of_epochs[1]["val_score"]), "{evaluated} {of_epochs:?}");
+    assert!(close(&evaluated["upper_bound"], &of_epochs[1]["val_upper_bound"]));
+    ok(at, &format!("predict {model} --out predicted.json --batch-size 7"));
+    assert_eq!(fs::read(at.join("predicted.json")).unwrap(), fs::read(at.join("results.json")).unwrap());
+    let files =
+        "--questions data/v2_OpenEnded_shapes_val_questions.json --annotations data/v2_shapes_val_annotations.json";
+    let scored = json(&ok(at, &format!("score {files} --results predicted.json --json")));
+    assert_eq!(scored, evaluated["accuracy"]);
+    assert!(scored["perAnswerType"]["yes/no"].is_number() && scored["perQuestionType"]["how many"].is_number());
+    assert!(ok(at, &format!("evaluate {model}")).contains("by question type"));
+
+    let drawn = ok(at, &format!("visualize {model} --n-batches 2 --batch-size 3 --out-dir maps"));
+    let folder = at.join("maps/run_model_2_val_visualization");
+    assert!(drawn.contains("drew 6 questions"), "{drawn}");
+    let page = fs::read_to_string(folder.join("index.html")).unwrap();
+    let questions = json(&fs::read_to_string(at.join("data/v2_OpenEnded_shapes_val_questions.json")).unwrap());
+    for question in &questions["questions"].as_array().unwrap()[..6] {
+        let of_question = folder.join(question["question_id"].to_string());
+        let qa = fs::read_to_string(of_question.join("qa.txt")).unwrap();
+        let lines: Vec<&str> = qa.lines().collect();
+        assert_eq!(lines[0], question["question"].as_str().unwrap());
+        assert!(lines[1].starts_with("gt: ") && lines[2].starts_with("answer: ") && lines.len() == 3);
+        for picture in ["original.jpg", "topdown_att.jpg"] {
+            assert!(fs::read(of_question.join(picture)).unwrap().starts_with(&[0xff, 0xd8]));
+            assert!(page.contains(&format!("{}/{picture}", question["question_id"])));
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_numbers() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    ok(at, "train --config config.toml");
+    ok(at, "train --config config.toml --set out_dir=again");
+    ok(at, "train --config config.toml --set out_dir=other --set seed=8");
+    assert_eq!(epochs(&at.join("run")), epochs(&at.join("again")));
+    assert_ne!(epochs(&at.join("run")), epochs(&at.join("other")));
+    let weights = |run: &str| tensors(&at.join(run).join("model_2.safetensors"));
+    assert!(weights("run") == weights("again"), "the weights are the same");
+}
+
+#[test]
+fn a_split_without_annotations_is_predicted() {
+    let world = world();
+    let at = world.path();
+    let test = "[[data.test.composition]]\nq_jsons = [\"data/v2_OpenEnded_shapes_val_questions.json\"]\nfeatures = \"val.h5\"\n";
+    let config = fs::read_to_string(at.join("config.toml")).unwrap();
+    fs::write(at.join("config.toml"), config.replace("[model]\n", &format!("{test}[model]\n"))).unwrap();
+    ok(at, "prepare --config config.toml");
+    ok(at, "train --config config.toml --set train.n_epochs=1 --set train.sampler=grouped --set model.loss=softmax");
+    let model = "--checkpoint run/model_1.safetensors --data test";
+    ok(at, &format!("predict {model} --out results.json"));
+    let answers = json(&fs::read_to_string(at.join("results.json")).unwrap());
+    assert!(answers.as_array().unwrap().iter().all(|a| a["question_id"].is_u64() && a["answer"].is_string()));
+    crate::common::fails(at, &format!("evaluate {model}"), &["no annotations", "vqa predict"]);
+    crate::common::fails(at, &format!("visualize {model} --out-dir maps"), &["where the pictures are", "images = "]);
+}
+
+/// The demo, short: every step of it, and a model that has begun to learn.
+#[test]
+fn demo() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let printed = ok(at, "demo --images 240 --epochs 2");
+    assert!(printed.contains("best blind guess") && printed.contains("trained model"), "{printed}");
+    let page = fs::read_to_string(at.join("demo/maps/index.html")).unwrap();
+    assert!(page.matches("<article").count() >= 30);
+    // It replaces itself, and nothing else.
+    ok(at, "demo --images 60 --epochs 1");
+    fs::create_dir(at.join("mine")).unwrap();
+    fs::write(at.join("mine/thesis.tex"), "").unwrap();
+    crate::common::fails(at, "demo --out-dir mine", &["mine", "not an earlier demo"]);
+}

@@ -1,0 +1,34 @@
+//! Iterates the batches of a feature file and a questions file, and says how fast that was.
+//!
+//!     cargo run --release -p vqa-data --example batches -- train36.hdf5 questions.json [annotations.json]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use vqa_data::{Dataset, Loader, LoaderOptions, SourceConfig, Split, SplitConfig, build_dictionaries};
+use vqa_data::{DictConfig, Result};
+
+fn main() -> Result<()> {
+    let paths: Vec<std::path::PathBuf> = std::env::args_os().skip(1).map(Into::into).collect();
+    let [features, questions, annotations @ ..] = &paths[..] else {
+        eprintln!("usage: batches FEATURES.h5 QUESTIONS.json [ANNOTATIONS.json]");
+        std::process::exit(2);
+    };
+    let source = SourceConfig {
+        q_jsons: vec![questions.clone()],
+        a_jsons: annotations.to_vec(),
+        features: Some(features.clone()),
+        images: None,
+    };
+    let config = SplitConfig { composition: vec![source] };
+    let (words, answers) = build_dictionaries([&Split::load(&config)?], &DictConfig::default());
+    let dataset = Arc::new(Dataset::load(&config, &words, &answers, 14)?);
+    let (started, mut bytes) = (Instant::now(), 0);
+    for batch in Loader::new(dataset, LoaderOptions::default()).epoch(0, 0) {
+        let batch = batch?;
+        bytes += batch.features.len() * 4;
+        println!("{} questions, {} images of at most {} regions", batch.len(), batch.n_images(), batch.max_regions);
+    }
+    println!("{:.2} GB/s", bytes as f64 / started.elapsed().as_secs_f64() / 1e9);
+    Ok(())
+}

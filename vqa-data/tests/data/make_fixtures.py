@@ -1,0 +1,75 @@
+"""Writes the files in h5/, with h5py and pickle: layouts that are found in the wild, and broken ones.
+
+    python3 make_fixtures.py
+
+Image 10 * (i + 1) is in row i. Features are i + region / 10 + column / 100, boxes [i, region, i + 10, region + 10].
+"""
+
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+N, K, D = 3, 4, 5
+OUT = Path(__file__).parent / "h5"
+IDS = np.array([10, 20, 30])
+
+features = (np.arange(N)[:, None, None] + np.arange(K)[:, None] / 10 + np.arange(D) / 100).astype(np.float32)
+i, r = np.meshgrid(np.arange(N), np.arange(K), indexing="ij")
+boxes = np.stack([i, r, i + 10, r + 10], 2).astype(np.float32)
+
+
+def write(name, features=features, boxes=boxes, ids=IDS, **options):
+    with h5py.File(OUT / name, "w") as f:
+        f.create_dataset("image_features", data=features, **options)
+        if boxes is not None:
+            f.create_dataset("image_bb", data=boxes)
+        if ids is not None:
+            f.create_dataset("image_ids", data=ids)
+
+
+OUT.mkdir(exist_ok=True)
+write("f32.h5")
+write("f16.h5", features.astype(np.float16))
+write("f64.h5", features.astype(np.float64), boxes.astype(np.int32))
+write("big_endian.h5", features.astype(">f4"), boxes.astype(">f8"), IDS.astype(">i8"))
+write("chunked.h5", chunks=(1, K, D))
+write("gzip.h5", chunks=(2, K, D), compression="gzip", shuffle=True)
+with h5py.File(OUT / "userblock.h5", "w", userblock_size=512) as f:
+    f["image_features"], f["image_bb"], f["image_ids"] = features, boxes, IDS
+
+counts = [2, 4, 1]
+ends = np.cumsum(counts)
+pos = np.stack([ends - counts, ends], 1)
+flat = lambda x: np.concatenate([x[i, :n] for i, n in enumerate(counts)])
+write("adaptive.h5", flat(features), flat(boxes))
+for name, extra in [("adaptive.h5", pos), ("adaptive_outside.h5", pos + 1)]:
+    if not (OUT / name).exists():
+        write(name, flat(features), flat(boxes))
+    with h5py.File(OUT / name, "a") as f:
+        f["pos_boxes"] = extra
+
+for protocol in (0, 2, 4):
+    write(f"pickle{protocol}.hdf5", ids=None)
+    with open(OUT / f"pickle{protocol}_imgid2idx.pkl", "wb") as f:
+        pickle.dump({int(id): row for row, id in reversed(list(enumerate(IDS)))}, f, protocol=protocol)
+
+nan = features.copy()
+nan[1, 2, 3] = np.nan
+nan[2, 0, 0] = np.inf
+write("nan.h5", nan)
+
+write("no_boxes.h5", boxes=None)
+write("no_ids.h5", ids=None)
+write("twin_ids.h5", ids=np.array([10, 20, 10]))
+write("few_ids.h5", ids=IDS[:2])
+write("rank1.h5", features.ravel(), boxes)
+write("rank2_without_pos_boxes.h5", flat(features), flat(boxes))
+write("box_mismatch.h5", boxes=boxes[:, :3])
+write("text.h5", np.array([[[b"a"]]]), boxes)
+write("empty.h5", features[:0], boxes[:0], IDS[:0])
+with h5py.File(OUT / "other.h5", "w") as f:
+    f["weights"] = features
+(OUT / "bad.hdf5").write_bytes((OUT / "no_ids.h5").read_bytes())
+(OUT / "bad_imgid2idx.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")

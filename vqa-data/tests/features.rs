@@ -1,0 +1,179 @@
+//! Feature files written by h5py (see `data/make_fixtures.py`), sound and broken.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use vqa_data::{ElementType, FeatureFile, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionSource};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/h5").join(name)
+}
+
+const D: usize = 5;
+
+/// Row `row` holds image 10 (row + 1), with the values that the fixtures' script gives it.
+fn assert_row(file: &FeatureFile, row: usize, n_regions: usize, tolerance: f32) {
+    assert_eq!(file.row(10 * (row as u64 + 1)), Some(row));
+    assert_eq!(file.n_regions(row), n_regions);
+    let (mut features, mut boxes) = (vec![0.0; n_regions * D], vec![0.0; n_regions * 4]);
+    file.read(row, &mut features, &mut boxes).unwrap();
+    for region in 0..n_regions {
+        let i = row as f32;
+        for column in 0..D {
+            let expected = i + region as f32 / 10.0 + column as f32 / 100.0;
+            assert!((features[region * D + column] - expected).abs() <= tolerance, "{row} {region} {column}");
+        }
+        assert_eq!(boxes[region * 4..][..4], [i, region as f32, i + 10.0, region as f32 + 10.0]);
+    }
+}
+
+#[test]
+fn layouts_found_in_the_wild_read_the_same() {
+    for (name, mapped, tolerance) in [
+        ("f32.h5", true, 1e-6),
+        ("f16.h5", true, 2e-3),
+        ("f64.h5", false, 1e-6),
+        ("big_endian.h5", false, 1e-6),
+        ("chunked.h5", false, 1e-6),
+        ("gzip.h5", false, 1e-6),
+        ("userblock.h5", true, 1e-6),
+        ("pickle0.hdf5", true, 1e-6),
+        ("pickle2.hdf5", true, 1e-6),
+        ("pickle4.hdf5", true, 1e-6),
+    ] {
+        let file = FeatureFile::open(fixture(name)).unwrap();
+        assert_eq!(file.layout().contains("memory-mapped"), mapped, "{name}: {}", file.layout());
+        assert_eq!((file.n_images(), file.feature_dim()), (3, D), "{name}");
+        assert_eq!(file.image_ids(), [10, 20, 30], "{name}");
+        assert_eq!(file.row(11), None);
+        (0..3).for_each(|row| assert_row(&file, row, 4, tolerance));
+    }
+}
+
+#[test]
+fn adaptive_files_have_regions_of_their_own_number() {
+    let file = FeatureFile::open(fixture("adaptive.h5")).unwrap();
+    for (row, n_regions) in [2, 4, 1].into_iter().enumerate() {
+        assert_row(&file, row, n_regions, 1e-6);
+    }
+    let summary = file.summarize(&|_| {}).unwrap();
+    assert_eq!((summary.min_regions, summary.max_regions, summary.n_images), (1, 4, 3));
+}
+
+#[test]
+fn an_empty_file_is_a_file_of_no_images() {
+    let file = FeatureFile::open(fixture("empty.h5")).unwrap();
+    assert_eq!(file.n_images(), 0);
+    assert_eq!(file.summarize(&|_| {}).unwrap().n_not_finite, 0);
+}
+
+#[test]
+fn nan_is_counted_and_the_first_image_named() {
+    let file = FeatureFile::open(fixture("nan.h5")).unwrap();
+    assert_row(&file, 0, 4, 1e-6);
+    let error = file.read(2, &mut [0.0; 4 * D], &mut [0.0; 16]).unwrap_err().to_string();
+    assert!(error.contains("nan.h5: 2 image(s)") && error.contains("image 20 (row 1)"), "{error}");
+    let summary = file.summarize(&|_| {}).unwrap();
+    assert_eq!((summary.n_not_finite, summary.first_not_finite), (2, Some(20)));
+    assert!((summary.max - 2.34).abs() < 1e-5 && summary.min == 0.0);
+}
+
+#[test]
+fn broken_files_are_explained() {
+    for (name, words) in [
+        ("no_boxes.h5", "no dataset \"image_bb\" in it (it has: image_features, image_ids)"),
+        ("other.h5", "no dataset \"image_features\""),
+        ("no_ids.h5", "nothing says which row is which image"),
+        ("twin_ids.h5", "image 10 has two rows, 0 and 2"),
+        ("few_ids.h5", "image_ids has 2 entries, and there are 3 images"),
+        ("rank1.h5", "has shape [60]"),
+        ("rank2_without_pos_boxes.h5", "no \"pos_boxes\""),
+        ("adaptive_outside.h5", "pos_boxes row 2 is [7, 8]"),
+        ("box_mismatch.h5", "does not fit"),
+        ("text.h5", "numbers are wanted"),
+        ("bad.hdf5", "not a readable pickle"),
+        ("make_fixtures.py", "no such file"),
+        ("../make_fixtures.py", "not an HDF5 file"),
+    ] {
+        let error = FeatureFile::open(fixture(name)).unwrap_err().to_string();
+        assert!(error.contains(words), "{name}: {error}");
+    }
+}
+
+/// Wherever a file is cut off, opening it or reading it is an error: no crash, no wrong numbers.
+#[test]
+fn truncated_files_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["f32.h5", "gzip.h5", "adaptive.h5"] {
+        let bytes = std::fs::read(fixture(name)).unwrap();
+        let path = directory.path().join(name);
+        for length in (0..bytes.len()).step_by(61) {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            let error = FeatureFile::open(&path).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}
+
+/// Whatever is overwritten in a file, opening and reading it ends: with an error, or with numbers.
+#[test]
+fn damaged_files_do_no_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("damaged.h5");
+    let original = std::fs::read(fixture("f32.h5")).unwrap();
+    let mut n_opened = 0;
+    for place in (0..original.len() - 8).step_by(13) {
+        let mut bytes = original.clone();
+        bytes[place..place + 8].fill(0xff);
+        std::fs::write(&path, &bytes).unwrap();
+        if let Ok(file) = FeatureFile::open(&path) {
+            n_opened += 1;
+            for row in 0..file.n_images().min(3) {
+                let n = file.n_regions(row).min(1000);
+                let _ = file.read(row, &mut vec![0.0; n * file.feature_dim().min(1000)], &mut vec![0.0; n * 4]);
+            }
+        }
+    }
+    assert!(n_opened > 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn what_is_written_is_read_again(
+        n in 0usize..5, k in 1usize..5, d in 1usize..700, half in any::<bool>(), seed in any::<u32>()
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f.h5");
+        // Multiples of an eighth below 128 are exact in both types.
+        let value = |i: usize| ((i as u32).wrapping_mul(seed | 1) >> 7 & 1023) as f32 / 8.0 - 64.0;
+        let images: Vec<ImageRegions> = (0..n)
+            .map(|i| ImageRegions {
+                image_id: 1000 - i as u64,
+                size: [i as u32, 7],
+                features: (0..k * d).map(|j| value(i * k * d + j)).collect(),
+                boxes: (0..k * 4).map(|j| value(j + i)).collect(),
+            })
+            .collect();
+        let element_type = if half { ElementType::F16 } else { ElementType::F32 };
+        let spec = FeatureWriterSpec { n_images: n, n_regions: k, feature_dim: d, element_type };
+        let mut writer = FeatureWriter::create(&path, spec).unwrap();
+        writer.set_attribute("mean", &[0.5, 0.25]).unwrap();
+        images.chunks(2).for_each(|chunk| writer.append(chunk).unwrap());
+        prop_assert!(!path.exists(), "no file before the end");
+        writer.finish().unwrap();
+
+        let file = FeatureFile::open(&path).unwrap();
+        prop_assert_eq!(file.attribute("mean"), vec![0.5, 0.25]);
+        prop_assert_eq!(file.n_images(), n);
+        for image in &images {
+            let (mut features, mut boxes) = (vec![0.0; k * d], vec![0.0; k * 4]);
+            file.read(file.row(image.image_id).unwrap(), &mut features, &mut boxes).unwrap();
+            prop_assert_eq!(&features, &image.features);
+            prop_assert_eq!(&boxes, &image.boxes);
+        }
+        drop(file);
+        prop_assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,139 @@
+//! Batches: complete, in the seed's order, the same for any number of threads.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use vqa_data::{
+    AnswerDict, Batch, Dataset, Error, Loader, LoaderOptions, Question, RegionSource, Result, Sampler, Split, WordDict,
+};
+
+/// Images with one to three regions whose features are the image's id.
+struct Numbered {
+    n_images: usize,
+}
+
+impl RegionSource for Numbered {
+    fn name(&self) -> String {
+        "numbered".to_owned()
+    }
+
+    fn n_images(&self) -> usize {
+        self.n_images
+    }
+
+    fn feature_dim(&self) -> usize {
+        2
+    }
+
+    fn row(&self, image_id: u64) -> Option<usize> {
+        (image_id as usize).checked_sub(100).filter(|&row| row < self.n_images)
+    }
+
+    fn n_regions(&self, row: usize) -> usize {
+        1 + row % 3
+    }
+
+    fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> Result<()> {
+        if row == 66 {
+            return Err(Error::Mismatch("row 66 is broken".to_owned()));
+        }
+        features.fill(100.0 + row as f32);
+        boxes.fill(row as f32);
+        Ok(())
+    }
+}
+
+/// Three questions for each of `n_images` images, in an order that separates them.
+fn dataset(n_images: usize) -> Dataset {
+    let questions: Vec<Question> = (0..3 * n_images as u64)
+        .map(|i| Question { question_id: i, image_id: 100 + i % n_images as u64, question: format!("word{}", i % 7) })
+        .collect();
+    let words = WordDict::from_questions(questions.iter().map(|question| question.question.as_str()));
+    let split = Split { source_starts: vec![0, questions.len()], questions, annotations: Vec::new() };
+    Dataset::new(split, &words, &AnswerDict::default(), 4, vec![Arc::new(Numbered { n_images })]).unwrap()
+}
+
+fn loader(n_images: usize, sampler: Sampler, seed: u64) -> Loader {
+    Loader::new(Arc::new(dataset(n_images)), LoaderOptions { batch_size: 16, sampler, seed, prefetch: 3 })
+}
+
+fn epoch(loader: &Loader, epoch: u64) -> Vec<Batch> {
+    loader.epoch(epoch, 0).collect::<Result<_>>().unwrap()
+}
+
+#[test]
+fn an_epoch_has_every_question_once_with_its_own_image() {
+    for sampler in [Sampler::Random, Sampler::Grouped, Sampler::Sequential] {
+        let loader = loader(50, sampler, 1);
+        let batches = epoch(&loader, 0);
+        assert_eq!(batches.len(), loader.n_batches());
+        let mut seen: Vec<u64> = batches.iter().flat_map(|batch| batch.question_ids.clone()).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..150).collect::<Vec<_>>(), "{sampler:?}");
+        for batch in &batches {
+            let distinct: HashSet<u64> = batch.image_ids.iter().copied().collect();
+            assert_eq!(batch.n_images(), distinct.len());
+            assert_eq!(batch.features.len(), batch.n_images() * batch.max_regions * 2);
+            for i in 0..batch.len() {
+                let (image, n) = (batch.image_rows[i] as usize, batch.boxes_of(i).count());
+                let regions = &batch.features[image * batch.max_regions * 2..][..batch.max_regions * 2];
+                let id = batch.image_ids[i];
+                assert_eq!(n, 1 + (id as usize - 100) % 3);
+                assert!(regions[..n * 2].iter().all(|&x| x == id as f32));
+                assert!(regions[n * 2..].iter().all(|&x| x == 0.0), "zero past the last region");
+                assert_eq!(batch.tokens[i * 4..][..4][3], batch.question_ids[i] as i64 % 7);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_order_depends_on_seed_and_epoch_alone() {
+    let order = |loader: &Loader, e: u64| -> Vec<u64> {
+        epoch(loader, e).into_iter().flat_map(|batch| batch.question_ids).collect()
+    };
+    for sampler in [Sampler::Random, Sampler::Grouped] {
+        let (a, b, c) = (loader(50, sampler, 1), loader(50, sampler, 1), loader(50, sampler, 2));
+        assert_eq!(order(&a, 3), order(&b, 3));
+        assert_ne!(order(&a, 3), order(&a, 4));
+        assert_ne!(order(&a, 3), order(&c, 3));
+    }
+    let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let all = Batch::gather(&dataset(50), &(0..150).collect::<Vec<_>>()).unwrap();
+    assert_eq!(one_thread.install(|| Batch::gather(&dataset(50), &(0..150).collect::<Vec<_>>()).unwrap()), all);
+}
+
+#[test]
+fn an_epoch_can_start_at_any_batch() {
+    let loader = loader(50, Sampler::Random, 1);
+    let rest: Vec<Batch> = loader.epoch(2, 7).collect::<Result<_>>().unwrap();
+    assert_eq!(rest, epoch(&loader, 2)[7..]);
+}
+
+#[test]
+fn grouped_batches_have_few_images() {
+    let n_images = |sampler| epoch(&loader(50, sampler, 1), 0).iter().map(|batch| batch.n_images()).max().unwrap();
+    assert!(n_images(Sampler::Grouped) <= 7);
+    assert!(n_images(Sampler::Random) > 10);
+}
+
+#[test]
+fn an_error_ends_the_epoch_and_dropping_it_early_is_fine() {
+    let results: Vec<_> = loader(70, Sampler::Sequential, 1).epoch(0, 0).collect();
+    assert!(results.last().unwrap().is_err());
+    assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
+    let mut batches = loader(50, Sampler::Random, 1).epoch(0, 0);
+    assert!(batches.next().is_some());
+    drop(batches);
+}
+
+#[test]
+fn images_without_features_are_counted() {
+    let questions =
+        (0..9).map(|i| Question { question_id: i, image_id: 97 + i, question: String::new() }).collect::<Vec<_>>();
+    let split = Split { source_starts: vec![0, 9], questions, annotations: Vec::new() };
+    let source = Arc::new(Numbered { n_images: 5 });
+    let error = Dataset::new(split, &WordDict::default(), &AnswerDict::default(), 4, vec![source]).err().unwrap();
+    let error = error.to_string();
+    assert!(error.contains("numbered: 4 image(s)") && error.contains("97, 98, 99, 105"), "{error}");
+}
