@@ -5,26 +5,26 @@ use std::path::{Path, PathBuf};
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong: its message names the file, the place in it, and what to do.
+/// What went wrong. Its message is whole, without a chain of sources: it names the file, the place in it, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused to read or write a file.
-    #[error("cannot {action} {}: {}", path.display(), IoProblem(source))]
+    #[error("cannot {action} {}: {}", path.display(), IoProblem(cause))]
     Io {
         /// The file.
         path: PathBuf,
         /// The verb: `read`, `write` …
         action: &'static str,
         /// The operating system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A JSON file that is not what it should be.
-    #[error("{}: {}", path.display(), JsonProblem(source))]
+    #[error("{}: {}", path.display(), JsonProblem(cause))]
     Json {
         /// The file.
         path: PathBuf,
         /// The parser's answer, with line and column.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// A file that can be read but not used: the wrong kind, damaged, or in conflict with another.
     #[error("{}: {problem}", path.display())]
@@ -58,7 +58,7 @@ impl Error {
     /// An [`Error::Io`] for `path`, for use with `map_err`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
-        move |source| Error::Io { path, action, source }
+        move |cause| Error::Io { path, action, cause }
     }
 
     /// An [`Error::File`] for `path`.

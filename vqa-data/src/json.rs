@@ -21,20 +21,56 @@ pub struct Question {
 }
 
 /// What ten people answered to a question, as in `v2_mscoco_train2014_annotations.json`.
+///
+/// A file needs the question's id and the annotators' answers. Excerpts of VQA2.0 go without the rest, which is then
+/// filled in as said at each field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "AnnotationInFile")]
 pub struct Annotation {
-    /// The first words of the question, from a fixed list: "what color is the" …
+    /// The first words of the question, from a fixed list: "what color is the" … Otherwise "unknown".
     pub question_type: String,
-    /// The answer that stands for all: the most frequent, as VQA2.0's authors normalised it.
+    /// The answer that stands for all. Otherwise the annotators' most frequent one.
     pub multiple_choice_answer: String,
     /// The annotators' answers.
     pub answers: Vec<AnnotatorAnswer>,
     /// The picture.
-    pub image_id: u64,
-    /// "yes/no", "number" or "other".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<u64>,
+    /// "yes/no", "number" or "other". Otherwise "unknown".
     pub answer_type: String,
     /// The question.
     pub question_id: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "annotation")]
+struct AnnotationInFile {
+    question_type: Option<String>,
+    multiple_choice_answer: Option<String>,
+    answers: Vec<AnnotatorAnswer>,
+    image_id: Option<u64>,
+    answer_type: Option<String>,
+    question_id: u64,
+}
+
+impl From<AnnotationInFile> for Annotation {
+    fn from(file: AnnotationInFile) -> Annotation {
+        let unknown = || "unknown".to_owned();
+        let mut annotation = Annotation {
+            question_type: file.question_type.unwrap_or_else(unknown),
+            multiple_choice_answer: file.multiple_choice_answer.unwrap_or_default(),
+            answers: file.answers,
+            image_id: file.image_id,
+            answer_type: file.answer_type.unwrap_or_else(unknown),
+            question_id: file.question_id,
+        };
+        if annotation.multiple_choice_answer.is_empty()
+            && let Some((most, _)) = annotation.counted_answers().into_iter().next()
+        {
+            annotation.multiple_choice_answer = most;
+        }
+        annotation
+    }
 }
 
 /// What one annotator answered.
@@ -139,7 +175,7 @@ pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
 /// Reads a JSON file into `T`.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = map_file(path)?;
-    serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: path.to_owned(), source })
+    serde_json::from_slice(&bytes).map_err(|cause| Error::Json { path: path.to_owned(), cause })
 }
 
 /// Maps a whole file into memory, read-only.
@@ -169,6 +205,20 @@ mod tests {
         let path = directory.path().join("file.json");
         std::fs::write(&path, content).unwrap();
         read(&path).unwrap_err().to_string()
+    }
+
+    /// VQA2.0 excerpts in circulation have nothing but ids and answers.
+    #[test]
+    fn annotations_may_be_bare() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.json");
+        let text = r#"{"annotations": [{"question_id": 3, "answers": [
+            {"answer": "mesh"}, {"answer": "net", "answer_confidence": "maybe", "answer_id": 2}, {"answer": "net"}]}]}"#;
+        std::fs::write(&path, text).unwrap();
+        let annotation = &read_annotations(&path).unwrap()[0];
+        assert_eq!((annotation.multiple_choice_answer.as_str(), annotation.image_id), ("net", None));
+        assert_eq!((annotation.answer_type.as_str(), annotation.question_type.as_str()), ("unknown", "unknown"));
+        assert_eq!(annotation.counted_answers(), [("net".to_owned(), 2), ("mesh".to_owned(), 1)]);
     }
 
     #[test]

@@ -342,7 +342,7 @@ impl Scene {
                 answer_type: asked.answer_type.to_owned(),
                 multiple_choice_answer: asked.answer.clone(),
                 answers: annotators(&asked, rng),
-                image_id,
+                image_id: Some(image_id),
                 question_id,
             };
             (Question { image_id, question: asked.question, question_id }, annotation)

@@ -162,13 +162,13 @@ fn join(source: &SourceConfig, questions: &[Question], annotations: Vec<Annotati
     let mut missing = Vec::new();
     for question in questions {
         match by_question.remove(&question.question_id) {
-            Some(annotation) if annotation.image_id != question.image_id => {
+            Some(Annotation { image_id: Some(image_id), .. }) if image_id != question.image_id => {
                 return Err(Error::Mismatch(format!(
                     "question {} is about image {} in {}, and about image {} in {}: these files do not belong together",
                     question.question_id,
                     question.image_id,
                     paths(&source.q_jsons),
-                    annotation.image_id,
+                    image_id,
                     paths(&source.a_jsons)
                 )));
             }

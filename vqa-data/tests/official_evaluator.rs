@@ -40,7 +40,7 @@ fn annotation(question_id: u64, types: (&str, &str), most: &str, annotators: [&s
     });
     Annotation {
         question_id,
-        image_id: 1,
+        image_id: Some(1),
         question_type: types.0.to_owned(),
         answer_type: types.1.to_owned(),
         multiple_choice_answer: most.to_owned(),

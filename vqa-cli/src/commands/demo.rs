@@ -130,7 +130,7 @@ fn shown(split: &Split) -> Vec<usize> {
     let mut shown: Vec<usize> = Vec::new();
     for (i, annotation) in split.annotations.iter().enumerate() {
         let wanted = types[shown.len() % types.len()];
-        if shown.len() < N_SHOWN && annotation.question_type == wanted && pictures.insert(annotation.image_id) {
+        if shown.len() < N_SHOWN && annotation.question_type == wanted && pictures.insert(split.questions[i].image_id) {
             shown.push(i);
         }
     }
