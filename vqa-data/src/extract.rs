@@ -202,13 +202,16 @@ impl Grid {
     }
 }
 
+/// The most that the features of one picture may be: more is a slip of the finger.
+const MAX_PICTURE_BYTES: usize = 1 << 28;
+
 /// Extracts the regions of all pictures into a feature file, in parallel and in constant memory. `progress` is called
 /// with the number of pictures just done.
 ///
 /// # Errors
 ///
-/// When a picture cannot be decoded or is too small for the grid, or the file cannot be written. No file is
-/// left then.
+/// When a picture cannot be decoded or is too small for the grid, its features would be over 256 MiB, or the
+/// file cannot be written. No file is left then.
 pub fn extract(
     pictures: &[Picture],
     grid: Grid,
@@ -217,8 +220,18 @@ pub fn extract(
     out: &Path,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
-    /// Pictures decoded at a time: enough for all cores, few enough to hold in memory.
-    const CHUNK: usize = 256;
+    let bytes = grid.n_regions() * grid.feature_dim() * 4;
+    if bytes > MAX_PICTURE_BYTES {
+        let problem = format!(
+            "{} regions of {} numbers are {:.1} GB for each picture: take fewer cells or a smaller patch",
+            grid.n_regions(),
+            grid.feature_dim(),
+            bytes as f64 / 1e9
+        );
+        return Err(Error::file(out, problem));
+    }
+    // Enough pictures at a time for all cores, few enough to hold in memory.
+    let n_at_a_time = (MAX_PICTURE_BYTES / bytes).clamp(1, 256);
     let spec = FeatureWriterSpec {
         n_images: pictures.len(),
         n_regions: grid.n_regions(),
@@ -231,7 +244,7 @@ pub fn extract(
     writer.set_attribute("patch", &[f64::from(grid.patch)])?;
     writer.set_attribute("mean", &stats.mean)?;
     writer.set_attribute("std", &stats.std)?;
-    for chunk in pictures.chunks(CHUNK) {
+    for chunk in pictures.chunks(n_at_a_time) {
         let regions = chunk
             .par_iter()
             .map(|picture| {

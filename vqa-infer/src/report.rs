@@ -128,17 +128,12 @@ fn card(explained: &Explained, (width, height): (u32, u32)) -> String {
     let id = explained.question_id;
     let question = escape(&explained.question);
     let answer = escape(&explained.answer);
-    let percent = |p: &f32| format!("{:.0} %", 100.0 * p);
     let bars: String = explained
         .best
         .iter()
         .map(|(answer, p)| {
-            format!(
-                "<li><i style=\"width:{}\"></i><span>{}</span><b>{}</b></li>",
-                percent(p),
-                escape(answer),
-                percent(p)
-            )
+            let percent = (100.0 * p).round();
+            format!("<li><i style=\"width:{percent}%\"></i><span>{}</span><b>{percent} %</b></li>", escape(answer))
         })
         .collect();
     let people = if explained.annotators.is_empty() {

@@ -72,6 +72,11 @@ fn config_and_command_line() {
         "features extract --images data/images/val --out x.h5 --like train.h5 --grid 2x2",
         &["--grid 4x5 --whole"],
     );
+    fails(
+        at,
+        "features extract --images data/images/val --out x.h5 --grid 99x99 --patch 999",
+        &["x.h5", "smaller patch"],
+    );
     fails(at, "features extract --images data --out x.h5 --grid 2x2", &["data", "no .jpg"]);
     fails(at, "synth --out data --images 5", &["data/images/train", "has pictures already"]);
 }
@@ -160,6 +165,11 @@ fn training() {
     ok(at, "features extract --images data/images/val --out wide.h5 --grid 4x5 --patch 8");
     let wide = "--set data.val.composition.0.features=wide.h5";
     fails(at, &format!("{train} {wide}"), &["wide.h5 has 192 numbers a region", "train.h5 has 48", "--like"]);
+
+    let wild = format!("{train} --set out_dir=wild --set train.optim.lr=1e30");
+    let error = fails_after_starting(at, &wild);
+    assert!(error.contains("the loss is NaN at epoch 1, batch 2 (question ids "), "{error}");
+    assert!(error.contains("lower train.optim.lr"), "{error}");
 
     ok(at, &format!("{train} --set train.n_epochs=1"));
     fails(at, &format!("{train} --set train.n_epochs=1"), &["run", "1 epoch(s) done", "--resume"]);
