@@ -43,7 +43,7 @@ pub enum Command {
 #[cfg(feature = "torch")]
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Where everything goes; made anew if it holds an earlier demo
+    /// Where everything goes; an earlier demo there is replaced
     #[arg(long, default_value = "demo")]
     pub out_dir: PathBuf,
     /// Pictures to draw, five in six for training

@@ -22,6 +22,9 @@ type TrainConfig = Table;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// Where this was read from.
+    #[serde(skip)]
+    pub path: PathBuf,
     pub seed: u64,
     pub device: String,
     pub out_dir: PathBuf,
@@ -34,6 +37,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
+            path: PathBuf::new(),
             seed: 1111,
             device: "auto".to_owned(),
             out_dir: "runs/baseline".into(),
@@ -63,6 +67,7 @@ impl Config {
         config.validate().with_context(|| format!("{}", path.display()))?;
         let absolute = std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
         let base = absolute.parent().unwrap_or(Path::new("/"));
+        config.path = path.to_owned();
         config.out_dir = base.join(&config.out_dir);
         config.dict.resolve_paths(base);
         config.data.values_mut().for_each(|split| split.resolve_paths(base));
@@ -70,6 +75,9 @@ impl Config {
     }
 
     fn validate(&self) -> Result<()> {
+        if self.seed > i64::MAX as u64 {
+            bail!("seed = {}, and at most {} is wanted", self.seed, i64::MAX);
+        }
         if self.dict.max_question_len == 0 {
             bail!("dict.max_question_len = 0, and at least 1 is wanted");
         }
@@ -86,8 +94,13 @@ impl Config {
     pub fn split(&self, name: &str) -> Result<&SplitConfig> {
         self.data.get(name).with_context(|| {
             let names: Vec<&str> = self.data.keys().map(String::as_str).collect();
-            format!("there is no split \"{name}\" in the config; it has: {}", names.join(", "))
+            format!("{}: there is no split \"{name}\"; it has: {}", self.path.display(), names.join(", "))
         })
+    }
+
+    /// Where a split is described, for errors about it.
+    pub fn place(&self, split: &str) -> String {
+        format!("{}, split \"{split}\"", self.path.display())
     }
 
     /// The config as a file has it, defaults included.
@@ -227,7 +240,7 @@ mod tests {
     fn a_written_config_is_the_same_config() {
         let config = load(DATA, &[]).unwrap();
         let again: Config = toml::from_str(&config.to_toml()).unwrap();
-        assert_eq!(again, config);
+        assert_eq!(Config { path: config.path.clone(), ..again }, config);
         let other = load(DATA, &[("seed", "2")]).unwrap();
         let keys: Vec<String> = config.differences(&other).into_iter().map(|(key, ..)| key).collect();
         assert!(keys.contains(&"seed".to_owned()), "{keys:?}");

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Set by the first signal while [`finish_the_step`] is in force.
+/// Set by the first signal while a [`FinishTheStep`] exists.
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Whether a signal only sets the flag, the first time.
@@ -16,16 +16,33 @@ pub fn handle() {
             return;
         }
         vqa_data::remove_unfinished();
-        eprintln!("\nerror: interrupted; no unfinished file was left");
+        eprintln!("\nerror: interrupted; what was not finished is removed");
         std::process::exit(1);
     };
     // Fails only if there is a handler already, and there is no other in this program.
     let _ = ctrlc::set_handler(handler);
 }
 
-/// From now on the first signal sets the flag that this returns; the second ends the program at once.
+/// While this exists, the first signal sets its flag, and the second ends the program at once.
 #[cfg(feature = "torch")]
-pub fn finish_the_step() -> &'static AtomicBool {
-    GRACEFUL.store(true, Ordering::Relaxed);
-    &STOP
+pub struct FinishTheStep;
+
+#[cfg(feature = "torch")]
+impl FinishTheStep {
+    pub fn new() -> FinishTheStep {
+        STOP.store(false, Ordering::Relaxed);
+        GRACEFUL.store(true, Ordering::Relaxed);
+        FinishTheStep
+    }
+
+    pub fn flag(&self) -> &'static AtomicBool {
+        &STOP
+    }
+}
+
+#[cfg(feature = "torch")]
+impl Drop for FinishTheStep {
+    fn drop(&mut self) {
+        GRACEFUL.store(false, Ordering::Relaxed);
+    }
 }

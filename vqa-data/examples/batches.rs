@@ -21,8 +21,9 @@ fn main() -> Result<()> {
         images: None,
     };
     let config = SplitConfig { composition: vec![source] };
-    let (words, answers) = build_dictionaries([&Split::load(&config)?], &DictConfig::default());
-    let dataset = Arc::new(Dataset::load(&config, &words, &answers, 14)?);
+    let split = Split::load(&config)?;
+    let (words, answers) = build_dictionaries([&split], &DictConfig::default());
+    let dataset = Arc::new(Dataset::open(split, &config, &words, &answers, 14)?);
     let (started, mut bytes) = (Instant::now(), 0);
     for batch in Loader::new(dataset, LoaderOptions::default()).epoch(0, 0) {
         let batch = batch?;

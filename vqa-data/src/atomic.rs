@@ -1,15 +1,15 @@
-//! Files that appear whole or not at all.
+//! Files and directories that appear whole or not at all.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use tempfile::TempPath;
+use tempfile::{TempDir, TempPath};
 
 use crate::{Error, Result};
 
-/// Temporary files of this process that are not yet renamed, for [`remove_unfinished`].
+/// Temporary files and directories of this process that are not yet renamed, for [`remove_unfinished`].
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// A file being written beside its destination, under a temporary name. Dropping it removes it;
@@ -21,20 +21,23 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Starts an empty file that will become `destination`. Missing directories are made.
+    /// Starts an empty file that will become `destination`, or what that links to. Missing directories are made.
     ///
     /// # Errors
     ///
-    /// When the directory or the file cannot be made.
+    /// When the directory or the file cannot be made, or there is something other than a file in its place.
     pub fn create(destination: &Path) -> Result<AtomicFile> {
-        let directory = match destination.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
+        let destination = if destination.is_symlink() {
+            &fs::canonicalize(destination).map_err(Error::io("write", destination))?
+        } else {
+            destination
         };
-        fs::create_dir_all(directory).map_err(Error::io("create the directory", directory))?;
-        let name = destination.file_name().unwrap_or_default().to_string_lossy();
+        if destination.exists() && !destination.is_file() {
+            return Err(Error::file(destination, "cannot be replaced by a file, for it is none: choose another path"));
+        }
+        let directory = make_parent(destination)?;
+        let prefix = temporary_prefix(destination);
         let mut builder = tempfile::Builder::new();
-        let prefix = format!(".{name}.");
         builder.prefix(&prefix).suffix(".tmp");
         #[cfg(unix)]
         {
@@ -68,12 +71,7 @@ impl AtomicFile {
         fs::rename(&self.temporary, &self.destination).map_err(write_error())?;
         unfinished().remove(&*self.temporary);
         self.temporary.disable_cleanup(true);
-        // The rename itself must survive a power cut. Not every file system can sync a directory.
-        if let Some(parent) = self.destination.parent()
-            && let Ok(directory) = File::open(parent)
-        {
-            let _ = directory.sync_all();
-        }
+        sync_parent(&self.destination);
         Ok(())
     }
 }
@@ -84,22 +82,109 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Writes `bytes` to `path`, whole or not at all.
+/// A directory being filled beside its destination, under a temporary name. Dropping it removes it with all that is in
+/// it; [`AtomicDir::finish`] moves it to its place.
+#[derive(Debug)]
+pub struct AtomicDir {
+    temporary: Option<TempDir>,
+    path: PathBuf,
+    destination: PathBuf,
+}
+
+impl AtomicDir {
+    /// Starts an empty directory that will become `destination`. Missing directories above it are made.
+    ///
+    /// # Errors
+    ///
+    /// When there is something at `destination` already, or the directory cannot be made.
+    pub fn create(destination: &Path) -> Result<AtomicDir> {
+        if destination.exists() {
+            return Err(Error::file(destination, "is there already: remove it, or choose another directory"));
+        }
+        let directory = make_parent(destination)?;
+        let prefix = temporary_prefix(destination);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(".tmp");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(fs::Permissions::from_mode(0o777));
+        }
+        let temporary = builder.tempdir_in(directory).map_err(Error::io("write", destination))?;
+        let path = temporary.path().to_owned();
+        unfinished().insert(path.clone());
+        Ok(AtomicDir { temporary: Some(temporary), path, destination: destination.to_owned() })
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the directory its name.
+    ///
+    /// # Errors
+    ///
+    /// When the rename fails, since something has taken the place meanwhile say.
+    pub fn finish(mut self) -> Result<()> {
+        fs::rename(&self.path, &self.destination).map_err(Error::io("write", &self.destination))?;
+        unfinished().remove(&self.path);
+        if let Some(temporary) = self.temporary.take() {
+            let _ = temporary.keep();
+        }
+        sync_parent(&self.destination);
+        Ok(())
+    }
+}
+
+impl Drop for AtomicDir {
+    fn drop(&mut self) {
+        unfinished().remove(&self.path);
+    }
+}
+
+/// Writes `bytes` to `path`, whole or not at all. Into a pipe or a device they are just written.
 ///
 /// # Errors
 ///
 /// When the directory cannot be made, the disk is full, or the rename fails.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    if path.exists() && !path.is_file() && !path.is_dir() {
+        return fs::write(path, bytes).map_err(Error::io("write", path));
+    }
     let file = AtomicFile::create(path)?;
     fs::write(file.path(), bytes).map_err(Error::io("write", path))?;
     file.finish()
 }
 
-/// Removes the temporary files of this process: for a signal handler that is about to exit, since an exit
+/// Removes the temporary files and directories of this process: for a signal handler that is about to exit, since an exit
 /// runs no destructors.
 pub fn remove_unfinished() {
     for path in unfinished().iter() {
-        let _ = fs::remove_file(path);
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
+}
+
+/// Makes the directory that `destination` is in.
+fn make_parent(destination: &Path) -> Result<&Path> {
+    let directory = match destination.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(directory).map_err(Error::io("create the directory", directory))?;
+    Ok(directory)
+}
+
+fn temporary_prefix(destination: &Path) -> String {
+    format!(".{}.", destination.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// A rename itself must survive a power cut. Not every file system can sync a directory.
+fn sync_parent(destination: &Path) {
+    if let Some(parent) = destination.parent()
+        && let Ok(directory) = File::open(parent)
+    {
+        let _ = directory.sync_all();
     }
 }
 
@@ -121,6 +206,38 @@ mod tests {
         drop(file);
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_appears_when_it_is_finished() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sub/images");
+        let abandoned = AtomicDir::create(&path).unwrap();
+        fs::write(abandoned.path().join("1.jpg"), b"x").unwrap();
+        drop(abandoned);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+        let finished = AtomicDir::create(&path).unwrap();
+        fs::write(finished.path().join("1.jpg"), b"x").unwrap();
+        finished.finish().unwrap();
+        assert!(path.join("1.jpg").exists());
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        assert!(AtomicDir::create(&path).unwrap_err().to_string().contains("is there already"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_links_and_devices_stay_devices() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, link) = (directory.path().join("real"), directory.path().join("link"));
+        fs::write(&real, b"old").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        write_atomic(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&real).unwrap(), b"new");
+        write_atomic(Path::new("/dev/null"), b"gone").unwrap();
+        assert!(!Path::new("/dev/null").is_file());
+        assert!(AtomicFile::create(Path::new("/dev/null")).is_err());
+        assert!(write_atomic(directory.path(), b"x").unwrap_err().to_string().contains("for it is none"));
     }
 
     #[cfg(unix)]

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::features::{FeatureFile, RegionSource};
 use crate::prepare::SplitReport;
 use crate::split::{SplitConfig, first_few};
-use crate::{AnswerDict, Error, Result, Split, WordDict};
+use crate::{AnswerDict, Error, Result, Split, WordDict, tokenize};
 
 /// The soft targets of some questions as compressed rows: question i has the candidates `answers[r]` with
 /// the scores `scores[r]`, r being `offsets[i]..offsets[i + 1]`.
@@ -125,6 +125,21 @@ impl EncodedQuestions {
     }
 }
 
+/// A few words that the dictionary lacks, for a message.
+fn first_unknown_words(split: &Split, words: &WordDict) -> Vec<String> {
+    const FEW: usize = 5;
+    let mut unknown: Vec<String> = Vec::new();
+    let mut buffer = String::new();
+    for question in &split.questions {
+        for word in tokenize(&question.question, &mut buffer) {
+            if unknown.len() < FEW && words.id(word).is_none() && !unknown.iter().any(|known| known == word) {
+                unknown.push(word.to_owned());
+            }
+        }
+    }
+    unknown
+}
+
 /// Everything that batches are made of: a split, encoded, with its region features.
 pub struct Dataset {
     split: Split,
@@ -190,16 +205,28 @@ impl Dataset {
             }
         }
         let encoded = EncodedQuestions::new(&split, words, answers, max_len);
+        if encoded.n_unknown_words > 0 {
+            tracing::warn!(
+                "{} words of the questions are not in the dictionary, and read as no word ({})",
+                encoded.n_unknown_words,
+                first_unknown_words(&split, words).join(", ")
+            );
+        }
         Ok(Dataset { split, encoded, sources, locations })
     }
 
-    /// Reads a split's JSON files and opens its feature files.
+    /// Opens the feature files that a split's config names, and joins them with the split.
     ///
     /// # Errors
     ///
-    /// Those of [`Split::load`], [`FeatureFile::open`] and [`Dataset::new`]; and when a source names no
-    /// feature file.
-    pub fn load(config: &SplitConfig, words: &WordDict, answers: &AnswerDict, max_len: usize) -> Result<Dataset> {
+    /// Those of [`FeatureFile::open`] and [`Dataset::new`]; and when a source names no feature file.
+    pub fn open(
+        split: Split,
+        config: &SplitConfig,
+        words: &WordDict,
+        answers: &AnswerDict,
+        max_len: usize,
+    ) -> Result<Dataset> {
         let mut open: HashMap<&std::path::Path, Arc<dyn RegionSource>> = HashMap::new();
         let mut sources = Vec::new();
         for source in &config.composition {
@@ -213,7 +240,7 @@ impl Dataset {
             }
             sources.push(open[path].clone());
         }
-        Dataset::new(Split::load(config)?, words, answers, max_len, sources)
+        Dataset::new(split, words, answers, max_len, sources)
     }
 
     /// Number of questions.

@@ -138,7 +138,7 @@ impl Grid {
 
     /// Length of a feature vector, D = 3 P².
     pub fn feature_dim(&self) -> usize {
-        3 * self.patch as usize * self.patch as usize
+        (self.patch as usize).saturating_pow(2).saturating_mul(3)
     }
 
     /// Cuts a picture into its regions. Features are channel by channel, each P rows of P pixels,
@@ -198,7 +198,11 @@ impl Grid {
             ));
         };
         let grid = Grid { rows: rows as u32, columns: columns as u32, whole: whole != 0.0, patch: patch as u32 };
-        Ok((grid, ChannelStats { mean, std }))
+        let stats = ChannelStats { mean, std };
+        if grid.n_regions() == 0 || grid.patch == 0 || stats.std.iter().any(|&std| std.is_nan() || std <= 0.0) {
+            return Err(Error::file(path, format!("its {grid:?} and {stats:?} make no features: it is damaged")));
+        }
+        Ok((grid, stats))
     }
 }
 
@@ -220,7 +224,7 @@ pub fn extract(
     out: &Path,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
-    let bytes = grid.n_regions() * grid.feature_dim() * 4;
+    let bytes = grid.n_regions().saturating_mul(grid.feature_dim()).saturating_mul(4);
     if bytes > MAX_PICTURE_BYTES {
         let problem = format!(
             "{} regions of {} numbers are {:.1} GB for each picture: take fewer cells or a smaller patch",

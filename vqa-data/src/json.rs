@@ -16,7 +16,7 @@ pub struct Question {
     pub image_id: u64,
     /// The text.
     pub question: String,
-    /// Unique within a split.
+    /// Unique within a source.
     pub question_id: u64,
 }
 

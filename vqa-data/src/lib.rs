@@ -37,8 +37,9 @@
 //!     images: None,
 //! };
 //! let config = SplitConfig { composition: vec![source] };
-//! let (words, answers) = build_dictionaries([&Split::load(&config)?], &DictConfig::default());
-//! let dataset = Arc::new(Dataset::load(&config, &words, &answers, 14)?);
+//! let split = Split::load(&config)?;
+//! let (words, answers) = build_dictionaries([&split], &DictConfig::default());
+//! let dataset = Arc::new(Dataset::open(split, &config, &words, &answers, 14)?);
 //! let loader = Loader::new(dataset, LoaderOptions { batch_size: 16, ..LoaderOptions::default() });
 //! for batch in loader.epoch(0, 0) {
 //!     let batch = batch?;
@@ -71,7 +72,7 @@ pub use indexmap::IndexMap;
 
 pub use crate::{
     answers::{normalize_answer, official_accuracy},
-    atomic::{AtomicFile, remove_unfinished, write_atomic},
+    atomic::{AtomicDir, AtomicFile, remove_unfinished, write_atomic},
     batch::Batch,
     dataset::{Dataset, EncodedQuestions, SoftTargets},
     dictionary::{AnswerDict, Encoded, WordDict, soft_score},

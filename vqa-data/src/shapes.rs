@@ -15,9 +15,12 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::atomic::write_atomic;
+use crate::atomic::{AtomicDir, write_atomic};
 use crate::json::{Annotation, AnnotatorAnswer, Question};
 use crate::{Error, Result};
+
+/// The directory of the pictures.
+const IMAGES: &str = "images";
 
 /// Width and height of a picture in pixels.
 const PICTURE_SIZE: [u32; 2] = [200, 160];
@@ -62,7 +65,7 @@ pub struct ShapesSplit {
     pub annotations: PathBuf,
     /// The directory of the pictures.
     pub images: PathBuf,
-    /// The template of their paths, as in [`crate::SourceConfig::images`].
+    /// The template of their paths below the directory of the world, as in [`crate::SourceConfig::images`].
     pub image_template: String,
 }
 
@@ -72,8 +75,8 @@ impl ShapesSplit {
         ShapesSplit {
             questions: directory.join(format!("v2_OpenEnded_shapes_{name}_questions.json")),
             annotations: directory.join(format!("v2_shapes_{name}_annotations.json")),
-            images: directory.join("images").join(name),
-            image_template: format!("images/{name}/shapes_{name}_{{image_id:012}}.jpg"),
+            images: directory.join(IMAGES).join(name),
+            image_template: format!("{IMAGES}/{name}/shapes_{name}_{{image_id:012}}.jpg"),
         }
     }
 }
@@ -84,26 +87,22 @@ impl ShapesSplit {
 ///
 /// # Errors
 ///
-/// When `directory` has pictures already, or cannot be written.
+/// When `directory` has `images` already, or cannot be written. No pictures are left then.
 pub fn write_shapes(directory: &Path, spec: ShapesSpec, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    let images = AtomicDir::create(&directory.join(IMAGES))?;
     let mut first_id = 1;
     for (name, n) in [("train", spec.n_train), ("val", spec.n_val)] {
         let files = ShapesSplit::files(directory, name);
-        std::fs::create_dir_all(&files.images).map_err(Error::io("create the directory", &files.images))?;
-        let mut entries = std::fs::read_dir(&files.images).map_err(Error::io("read the directory", &files.images))?;
-        if entries.next().is_some() {
-            return Err(Error::file(
-                &files.images,
-                "has pictures already, which would be mixed with the new ones: remove it, or choose another directory",
-            ));
-        }
+        let split_images = images.path().join(name);
+        std::fs::create_dir(&split_images).map_err(Error::io("create the directory", &files.images))?;
         let items = (first_id..first_id + n as u64)
             .into_par_iter()
             .map(|image_id| {
                 let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
                 rng.set_stream(image_id);
                 let scene = Scene::random(&mut rng);
-                let path = crate::image_path(&directory.join(&files.image_template).to_string_lossy(), image_id)?;
+                let path = crate::image_path(&files.image_template, image_id)?;
+                let path = split_images.join(path.file_name().expect("the template ends in a file name"));
                 let mut jpeg = Vec::new();
                 JpegEncoder::new_with_quality(&mut jpeg, 92)
                     .encode_image(&scene.draw(&mut rng))
@@ -129,7 +128,7 @@ pub fn write_shapes(directory: &Path, spec: ShapesSpec, progress: &(dyn Fn(u64) 
         write_atomic(&files.annotations, header("annotations", json!(annotations)).as_bytes())?;
         first_id += n as u64;
     }
-    Ok(())
+    images.finish()
 }
 
 /// One shape in a picture. Attributes are indices into the tables above.
@@ -507,25 +506,74 @@ mod tests {
         }
     }
 
+    /// The shape on top has its own colour in the drawing, at its middle.
     #[test]
-    fn answers_are_true_of_the_drawing() {
-        // The colour of the shape that the question names is found in the picture at the shape's middle.
-        let mut n_checked = 0;
+    fn shapes_are_drawn_in_their_colours() {
         for seed in 0..200 {
             let (scene, mut rng) = scene(seed);
             let picture = scene.draw(&mut rng);
-            let (last, below) = scene.shapes.split_last().unwrap();
-            assert!(below.iter().all(|other| other != last));
-            let tint = COLORS[last.color].1.map(|c| c * 255.0);
-            let pixel = picture.get_pixel(last.x as u32, last.y as u32);
+            let top = scene.shapes.last().unwrap();
+            let tint = COLORS[top.color].1.map(|c| c * 255.0);
+            let pixel = picture.get_pixel(top.x as u32, top.y as u32);
             let off = (0..3).map(|c| (f32::from(pixel.0[c]) - tint[c]).abs()).fold(0.0, f32::max);
-            assert!(off < 20.0, "{last:?} {pixel:?}");
-            for asked in scene.questions(&mut rng).iter().filter(|asked| asked.question_type == "how many") {
-                assert_eq!(asked.answer, scene.count(scene.counted).to_string());
+            assert!(off < 20.0, "{top:?} {pixel:?}");
+        }
+    }
+
+    /// The shapes that a phrase like "small red star" or "blue things" fits, found by its words.
+    fn fitting<'a>(scene: &'a Scene, phrase: &str) -> Vec<&'a Shape> {
+        let fits = |shape: &&Shape| {
+            phrase.split(' ').all(|word| {
+                let singular = word.strip_suffix("es").filter(|w| *w == "cross").or(word.strip_suffix('s'));
+                let is = |name: &str| word == name || singular == Some(name);
+                ["thing", "shape"].iter().any(|open| is(open))
+                    || [SIZES[shape.size].0, COLORS[shape.color].0, KINDS[shape.kind]].iter().any(|name| is(name))
+            })
+        };
+        scene.shapes.iter().filter(fits).collect()
+    }
+
+    /// Each answer is worked out anew, from the words of the question and the shapes alone.
+    #[test]
+    fn answers_are_true() {
+        let mut n_checked = 0;
+        for seed in 0..500 {
+            let (scene, mut rng) = scene(seed);
+            for Asked { question, answer, .. } in scene.questions(&mut rng) {
+                let text = question.trim_end_matches('?');
+                let one = |phrase: &str| {
+                    let fitting = fitting(&scene, phrase);
+                    assert_eq!(fitting.len(), 1, "{question} is about one shape");
+                    fitting[0]
+                };
+                let truth = if let Some(phrase) = text.strip_prefix("How many ") {
+                    fitting(&scene, phrase.strip_suffix(" are there").unwrap()).len().to_string()
+                } else if let Some(phrase) = text.strip_prefix("Is there a ") {
+                    if fitting(&scene, phrase).is_empty() { "no".to_owned() } else { "yes".to_owned() }
+                } else if let Some(phrase) = text.strip_prefix("What color is the ") {
+                    COLORS[one(phrase).color].0.to_owned()
+                } else if let Some(phrase) = text.strip_prefix("What is the ") {
+                    KINDS[one(phrase).kind].to_owned()
+                } else {
+                    let text = text.strip_prefix("Is the ").unwrap();
+                    let word = [" left of the ", " right of the ", " above the ", " below the "]
+                        .into_iter()
+                        .find(|w| text.contains(w));
+                    let (a, b) = text.split_once(word.unwrap()).unwrap();
+                    let (a, b) = (one(a), one(b));
+                    let holds = match word.unwrap().trim().split(' ').next().unwrap() {
+                        "left" => a.x < b.x,
+                        "right" => a.x > b.x,
+                        "above" => a.y < b.y,
+                        _ => a.y > b.y,
+                    };
+                    if holds { "yes".to_owned() } else { "no".to_owned() }
+                };
+                assert_eq!(answer, truth, "{question} {:?}", scene.shapes);
                 n_checked += 1;
             }
         }
-        assert_eq!(n_checked, 200);
+        assert!(n_checked > 3000);
     }
 
     #[test]
@@ -543,7 +591,7 @@ mod tests {
             assert_eq!(std::fs::read(a.path().join(file)).unwrap(), std::fs::read(b.path().join(file)).unwrap());
         }
         let error = write_shapes(a.path(), spec, &|_| {}).unwrap_err().to_string();
-        assert!(error.contains("has pictures already"), "{error}");
+        assert!(error.contains("images: is there already"), "{error}");
         // The loader's own checks find nothing wrong.
         let files = ShapesSplit::files(a.path(), "val");
         let source = crate::SourceConfig {

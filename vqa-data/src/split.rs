@@ -35,6 +35,12 @@ pub struct SplitConfig {
 }
 
 impl SplitConfig {
+    /// Bytes in the JSON files, as far as they are there.
+    pub fn json_bytes(&self) -> u64 {
+        let paths = self.composition.iter().flat_map(|source| source.q_jsons.iter().chain(&source.a_jsons));
+        paths.filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum()
+    }
+
     /// Makes relative paths relative to `base` instead of the working directory.
     pub fn resolve_paths(&mut self, base: &Path) {
         for source in &mut self.composition {
@@ -93,18 +99,31 @@ impl Split {
     /// # Errors
     ///
     /// When a file cannot be read; when a question lacks its annotation or an annotation its question, in any source
-    /// that has annotations; when a question id appears twice; when some sources have annotations and
+    /// that has annotations; when a question id appears twice in a source; when some sources have annotations and
     /// others none.
     pub fn load(config: &SplitConfig) -> Result<Split> {
+        Split::load_with(config, &mut |_| {})
+    }
+
+    /// [`Split::load`], calling `on_file` after each file with its size in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Split::load`].
+    pub fn load_with(config: &SplitConfig, on_file: &mut dyn FnMut(u64)) -> Result<Split> {
+        let mut done = |path: &Path| on_file(std::fs::metadata(path).map_or(0, |file| file.len()));
         let mut split = Split { source_starts: vec![0], ..Split::default() };
         for source in &config.composition {
             let mut questions = Vec::new();
             for path in &source.q_jsons {
                 questions.extend(read_questions(path)?);
+                done(path);
             }
+            refuse_twins(source, &questions)?;
             let mut annotations = Vec::new();
             for path in &source.a_jsons {
                 annotations.extend(read_annotations(path)?);
+                done(path);
             }
             if !source.a_jsons.is_empty() {
                 annotations = join(source, &questions, annotations)?;
@@ -126,7 +145,6 @@ impl Split {
                 "the split has no questions: give it a [[data.NAME.composition]] with q_jsons".to_owned(),
             ));
         }
-        refuse_twins(&split.questions)?;
         Ok(split)
     }
 
@@ -199,7 +217,8 @@ fn join(source: &SourceConfig, questions: &[Question], annotations: Vec<Annotati
     Ok(joined)
 }
 
-fn refuse_twins(questions: &[Question]) -> Result<()> {
+/// Question ids are unique in a source. Those of VQA2.0 and Visual Genome overlap by chance.
+fn refuse_twins(source: &SourceConfig, questions: &[Question]) -> Result<()> {
     let mut ids: Vec<u64> = questions.iter().map(|question| question.question_id).collect();
     ids.sort_unstable();
     let mut twins: Vec<u64> = ids.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
@@ -207,7 +226,8 @@ fn refuse_twins(questions: &[Question]) -> Result<()> {
         return Ok(());
     }
     Err(Error::Mismatch(format!(
-        "{} question id(s) appear twice in the split ({}): is a file listed twice in its composition?",
+        "{}: {} question id(s) appear twice ({}): is a file listed twice in q_jsons?",
+        paths(&source.q_jsons),
         twins.len(),
         first_few(&mut twins)
     )))
@@ -282,7 +302,10 @@ mod tests {
         assert!(missing.contains("6 of 7 questions") && missing.contains("1, 2, 3, 5, 6, …"), "{missing}");
         let extra = load(&[files(at, "d", &[1], Some(&[1, 8, 7]))]).unwrap_err();
         assert!(extra.contains("2 of 3 annotations") && extra.contains("7, 8"), "{extra}");
-        assert!(load(&[annotated.clone(), annotated.clone()]).unwrap_err().contains("2 question id(s) appear twice"));
+        let mut twice = annotated.clone();
+        twice.q_jsons.extend(annotated.q_jsons.clone());
+        assert!(load(&[twice]).unwrap_err().contains("2 question id(s) appear twice (10, 11)"));
+        assert_eq!(load(&[annotated.clone(), annotated.clone()]).unwrap().len(), 4, "Visual Genome's ids overlap");
         assert!(load(&[annotated.clone(), bare.clone()]).unwrap_err().contains("has no annotations"));
         assert!(load(&[bare.clone(), annotated]).unwrap_err().contains("has annotations"));
         assert!(load(&[]).unwrap_err().contains("no questions"));

@@ -10,4 +10,7 @@ pub enum Error {
     /// Weights or a device could not be used.
     #[error(transparent)]
     Model(#[from] vqa_model::Error),
+    /// A checkpoint that does not go with the files beside it, or with the data.
+    #[error("{0}")]
+    Checkpoint(String),
 }

@@ -1,6 +1,6 @@
 //! What a trained VQA model answers, and where it looked.
 //!
-//! [`answer_all`] answers a whole split, [`predict_batch`] one batch with probabilities and attention. [`attention_map`]
+//! A [`Checkpoint`] is a trained model, found by its path. [`answer_all`] answers a whole split, [`predict_batch`] one batch with probabilities and attention. [`attention_map`]
 //! draws the attention over a picture's regions; it needs no model, just numbers. A [`Report`] is a directory
 //! of such pictures with a page that shows them.
 //!
@@ -19,12 +19,14 @@
 #![deny(missing_docs)]
 
 mod attention_map;
+mod checkpoint;
 mod error;
 mod predict;
 mod report;
 
 pub use crate::{
     attention_map::{AttentionMapStyle, attention_map},
+    checkpoint::Checkpoint,
     error::{Error, Result},
     predict::{Answers, Prediction, answer_all, predict_batch},
     report::{Explained, Report},

@@ -32,7 +32,7 @@ pub fn predict_batch(model: &dyn VqaModel, loss: LossKind, batch: &Batch, device
     let n_best = N_BEST.min(output.logits.size()[1]);
     let (best, ids) = probabilities.topk(n_best, 1, true, true);
     let (best, ids) = (to_vec::<f32>(&best), to_vec::<i64>(&ids));
-    let answers = to_vec::<i64>(&output.logits.argmax(1, false));
+    let answers = output.best_answers();
     let attention = to_vec::<f32>(&output.attention);
     (0..batch.len())
         .map(|i| {
@@ -84,7 +84,7 @@ pub fn answer_all(
         let batch = batch?;
         let input = ModelInput::from_batch(&batch, device);
         let output = tch::no_grad(|| model.forward(&input, false));
-        let best = to_vec::<i64>(&output.logits.argmax(1, false));
+        let best = output.best_answers();
         score += batch.targets.total_score(&best);
         upper_bound += batch.targets.total_best();
         for (&question_id, answer) in batch.question_ids.iter().zip(best) {

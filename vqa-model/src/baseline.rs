@@ -6,6 +6,7 @@ use crate::fc::{FCNet, SimpleClassifier};
 use crate::language_model::{QuestionEmbedding, WordEmbedding};
 use crate::model::{ModelInput, ModelOutput, VqaModel};
 use crate::topdown_attention::TopdownAttention;
+use crate::weights::Header;
 
 /// Sizes that come from the data, not from the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,25 @@ pub struct DataDims {
     pub n_answers: i64,
     /// Length of a region's feature vector, D.
     pub feature_dim: i64,
+}
+
+impl DataDims {
+    /// The sizes as entries of a checkpoint's header.
+    pub fn to_header(self) -> Header {
+        [("n_words", self.n_words), ("n_answers", self.n_answers), ("feature_dim", self.feature_dim)]
+            .map(|(key, value)| (key.to_owned(), value.to_string()))
+            .into()
+    }
+
+    /// The sizes from a checkpoint's header, if it has them.
+    pub fn from_header(header: &Header) -> Option<DataDims> {
+        let number = |key: &str| header.get(key)?.parse().ok();
+        Some(DataDims {
+            n_words: number("n_words")?,
+            n_answers: number("n_answers")?,
+            feature_dim: number("feature_dim")?,
+        })
+    }
 }
 
 /// The joint-embedding model: the question's last RNN state picks regions; question and attended regions, projected,

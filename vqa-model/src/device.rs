@@ -9,10 +9,9 @@ use crate::{Error, Result};
 ///
 /// When the name is none of these, or names a GPU that cannot be used; the message says why.
 pub fn parse_device(name: &str) -> Result<Device> {
-    let cuda = load_cuda();
     match name {
         "cpu" => Ok(Device::Cpu),
-        "auto" => Ok(if cuda.is_ok() { Device::Cuda(0) } else { Device::Cpu }),
+        "auto" => Ok(if load_cuda().is_ok() { Device::Cuda(0) } else { Device::Cpu }),
         _ => {
             let index = match name.strip_prefix("cuda") {
                 Some("") => Some(0),
@@ -24,7 +23,7 @@ pub fn parse_device(name: &str) -> Result<Device> {
                     "device = \"{name}\" is unknown: use \"auto\", \"cpu\", \"cuda\" or \"cuda:1\""
                 )));
             };
-            let n_devices = cuda.map_err(Error::Device)?;
+            let n_devices = load_cuda().map_err(Error::Device)?;
             if index >= n_devices {
                 return Err(Error::Device(format!("there is no GPU {index}: {n_devices} are here, counted from 0")));
             }
@@ -44,14 +43,16 @@ fn load_cuda() -> std::result::Result<usize, String> {
     // initialisers run here instead of at program start, and are made to.
     let driver = unsafe { libloading::Library::new("libcuda.so.1") };
     let Ok(driver) = driver else {
-        return Err("no GPU can be used: there is no NVIDIA driver (libcuda.so.1); use device = \"cpu\"".to_owned());
+        return Err("no GPU can be used: there is no NVIDIA driver (libcuda.so.1); use the device \"cpu\"".to_owned());
     };
     std::mem::forget(driver);
     // SAFETY: as above.
     match unsafe { libloading::Library::new("libtorch_cuda.so") } {
         Ok(library) => std::mem::forget(library),
         Err(error) => {
-            return Err(format!("no GPU can be used: this libtorch has no CUDA part ({error}); use device = \"cpu\""));
+            return Err(format!(
+                "no GPU can be used: this libtorch has no CUDA part ({error}); use the device \"cpu\""
+            ));
         }
     }
     match Cuda::device_count() {

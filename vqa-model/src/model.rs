@@ -29,6 +29,13 @@ pub struct ModelOutput {
     pub attention: Tensor,
 }
 
+impl ModelOutput {
+    /// The best answer of each question, by its id.
+    pub fn best_answers(&self) -> Vec<i64> {
+        Vec::try_from(self.logits.argmax(1, false)).expect("a flat tensor of integers")
+    }
+}
+
 impl ModelInput {
     /// Copies a batch to a device.
     pub fn from_batch(batch: &Batch, device: Device) -> ModelInput {

@@ -1,18 +1,20 @@
 //! Weights as safetensors, named as in PyTorch.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, View};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use vqa_data::{map_file, write_atomic};
+use vqa_data::{AtomicFile, map_file};
 
 use crate::{Error, Result};
 
-/// Text about a file, stored in its header.
-pub type Header = HashMap<String, String>;
+/// Text about a file, stored in its header (safetensors calls it metadata).
+pub type Header = BTreeMap<String, String>;
 
 /// A float tensor on its way to a file.
 struct Stored {
@@ -50,9 +52,37 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], header: Header) 
         let numbers = Vec::<f32>::try_from(&flat).expect("a flat float tensor on the CPU");
         (name, Stored { shape, bytes: numbers.into_iter().flat_map(f32::to_le_bytes).collect() })
     });
-    let bytes = safetensors::serialize(stored, Some(header))
+    let bytes = safetensors::serialize(stored, None)
         .map_err(|error| Error::Weights { path: path.to_owned(), problem: error.to_string() })?;
-    Ok(write_atomic(path, &bytes)?)
+    let (header, data) = with_metadata(&bytes, &header);
+    let file = AtomicFile::create(path)?;
+    let write = || {
+        let mut out = File::create(file.path())?;
+        out.write_all(&header)?;
+        out.write_all(data)
+    };
+    write().map_err(vqa_data::Error::io("write", path))?;
+    Ok(file.finish()?)
+}
+
+/// Puts metadata into the header of a serialised file: the new header, and the data that follows it. The library would
+/// store them in the order of a hash map, and the same run would give another file each time.
+fn with_metadata<'a>(bytes: &'a [u8], metadata: &Header) -> (Vec<u8>, &'a [u8]) {
+    const PREFIX: usize = 8;
+    let (length, rest) = bytes.split_at(PREFIX);
+    let length = u64::from_le_bytes(length.try_into().expect("split at 8")) as usize;
+    let (tensors, data) = rest.split_at(length);
+    let mut header = b"{\"__metadata__\":".to_vec();
+    header.extend(serde_json::to_vec(metadata).expect("strings are valid JSON"));
+    // The tensors' own header is an object too: `{"name": …}` and padding.
+    if tensors.trim_ascii() != b"{}" {
+        header.push(b',');
+    }
+    header.extend(&tensors.trim_ascii()[1..]);
+    header.resize(header.len().next_multiple_of(PREFIX), b' ');
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header);
+    (file, data)
 }
 
 /// Reads all tensors of a file, on the CPU.
@@ -92,7 +122,7 @@ pub fn read_header(path: &Path) -> Result<Header> {
     let bytes = map_file(path)?;
     let (_, metadata): (usize, Metadata) =
         SafeTensors::read_metadata(&bytes).map_err(|error| not_safetensors(path, &error))?;
-    Ok(metadata.metadata().clone().unwrap_or_default())
+    Ok(metadata.metadata().clone().unwrap_or_default().into_iter().collect())
 }
 
 /// Writes a model's weights, by their PyTorch names, whole or not at all.

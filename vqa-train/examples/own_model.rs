@@ -39,8 +39,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (q_jsons, a_jsons) = (vec![files.questions], vec![files.annotations]);
     let source = SourceConfig { q_jsons, a_jsons, features: Some(features), images: None };
     let config = SplitConfig { composition: vec![source] };
-    let (words, answers) = build_dictionaries([&Split::load(&config)?], &DictConfig::default());
-    let dataset = Arc::new(Dataset::load(&config, &words, &answers, 14)?);
+    let split = Split::load(&config)?;
+    let (words, answers) = build_dictionaries([&split], &DictConfig::default());
+    let dataset = Arc::new(Dataset::open(split, &config, &words, &answers, 14)?);
     let train = Loader::new(dataset, LoaderOptions { batch_size: 64, ..LoaderOptions::default() });
 
     let vs = nn::VarStore::new(Device::Cpu);

@@ -22,7 +22,7 @@ pub enum Error {
     },
     /// The loss is NaN or infinite.
     #[error(
-        "the loss is {loss} at epoch {epoch}, batch {batch} (question ids {}): lower train.optim.lr or clip the gradients; the checkpoints of earlier epochs are intact",
+        "the loss is {loss} at epoch {epoch}, batch {batch} (question ids {}): lower train.optim.lr or clip the gradients; checkpoints of epochs before are intact",
         question_ids.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
     )]
     Diverged {

@@ -14,7 +14,7 @@ pub enum Line {
     Epoch(EpochMetrics),
 }
 
-/// Means over the steps since the last such line. Scores are percentages.
+/// Means over the steps of the epoch since its last such line. Scores are percentages.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepMetrics {
     /// Counted from 1.

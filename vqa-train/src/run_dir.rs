@@ -44,6 +44,22 @@ impl RunDir {
         self.path.join(format!("model_{epoch}.safetensors"))
     }
 
+    /// Whether there is a checkpoint of any epoch.
+    ///
+    /// # Errors
+    ///
+    /// When the directory is there but cannot be read.
+    pub fn has_checkpoints(&self) -> Result<bool> {
+        if !self.path.exists() {
+            return Ok(false);
+        }
+        let entries = fs::read_dir(&self.path).map_err(vqa_data::Error::io("read the directory", &self.path))?;
+        Ok(entries.flatten().any(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.starts_with("model_") && name.ends_with(".safetensors")
+        }))
+    }
+
     fn state(&self) -> PathBuf {
         self.path.join("state").join("optimizer.safetensors")
     }

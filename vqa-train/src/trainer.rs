@@ -116,7 +116,7 @@ impl Trainer<'_> {
                 let backward = tic.elapsed();
 
                 step += 1;
-                let score = batch.targets.total_score(&argmax(&output.logits));
+                let score = batch.targets.total_score(&output.best_answers());
                 let n_questions = batch.len();
                 let loss = loss_value * n_questions as f64;
                 let sums = Sums { n_steps: 1, n_questions, loss, score, data, forward, backward };
@@ -149,8 +149,9 @@ impl Trainer<'_> {
                 seconds: started.elapsed().as_secs_f64(),
             };
             progress = Progress { epoch, step };
-            self.run.save(progress, self.vs, &mut optimizer, self.header(&metrics))?;
+            // The line first: a resume drops lines of epochs that are not saved, and cannot make up missing ones.
             metrics_file.append(&Line::Epoch(metrics.clone()))?;
+            self.run.save(progress, self.vs, &mut optimizer, self.header(&metrics))?;
             on_event(Event::Epoch(&metrics));
             last = Some(metrics);
         }
@@ -164,7 +165,7 @@ impl Trainer<'_> {
             let batch = batch?;
             let input = ModelInput::from_batch(&batch, self.vs.device());
             let output = tch::no_grad(|| self.model.forward(&input, false));
-            score += batch.targets.total_score(&argmax(&output.logits));
+            score += batch.targets.total_score(&output.best_answers());
             upper_bound += batch.targets.total_best();
             on_event(Event::Validation { batch: index + 1, n_batches: val.n_batches() });
             if self.stop.load(Ordering::Relaxed) {
@@ -187,11 +188,6 @@ impl Trainer<'_> {
         }
         header
     }
-}
-
-/// The best answer of each question, from logits [B, n_answers].
-fn argmax(logits: &tch::Tensor) -> Vec<i64> {
-    Vec::<i64>::try_from(logits.argmax(1, false)).expect("a flat tensor of integers")
 }
 
 /// The seed of a step's dropout: a function of the run's seed and the step alone, so that a resumed run draws what the

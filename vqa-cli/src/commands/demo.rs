@@ -8,13 +8,16 @@ use vqa_infer::Report;
 use vqa_train::RunDir;
 
 use crate::args::{DemoArgs, ModelArgs};
-use crate::commands::checkpoint::Asked;
+use crate::commands::asked::Asked;
 use crate::commands::{features, prepare, synth, train};
 use crate::config::Config;
 use crate::terminal::print;
 
 /// Names the demo's own directory: one without it is not touched.
 const MARKER: &str = ".vqa-demo";
+
+/// What the demo writes, and removes when it runs again.
+const WRITTEN: [&str; 8] = ["data", "train.h5", "val.h5", "config.toml", "words.json", "answers.json", "run", "maps"];
 
 /// Cells as large as a large shape, and the whole picture beside them.
 const GRID: Grid = Grid { rows: 4, columns: 5, whole: true, patch: 16 };
@@ -67,7 +70,10 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let seen = Split::load(config.split("train")?)?.annotations;
     let blind = Accuracy::of(&blind_guesses(&seen, annotations), annotations)?;
 
-    step(&format!("vqa visualize --checkpoint {} --data val --out-dir {dir}/maps", checkpoint.display()));
+    step(&format!(
+        "vqa visualize --checkpoint {} --data val --out-dir {dir}/maps   # here one question a picture",
+        checkpoint.display()
+    ));
     let notes = vec![
         format!(
             "{} pictures it never saw, {} questions: the trained model answers {:.1} % right, the best guess without looking {:.1} %.",
@@ -96,9 +102,12 @@ fn make_directory(at: &Path) -> Result<()> {
         if !at.join(MARKER).exists() {
             bail!("{}: not empty, and not an earlier demo: choose another --out-dir", at.display());
         }
-        std::fs::remove_dir_all(at).map_err(Error::io("remove", at))?;
+        for path in WRITTEN.map(|name| at.join(name)).iter().filter(|path| path.exists()) {
+            let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            removed.map_err(Error::io("remove", path))?;
+        }
     }
-    Ok(write_atomic(&at.join(MARKER), b"Made by `vqa demo`, which replaces this directory when it runs again.\n")?)
+    Ok(write_atomic(&at.join(MARKER), b"Made by `vqa demo`, which replaces its files here when it runs again.\n")?)
 }
 
 /// The demo's config file: a small model, so that it trains in minutes.

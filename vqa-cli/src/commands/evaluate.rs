@@ -3,7 +3,7 @@ use serde::Serialize;
 use vqa_data::{Accuracy, write_atomic};
 
 use crate::args::EvaluateArgs;
-use crate::commands::checkpoint::Asked;
+use crate::commands::asked::Asked;
 use crate::commands::score::table;
 use crate::terminal::print;
 
@@ -20,7 +20,7 @@ pub struct Evaluation {
 pub fn run(args: &EvaluateArgs) -> Result<()> {
     let asked = Asked::open(&args.model)?;
     if asked.dataset().split().annotations.is_empty() {
-        bail!("split \"{}\" has no annotations to score against: use `vqa predict`", args.model.data);
+        bail!("{}: no annotations to score against; use `vqa predict`", asked.place());
     }
     let answered = asked.answer_all()?;
     let evaluation = Evaluation {

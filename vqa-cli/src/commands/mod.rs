@@ -3,10 +3,11 @@
 pub mod features;
 pub mod prepare;
 pub mod score;
+mod split;
 pub mod synth;
 
 #[cfg(feature = "torch")]
-mod checkpoint;
+mod asked;
 #[cfg(feature = "torch")]
 pub mod demo;
 #[cfg(feature = "torch")]

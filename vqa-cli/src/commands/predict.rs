@@ -2,7 +2,7 @@ use anyhow::Result;
 use vqa_data::write_atomic;
 
 use crate::args::PredictArgs;
-use crate::commands::checkpoint::Asked;
+use crate::commands::asked::Asked;
 use crate::terminal::print;
 
 pub fn run(args: &PredictArgs) -> Result<()> {

@@ -2,9 +2,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
-use vqa_data::{IndexMap, Split, SplitReport};
+use vqa_data::{IndexMap, SplitReport};
 
 use crate::args::PrepareArgs;
+use crate::commands::split;
 use crate::config::Config;
 use crate::terminal::print;
 
@@ -53,12 +54,13 @@ pub struct Prepared {
 /// Reads the JSON files of every split and writes the dictionaries.
 pub fn prepare(config: &Config) -> Result<Prepared> {
     if config.data.is_empty() {
-        bail!("the config names no data: add [[data.train.composition]] with q_jsons and a_jsons");
+        bail!("{}: it names no data: add [[data.train.composition]] with q_jsons and a_jsons", config.path.display());
     }
     let mut splits = IndexMap::new();
     for (name, split) in &config.data {
-        splits.insert(name.clone(), Split::load(split).with_context(|| format!("split \"{name}\""))?);
+        splits.insert(name.clone(), split::load(config, name, split)?);
     }
-    let (words, answers, splits) = vqa_data::prepare(&splits, &config.dict)?;
+    let (words, answers, splits) =
+        vqa_data::prepare(&splits, &config.dict).with_context(|| config.path.display().to_string())?;
     Ok(Prepared { n_words: words.len(), n_answers: answers.len(), splits })
 }

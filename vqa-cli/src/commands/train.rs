@@ -1,16 +1,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use tch::nn::VarStore;
 use vqa_data::{AnswerDict, Dataset, Loader, LoaderOptions, Sampler, WordDict, write_atomic};
 use vqa_model::{Baseline, DataDims, parse_device};
 use vqa_train::{EpochMetrics, Event, Outcome, RunDir, Trainer};
 
 use crate::args::TrainArgs;
-use crate::commands::checkpoint::header_of;
+use crate::commands::split;
 use crate::config::Config;
-use crate::interrupt;
+use crate::interrupt::FinishTheStep;
 use crate::terminal::{Progress, print};
 
 /// Keys that a resumed run may have otherwise than the run before: they change no number in it.
@@ -27,17 +27,14 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 /// Trains as the config says. Returns the figures of the last epoch, if one was left to train.
 pub fn train(config: &Config, resume: bool) -> Result<Option<EpochMetrics>> {
     let run = RunDir::new(&config.out_dir);
-    check_out_dir(&run, config, resume)?;
-    let (words, answers) = dictionaries(config)?;
-    let dataset = |name: &str| {
-        Dataset::load(config.split(name)?, &words, &answers, config.dict.max_question_len)
-            .with_context(|| format!("split \"{name}\""))
-            .map(Arc::new)
-    };
+    let goes_on = check_out_dir(&run, config, resume)?;
+    // A run keeps the dictionaries that it began with, whatever was prepared since.
+    let (words, answers) = if goes_on { dictionaries_of(&run)? } else { dictionaries(config)? };
+    let dataset = |name: &str| split::dataset(config, name, &words, &answers).map(Arc::new);
     let train = dataset("train")?;
     let val = if config.data.contains_key("val") { Some(dataset("val")?) } else { None };
     if train.split().annotations.is_empty() {
-        bail!("split \"train\" has no annotations to learn from: give its composition a_jsons");
+        bail!("{}: no annotations to learn from: give its composition a_jsons", config.place("train"));
     }
     if let Some(val) = val.as_ref().filter(|val| val.feature_dim() != train.feature_dim()) {
         bail!(
@@ -69,8 +66,10 @@ pub fn train(config: &Config, resume: bool) -> Result<Option<EpochMetrics>> {
     );
 
     write_atomic(&config.out_dir.join("config.toml"), config.to_toml().as_bytes())?;
-    words.save(&config.out_dir.join("words.json"))?;
-    answers.save(&config.out_dir.join("answers.json"))?;
+    if !goes_on {
+        words.save(&config.out_dir.join("words.json"))?;
+        answers.save(&config.out_dir.join("answers.json"))?;
+    }
     let loader = |dataset: &Arc<Dataset>, sampler| {
         let options = LoaderOptions {
             batch_size: config.train.batch_size,
@@ -80,6 +79,7 @@ pub fn train(config: &Config, resume: bool) -> Result<Option<EpochMetrics>> {
         };
         Loader::new(dataset.clone(), options)
     };
+    let finish_the_step = FinishTheStep::new();
     let val_loader = val.as_ref().map(|val| loader(val, Sampler::Sequential));
     let trainer = Trainer {
         model: &model,
@@ -90,8 +90,8 @@ pub fn train(config: &Config, resume: bool) -> Result<Option<EpochMetrics>> {
         train: &loader(&train, config.train.sampler),
         val: val_loader.as_ref(),
         run: &run,
-        header: header_of(dims),
-        stop: interrupt::finish_the_step(),
+        header: dims.to_header(),
+        stop: finish_the_step.flag(),
     };
     match trainer.run(&mut show())? {
         Outcome::Finished(last) => Ok(last),
@@ -152,39 +152,52 @@ fn show() -> impl FnMut(Event) {
     }
 }
 
-/// Refuses to mix two runs in one directory.
-fn check_out_dir(run: &RunDir, config: &Config, resume: bool) -> Result<()> {
-    let out_dir = run.path();
-    let path = out_dir.join("config.toml");
-    if !path.exists() {
-        if run.checkpoint(1).exists() {
-            bail!("{}: there are checkpoints in it, but no config.toml: choose another out_dir", out_dir.display());
-        }
-        return Ok(());
+/// Refuses to mix two runs in one directory. Returns whether a run there goes on.
+fn check_out_dir(run: &RunDir, config: &Config, resume: bool) -> Result<bool> {
+    let out_dir = run.path().display();
+    if !run.has_checkpoints()? {
+        // Nothing can be lost, and another try may have another config.
+        return Ok(false);
     }
-    let before = Config::load(&path, &[])?;
-    let allowed = |key: &str| resume && RESUMABLE.contains(&key);
+    if !run.path().join("config.toml").exists() {
+        bail!("{out_dir}: there are checkpoints in it, but no config.toml: choose another out_dir");
+    }
+    let before = Config::load(&run.path().join("config.toml"), &[])?;
     let changed: Vec<String> = config
         .differences(&before)
         .into_iter()
-        .filter(|(key, ..)| !allowed(key))
+        .filter(|(key, now, before)| !may_differ(key, now, before, resume))
         .map(|(key, now, before)| format!("{key} = {now}, was {before}"))
         .collect();
     if !changed.is_empty() {
         bail!(
-            "{}: a run with another config is in it ({}): choose another out_dir, or take the same config",
-            out_dir.display(),
+            "{out_dir}: a run with another config is in it ({}): choose another out_dir, or take the same config",
             changed.join("; ")
         );
     }
-    if !resume && let Some(progress) = run.progress()? {
-        bail!(
-            "{}: this run is in it already, {} epoch(s) done: go on with --resume, or choose another out_dir",
-            out_dir.display(),
+    match run.progress()? {
+        Some(_) if resume => Ok(true),
+        Some(progress) => bail!(
+            "{out_dir}: this run is in it already, {} epoch(s) done: go on with --resume, or choose another out_dir",
             progress.epoch
-        );
+        ),
+        None => bail!("{out_dir}: there are checkpoints in it, but no state/ to go on from: choose another out_dir"),
     }
-    Ok(())
+}
+
+/// Whether a run may go on with another value of a key. Files may have been moved, but keep their names.
+fn may_differ(key: &str, now: &str, before: &str, resume: bool) -> bool {
+    let names = |paths: &str| -> Vec<String> {
+        paths.split('"').map(|path| path.rsplit('/').next().unwrap_or_default().to_owned()).collect()
+    };
+    let is_path = key.starts_with("data.") || ["dict.words", "dict.answers"].contains(&key);
+    key == "out_dir" || resume && (RESUMABLE.contains(&key) || is_path && names(now) == names(before))
+}
+
+/// The dictionaries of a run.
+fn dictionaries_of(run: &RunDir) -> Result<(WordDict, AnswerDict)> {
+    let words = WordDict::load(&run.path().join("words.json"))?;
+    Ok((words, AnswerDict::load(&run.path().join("answers.json"))?))
 }
 
 /// The dictionaries that `prepare` made.

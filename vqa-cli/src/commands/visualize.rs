@@ -2,7 +2,7 @@ use anyhow::Result;
 use vqa_infer::Report;
 
 use crate::args::VisualizeArgs;
-use crate::commands::checkpoint::Asked;
+use crate::commands::asked::Asked;
 use crate::terminal::print;
 
 pub fn run(args: &VisualizeArgs) -> Result<()> {

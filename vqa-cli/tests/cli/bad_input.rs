@@ -78,7 +78,7 @@ fn config_and_command_line() {
         &["x.h5", "smaller patch"],
     );
     fails(at, "features extract --images data --out x.h5 --grid 2x2", &["data", "no .jpg"]);
-    fails(at, "synth --out data --images 5", &["data/images/train", "has pictures already"]);
+    fails(at, "synth --out data --images 5", &["data/images: is there already"]);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_full_disk() {
 fn fails_after_starting(at: &Path, arguments: &str) -> String {
     let output = crate::common::vqa(at, arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(crate::common::files(at).iter().all(|path| path.extension().is_none_or(|extension| extension != "tmp")));
+    assert!(crate::common::contents(at).keys().all(|path| path.extension().is_none_or(|extension| extension != "tmp")));
     crate::common::stderr(&output)
 }
 
@@ -190,7 +190,7 @@ fn training() {
     fs::write(at.join("run/answers.json"), "[\"yes\", \"no\"]").unwrap();
     fails(at, &format!("evaluate {model}"), &["run/answers.json: 2 entries"]);
     fs::remove_file(at.join("run/config.toml")).unwrap();
-    fails(at, &format!("evaluate {model}"), &["config.toml", "looked for beside it"]);
+    fails(at, &format!("evaluate {model}"), &["config.toml", "belong beside it"]);
     truncate(&at.join("run/model_1.safetensors"));
     fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "not a whole safetensors file"]);
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{epochs, ok, tensors, world};
+use crate::common::{epochs, ok, world};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -83,8 +83,32 @@ fn the_same_seed_gives_the_same_numbers() {
     ok(at, "train --config config.toml --set out_dir=other --set seed=8");
     assert_eq!(epochs(&at.join("run")), epochs(&at.join("again")));
     assert_ne!(epochs(&at.join("run")), epochs(&at.join("other")));
-    let weights = |run: &str| tensors(&at.join(run).join("model_2.safetensors"));
-    assert!(weights("run") == weights("again"), "the weights are the same");
+    let bytes = |run: &str| fs::read(at.join(run).join("model_2.safetensors")).unwrap();
+    assert!(bytes("run") == bytes("again"), "the checkpoints are the same, byte for byte");
+}
+
+#[test]
+fn a_run_keeps_its_dictionaries_and_can_be_moved() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    ok(at, "train --config config.toml --set train.n_epochs=1");
+    ok(at, "train --config config.toml --set out_dir=whole");
+    // Dictionaries are prepared again, with fewer answers; the run is renamed, and its features move.
+    ok(at, "prepare --config config.toml --set dict.min_answer_count=30");
+    fs::rename(at.join("run"), at.join("renamed")).unwrap();
+    fs::create_dir(at.join("moved")).unwrap();
+    fs::rename(at.join("val.h5"), at.join("moved/val.h5")).unwrap();
+    let moved = "--set out_dir=renamed --set data.val.composition.0.features=moved/val.h5";
+    ok(at, &format!("train --config config.toml {moved} --resume"));
+    assert_eq!(epochs(&at.join("renamed")), epochs(&at.join("whole")));
+    assert_eq!(fs::read(at.join("renamed/answers.json")).unwrap(), fs::read(at.join("whole/answers.json")).unwrap());
+    // Without its state a run cannot go on, and is not overwritten either.
+    fs::remove_dir_all(at.join("renamed/state")).unwrap();
+    for resume in ["", "--resume"] {
+        let train = format!("train --config config.toml {moved} --set train.n_epochs=3 {resume}");
+        crate::common::fails(at, &train, &["renamed"]);
+    }
 }
 
 #[test]
@@ -104,17 +128,25 @@ fn a_split_without_annotations_is_predicted() {
     crate::common::fails(at, &format!("visualize {model} --out-dir maps"), &["where the pictures are", "images = "]);
 }
 
-/// The demo, short: every step of it, and a model that has begun to learn.
+/// The demo, short: every step of it, and a model that is better than not looking.
 #[test]
 fn demo() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
-    let printed = ok(at, "demo --images 240 --epochs 2");
-    assert!(printed.contains("best blind guess") && printed.contains("trained model"), "{printed}");
+    let printed = ok(at, "demo --images 900 --epochs 6");
+    let overall = |title: &str| -> f64 {
+        let line = printed.lines().find_map(|line| line.strip_prefix(title)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let (blind, model) = (overall("best blind guess"), overall("trained model"));
+    assert!((30.0..40.0).contains(&blind) && model > blind + 3.0, "{printed}");
     let page = fs::read_to_string(at.join("demo/maps/index.html")).unwrap();
     assert!(page.matches("<article").count() >= 30);
     // It replaces itself, and nothing else.
+    fs::create_dir(at.join("demo/my_run")).unwrap();
+    fs::write(at.join("demo/my_run/model_1.safetensors"), "").unwrap();
     ok(at, "demo --images 60 --epochs 1");
+    assert!(at.join("demo/my_run/model_1.safetensors").exists());
     fs::create_dir(at.join("mine")).unwrap();
     fs::write(at.join("mine/thesis.tex"), "").unwrap();
     crate::common::fails(at, "demo --out-dir mine", &["mine", "not an earlier demo"]);

@@ -92,7 +92,18 @@ impl Store {
             _ => Reader::Hdf5(dataset),
         };
         let width = shape[shape.len() - 1];
-        Ok(Store { reader, shape, width })
+        let store = Store { reader, shape, width };
+        if store.is_slow() {
+            // A filter that is not built in shows only when something is read.
+            store.read(path, 0, &mut vec![0.0; width]).map_err(|_| {
+                let problem = format!(
+                    "\"{name}\" ({}) cannot be read: it is damaged, or compressed in a way that is not built in; rewrite it with `h5repack -f NONE`",
+                    store.describe()
+                );
+                Error::file(path, problem)
+            })?;
+        }
+        Ok(store)
     }
 
     pub(super) fn shape(&self) -> &[usize] {

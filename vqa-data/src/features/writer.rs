@@ -95,7 +95,7 @@ impl FeatureWriter {
     ///
     /// # Errors
     ///
-    /// When HDF5 cannot write, on a full disk say.
+    /// When HDF5 cannot write, on a full disk say; or a feature is NaN, infinite, or (for float16) above 65504.
     ///
     /// # Panics
     ///
@@ -110,6 +110,15 @@ impl FeatureWriter {
         for image in images {
             assert_eq!(image.features.len(), n_regions * feature_dim, "features are [K, D]");
             assert_eq!(image.boxes.len(), n_regions * 4, "boxes are [K, 4]");
+            let limit = match element_type {
+                ElementType::F32 => f32::MAX,
+                ElementType::F16 => f16::MAX.to_f32(),
+            };
+            if let Some(x) = image.features.iter().find(|x| x.is_nan() || x.abs() > limit) {
+                let problem =
+                    format!("image {} has the feature {x}, which cannot be stored as a number", image.image_id);
+                return Err(Error::file(self.target.destination(), problem));
+            }
             features.extend_from_slice(&image.features);
             boxes.extend_from_slice(&image.boxes);
             self.image_ids.push(image.image_id);

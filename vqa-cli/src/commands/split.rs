@@ -1,0 +1,27 @@
+//! Splits of a config, read with a progress bar.
+
+use anyhow::{Context, Result};
+use vqa_data::{Split, SplitConfig};
+
+use crate::config::Config;
+use crate::terminal::Progress;
+
+/// Reads the JSON files of a split.
+pub fn load(config: &Config, name: &str, split: &SplitConfig) -> Result<Split> {
+    let progress = Progress::new("read", "bytes", split.json_bytes());
+    Split::load_with(split, &mut |bytes| progress.add(bytes)).with_context(|| config.place(name))
+}
+
+/// Reads a split with its features.
+#[cfg(feature = "torch")]
+pub fn dataset(
+    config: &Config,
+    name: &str,
+    words: &vqa_data::WordDict,
+    answers: &vqa_data::AnswerDict,
+) -> Result<vqa_data::Dataset> {
+    let split_config = config.split(name)?;
+    let split = load(config, name, split_config)?;
+    vqa_data::Dataset::open(split, split_config, words, answers, config.dict.max_question_len)
+        .with_context(|| config.place(name))
+}
