@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Ok(Err(error)) => {
             // Messages of libraries may have line breaks.
             let message = format!("{error:#}");
-            eprintln!("error: {}", message.split_whitespace().collect::<Vec<_>>().join(" "));
+            eprintln!("error: {}", message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
             ExitCode::FAILURE
         }
         Err(_) => ExitCode::FAILURE,
