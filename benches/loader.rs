@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vqa_data::{
-    AnswerDict, Dataset, ElementType, FeatureFile, FeatureWriter, FeatureWriterSpec, ImageRegions, Loader,
+    Annotations, AnswerDict, Dataset, ElementType, FeatureFile, FeatureWriter, FeatureWriterSpec, ImageRegions, Loader,
     LoaderOptions, Question, Sampler, Split, WordDict,
 };
 
@@ -31,10 +31,10 @@ fn dataset(path: &Path) -> Arc<Dataset> {
         .map(|i| Question {
             question_id: i as u64,
             image_id: (i / QUESTIONS_PER_IMAGE) as u64,
-            question: "what color is the cat".to_owned(),
+            question: "what color is the cat".into(),
         })
         .collect();
-    let split = Split { source_starts: vec![0, questions.len()], questions, annotations: Vec::new() };
+    let split = Split { source_starts: vec![0, questions.len()], questions, annotations: Annotations::new() };
     let words = WordDict::from_questions(["what color is the cat"]);
     let source = Arc::new(FeatureFile::open(path).unwrap());
     Arc::new(Dataset::new(split, &words, &AnswerDict::default(), 14, vec![source]).unwrap())

@@ -165,7 +165,7 @@ pub struct ModelArgs {
     /// The split, by its name in the config
     #[arg(long)]
     pub data: String,
-    /// A config file whose [data] to use instead of the run's
+    /// A config file to take the splits from, instead of the run's
     #[arg(long)]
     pub config: Option<PathBuf>,
     /// auto, cpu, cuda or cuda:1, instead of the run's

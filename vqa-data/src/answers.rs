@@ -147,17 +147,26 @@ fn digit_or_contraction(word: &str) -> Option<&'static str> {
 /// assert!((official_accuracy("blue", &annotators) - 0.6).abs() < 1e-12);
 /// ```
 pub fn official_accuracy<S: AsRef<str>>(answer: &str, annotators: &[S]) -> f64 {
+    let forms: Vec<_> =
+        annotators.iter().map(|given| (clean(given.as_ref()), normalize_answer(given.as_ref()))).collect();
+    official_accuracy_of(answer, forms.iter().map(|(cleaned, normal)| (&**cleaned, &**normal)))
+}
+
+/// [`official_accuracy`] from the annotators' answers, each as [`clean`] leaves it and normalised.
+pub(crate) fn official_accuracy_of<'a>(
+    answer: &str,
+    annotators: impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone,
+) -> f64 {
     let answer = clean(answer);
-    let Some(first) = annotators.first() else { return 0.0 };
-    let first = clean(first.as_ref());
-    let n_matches = if annotators.iter().all(|other| clean(other.as_ref()) == first) {
-        if answer == first { annotators.len() } else { 0 }
+    let n = annotators.len();
+    let Some((first, _)) = annotators.clone().next() else { return 0.0 };
+    let n_matches = if annotators.clone().all(|(cleaned, _)| cleaned == first) {
+        if answer == first { n } else { 0 }
     } else {
         let answer = normalize_answer(&answer);
-        annotators.iter().filter(|other| normalize_answer(other.as_ref()) == answer).count()
+        annotators.filter(|(_, normal)| *normal == answer).count()
     };
     let score = |matches_among_others: usize| (matches_among_others as f64 / 3.0).min(1.0);
-    let n = annotators.len();
     let own = n_matches as f64 * score(n_matches.saturating_sub(1));
     let others = (n - n_matches) as f64 * score(n_matches);
     (own + others) / n as f64

@@ -11,11 +11,11 @@ use crate::dataset::{Dataset, SoftTargets};
 /// questions ask about it; [`Batch::image_rows`] says which is whose.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
-    /// [B] The questions' places in the dataset.
+    /// `[B]` The questions' places in the dataset.
     pub questions: Vec<usize>,
-    /// [B]
+    /// `[B]`
     pub question_ids: Vec<u64>,
-    /// [B]
+    /// `[B]`
     pub image_ids: Vec<u64>,
     /// [B, max_len], padded in front.
     pub tokens: Vec<i64>,
@@ -27,9 +27,9 @@ pub struct Batch {
     pub features: Vec<f32>,
     /// [N, K, 4] x1 y1 x2 y2 in pixels, zero past an image's last region.
     pub boxes: Vec<f32>,
-    /// [N] The number of regions of each image.
+    /// `[N]` The number of regions of each image.
     pub n_regions: Vec<usize>,
-    /// [B] For each question, which of the N images it is about.
+    /// `[B]` For each question, which of the N images it is about.
     pub image_rows: Vec<i64>,
     /// K, the most regions of an image in this batch.
     pub max_regions: usize,

@@ -92,13 +92,12 @@ impl EncodedQuestions {
         let (n_cut, n_unknown_words) = tokens
             .par_chunks_mut(max_len)
             .zip(&split.questions)
-            .map(|(tokens, question)| {
-                let encoded = words.encode(&question.question, tokens);
+            .map_init(String::new, |buffer, (tokens, question)| {
+                let encoded = words.encode_with(&question.question, tokens, buffer);
                 (usize::from(encoded.n_words > max_len), encoded.n_unknown)
             })
             .reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-        let soft: Vec<Vec<(u32, f32)>> =
-            split.annotations.par_iter().map(|annotation| answers.soft_target(&annotation.answers)).collect();
+        let soft = answers.soft_targets(&split.annotations);
         let mut targets = SoftTargets::default();
         for i in 0..split.len() {
             targets.push(soft.get(i).into_iter().flatten().copied());

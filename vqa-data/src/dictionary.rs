@@ -3,6 +3,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use foldhash::fast::FixedState;
+use rayon::prelude::*;
+
+use crate::annotations::Annotations;
+use crate::answers::normalize_answer;
 use crate::atomic::write_atomic;
 use crate::json::read_json;
 use crate::text::tokenize;
@@ -12,7 +17,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Vocabulary {
     entries: Vec<String>,
-    ids: HashMap<String, u32>,
+    ids: HashMap<String, u32, FixedState>,
 }
 
 impl Vocabulary {
@@ -42,6 +47,9 @@ impl Vocabulary {
     }
 }
 
+/// Work for one core at a time.
+const QUESTIONS_AT_A_TIME: usize = 4096;
+
 /// How a question fared in [`WordDict::encode`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Encoded {
@@ -58,13 +66,21 @@ pub struct WordDict(Vocabulary);
 impl WordDict {
     /// Builds the dictionary of all words in `questions`, in order of first appearance.
     pub fn from_questions<'a>(questions: impl IntoIterator<Item = &'a str>) -> WordDict {
+        let questions: Vec<&str> = questions.into_iter().collect();
+        let pieces: Vec<Vocabulary> = questions
+            .par_chunks(QUESTIONS_AT_A_TIME)
+            .map(|questions| {
+                let mut vocabulary = Vocabulary::default();
+                let mut buffer = String::new();
+                for question in questions {
+                    tokenize(question, &mut buffer).for_each(|word| vocabulary.insert(word));
+                }
+                vocabulary
+            })
+            .collect();
+        // The words of the pieces, in order, are the words of the whole, in order.
         let mut vocabulary = Vocabulary::default();
-        let mut buffer = String::new();
-        for question in questions {
-            for word in tokenize(question, &mut buffer) {
-                vocabulary.insert(word);
-            }
-        }
+        pieces.iter().flat_map(|piece| &piece.entries).for_each(|word| vocabulary.insert(word));
         WordDict(vocabulary)
     }
 
@@ -115,9 +131,13 @@ impl WordDict {
     ///
     /// A word that the dictionary lacks becomes padding, and is counted.
     pub fn encode(&self, question: &str, tokens: &mut [i64]) -> Encoded {
-        let mut buffer = String::new();
+        self.encode_with(question, tokens, &mut String::new())
+    }
+
+    /// [`WordDict::encode`] with a buffer to use again.
+    pub(crate) fn encode_with(&self, question: &str, tokens: &mut [i64], buffer: &mut String) -> Encoded {
         let (mut n_words, mut n_unknown) = (0, 0);
-        for word in tokenize(question, &mut buffer) {
+        for word in tokenize(question, buffer) {
             if n_words < tokens.len() {
                 tokens[n_words] = match self.id(word) {
                     Some(id) => i64::from(id),
@@ -145,21 +165,29 @@ impl AnswerDict {
     /// first appearance. On VQA2.0, train and val, the `multiple_choice_answer`s that appear at least 9
     /// times are 3,129.
     pub fn from_answers<'a>(answers: impl IntoIterator<Item = &'a str>, min_count: usize) -> AnswerDict {
-        let mut counts = Vocabulary::default();
-        let mut n_seen: Vec<usize> = Vec::new();
-        for answer in answers {
-            let answer = crate::normalize_answer(answer);
-            counts.insert(&answer);
-            n_seen.resize(counts.entries.len(), 0);
-            n_seen[counts.ids[answer.as_ref()] as usize] += 1;
-        }
-        let mut candidates = Vocabulary::default();
-        for (answer, &n) in counts.entries.iter().zip(&n_seen) {
-            if n >= min_count {
-                candidates.insert(answer);
+        let mut counts = AnswerCounts::default();
+        answers.into_iter().for_each(|answer| counts.add(&normalize_answer(answer), 1));
+        counts.frequent(min_count)
+    }
+
+    /// [`AnswerDict::from_answers`] of the `multiple_choice_answer`s of annotations, each distinct one normalised once.
+    pub fn from_annotations<'a>(all: impl IntoIterator<Item = &'a Annotations>, min_count: usize) -> AnswerDict {
+        let mut counts = AnswerCounts::default();
+        for annotations in all {
+            // Symbols in order of first appearance, with how often they appear.
+            let mut n_seen = vec![0; annotations.strings().len()];
+            let mut order = Vec::new();
+            for symbol in (0..annotations.len()).map(|i| annotations.multiple_choice_symbol(i)) {
+                if n_seen[symbol as usize] == 0 {
+                    order.push(symbol);
+                }
+                n_seen[symbol as usize] += 1;
+            }
+            for symbol in order {
+                counts.add(&normalize_answer(annotations.strings().get(symbol)), n_seen[symbol as usize]);
             }
         }
-        AnswerDict(candidates)
+        counts.frequent(min_count)
     }
 
     /// Reads a JSON list of answers.
@@ -204,11 +232,48 @@ impl AnswerDict {
     /// min(1, 0.3 x number of annotators who gave it), in order of the candidates' ids. Annotators' answers are
     /// normalised first.
     pub fn soft_target<S: AsRef<str>>(&self, annotators: &[S]) -> Vec<(u32, f32)> {
-        let mut ids: Vec<u32> =
-            annotators.iter().filter_map(|answer| self.id(&crate::normalize_answer(answer.as_ref()))).collect();
-        ids.sort_unstable();
-        ids.chunk_by(|a, b| a == b).map(|same| (same[0], soft_score(same.len()))).collect()
+        let ids = annotators.iter().map(|answer| self.id(&normalize_answer(answer.as_ref())));
+        soft_target(ids.flatten().collect())
     }
+
+    /// The soft targets of annotations, in order, each distinct answer normalised once.
+    pub fn soft_targets(&self, annotations: &Annotations) -> Vec<Vec<(u32, f32)>> {
+        let strings: Vec<&str> = annotations.strings().iter().collect();
+        let ids: Vec<Option<u32>> = strings.par_iter().map(|answer| self.id(&normalize_answer(answer))).collect();
+        (0..annotations.len())
+            .into_par_iter()
+            .with_min_len(QUESTIONS_AT_A_TIME)
+            .map(|i| soft_target(annotations.symbols(i).iter().filter_map(|&symbol| ids[symbol as usize]).collect()))
+            .collect()
+    }
+}
+
+/// How often normalised answers appear, in order of first appearance.
+#[derive(Default)]
+struct AnswerCounts {
+    answers: Vocabulary,
+    counts: Vec<usize>,
+}
+
+impl AnswerCounts {
+    fn add(&mut self, answer: &str, n: usize) {
+        self.answers.insert(answer);
+        self.counts.resize(self.answers.entries.len(), 0);
+        self.counts[self.answers.ids[answer] as usize] += n;
+    }
+
+    fn frequent(&self, min_count: usize) -> AnswerDict {
+        let mut frequent = Vocabulary::default();
+        let counted = self.answers.entries.iter().zip(&self.counts);
+        counted.filter(|&(_, &n)| n >= min_count).for_each(|(answer, _)| frequent.insert(answer));
+        AnswerDict(frequent)
+    }
+}
+
+/// Scores from the ids that the annotators gave.
+fn soft_target(mut ids: Vec<u32>) -> Vec<(u32, f32)> {
+    ids.sort_unstable();
+    ids.chunk_by(|a, b| a == b).map(|same| (same[0], soft_score(same.len()))).collect()
 }
 
 /// The soft score of an answer that `n` of ten annotators gave: 0, 0.3, 0.6, 0.9, 1.

@@ -1,12 +1,21 @@
 //! VQA2.0's JSON files: questions, annotations, results.
+//!
+//! A file is one list, hundreds of megabytes long. It is mapped, cut at places that look like the start of an entry, and
+//! the pieces are parsed in parallel, strings borrowed from the map. The guess is then proven: every piece must have
+//! ended exactly where the next began. If it does not hold, or anything is wrong, the file is parsed from the
+//! front as any other, and errors have their line.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::path::Path;
 
+use memchr::memmem;
 use memmap2::Mmap;
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
+use rayon::prelude::*;
+use serde::de::{DeserializeOwned, IgnoredAny, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::annotations::{Annotations, NewAnnotation};
 use crate::{Error, Result};
 
 /// A question, as in `v2_OpenEnded_mscoco_train2014_questions.json`.
@@ -15,96 +24,9 @@ pub struct Question {
     /// The picture that it is about.
     pub image_id: u64,
     /// The text.
-    pub question: String,
+    pub question: Box<str>,
     /// Unique within a source.
     pub question_id: u64,
-}
-
-/// What ten people answered to a question, as in `v2_mscoco_train2014_annotations.json`.
-///
-/// A file needs the question's id and the annotators' answers. Excerpts of VQA2.0 go without the rest, which is then
-/// filled in as said at each field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "AnnotationInFile")]
-pub struct Annotation {
-    /// The first words of the question, from a fixed list: "what color is the" … Otherwise "unknown".
-    pub question_type: String,
-    /// The answer that stands for all. Otherwise the annotators' most frequent one.
-    pub multiple_choice_answer: String,
-    /// The annotators' answers.
-    pub answers: Vec<AnnotatorAnswer>,
-    /// The picture.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_id: Option<u64>,
-    /// "yes/no", "number" or "other". Otherwise "unknown".
-    pub answer_type: String,
-    /// The question.
-    pub question_id: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename = "annotation")]
-struct AnnotationInFile {
-    question_type: Option<String>,
-    multiple_choice_answer: Option<String>,
-    answers: Vec<AnnotatorAnswer>,
-    image_id: Option<u64>,
-    answer_type: Option<String>,
-    question_id: u64,
-}
-
-impl From<AnnotationInFile> for Annotation {
-    fn from(file: AnnotationInFile) -> Annotation {
-        let unknown = || "unknown".to_owned();
-        let mut annotation = Annotation {
-            question_type: file.question_type.unwrap_or_else(unknown),
-            multiple_choice_answer: file.multiple_choice_answer.unwrap_or_default(),
-            answers: file.answers,
-            image_id: file.image_id,
-            answer_type: file.answer_type.unwrap_or_else(unknown),
-            question_id: file.question_id,
-        };
-        if annotation.multiple_choice_answer.is_empty()
-            && let Some((most, _)) = annotation.counted_answers().into_iter().next()
-        {
-            annotation.multiple_choice_answer = most;
-        }
-        annotation
-    }
-}
-
-/// What one annotator answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AnnotatorAnswer {
-    /// The text.
-    pub answer: String,
-    /// "yes", "maybe" or "no".
-    #[serde(default)]
-    pub answer_confidence: String,
-    /// 1 to 10.
-    #[serde(default)]
-    pub answer_id: u32,
-}
-
-impl Annotation {
-    /// The annotators' answers with how many gave each, most frequent first, then in order of appearance.
-    pub fn counted_answers(&self) -> Vec<(String, usize)> {
-        let mut counted: Vec<(String, usize)> = Vec::new();
-        for given in &self.answers {
-            match counted.iter_mut().find(|(answer, _)| *answer == given.answer) {
-                Some((_, n)) => *n += 1,
-                None => counted.push((given.answer.clone(), 1)),
-            }
-        }
-        counted.sort_by_key(|&(_, n)| std::cmp::Reverse(n));
-        counted
-    }
-}
-
-impl AsRef<str> for AnnotatorAnswer {
-    fn as_ref(&self) -> &str {
-        &self.answer
-    }
 }
 
 /// A model's answer, in the format of VQA2.0's evaluation server.
@@ -113,20 +35,81 @@ pub struct Answer {
     /// The question.
     pub question_id: u64,
     /// The text.
-    pub answer: String,
+    pub answer: Box<str>,
 }
 
-/// The top level of a questions file or an annotations file: which of the two it is shows in the list it has.
+/// A string of the file, borrowed unless it has escapes.
+#[derive(Debug)]
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<'a>, D::Error> {
+        struct Borrow;
+        impl<'de> Visitor<'de> for Borrow {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Borrow)
+    }
+}
+
+/// An entry of an annotations file. Excerpts of VQA2.0 go without what is optional here.
 #[derive(Deserialize)]
-struct QuestionsFile {
-    questions: Option<Vec<Question>>,
-    annotations: Option<IgnoredAny>,
+#[serde(rename = "annotation")]
+struct AnnotationInFile<'a> {
+    #[serde(borrow)]
+    question_type: Option<Text<'a>>,
+    #[serde(borrow)]
+    multiple_choice_answer: Option<Text<'a>>,
+    #[serde(borrow)]
+    answers: Vec<AnswerInFile<'a>>,
+    image_id: Option<u64>,
+    #[serde(borrow)]
+    answer_type: Option<Text<'a>>,
+    question_id: u64,
 }
 
 #[derive(Deserialize)]
-struct AnnotationsFile {
-    questions: Option<IgnoredAny>,
-    annotations: Option<Vec<Annotation>>,
+struct AnswerInFile<'a> {
+    #[serde(borrow)]
+    answer: Text<'a>,
+}
+
+impl<'a> Extend<AnnotationInFile<'a>> for Annotations {
+    fn extend<I: IntoIterator<Item = AnnotationInFile<'a>>>(&mut self, annotations: I) {
+        fn text<'b>(text: &'b Option<Text>) -> Option<&'b str> {
+            text.as_ref().map(|text| &*text.0)
+        }
+        for file in annotations {
+            let new = NewAnnotation {
+                question_id: file.question_id,
+                image_id: file.image_id,
+                question_type: text(&file.question_type),
+                answer_type: text(&file.answer_type),
+                multiple_choice_answer: text(&file.multiple_choice_answer),
+            };
+            self.push(new, file.answers.iter().map(|given| &*given.answer.0));
+        }
+    }
+}
+
+/// The top level of a file: which kind it is shows in the list it has.
+#[derive(Deserialize)]
+#[serde(bound = "Q: Deserialize<'de>, A: Deserialize<'de>")]
+struct TopLevel<Q, A> {
+    questions: Option<Q>,
+    annotations: Option<A>,
 }
 
 /// Reads a VQA2.0 questions file.
@@ -135,7 +118,11 @@ struct AnnotationsFile {
 ///
 /// When the file is missing, no JSON (with line and column), or not a questions file.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
-    let file: QuestionsFile = read_json(path)?;
+    let bytes = map_file(path)?;
+    if let Some(pieces) = parse_list::<Question, Vec<Question>>(&bytes, Some("questions"), n_pieces()) {
+        return Ok(pieces.into_iter().flatten().collect());
+    }
+    let file: TopLevel<Vec<Question>, IgnoredAny> = from_slice(path, &bytes)?;
     match (file.questions, file.annotations) {
         (Some(questions), _) => Ok(questions),
         (None, Some(_)) => Err(Error::file(
@@ -151,10 +138,19 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
 /// # Errors
 ///
 /// When the file is missing, no JSON (with line and column), or not an annotations file.
-pub fn read_annotations(path: &Path) -> Result<Vec<Annotation>> {
-    let file: AnnotationsFile = read_json(path)?;
+pub fn read_annotations(path: &Path) -> Result<Annotations> {
+    let bytes = map_file(path)?;
+    let mut annotations = Annotations::new();
+    if let Some(pieces) = parse_list::<AnnotationInFile, Annotations>(&bytes, Some("annotations"), n_pieces()) {
+        pieces.into_iter().for_each(|piece| annotations.append(piece));
+        return Ok(annotations);
+    }
+    let file: TopLevel<IgnoredAny, Vec<AnnotationInFile>> = from_slice(path, &bytes)?;
     match (file.annotations, file.questions) {
-        (Some(annotations), _) => Ok(annotations),
+        (Some(list), _) => {
+            annotations.extend(list);
+            Ok(annotations)
+        }
         (None, Some(_)) => Err(Error::file(
             path,
             "a questions file where an annotations file is wanted: were the two swapped? Questions belong in q_jsons, annotations in a_jsons",
@@ -169,13 +165,109 @@ pub fn read_annotations(path: &Path) -> Result<Vec<Annotation>> {
 ///
 /// When the file is missing, no JSON (with line and column), or not such a list.
 pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
-    read_json(path)
+    let bytes = map_file(path)?;
+    match parse_list::<Answer, Vec<Answer>>(&bytes, None, n_pieces()) {
+        Some(pieces) => Ok(pieces.into_iter().flatten().collect()),
+        None => from_slice(path, &bytes),
+    }
+}
+
+/// Pieces that a file is cut into: a few for each core, so that a slow one holds nobody up.
+fn n_pieces() -> usize {
+    4 * rayon::current_num_threads()
+}
+
+/// Parses the list under a key of the top-level object, or the list that is the top level, in parallel: one collection for
+/// each piece, in order. Nothing if the file is not exactly of that form, or wrong in any way.
+fn parse_list<'a, T, C>(bytes: &'a [u8], key: Option<&str>, n_pieces: usize) -> Option<Vec<C>>
+where
+    T: Deserialize<'a>,
+    C: Default + Extend<T> + Send,
+{
+    let start = match key {
+        Some(key) => {
+            let key = format!("\"{key}\"");
+            let after_key = memmem::find(bytes, key.as_bytes())? + key.len();
+            let colon = skip_space(bytes, after_key);
+            (bytes.get(colon) == Some(&b':')).then(|| skip_space(bytes, colon + 1))?
+        }
+        None => skip_space(bytes, 0),
+    };
+    let first = skip_space(bytes, start + 1);
+    if bytes.get(start) != Some(&b'[') || bytes.get(first) != Some(&b'{') {
+        return None;
+    }
+    // An entry looks like the first one up to the end of its first key: `{"question_id"`.
+    let key_end = memmem::find_iter(&bytes[first..], b"\"").nth(1)? + first;
+    let entry_start = memmem::Finder::new(&bytes[first..=key_end]);
+    let mut starts = vec![first];
+    for piece in 1..n_pieces {
+        let from = first + (bytes.len() - first) / n_pieces * piece;
+        match entry_start.find(&bytes[from..]) {
+            Some(found) if from + found > starts[starts.len() - 1] => starts.push(from + found),
+            _ => {}
+        }
+    }
+    let ends: Vec<Option<usize>> = starts.iter().skip(1).copied().map(Some).chain([None]).collect();
+    let pieces: Vec<(C, usize)> = starts
+        .par_iter()
+        .zip(&ends)
+        .map(|(&start, &end)| parse_entries::<T, C>(bytes, start, end))
+        .collect::<Option<_>>()?;
+    let list_end = pieces.last()?.1;
+    // With the entries replaced by a mark, the rest must be an object whose list has just that mark; or the bare list.
+    const MARK: &str = "vqa: the entries stood here";
+    let mark = format!("\"{MARK}\"]");
+    let rest = [&bytes[..=start], mark.as_bytes(), &bytes[list_end..]].concat();
+    let list = match key {
+        Some("questions") => serde_json::from_slice::<TopLevel<Vec<String>, IgnoredAny>>(&rest).ok()?.questions?,
+        Some(_) => serde_json::from_slice::<TopLevel<IgnoredAny, Vec<String>>>(&rest).ok()?.annotations?,
+        None => serde_json::from_slice(&rest).ok()?,
+    };
+    if list != [MARK] {
+        return None;
+    }
+    Some(pieces.into_iter().map(|(collection, _)| collection).collect())
+}
+
+/// Parses entries from `start` on, up to exactly `end`, or to the end of the list. Returns them, and where they
+/// ended: behind the list's bracket in the latter case.
+fn parse_entries<'a, T, C>(bytes: &'a [u8], start: usize, end: Option<usize>) -> Option<(C, usize)>
+where
+    T: Deserialize<'a>,
+    C: Default + Extend<T>,
+{
+    let mut collection = C::default();
+    let mut at = start;
+    loop {
+        let mut stream = serde_json::Deserializer::from_slice(&bytes[at..]).into_iter::<T>();
+        collection.extend([stream.next()?.ok()?]);
+        at = skip_space(bytes, at + stream.byte_offset());
+        match bytes.get(at)? {
+            b',' => at = skip_space(bytes, at + 1),
+            b']' if end.is_none() => return Some((collection, at + 1)),
+            _ => return None,
+        }
+        match end {
+            Some(end) if at == end => return Some((collection, at)),
+            Some(end) if at > end => return None,
+            _ => {}
+        }
+    }
+}
+
+fn skip_space(bytes: &[u8], from: usize) -> usize {
+    let space = bytes[from.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+    from + space
 }
 
 /// Reads a JSON file into `T`.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = map_file(path)?;
-    serde_json::from_slice(&bytes).map_err(|cause| Error::Json { path: path.to_owned(), cause })
+    from_slice(path, &map_file(path)?)
+}
+
+fn from_slice<'a, T: Deserialize<'a>>(path: &Path, bytes: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|cause| Error::Json { path: path.to_owned(), cause })
 }
 
 /// Maps a whole file into memory, read-only.
@@ -199,6 +291,7 @@ pub fn map_file(path: &Path) -> Result<Mmap> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn error_of<T: std::fmt::Debug>(read: fn(&Path) -> Result<T>, content: &str) -> String {
         let directory = tempfile::tempdir().unwrap();
@@ -215,9 +308,10 @@ mod tests {
         let text = r#"{"annotations": [{"question_id": 3, "answers": [
             {"answer": "mesh"}, {"answer": "net", "answer_confidence": "maybe", "answer_id": 2}, {"answer": "net"}]}]}"#;
         std::fs::write(&path, text).unwrap();
-        let annotation = &read_annotations(&path).unwrap()[0];
-        assert_eq!((annotation.multiple_choice_answer.as_str(), annotation.image_id), ("net", None));
-        assert_eq!((annotation.answer_type.as_str(), annotation.question_type.as_str()), ("unknown", "unknown"));
+        let annotations = read_annotations(&path).unwrap();
+        let annotation = annotations.get(0).unwrap();
+        assert_eq!((annotation.multiple_choice_answer, annotation.image_id), ("net", None));
+        assert_eq!((annotation.answer_type, annotation.question_type), ("unknown", "unknown"));
         assert_eq!(annotation.counted_answers(), [("net".to_owned(), 2), ("mesh".to_owned(), 1)]);
     }
 
@@ -231,7 +325,60 @@ mod tests {
         assert!(missing.contains("missing field `question`") && missing.contains("line 2"), "{missing}");
         assert!(error_of(read_results, "{}").contains("invalid type: map"));
         assert!(error_of(read_results, "").contains("ends in the middle"));
+        assert!(error_of(read_results, "[{\"question_id\": 1, \"answer\": \"x\"}] x").contains("trailing characters"));
         assert!(read_questions(Path::new("/nowhere.json")).unwrap_err().to_string().contains("no such file"));
         assert!(read_questions(Path::new("/")).unwrap_err().to_string().contains("not a file"));
+    }
+
+    /// Text that looks like the start of an entry, and other traps.
+    const TRAPS: [&str; 6] =
+        [r#"}, {"image_id": 5, "question"#, r#"{"image_id""#, "]}", r#"\" \\ é \u0000"#, "", r#"["questions": ["#];
+
+    fn trap() -> impl Strategy<Value = String> {
+        (0..TRAPS.len(), "[ a-c{}\\[\\],:\"\\\\]{0,8}").prop_map(|(i, noise)| format!("{}{noise}", TRAPS[i]))
+    }
+
+    proptest! {
+        /// However a file is cut, and whatever is in its strings: parallel parsing gives what plain parsing gives.
+        #[test]
+        fn cutting_changes_nothing(
+            texts in prop::collection::vec(trap(), 1..40), n_pieces in 1usize..30, pretty in any::<bool>()
+        ) {
+            let list: Vec<Question> = texts
+                .iter()
+                .enumerate()
+                .map(|(i, text)| Question { image_id: i as u64, question: text.as_str().into(), question_id: 7 })
+                .collect();
+            let file = serde_json::json!({"info": {"x": texts}, "questions": list, "z": [1]});
+            let json = if pretty { serde_json::to_vec_pretty(&file) } else { serde_json::to_vec(&file) }.unwrap();
+            if let Some(pieces) = parse_list::<Question, Vec<Question>>(&json, Some("questions"), n_pieces) {
+                prop_assert_eq!(pieces.concat(), list);
+            }
+        }
+
+        /// Whatever is changed in a file: what parallel parsing accepts, plain parsing accepts too, as the same.
+        #[test]
+        fn damage_is_not_accepted(place in 0usize..400, byte in any::<u8>(), n_pieces in 1usize..9) {
+            let list: Vec<Question> = (0..9)
+                .map(|i| Question { image_id: i, question: "why?".into(), question_id: i * 10 })
+                .collect();
+            let mut json = serde_json::to_vec(&serde_json::json!({"info": {}, "questions": list})).unwrap();
+            let place = place % json.len();
+            json[place] = byte;
+            if let Some(pieces) = parse_list::<Question, Vec<Question>>(&json, Some("questions"), n_pieces) {
+                let plain: TopLevel<Vec<Question>, IgnoredAny> = serde_json::from_slice(&json).unwrap();
+                prop_assert_eq!(pieces.concat(), plain.questions.unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn ordinary_files_are_parsed_in_pieces() {
+        let list: Vec<Question> =
+            (0..100).map(|i| Question { image_id: i, question: "why?".into(), question_id: i * 10 }).collect();
+        let json = serde_json::to_vec(&serde_json::json!({"info": {}, "questions": list, "license": {}})).unwrap();
+        let pieces = parse_list::<Question, Vec<Question>>(&json, Some("questions"), 8).unwrap();
+        assert_eq!(pieces.len(), 8);
+        assert_eq!(pieces.concat(), list);
     }
 }

@@ -51,6 +51,7 @@
 
 #![deny(missing_docs)]
 
+mod annotations;
 mod answers;
 mod atomic;
 mod batch;
@@ -71,6 +72,7 @@ mod text;
 pub use indexmap::IndexMap;
 
 pub use crate::{
+    annotations::{Annotation, Annotations, NewAnnotation},
     answers::{normalize_answer, official_accuracy},
     atomic::{AtomicDir, AtomicFile, remove_unfinished, write_atomic},
     batch::Batch,
@@ -81,7 +83,7 @@ pub use crate::{
     features::{
         ElementType, FeatureFile, FeatureSummary, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionSource,
     },
-    json::{Annotation, AnnotatorAnswer, Answer, Question, map_file, read_annotations, read_questions, read_results},
+    json::{Answer, Question, map_file, read_annotations, read_questions, read_results},
     loader::{Batches, Loader, LoaderOptions, Sampler},
     prepare::{DictConfig, SplitReport, build_dictionaries, prepare},
     score::{Accuracy, blind_guesses},

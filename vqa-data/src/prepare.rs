@@ -65,13 +65,9 @@ pub fn build_dictionaries<'a>(
     config: &DictConfig,
 ) -> (WordDict, AnswerDict) {
     let questions = splits.clone().into_iter().flat_map(|split| &split.questions);
-    let words = WordDict::from_questions(questions.map(|question| question.question.as_str()));
-    let annotations = splits.into_iter().flat_map(|split| &split.annotations);
-    let answers = AnswerDict::from_answers(
-        annotations.map(|annotation| annotation.multiple_choice_answer.as_str()),
-        config.min_answer_count,
-    );
-    (words, answers)
+    let words = WordDict::from_questions(questions.map(|question| &*question.question));
+    let annotations = splits.into_iter().map(|split| &split.annotations);
+    (words, AnswerDict::from_annotations(annotations, config.min_answer_count))
 }
 
 /// Builds the dictionaries, writes them to where `config` says, and encodes every split with them.

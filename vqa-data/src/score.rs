@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::answers::official_accuracy;
-use crate::json::{Annotation, Answer};
+use crate::annotations::{Annotation, Annotations};
+use crate::answers::{clean, normalize_answer, official_accuracy_of};
+use crate::json::Answer;
 use crate::split::first_few;
 use crate::{Error, Result};
 
@@ -28,9 +29,9 @@ impl Accuracy {
     /// # Errors
     ///
     /// When an annotated question has no answer, an answer no annotated question, or a question two answers.
-    pub fn of(answers: &[Answer], annotations: &[Annotation]) -> Result<Accuracy> {
+    pub fn of(answers: &[Answer], annotations: &Annotations) -> Result<Accuracy> {
         let by_question: HashMap<u64, &str> =
-            answers.iter().map(|answer| (answer.question_id, answer.answer.as_str())).collect();
+            answers.iter().map(|answer| (answer.question_id, &*answer.answer)).collect();
         if by_question.len() < answers.len() {
             return Err(Error::Mismatch(format!(
                 "{} question(s) have more than one answer in the results: give one answer a question",
@@ -59,23 +60,31 @@ impl Accuracy {
                 first_few(&mut extra)
             )));
         }
-        let scores: Vec<f64> = annotations
-            .par_iter()
-            .map(|annotation| official_accuracy(by_question[&annotation.question_id], &annotation.answers))
+        // Most answers are among a few thousand: each distinct one is cleaned and normalised once.
+        let strings: Vec<&str> = annotations.strings().iter().collect();
+        let forms: Vec<_> = strings.par_iter().map(|text| (clean(text), normalize_answer(text))).collect();
+        let scores: Vec<f64> = (0..annotations.len())
+            .into_par_iter()
+            .with_min_len(1024)
+            .map(|i| {
+                let given = annotations.symbols(i).iter().map(|&symbol| &forms[symbol as usize]);
+                let answer = by_question[&annotations.question_id(i)];
+                official_accuracy_of(answer, given.map(|(cleaned, normal)| (&**cleaned, &**normal)))
+            })
             .collect();
-        let by_type = |name: fn(&Annotation) -> &String| {
-            let mut sums: BTreeMap<&String, (f64, usize)> = BTreeMap::new();
+        let by_type = |name: for<'a> fn(&Annotation<'a>) -> &'a str| {
+            let mut sums: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
             for (annotation, score) in annotations.iter().zip(&scores) {
-                let (sum, n) = sums.entry(name(annotation)).or_default();
+                let (sum, n) = sums.entry(name(&annotation)).or_default();
                 *sum += score;
                 *n += 1;
             }
-            sums.into_iter().map(|(name, (sum, n))| (name.clone(), percent(sum, n))).collect()
+            sums.into_iter().map(|(name, (sum, n))| (name.to_owned(), percent(sum, n))).collect()
         };
         Ok(Accuracy {
             overall: percent(scores.iter().sum(), scores.len()),
-            per_answer_type: by_type(|annotation| &annotation.answer_type),
-            per_question_type: by_type(|annotation| &annotation.question_type),
+            per_answer_type: by_type(|annotation| annotation.answer_type),
+            per_question_type: by_type(|annotation| annotation.question_type),
         })
     }
 }
@@ -86,26 +95,25 @@ fn percent(sum: f64, n: usize) -> f64 {
 
 /// The answers of someone who does not look: for each question the answer that is most frequent for its question
 /// type in `seen`, or most frequent at all where the type is new.
-pub fn blind_guesses(seen: &[Annotation], annotations: &[Annotation]) -> Vec<Answer> {
-    fn count<'a>(annotations: impl Iterator<Item = &'a Annotation>) -> Option<&'a str> {
+pub fn blind_guesses(seen: &Annotations, annotations: &Annotations) -> Vec<Answer> {
+    /// Of the most frequent answers, the last in the alphabet.
+    fn most_frequent<'a>(answers: impl Iterator<Item = &'a str>) -> &'a str {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for annotation in annotations {
-            *counts.entry(&annotation.multiple_choice_answer).or_default() += 1;
-        }
-        counts.into_iter().max_by_key(|&(_, n)| n).map(|(answer, _)| answer)
+        answers.for_each(|answer| *counts.entry(answer).or_default() += 1);
+        counts.into_iter().max_by_key(|&(_, n)| n).map_or("", |(answer, _)| answer)
     }
-    let mut types: BTreeMap<&str, Vec<&Annotation>> = BTreeMap::new();
-    for annotation in seen {
-        types.entry(&annotation.question_type).or_default().push(annotation);
+    let mut types: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for annotation in seen.iter() {
+        types.entry(annotation.question_type).or_default().push(annotation.multiple_choice_answer);
     }
     let best: HashMap<&str, &str> =
-        types.into_iter().filter_map(|(name, list)| Some((name, count(list.into_iter())?))).collect();
-    let overall = count(seen.iter()).unwrap_or_default();
+        types.into_iter().map(|(name, answers)| (name, most_frequent(answers.into_iter()))).collect();
+    let overall = most_frequent(seen.iter().map(|annotation| annotation.multiple_choice_answer));
     annotations
         .iter()
         .map(|annotation| Answer {
             question_id: annotation.question_id,
-            answer: (*best.get(annotation.question_type.as_str()).unwrap_or(&overall)).to_owned(),
+            answer: (*best.get(annotation.question_type).unwrap_or(&overall)).into(),
         })
         .collect()
 }

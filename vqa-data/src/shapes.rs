@@ -13,10 +13,11 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::atomic::{AtomicDir, write_atomic};
-use crate::json::{Annotation, AnnotatorAnswer, Question};
+use crate::json::Question;
 use crate::{Error, Result};
 
 /// The directory of the pictures.
@@ -44,6 +45,24 @@ const SIZES: [(&str, f32); 2] = [("small", 11.0), ("large", 19.0)];
 
 /// The most frequent count that is asked for.
 const MAX_COUNT: usize = 4;
+
+/// An annotation as VQA2.0's files have it.
+#[derive(Debug, Serialize)]
+struct AnnotationEntry {
+    question_type: &'static str,
+    multiple_choice_answer: String,
+    answers: Vec<AnnotatorAnswer>,
+    image_id: u64,
+    answer_type: &'static str,
+    question_id: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct AnnotatorAnswer {
+    answer: String,
+    answer_confidence: &'static str,
+    answer_id: u32,
+}
 
 /// Where [`write_shapes`] puts a split, and how much of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +131,7 @@ pub fn write_shapes(directory: &Path, spec: ShapesSpec, progress: &(dyn Fn(u64) 
                 Ok(scene.annotated_questions(image_id, &mut rng))
             })
             .collect::<Result<Vec<_>>>()?;
-        let (questions, annotations): (Vec<Question>, Vec<Annotation>) = items.into_iter().flatten().unzip();
+        let (questions, annotations): (Vec<Question>, Vec<AnnotationEntry>) = items.into_iter().flatten().unzip();
         let header = |list: &str, entries: serde_json::Value| {
             json!({
                 "info": {"description": "The shapes world of vqa: generated pictures and questions", "version": "1.0"},
@@ -332,19 +351,19 @@ impl Scene {
         })
     }
 
-    fn annotated_questions(&self, image_id: u64, rng: &mut impl Rng) -> Vec<(Question, Annotation)> {
+    fn annotated_questions(&self, image_id: u64, rng: &mut impl Rng) -> Vec<(Question, AnnotationEntry)> {
         let asked = self.questions(rng);
         let annotate = |(i, asked): (usize, Asked)| {
             let question_id = image_id * 1000 + i as u64;
-            let annotation = Annotation {
-                question_type: asked.question_type.to_owned(),
-                answer_type: asked.answer_type.to_owned(),
+            let annotation = AnnotationEntry {
+                question_type: asked.question_type,
+                answer_type: asked.answer_type,
                 multiple_choice_answer: asked.answer.clone(),
                 answers: annotators(&asked, rng),
-                image_id: Some(image_id),
+                image_id,
                 question_id,
             };
-            (Question { image_id, question: asked.question, question_id }, annotation)
+            (Question { image_id, question: asked.question.into(), question_id }, annotation)
         };
         asked.into_iter().enumerate().map(annotate).collect()
     }
@@ -457,7 +476,7 @@ fn annotators(asked: &Asked, rng: &mut impl Rng) -> Vec<AnnotatorAnswer> {
             let in_words = answer.parse::<usize>().ok().and_then(|n| WORDS.get(n)).filter(|_| rng.random_bool(0.1));
             AnnotatorAnswer {
                 answer: in_words.map_or_else(|| answer.clone(), |word| (*word).to_owned()),
-                answer_confidence: if wrong { "maybe" } else { "yes" }.to_owned(),
+                answer_confidence: if wrong { "maybe" } else { "yes" },
                 answer_id: 0,
             }
         })
@@ -600,6 +619,6 @@ mod tests {
             ..crate::SourceConfig::default()
         };
         let split = crate::Split::load(&crate::SplitConfig { composition: vec![source] }).unwrap();
-        assert!(split.annotations.iter().all(|annotation| annotation.answers.len() == 10));
+        assert!(split.annotations.iter().all(|annotation| annotation.answers().len() == 10));
     }
 }

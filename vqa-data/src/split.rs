@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::{Annotation, Question, read_annotations, read_questions};
+use crate::annotations::Annotations;
+use crate::json::{Question, read_annotations, read_questions};
 use crate::{Error, Result};
 
 /// One source of a split: `[[data.train.composition]]` in a config file.
@@ -83,12 +84,12 @@ pub fn image_path(template: &str, image_id: u64) -> Result<PathBuf> {
 }
 
 /// The questions of a split with their annotations.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Split {
     /// The questions of all sources, in order.
     pub questions: Vec<Question>,
     /// The annotation of each question, or nothing at all if the split has no annotations.
-    pub annotations: Vec<Annotation>,
+    pub annotations: Annotations,
     /// The index of the first question of each source, and the number of questions at the end.
     pub source_starts: Vec<usize>,
 }
@@ -120,13 +121,13 @@ impl Split {
                 done(path);
             }
             refuse_twins(source, &questions)?;
-            let mut annotations = Vec::new();
+            let mut annotations = Annotations::new();
             for path in &source.a_jsons {
-                annotations.extend(read_annotations(path)?);
+                annotations.append(read_annotations(path)?);
                 done(path);
             }
             if !source.a_jsons.is_empty() {
-                annotations = join(source, &questions, annotations)?;
+                join(source, &questions, &mut annotations)?;
             }
             let annotated_before = !split.annotations.is_empty();
             if !split.questions.is_empty() && annotated_before == source.a_jsons.is_empty() {
@@ -137,7 +138,7 @@ impl Split {
                 )));
             }
             split.questions.extend(questions);
-            split.annotations.extend(annotations);
+            split.annotations.append(annotations);
             split.source_starts.push(split.questions.len());
         }
         if split.questions.is_empty() {
@@ -165,56 +166,63 @@ impl Split {
 }
 
 /// Puts annotations into the order of their questions.
-fn join(source: &SourceConfig, questions: &[Question], annotations: Vec<Annotation>) -> Result<Vec<Annotation>> {
+fn join(source: &SourceConfig, questions: &[Question], annotations: &mut Annotations) -> Result<()> {
     let n_annotations = annotations.len();
-    let mut by_question: HashMap<u64, Annotation> =
-        annotations.into_iter().map(|annotation| (annotation.question_id, annotation)).collect();
-    if by_question.len() < n_annotations {
-        return Err(Error::Mismatch(format!(
-            "{} annotate(s) {} question(s) twice: is a file listed twice in a_jsons?",
-            paths(&source.a_jsons),
-            n_annotations - by_question.len()
-        )));
-    }
-    let mut joined = Vec::with_capacity(questions.len());
-    let mut missing = Vec::new();
-    for question in questions {
-        match by_question.remove(&question.question_id) {
-            Some(Annotation { image_id: Some(image_id), .. }) if image_id != question.image_id => {
-                return Err(Error::Mismatch(format!(
-                    "question {} is about image {} in {}, and about image {} in {}: these files do not belong together",
-                    question.question_id,
-                    question.image_id,
-                    paths(&source.q_jsons),
-                    image_id,
-                    paths(&source.a_jsons)
-                )));
+    let in_order = n_annotations == questions.len()
+        && questions.iter().enumerate().all(|(i, question)| annotations.question_id(i) == question.question_id);
+    if !in_order {
+        let mut places: HashMap<u64, u32> =
+            (0..n_annotations).map(|place| (annotations.question_id(place), place as u32)).collect();
+        if places.len() < n_annotations {
+            return Err(Error::Mismatch(format!(
+                "{} annotate(s) {} question(s) twice: is a file listed twice in a_jsons?",
+                paths(&source.a_jsons),
+                n_annotations - places.len()
+            )));
+        }
+        let mut order = Vec::with_capacity(questions.len());
+        let mut missing = Vec::new();
+        for question in questions {
+            match places.remove(&question.question_id) {
+                Some(place) => order.push(place),
+                None => missing.push(question.question_id),
             }
-            Some(annotation) => joined.push(annotation),
-            None => missing.push(question.question_id),
+        }
+        if !missing.is_empty() {
+            return Err(Error::Mismatch(format!(
+                "{} of {} questions in {} have no annotation in {} (question ids {}): do these files belong together?",
+                missing.len(),
+                questions.len(),
+                paths(&source.q_jsons),
+                paths(&source.a_jsons),
+                first_few(&mut missing)
+            )));
+        }
+        if !places.is_empty() {
+            let mut extra: Vec<u64> = places.into_keys().collect();
+            return Err(Error::Mismatch(format!(
+                "{} of {n_annotations} annotations in {} have no question in {} (question ids {}): do these files belong together?",
+                extra.len(),
+                paths(&source.a_jsons),
+                paths(&source.q_jsons),
+                first_few(&mut extra)
+            )));
+        }
+        annotations.reorder(&order);
+    }
+    let pairs = questions.iter().zip(annotations.iter());
+    for (question, annotation) in pairs {
+        if let Some(image_id) = annotation.image_id.filter(|&image_id| image_id != question.image_id) {
+            return Err(Error::Mismatch(format!(
+                "question {} is about image {} in {}, and about image {image_id} in {}: these files do not belong together",
+                question.question_id,
+                question.image_id,
+                paths(&source.q_jsons),
+                paths(&source.a_jsons)
+            )));
         }
     }
-    if !missing.is_empty() {
-        return Err(Error::Mismatch(format!(
-            "{} of {} questions in {} have no annotation in {} (question ids {}): do these files belong together?",
-            missing.len(),
-            questions.len(),
-            paths(&source.q_jsons),
-            paths(&source.a_jsons),
-            first_few(&mut missing)
-        )));
-    }
-    if !by_question.is_empty() {
-        let mut extra: Vec<u64> = by_question.into_keys().collect();
-        return Err(Error::Mismatch(format!(
-            "{} of {n_annotations} annotations in {} have no question in {} (question ids {}): do these files belong together?",
-            extra.len(),
-            paths(&source.a_jsons),
-            paths(&source.q_jsons),
-            first_few(&mut extra)
-        )));
-    }
-    Ok(joined)
+    Ok(())
 }
 
 /// Question ids are unique in a source. Those of VQA2.0 and Visual Genome overlap by chance.
@@ -289,7 +297,7 @@ mod tests {
         let ids: Vec<u64> = split.questions.iter().map(|q| q.question_id).collect();
         assert_eq!(ids, [11, 12, 20, 5, 3]);
         assert_eq!([0, 2, 3, 4].map(|question| split.source_of(question)), [0, 0, 1, 1]);
-        assert!(split.questions.iter().zip(&split.annotations).all(|(q, a)| q.question_id == a.question_id));
+        assert!(split.questions.iter().zip(split.annotations.iter()).all(|(q, a)| q.question_id == a.question_id));
     }
 
     #[test]
@@ -309,7 +317,7 @@ mod tests {
         assert!(load(&[annotated.clone(), bare.clone()]).unwrap_err().contains("has no annotations"));
         assert!(load(&[bare.clone(), annotated]).unwrap_err().contains("has annotations"));
         assert!(load(&[]).unwrap_err().contains("no questions"));
-        assert_eq!(load(&[bare]).unwrap().annotations, []);
+        assert!(load(&[bare]).unwrap().annotations.is_empty());
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use vqa_data::{
-    AnswerDict, Batch, Dataset, Error, Loader, LoaderOptions, Question, RegionSource, Result, Sampler, Split, WordDict,
+    Annotations, AnswerDict, Batch, Dataset, Error, Loader, LoaderOptions, Question, RegionSource, Result, Sampler,
+    Split, WordDict,
 };
 
 /// Images with one to three regions whose features are the image's id.
@@ -46,10 +47,14 @@ impl RegionSource for Numbered {
 /// Three questions for each of `n_images` images, in an order that separates them.
 fn dataset(n_images: usize) -> Dataset {
     let questions: Vec<Question> = (0..3 * n_images as u64)
-        .map(|i| Question { question_id: i, image_id: 100 + i % n_images as u64, question: format!("word{}", i % 7) })
+        .map(|i| Question {
+            question_id: i,
+            image_id: 100 + i % n_images as u64,
+            question: format!("word{}", i % 7).into(),
+        })
         .collect();
-    let words = WordDict::from_questions(questions.iter().map(|question| question.question.as_str()));
-    let split = Split { source_starts: vec![0, questions.len()], questions, annotations: Vec::new() };
+    let words = WordDict::from_questions(questions.iter().map(|question| &*question.question));
+    let split = Split { source_starts: vec![0, questions.len()], questions, annotations: Annotations::new() };
     Dataset::new(split, &words, &AnswerDict::default(), 4, vec![Arc::new(Numbered { n_images })]).unwrap()
 }
 
@@ -130,8 +135,8 @@ fn an_error_ends_the_epoch_and_dropping_it_early_is_fine() {
 #[test]
 fn images_without_features_are_counted() {
     let questions =
-        (0..9).map(|i| Question { question_id: i, image_id: 97 + i, question: String::new() }).collect::<Vec<_>>();
-    let split = Split { source_starts: vec![0, 9], questions, annotations: Vec::new() };
+        (0..9).map(|i| Question { question_id: i, image_id: 97 + i, question: "".into() }).collect::<Vec<_>>();
+    let split = Split { source_starts: vec![0, 9], questions, annotations: Annotations::new() };
     let source = Arc::new(Numbered { n_images: 5 });
     let error = Dataset::new(split, &WordDict::default(), &AnswerDict::default(), 4, vec![source]).err().unwrap();
     let error = error.to_string();

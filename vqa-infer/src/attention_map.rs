@@ -27,7 +27,7 @@ const FRAME_WIDTH: i64 = 5;
 /// The blur comes from shrinking the map by this factor and enlarging it again.
 const BLUR: usize = 16;
 
-/// Draws `attention` [K] over `boxes` [K], x1 y1 x2 y2 in pixels, on a picture.
+/// Draws `attention` `[K]` over `boxes` `[K]`, x1 y1 x2 y2 in pixels, on a picture.
 ///
 /// 1. Each pixel gets the highest attention of the boxes that cover it.
 /// 2. Divided by the maximum, raised to the power, compressed towards 1.

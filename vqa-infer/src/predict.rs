@@ -88,7 +88,7 @@ pub fn answer_all(
         score += batch.targets.total_score(&best);
         upper_bound += batch.targets.total_best();
         for (&question_id, answer) in batch.question_ids.iter().zip(best) {
-            answers.push(Answer { question_id, answer: dictionary.answers()[answer as usize].clone() });
+            answers.push(Answer { question_id, answer: dictionary.answers()[answer as usize].as_str().into() });
         }
         progress(batch.len() as u64);
     }

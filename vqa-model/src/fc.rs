@@ -51,7 +51,7 @@ impl FCNet {
         FCNet { layers }
     }
 
-    /// [.., dims[0]] to [.., dims[last]].
+    /// `[.., dims[0]]` to `[.., dims[last]]`.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         self.layers.iter().fold(xs.shallow_clone(), |xs, layer| layer.forward(&xs).relu())
     }

@@ -14,7 +14,7 @@ pub struct ModelInput {
     pub tokens: Tensor,
     /// [N, K, D] region features.
     pub features: Tensor,
-    /// [B] for each question, which of the N images it is about.
+    /// `[B]` for each question, which of the N images it is about.
     pub image_rows: Tensor,
     /// [N, K], true where an image has fewer regions than K; nothing if all have K.
     pub padding: Option<Tensor>,

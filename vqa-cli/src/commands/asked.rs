@@ -94,7 +94,7 @@ impl Asked {
                 let annotation = split.annotations.get(place);
                 report.add(&Explained {
                     question_id: batch.question_ids[i],
-                    question: split.questions[place].question.clone(),
+                    question: split.questions[place].question.to_string(),
                     answer: text(prediction.answer),
                     best: prediction.best.iter().map(|&(answer, p)| (text(answer), p)).collect(),
                     annotators: annotation.map(|annotation| annotation.counted_answers()).unwrap_or_default(),

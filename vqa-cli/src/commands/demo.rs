@@ -132,7 +132,7 @@ fn config_text(epochs: u64) -> String {
 
 /// One question for each of the first pictures, of every kind.
 fn shown(split: &Split) -> Vec<usize> {
-    let mut types: Vec<&str> = split.annotations.iter().map(|annotation| annotation.question_type.as_str()).collect();
+    let mut types: Vec<&str> = split.annotations.iter().map(|annotation| annotation.question_type).collect();
     types.sort_unstable();
     types.dedup();
     let mut pictures = HashSet::new();

@@ -25,7 +25,7 @@ enum Regions {
 /// | fixed K | `image_features` [N, K, D], `image_bb` [N, K, 4] |
 /// | adaptive | `image_features` [total, D], `image_bb` [total, 4], `pos_boxes` [N, 2] (first, end) |
 ///
-/// The image of each row is named by `image_ids` [N], or by the pickle `NAME_imgid2idx.pkl` beside the file.
+/// The image of each row is named by `image_ids` `[N]`, or by the pickle `NAME_imgid2idx.pkl` beside the file.
 /// Contiguous float32 and float16 are memory-mapped, so that opening costs nothing and the operating system's page
 /// cache is the only copy; every other layout is read through HDF5, slower. The file must not change while it
 /// is open.
