@@ -1,7 +1,7 @@
 //! Writes questions and annotations of VQA2.0's size and form, of made-up words: 443,757 questions about 82,783 images to
 //! train on, 214,354 about 40,504 to validate, ten answers each, 590 MB in four files; and a config for them.
 //!
-//!     cargo run --release -p vqa-benches --bin generate -- DIR
+//!     cargo run --release -p vqa-benches --example generate -- DIR
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vqa_data::{
     Annotations, AnswerDict, Dataset, ElementType, FeatureFile, FeatureWriter, FeatureWriterSpec, ImageRegions, Loader,
-    LoaderOptions, Question, Sampler, Split, WordDict,
+    LoaderOptions, Question, RegionCount, Sampler, Split, WordDict,
 };
 
 const N_IMAGES: usize = 1024;
@@ -16,7 +16,7 @@ const K: usize = 36;
 const D: usize = 2048;
 
 fn write_features(path: &Path, element_type: ElementType) {
-    let spec = FeatureWriterSpec { n_images: N_IMAGES, n_regions: K, feature_dim: D, element_type };
+    let spec = FeatureWriterSpec { n_images: N_IMAGES, regions: RegionCount::Fixed(K), feature_dim: D, element_type };
     let mut writer = FeatureWriter::create(path, spec).unwrap();
     for i in 0..N_IMAGES {
         let features = (0..K * D).map(|j| ((i * 7 + j) % 97) as f32 / 32.0).collect();

@@ -71,6 +71,8 @@ pub struct SynthArgs {
 pub enum FeaturesCommand {
     /// Sum up a feature file: shape, type, layout, images, range of values, NaN
     Inspect(InspectArgs),
+    /// Make a feature file from bottom-up-attention's or LXMERT's TSV files (base64)
+    Convert(ConvertArgs),
     /// Make a feature file from pictures without a detector: the cells of a grid, as standardised pixels
     Extract(ExtractArgs),
 }
@@ -82,6 +84,25 @@ pub struct InspectArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// The TSV files, in order
+    #[arg(required = true)]
+    pub inputs: Vec<PathBuf>,
+    /// The HDF5 file to write
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Keep only the images whose ids are in this file, one a line
+    #[arg(long, value_name = "IDS.txt")]
+    pub ids: Option<PathBuf>,
+    /// Leave out malformed lines and images that come again, instead of stopping
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Store float16: half the size
+    #[arg(long)]
+    pub f16: bool,
 }
 
 #[derive(Debug, Args)]

@@ -43,6 +43,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Demo(args) => commands::demo::run(&args),
         Command::Synth(args) => commands::synth::run(&args),
         Command::Features(FeaturesCommand::Inspect(args)) => commands::features::inspect(&args),
+        Command::Features(FeaturesCommand::Convert(args)) => commands::features::convert(&args),
         Command::Features(FeaturesCommand::Extract(args)) => commands::features::extract(&args),
         Command::Prepare(args) => commands::prepare::run(&args),
         #[cfg(feature = "torch")]

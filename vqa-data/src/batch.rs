@@ -1,8 +1,10 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use crate::Result;
+use crate::buffer::{Buffer, BufferPool};
 use crate::dataset::{Dataset, SoftTargets};
 
 /// Some questions with the regions of their images, in plain memory.
@@ -24,7 +26,7 @@ pub struct Batch {
     /// The soft targets of the B questions.
     pub targets: SoftTargets,
     /// [N, K, D], zero past an image's last region.
-    pub features: Vec<f32>,
+    pub features: Buffer,
     /// [N, K, 4] x1 y1 x2 y2 in pixels, zero past an image's last region.
     pub boxes: Vec<f32>,
     /// `[N]` The number of regions of each image.
@@ -44,6 +46,11 @@ impl Batch {
     ///
     /// When features cannot be read, or are NaN or infinite.
     pub fn gather(dataset: &Dataset, questions: &[usize]) -> Result<Batch> {
+        Batch::gather_into(&BufferPool::new(0), dataset, questions)
+    }
+
+    /// [`Batch::gather`] with memory from a pool.
+    pub(crate) fn gather_into(pool: &Arc<BufferPool>, dataset: &Dataset, questions: &[usize]) -> Result<Batch> {
         let max_len = dataset.encoded().max_len;
         let mut batch =
             Batch { questions: questions.to_vec(), max_len, feature_dim: dataset.feature_dim(), ..Batch::default() };
@@ -67,7 +74,7 @@ impl Batch {
         batch.max_regions = batch.n_regions.iter().copied().max().unwrap_or(0);
 
         let (k, dim) = (batch.max_regions, batch.feature_dim);
-        batch.features = vec![0.0; images.len() * k * dim];
+        batch.features = pool.take(images.len() * k * dim);
         batch.boxes = vec![0.0; images.len() * k * 4];
         // A source may have images without regions, and then chunks would have no length.
         if k * dim > 0 {
@@ -79,6 +86,7 @@ impl Batch {
                 .zip(&batch.n_regions)
                 .try_for_each(|(((features, boxes), &location), &n)| {
                     let source = dataset.source(location);
+                    features[n * dim..].fill(0.0);
                     source.read(location.row as usize, &mut features[..n * dim], &mut boxes[..n * 4])
                 })?;
         }

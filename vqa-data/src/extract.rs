@@ -6,7 +6,7 @@ use image::imageops::{self, FilterType};
 use image::{ImageReader, RgbImage};
 use rayon::prelude::*;
 
-use crate::features::{ElementType, FeatureFile, FeatureWriter, FeatureWriterSpec, ImageRegions};
+use crate::features::{ElementType, FeatureFile, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionCount};
 use crate::{Error, Result};
 
 /// How pictures are cut into regions. Each cell of the grid, row by row, and then the whole picture if
@@ -238,7 +238,7 @@ pub fn extract(
     let n_at_a_time = (MAX_PICTURE_BYTES / bytes).clamp(1, 256);
     let spec = FeatureWriterSpec {
         n_images: pictures.len(),
-        n_regions: grid.n_regions(),
+        regions: RegionCount::Fixed(grid.n_regions()),
         feature_dim: grid.feature_dim(),
         element_type,
     };

@@ -55,6 +55,7 @@ mod annotations;
 mod answers;
 mod atomic;
 mod batch;
+mod buffer;
 mod dataset;
 mod dictionary;
 mod error;
@@ -67,6 +68,7 @@ mod score;
 mod shapes;
 mod split;
 mod text;
+mod tsv;
 
 /// The ordered map that splits are kept in.
 pub use indexmap::IndexMap;
@@ -76,12 +78,14 @@ pub use crate::{
     answers::{normalize_answer, official_accuracy},
     atomic::{AtomicDir, AtomicFile, remove_unfinished, write_atomic},
     batch::Batch,
+    buffer::Buffer,
     dataset::{Dataset, EncodedQuestions, SoftTargets},
     dictionary::{AnswerDict, Encoded, WordDict, soft_score},
     error::{Error, Result},
     extract::{ChannelStats, Grid, Picture, extract, list_pictures, read_picture},
     features::{
-        ElementType, FeatureFile, FeatureSummary, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionSource,
+        ElementType, FeatureFile, FeatureSummary, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionCount,
+        RegionSource,
     },
     json::{Answer, Question, map_file, read_annotations, read_questions, read_results},
     loader::{Batches, Loader, LoaderOptions, Sampler},
@@ -90,4 +94,5 @@ pub use crate::{
     shapes::{ShapesSpec, ShapesSplit, write_shapes},
     split::{SourceConfig, Split, SplitConfig, image_path},
     text::tokenize,
+    tsv::{BadRow, TsvFiles},
 };

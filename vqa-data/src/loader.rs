@@ -10,6 +10,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::buffer::BufferPool;
 use crate::dataset::Dataset;
 use crate::{Batch, Result};
 
@@ -80,6 +81,8 @@ impl Default for LoaderOptions {
 pub struct Loader {
     dataset: Arc<Dataset>,
     options: LoaderOptions,
+    /// Feature memory of batches that the consumer has dropped.
+    pool: Arc<BufferPool>,
 }
 
 impl Loader {
@@ -90,7 +93,9 @@ impl Loader {
     /// When the batch size is 0.
     pub fn new(dataset: Arc<Dataset>, options: LoaderOptions) -> Loader {
         assert!(options.batch_size > 0, "a batch has at least one question");
-        Loader { dataset, options }
+        // Those waiting in the channel, one being made, one being used.
+        let pool = BufferPool::new(options.prefetch + 2);
+        Loader { dataset, options, pool }
     }
 
     /// The dataset.
@@ -113,11 +118,11 @@ impl Loader {
     pub fn epoch(&self, epoch: u64, first: usize) -> Batches {
         let LoaderOptions { batch_size, sampler, seed, prefetch } = self.options;
         let (sender, receiver) = sync_channel(prefetch);
-        let dataset = self.dataset.clone();
+        let (dataset, pool) = (self.dataset.clone(), self.pool.clone());
         let thread = std::thread::spawn(move || {
             let order = sampler.order(&dataset, seed, epoch);
             for questions in order.chunks(batch_size).skip(first) {
-                let batch = Batch::gather(&dataset, questions);
+                let batch = Batch::gather_into(&pool, &dataset, questions);
                 let failed = batch.is_err();
                 if sender.send(batch).is_err() || failed {
                     return;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use vqa_data::{ElementType, FeatureFile, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionSource};
+use vqa_data::{ElementType, FeatureFile, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionCount, RegionSource};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/h5").join(name)
@@ -157,7 +157,7 @@ proptest! {
             })
             .collect();
         let element_type = if half { ElementType::F16 } else { ElementType::F32 };
-        let spec = FeatureWriterSpec { n_images: n, n_regions: k, feature_dim: d, element_type };
+        let spec = FeatureWriterSpec { n_images: n, regions: RegionCount::Fixed(k), feature_dim: d, element_type };
         let mut writer = FeatureWriter::create(&path, spec).unwrap();
         writer.set_attribute("mean", &[0.5, 0.25]).unwrap();
         images.chunks(2).for_each(|chunk| writer.append(chunk).unwrap());

@@ -34,7 +34,7 @@ fn batch(n_regions: &[usize]) -> Batch {
         image_ids: (0..n_regions.len() as u64).collect(),
         tokens: (0..n_regions.len() as i64 * 3).map(|i| i % 20).collect(),
         max_len: 3,
-        features,
+        features: features.into(),
         boxes: vec![0.0; n_regions.len() * k * 4],
         n_regions: n_regions.to_vec(),
         image_rows: (0..n_regions.len() as i64).collect(),

@@ -1,9 +1,10 @@
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use vqa_data::{ChannelStats, ElementType, FeatureFile, Grid, Picture, RegionSource, list_pictures};
+use vqa_data::{ChannelStats, ElementType, Error, FeatureFile, Grid, Picture, RegionSource, TsvFiles, list_pictures};
 
-use crate::args::{ExtractArgs, InspectArgs};
+use crate::args::{ConvertArgs, ExtractArgs, InspectArgs};
 use crate::terminal::{Progress, print};
 
 pub fn inspect(args: &InspectArgs) -> Result<()> {
@@ -38,6 +39,53 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
         summary.mean,
         summary.n_zero
     ))
+}
+
+pub fn convert(args: &ConvertArgs) -> Result<()> {
+    /// Bad lines that are named.
+    const SHOWN: usize = 5;
+    let bytes = args.inputs.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
+    let progress = Progress::new("index", "bytes", bytes);
+    let mut tsv = TsvFiles::open(&args.inputs, &|n| progress.add(n))?;
+    drop(progress);
+    if let [first, ..] = tsv.bad_rows() {
+        let n = tsv.bad_rows().len();
+        if !args.skip_bad {
+            anyhow::bail!(
+                "{}: line {}: {}; {n} line(s) cannot be used, leave them out with --skip-bad",
+                first.path.display(),
+                first.line,
+                first.problem
+            );
+        }
+        for bad in tsv.bad_rows().iter().take(SHOWN) {
+            eprintln!("left out: {}: line {}: {}", bad.path.display(), bad.line, bad.problem);
+        }
+        if n > SHOWN {
+            eprintln!("left out: {} more line(s)", n - SHOWN);
+        }
+    }
+    if let Some(path) = &args.ids {
+        tsv.keep(&read_ids(path)?)?;
+    }
+    let element_type = if args.f16 { ElementType::F16 } else { ElementType::F32 };
+    let progress = Progress::new("convert", "images", tsv.n_images() as u64);
+    tsv.write(&args.out, element_type, &|n| progress.add(n))?;
+    drop(progress);
+    let file = FeatureFile::open(&args.out)?;
+    print(&format!("wrote {} images, features {:?}, to {}", file.n_images(), file.shape(), args.out.display()))
+}
+
+/// Reads a file of image ids, one a line.
+fn read_ids(path: &Path) -> Result<HashSet<u64>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(i, line)| {
+            let id = line.trim().parse();
+            id.map_err(|_| anyhow::anyhow!("{}: line {}: \"{}\" is no image id", path.display(), i + 1, line.trim()))
+        })
+        .collect()
 }
 
 pub fn extract(args: &ExtractArgs) -> Result<()> {

@@ -8,7 +8,7 @@ mod writer;
 
 pub use file::FeatureFile;
 pub use inspect::FeatureSummary;
-pub use writer::{ElementType, FeatureWriter, FeatureWriterSpec, ImageRegions};
+pub use writer::{ElementType, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionCount};
 
 use crate::Result;
 

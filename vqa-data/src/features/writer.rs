@@ -21,16 +21,28 @@ pub enum ElementType {
 pub struct FeatureWriterSpec {
     /// Number of images N.
     pub n_images: usize,
-    /// Regions of each image, K.
-    pub n_regions: usize,
+    /// How many regions the images have.
+    pub regions: RegionCount,
     /// Length of a feature vector, D.
     pub feature_dim: usize,
     /// How the features are stored.
     pub element_type: ElementType,
 }
 
-/// Writes a feature file of fixed K: contiguous `image_features`, `image_bb`, `image_ids`, `image_sizes`.
-/// The file appears under its name when [`FeatureWriter::finish`] has succeeded, and not before.
+/// How many regions the images of a file have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegionCount {
+    /// K each.
+    Fixed(usize),
+    /// Each its own number.
+    Adaptive {
+        /// The regions of all images together.
+        total: usize,
+    },
+}
+
+/// Writes a feature file: contiguous `image_features`, `image_bb`, `image_ids`, `image_sizes`, and
+/// `pos_boxes` if the images have different numbers of regions. The file appears under its name when [`FeatureWriter::finish`] has succeeded, and not before.
 #[derive(Debug)]
 pub struct FeatureWriter {
     // Declared before `target`: HDF5 closes its file first, then the temporary file may be removed.
@@ -41,6 +53,8 @@ pub struct FeatureWriter {
     spec: FeatureWriterSpec,
     image_ids: Vec<u64>,
     image_sizes: Vec<u32>,
+    /// First and end region of each image.
+    pos_boxes: Vec<u32>,
 }
 
 /// One image for [`FeatureWriter::append`].
@@ -66,16 +80,31 @@ impl FeatureWriter {
         let target = AtomicFile::create(path)?;
         let create = || {
             let file = hdf5::File::create(target.path())?;
-            let shape = (spec.n_images, spec.n_regions, spec.feature_dim);
-            let features = match spec.element_type {
-                ElementType::F32 => file.new_dataset::<f32>().shape(shape).create("image_features")?,
-                ElementType::F16 => file.new_dataset::<f16>().shape(shape).create("image_features")?,
+            let dataset = |name: &str, width: usize, element_type: ElementType| {
+                let shape = match spec.regions {
+                    RegionCount::Fixed(k) => vec![spec.n_images, k, width],
+                    RegionCount::Adaptive { total } => vec![total, width],
+                };
+                match element_type {
+                    ElementType::F32 => file.new_dataset::<f32>().shape(shape).create(name),
+                    ElementType::F16 => file.new_dataset::<f16>().shape(shape).create(name),
+                }
             };
-            let boxes = file.new_dataset::<f32>().shape((spec.n_images, spec.n_regions, 4)).create("image_bb")?;
+            let features = dataset("image_features", spec.feature_dim, spec.element_type)?;
+            let boxes = dataset("image_bb", 4, ElementType::F32)?;
             Ok((file, features, boxes))
         };
         let (file, features, boxes) = create().map_err(|e| Error::hdf5(path, &e))?;
-        Ok(FeatureWriter { file, features, boxes, target, spec, image_ids: Vec::new(), image_sizes: Vec::new() })
+        Ok(FeatureWriter {
+            file,
+            features,
+            boxes,
+            target,
+            spec,
+            image_ids: Vec::new(),
+            image_sizes: Vec::new(),
+            pos_boxes: Vec::new(),
+        })
     }
 
     /// Stores numbers about the source as an attribute of the file.
@@ -101,15 +130,18 @@ impl FeatureWriter {
     ///
     /// When an image's lengths are not those of the [`FeatureWriterSpec`], or there are more images than it says.
     pub fn append(&mut self, images: &[ImageRegions]) -> Result<()> {
-        let FeatureWriterSpec { n_regions, feature_dim, element_type, .. } = self.spec;
-        let first = self.image_ids.len();
-        let end = first + images.len();
-        assert!(end <= self.spec.n_images, "more images than announced");
-        let mut features = Vec::with_capacity(images.len() * n_regions * feature_dim);
-        let mut boxes = Vec::with_capacity(images.len() * n_regions * 4);
+        let FeatureWriterSpec { regions, feature_dim, element_type, .. } = self.spec;
+        let first_image = self.image_ids.len();
+        let first_region = self.n_regions();
+        assert!(first_image + images.len() <= self.spec.n_images, "more images than announced");
+        let (mut features, mut boxes) = (Vec::new(), Vec::new());
         for image in images {
-            assert_eq!(image.features.len(), n_regions * feature_dim, "features are [K, D]");
+            let n_regions = image.boxes.len() / 4;
             assert_eq!(image.boxes.len(), n_regions * 4, "boxes are [K, 4]");
+            assert_eq!(image.features.len(), n_regions * feature_dim, "features are [K, D]");
+            if let RegionCount::Fixed(k) = regions {
+                assert_eq!(n_regions, k, "every image has K regions");
+            }
             let limit = match element_type {
                 ElementType::F32 => f32::MAX,
                 ElementType::F16 => f16::MAX.to_f32(),
@@ -123,19 +155,32 @@ impl FeatureWriter {
             boxes.extend_from_slice(&image.boxes);
             self.image_ids.push(image.image_id);
             self.image_sizes.extend(image.size);
+            let first = self.n_regions();
+            self.pos_boxes.extend([first as u32, (first + n_regions) as u32]);
         }
+        let place = Place {
+            regions,
+            first_image,
+            n_images: images.len(),
+            first_region,
+            n_regions: self.n_regions() - first_region,
+        };
         let write = || {
-            let shape = (images.len(), n_regions, feature_dim);
             match element_type {
-                ElementType::F32 => self.features.write_slice(view3(shape, &features), s![first..end, .., ..])?,
+                ElementType::F32 => place.write(&self.features, &features, feature_dim)?,
                 ElementType::F16 => {
                     let halves: Vec<f16> = features.iter().map(|&x| f16::from_f32(x)).collect();
-                    self.features.write_slice(view3(shape, &halves), s![first..end, .., ..])?;
+                    place.write(&self.features, &halves, feature_dim)?;
                 }
             }
-            self.boxes.write_slice(view3((images.len(), n_regions, 4), &boxes), s![first..end, .., ..])
+            place.write(&self.boxes, &boxes, 4)
         };
         write().map_err(|e: hdf5::Error| Error::hdf5(self.target.destination(), &e))
+    }
+
+    /// Regions appended so far.
+    fn n_regions(&self) -> usize {
+        self.pos_boxes.last().map_or(0, |&end| end as usize)
     }
 
     /// Writes the image ids and sizes, and gives the file its name.
@@ -148,7 +193,7 @@ impl FeatureWriter {
     ///
     /// When fewer images were appended than announced.
     pub fn finish(self) -> Result<()> {
-        let FeatureWriter { file, features, boxes, target, spec, image_ids, image_sizes } = self;
+        let FeatureWriter { file, features, boxes, target, spec, image_ids, image_sizes, pos_boxes } = self;
         assert_eq!(image_ids.len(), spec.n_images, "fewer images than announced");
         let write = || {
             let n = spec.n_images;
@@ -156,6 +201,10 @@ impl FeatureWriter {
             ids.write(ArrayView::from(image_ids.as_slice()))?;
             let sizes = file.new_dataset::<u32>().shape((n, 2)).create("image_sizes")?;
             sizes.write(ArrayView2::from_shape((n, 2), &image_sizes).expect("two numbers an image"))?;
+            if let RegionCount::Adaptive { .. } = spec.regions {
+                let ranges = file.new_dataset::<u32>().shape((n, 2)).create("pos_boxes")?;
+                ranges.write(ArrayView2::from_shape((n, 2), &pos_boxes).expect("two numbers an image"))?;
+            }
             file.flush()
         };
         write().map_err(|e: hdf5::Error| Error::hdf5(target.destination(), &e))?;
@@ -165,6 +214,27 @@ impl FeatureWriter {
     }
 }
 
-fn view3<T>(shape: (usize, usize, usize), data: &[T]) -> ArrayView3<'_, T> {
-    ArrayView3::from_shape(shape, data).expect("the caller built `data` in this shape")
+/// Where some images go.
+struct Place {
+    regions: RegionCount,
+    first_image: usize,
+    n_images: usize,
+    first_region: usize,
+    n_regions: usize,
+}
+
+impl Place {
+    /// Writes the images' rows of `width` numbers into a dataset.
+    fn write<T: hdf5::H5Type>(&self, dataset: &hdf5::Dataset, data: &[T], width: usize) -> hdf5::Result<()> {
+        match self.regions {
+            RegionCount::Fixed(k) => {
+                let view = ArrayView3::from_shape((self.n_images, k, width), data).expect("data of these images");
+                dataset.write_slice(view, s![self.first_image..self.first_image + self.n_images, .., ..])
+            }
+            RegionCount::Adaptive { .. } => {
+                let view = ArrayView2::from_shape((self.n_regions, width), data).expect("data of these images");
+                dataset.write_slice(view, s![self.first_region..self.first_region + self.n_regions, ..])
+            }
+        }
+    }
 }

@@ -5,6 +5,7 @@
 Image 10 * (i + 1) is in row i. Features are i + region / 10 + column / 100, boxes [i, region, i + 10, region + 10].
 """
 
+import base64
 import pickle
 from pathlib import Path
 
@@ -43,10 +44,8 @@ counts = [2, 4, 1]
 ends = np.cumsum(counts)
 pos = np.stack([ends - counts, ends], 1)
 flat = lambda x: np.concatenate([x[i, :n] for i, n in enumerate(counts)])
-write("adaptive.h5", flat(features), flat(boxes))
 for name, extra in [("adaptive.h5", pos), ("adaptive_outside.h5", pos + 1)]:
-    if not (OUT / name).exists():
-        write(name, flat(features), flat(boxes))
+    write(name, flat(features), flat(boxes))
     with h5py.File(OUT / name, "a") as f:
         f["pos_boxes"] = extra
 
@@ -73,3 +72,23 @@ with h5py.File(OUT / "other.h5", "w") as f:
     f["weights"] = features
 (OUT / "bad.hdf5").write_bytes((OUT / "no_ids.h5").read_bytes())
 (OUT / "bad_imgid2idx.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+
+
+def tsv_row(image, count, lxmert=False):
+    """Image 10 * (image + 1), with the same numbers as in the HDF5 files."""
+    encode = lambda array: base64.b64encode(np.ascontiguousarray(array)).decode()
+    arrays = [str(count), encode(boxes[image, :count]), encode(features[image, :count])]
+    if not lxmert:
+        return "\t".join([str(10 * (image + 1)), "640", "480"] + arrays)
+    objects = encode(np.zeros(count, np.int64))
+    name = f"COCO_val2014_{10 * (image + 1):012}"
+    return "\t".join([name, "480", "640", objects, objects, objects, objects] + arrays)
+
+
+fixed = [tsv_row(image, 4) for image in range(3)]
+(OUT / "fixed.tsv").write_text("\n".join(fixed) + "\n")
+(OUT / "adaptive.tsv").write_text("\n".join(tsv_row(image, n) for image, n in enumerate(counts)))
+(OUT / "lxmert.tsv").write_text("\n".join(tsv_row(image, 4, lxmert=True) for image in range(3)) + "\n")
+bad = [fixed[0], "10\t640", fixed[0], fixed[1][:-8], fixed[1], "x" + fixed[2][2:], "",
+       fixed[2].replace("\t4\t", "\t5\t"), fixed[2], fixed[2].replace("30", "40", 1)[:-4] + "!!!="]
+(OUT / "bad.tsv").write_text("\n".join(bad) + "\n")
