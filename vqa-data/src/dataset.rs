@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use rayon::prelude::*;
 
 use crate::features::{FeatureFile, RegionSource};
@@ -33,6 +34,19 @@ impl SoftTargets {
             self.scores.push(score);
         }
         self.offsets.push(self.answers.len());
+    }
+
+    /// Appends the questions of others.
+    pub(crate) fn append(&mut self, others: &SoftTargets) {
+        let offset = self.answers.len();
+        self.offsets.extend(others.offsets[1..].iter().map(|end| end + offset));
+        self.answers.extend_from_slice(&others.answers);
+        self.scores.extend_from_slice(&others.scores);
+    }
+
+    /// Appends questions without candidates until there are `n`.
+    pub(crate) fn resize(&mut self, n: usize) {
+        self.offsets.resize(n + 1, self.answers.len());
     }
 
     /// Number of questions.
@@ -97,11 +111,8 @@ impl EncodedQuestions {
                 (usize::from(encoded.n_words > max_len), encoded.n_unknown)
             })
             .reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-        let soft = answers.soft_targets(&split.annotations);
-        let mut targets = SoftTargets::default();
-        for i in 0..split.len() {
-            targets.push(soft.get(i).into_iter().flatten().copied());
-        }
+        let mut targets = answers.soft_targets(&split.annotations);
+        targets.resize(split.len());
         EncodedQuestions { tokens, max_len, targets, n_cut, n_unknown_words }
     }
 
@@ -111,7 +122,10 @@ impl EncodedQuestions {
         let annotated = !split.annotations.is_empty();
         SplitReport {
             n_questions: n,
-            n_images: split.questions.iter().map(|question| question.image_id).collect::<HashSet<_>>().len(),
+            n_images: {
+                let ids = split.questions.iter().map(|question| question.image_id);
+                ids.collect::<HashSet<_, FixedState>>().len()
+            },
             n_cut: self.n_cut,
             n_unknown_words: self.n_unknown_words,
             n_without_answer: if annotated {

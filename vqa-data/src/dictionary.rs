@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use crate::annotations::Annotations;
 use crate::answers::normalize_answer;
 use crate::atomic::write_atomic;
+use crate::dataset::SoftTargets;
 use crate::json::read_json;
 use crate::text::tokenize;
 use crate::{Error, Result};
@@ -67,8 +68,10 @@ impl WordDict {
     /// Builds the dictionary of all words in `questions`, in order of first appearance.
     pub fn from_questions<'a>(questions: impl IntoIterator<Item = &'a str>) -> WordDict {
         let questions: Vec<&str> = questions.into_iter().collect();
+        // Few pieces: each meets the frequent words anew.
+        let n_pieces = 2 * rayon::current_num_threads();
         let pieces: Vec<Vocabulary> = questions
-            .par_chunks(QUESTIONS_AT_A_TIME)
+            .par_chunks(questions.len().div_ceil(n_pieces).max(QUESTIONS_AT_A_TIME))
             .map(|questions| {
                 let mut vocabulary = Vocabulary::default();
                 let mut buffer = String::new();
@@ -237,14 +240,24 @@ impl AnswerDict {
     }
 
     /// The soft targets of annotations, in order, each distinct answer normalised once.
-    pub fn soft_targets(&self, annotations: &Annotations) -> Vec<Vec<(u32, f32)>> {
+    pub fn soft_targets(&self, annotations: &Annotations) -> SoftTargets {
         let strings: Vec<&str> = annotations.strings().iter().collect();
         let ids: Vec<Option<u32>> = strings.par_iter().map(|answer| self.id(&normalize_answer(answer))).collect();
-        (0..annotations.len())
-            .into_par_iter()
-            .with_min_len(QUESTIONS_AT_A_TIME)
-            .map(|i| soft_target(annotations.symbols(i).iter().filter_map(|&symbol| ids[symbol as usize]).collect()))
-            .collect()
+        let starts: Vec<usize> = (0..annotations.len()).step_by(QUESTIONS_AT_A_TIME).collect();
+        let pieces: Vec<SoftTargets> = starts
+            .par_iter()
+            .map(|&start| {
+                let mut targets = SoftTargets::default();
+                for i in start..(start + QUESTIONS_AT_A_TIME).min(annotations.len()) {
+                    let given = annotations.symbols(i).iter().filter_map(|&symbol| ids[symbol as usize]);
+                    targets.push(soft_target(given.collect()));
+                }
+                targets
+            })
+            .collect();
+        let mut targets = SoftTargets::default();
+        pieces.iter().for_each(|piece| targets.append(piece));
+        targets
     }
 }
 

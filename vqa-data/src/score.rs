@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use foldhash::fast::FixedState;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -30,7 +31,7 @@ impl Accuracy {
     ///
     /// When an annotated question has no answer, an answer no annotated question, or a question two answers.
     pub fn of(answers: &[Answer], annotations: &Annotations) -> Result<Accuracy> {
-        let by_question: HashMap<u64, &str> =
+        let by_question: HashMap<u64, &str, FixedState> =
             answers.iter().map(|answer| (answer.question_id, &*answer.answer)).collect();
         if by_question.len() < answers.len() {
             return Err(Error::Mismatch(format!(

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use foldhash::fast::FixedState;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::annotations::Annotations;
@@ -103,7 +105,7 @@ impl Split {
     /// that has annotations; when a question id appears twice in a source; when some sources have annotations and
     /// others none.
     pub fn load(config: &SplitConfig) -> Result<Split> {
-        Split::load_with(config, &mut |_| {})
+        Split::load_with(config, &|_| {})
     }
 
     /// [`Split::load`], calling `on_file` after each file with its size in bytes.
@@ -111,21 +113,19 @@ impl Split {
     /// # Errors
     ///
     /// Those of [`Split::load`].
-    pub fn load_with(config: &SplitConfig, on_file: &mut dyn FnMut(u64)) -> Result<Split> {
-        let mut done = |path: &Path| on_file(std::fs::metadata(path).map_or(0, |file| file.len()));
+    pub fn load_with(config: &SplitConfig, on_file: &(dyn Fn(u64) + Sync)) -> Result<Split> {
         let mut split = Split { source_starts: vec![0], ..Split::default() };
         for source in &config.composition {
-            let mut questions = Vec::new();
-            for path in &source.q_jsons {
-                questions.extend(read_questions(path)?);
-                done(path);
-            }
+            let (questions, annotations) = rayon::join(
+                || read_all(&source.q_jsons, read_questions, on_file),
+                || read_all(&source.a_jsons, read_annotations, on_file),
+            );
+            let questions: Vec<Question> = questions?.into_iter().flatten().collect();
             refuse_twins(source, &questions)?;
-            let mut annotations = Annotations::new();
-            for path in &source.a_jsons {
-                annotations.append(read_annotations(path)?);
-                done(path);
-            }
+            let mut annotations = annotations?.into_iter().fold(Annotations::new(), |mut all, of_file| {
+                all.append(of_file);
+                all
+            });
             if !source.a_jsons.is_empty() {
                 join(source, &questions, &mut annotations)?;
             }
@@ -165,13 +165,23 @@ impl Split {
     }
 }
 
+/// Reads some files, one after the other.
+fn read_all<T>(paths: &[PathBuf], read: fn(&Path) -> Result<T>, on_file: &(dyn Fn(u64) + Sync)) -> Result<Vec<T>> {
+    let one = |path: &PathBuf| {
+        let content = read(path)?;
+        on_file(std::fs::metadata(path).map_or(0, |file| file.len()));
+        Ok(content)
+    };
+    paths.iter().map(one).collect()
+}
+
 /// Puts annotations into the order of their questions.
 fn join(source: &SourceConfig, questions: &[Question], annotations: &mut Annotations) -> Result<()> {
     let n_annotations = annotations.len();
     let in_order = n_annotations == questions.len()
         && questions.iter().enumerate().all(|(i, question)| annotations.question_id(i) == question.question_id);
     if !in_order {
-        let mut places: HashMap<u64, u32> =
+        let mut places: HashMap<u64, u32, FixedState> =
             (0..n_annotations).map(|place| (annotations.question_id(place), place as u32)).collect();
         if places.len() < n_annotations {
             return Err(Error::Mismatch(format!(
@@ -228,7 +238,7 @@ fn join(source: &SourceConfig, questions: &[Question], annotations: &mut Annotat
 /// Question ids are unique in a source. Those of VQA2.0 and Visual Genome overlap by chance.
 fn refuse_twins(source: &SourceConfig, questions: &[Question]) -> Result<()> {
     let mut ids: Vec<u64> = questions.iter().map(|question| question.question_id).collect();
-    ids.sort_unstable();
+    ids.par_sort_unstable();
     let mut twins: Vec<u64> = ids.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
     if twins.is_empty() {
         return Ok(());

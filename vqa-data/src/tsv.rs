@@ -151,25 +151,30 @@ impl TsvFiles {
         let spec =
             FeatureWriterSpec { n_images: self.rows.len(), regions, feature_dim: self.feature_dim, element_type };
         let mut writer = FeatureWriter::create(out, spec)?;
-        for chunk in self.rows.chunks(CHUNK) {
-            let decoded = chunk
-                .par_iter()
-                .map(|row| {
-                    let image = self.decode(row);
-                    progress(1);
-                    image
-                })
-                .collect::<Result<Vec<_>>>()?;
-            writer.append(&decoded)?;
+        let decode = |rows: &[Row]| {
+            let decoded = rows.par_iter().map_init(Vec::new, |bytes, row| self.decode(row, bytes));
+            decoded.collect::<Result<Vec<_>>>()
+        };
+        let mut chunks = self.rows.chunks(CHUNK);
+        let mut decoded = decode(chunks.next().unwrap_or_default())?;
+        // While a chunk is written, the next is decoded.
+        while !decoded.is_empty() {
+            let next = chunks.next().unwrap_or_default();
+            let (written, next) = rayon::join(|| writer.append(&decoded), || decode(next));
+            written?;
+            progress(decoded.len() as u64);
+            decoded = next?;
         }
         writer.finish()
     }
 
-    fn decode(&self, row: &Row) -> Result<ImageRegions> {
+    /// Decodes a row, with a buffer to use again.
+    fn decode(&self, row: &Row, bytes: &mut Vec<u8>) -> Result<ImageRegions> {
         let (path, map) = &self.files[row.file];
-        let numbers = |column: &str, place: &Range<usize>, n: usize| {
+        let mut numbers = |column: &str, place: &Range<usize>, n: usize| {
             let bad = |problem: String| Error::file(path, format!("line {}: {column} {problem}", row.line));
-            let bytes = STANDARD.decode(&map[place.clone()]).map_err(|e| bad(format!("is no base64 ({e})")))?;
+            bytes.clear();
+            STANDARD.decode_vec(&map[place.clone()], bytes).map_err(|e| bad(format!("is no base64 ({e})")))?;
             if bytes.len() != n * 4 {
                 return Err(bad(format!("has {} bytes, and {} are wanted", bytes.len(), n * 4)));
             }

@@ -9,7 +9,7 @@ use crate::terminal::Progress;
 /// Reads the JSON files of a split.
 pub fn load(config: &Config, name: &str, split: &SplitConfig) -> Result<Split> {
     let progress = Progress::new("read", "bytes", split.json_bytes());
-    Split::load_with(split, &mut |bytes| progress.add(bytes)).with_context(|| config.place(name))
+    Split::load_with(split, &|bytes| progress.add(bytes)).with_context(|| config.place(name))
 }
 
 /// Reads a split with its features.

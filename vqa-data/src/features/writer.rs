@@ -130,52 +130,47 @@ impl FeatureWriter {
     ///
     /// When an image's lengths are not those of the [`FeatureWriterSpec`], or there are more images than it says.
     pub fn append(&mut self, images: &[ImageRegions]) -> Result<()> {
-        let FeatureWriterSpec { regions, feature_dim, element_type, .. } = self.spec;
-        let first_image = self.image_ids.len();
-        let first_region = self.n_regions();
-        assert!(first_image + images.len() <= self.spec.n_images, "more images than announced");
-        let (mut features, mut boxes) = (Vec::new(), Vec::new());
         for image in images {
-            let n_regions = image.boxes.len() / 4;
-            assert_eq!(image.boxes.len(), n_regions * 4, "boxes are [K, 4]");
-            assert_eq!(image.features.len(), n_regions * feature_dim, "features are [K, D]");
-            if let RegionCount::Fixed(k) = regions {
-                assert_eq!(n_regions, k, "every image has K regions");
-            }
-            let limit = match element_type {
-                ElementType::F32 => f32::MAX,
-                ElementType::F16 => f16::MAX.to_f32(),
-            };
-            if let Some(x) = image.features.iter().find(|x| x.is_nan() || x.abs() > limit) {
-                let problem =
-                    format!("image {} has the feature {x}, which cannot be stored as a number", image.image_id);
-                return Err(Error::file(self.target.destination(), problem));
-            }
-            features.extend_from_slice(&image.features);
-            boxes.extend_from_slice(&image.boxes);
-            self.image_ids.push(image.image_id);
-            self.image_sizes.extend(image.size);
-            let first = self.n_regions();
-            self.pos_boxes.extend([first as u32, (first + n_regions) as u32]);
+            self.append_one(image)?;
         }
-        let place = Place {
-            regions,
-            first_image,
-            n_images: images.len(),
-            first_region,
-            n_regions: self.n_regions() - first_region,
+        Ok(())
+    }
+
+    fn append_one(&mut self, image: &ImageRegions) -> Result<()> {
+        let FeatureWriterSpec { n_images, regions, feature_dim, element_type } = self.spec;
+        let n_regions = image.boxes.len() / 4;
+        assert!(self.image_ids.len() < n_images, "more images than announced");
+        assert_eq!(image.boxes.len(), n_regions * 4, "boxes are [K, 4]");
+        assert_eq!(image.features.len(), n_regions * feature_dim, "features are [K, D]");
+        if let RegionCount::Fixed(k) = regions {
+            assert_eq!(n_regions, k, "every image has K regions");
+        }
+        let path = self.target.destination();
+        let limit = match element_type {
+            ElementType::F32 => f32::MAX,
+            ElementType::F16 => f16::MAX.to_f32(),
         };
+        if let Some(x) = image.features.iter().find(|x| x.is_nan() || x.abs() > limit) {
+            let problem = format!("image {} has the feature {x}, which cannot be stored as a number", image.image_id);
+            return Err(Error::file(path, problem));
+        }
+        let first = self.n_regions();
+        let place = Place { regions, image: self.image_ids.len(), first, n_regions };
         let write = || {
             match element_type {
-                ElementType::F32 => place.write(&self.features, &features, feature_dim)?,
+                ElementType::F32 => place.write(&self.features, &image.features, feature_dim)?,
                 ElementType::F16 => {
-                    let halves: Vec<f16> = features.iter().map(|&x| f16::from_f32(x)).collect();
+                    let halves: Vec<f16> = image.features.iter().map(|&x| f16::from_f32(x)).collect();
                     place.write(&self.features, &halves, feature_dim)?;
                 }
             }
-            place.write(&self.boxes, &boxes, 4)
+            place.write(&self.boxes, &image.boxes, 4)
         };
-        write().map_err(|e: hdf5::Error| Error::hdf5(self.target.destination(), &e))
+        write().map_err(|e: hdf5::Error| Error::hdf5(path, &e))?;
+        self.image_ids.push(image.image_id);
+        self.image_sizes.extend(image.size);
+        self.pos_boxes.extend([first as u32, (first + n_regions) as u32]);
+        Ok(())
     }
 
     /// Regions appended so far.
@@ -214,26 +209,26 @@ impl FeatureWriter {
     }
 }
 
-/// Where some images go.
+/// Where an image goes.
 struct Place {
     regions: RegionCount,
-    first_image: usize,
-    n_images: usize,
-    first_region: usize,
+    image: usize,
+    /// First of its regions among those of all images.
+    first: usize,
     n_regions: usize,
 }
 
 impl Place {
-    /// Writes the images' rows of `width` numbers into a dataset.
+    /// Writes the image's rows of `width` numbers into a dataset.
     fn write<T: hdf5::H5Type>(&self, dataset: &hdf5::Dataset, data: &[T], width: usize) -> hdf5::Result<()> {
         match self.regions {
             RegionCount::Fixed(k) => {
-                let view = ArrayView3::from_shape((self.n_images, k, width), data).expect("data of these images");
-                dataset.write_slice(view, s![self.first_image..self.first_image + self.n_images, .., ..])
+                let view = ArrayView3::from_shape((1, k, width), data).expect("the rows of an image");
+                dataset.write_slice(view, s![self.image..=self.image, .., ..])
             }
             RegionCount::Adaptive { .. } => {
-                let view = ArrayView2::from_shape((self.n_regions, width), data).expect("data of these images");
-                dataset.write_slice(view, s![self.first_region..self.first_region + self.n_regions, ..])
+                let view = ArrayView2::from_shape((self.n_regions, width), data).expect("the rows of an image");
+                dataset.write_slice(view, s![self.first..self.first + self.n_regions, ..])
             }
         }
     }
