@@ -113,13 +113,13 @@ pub struct ExtractArgs {
     /// The HDF5 file to write
     #[arg(long)]
     pub out: PathBuf,
-    /// Rows and columns of cells, as in 4x4
+    /// Rows and columns of cells, as in 4x4; wanted unless --like gives them
     #[arg(long, value_name = "RxC", value_parser = parse_grid, required_unless_present = "like")]
     pub grid: Option<(u32, u32)>,
     /// Make the whole picture a region too
     #[arg(long)]
     pub whole: bool,
-    /// Side in pixels that each region is resized to
+    /// Side in pixels that each region is resized to (16 if not given)
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub patch: Option<u32>,
     /// Take grid, patch, mean and deviation from the file of the training pictures
@@ -228,7 +228,7 @@ pub struct VisualizeArgs {
     /// Batches to draw
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub n_batches: u64,
-    /// Where the folder of pictures goes
+    /// Where to make the folder RUN_model_N_SPLIT_visualization
     #[arg(long)]
     pub out_dir: PathBuf,
 }

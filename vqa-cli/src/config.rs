@@ -176,6 +176,11 @@ fn explain(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
 /// What TOML says, but for an unknown key the nearest known one.
 fn message(error: &toml::de::Error) -> String {
     let message = error.message().trim().replace('\n', " ");
+    // In the words of people who do not know Rust.
+    let message = ["u64", "usize", "i64"]
+        .iter()
+        .fold(message, |message, name| message.replace(&format!("expected {name}"), "and a whole number is wanted"))
+        .replace("expected f64", "and a number is wanted");
     let Some(rest) = message.strip_prefix("unknown field `") else { return message };
     let mut names = rest.split('`').step_by(2);
     let unknown = names.next().unwrap_or_default();
@@ -232,7 +237,7 @@ mod tests {
         let error = load("", &[("dict.word", "x")]).unwrap_err();
         assert!(error.contains("--set dict.word=x") && error.contains("did you mean \"words\"?"), "{error}");
         let error = load("seed = \"one\"", &[]).unwrap_err();
-        assert!(error.contains("line 1") && error.contains("expected u64"), "{error}");
+        assert!(error.contains("line 1") && error.contains("a whole number is wanted"), "{error}");
     }
 
     #[cfg(feature = "torch")]

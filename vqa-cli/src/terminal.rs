@@ -63,7 +63,7 @@ impl Progress {
             let rate = done as f64 / self.started.elapsed().as_secs_f64();
             let left = self.total.saturating_sub(done) as f64 / rate.max(1e-9);
             let (what, unit, total) = (self.what, self.unit, self.total);
-            eprintln!("{what}: {done}/{total} {unit} | {rate:.0}/s | {left:.0} s left {}", message());
+            eprintln!("{what}: {done}/{total} {unit} | {rate:.1}/s | {left:.0} s left {}", message());
         }
     }
 

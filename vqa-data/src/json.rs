@@ -125,10 +125,9 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
     let file: TopLevel<Vec<Question>, IgnoredAny> = from_slice(path, &bytes)?;
     match (file.questions, file.annotations) {
         (Some(questions), _) => Ok(questions),
-        (None, Some(_)) => Err(Error::file(
-            path,
-            "an annotations file where a questions file is wanted: were the two swapped? Questions belong in q_jsons, annotations in a_jsons",
-        )),
+        (None, Some(_)) => {
+            Err(Error::file(path, "an annotations file where a questions file is wanted: were the two swapped?"))
+        }
         (None, None) => Err(Error::file(path, "no list \"questions\" in it: not a VQA2.0 questions file")),
     }
 }
@@ -151,10 +150,9 @@ pub fn read_annotations(path: &Path) -> Result<Annotations> {
             annotations.extend(list);
             Ok(annotations)
         }
-        (None, Some(_)) => Err(Error::file(
-            path,
-            "a questions file where an annotations file is wanted: were the two swapped? Questions belong in q_jsons, annotations in a_jsons",
-        )),
+        (None, Some(_)) => {
+            Err(Error::file(path, "a questions file where an annotations file is wanted: were the two swapped?"))
+        }
         (None, None) => Err(Error::file(path, "no list \"annotations\" in it: not a VQA2.0 annotations file")),
     }
 }
@@ -168,7 +166,13 @@ pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
     let bytes = map_file(path)?;
     match parse_list::<Answer, Vec<Answer>>(&bytes, None, n_pieces()) {
         Some(pieces) => Ok(pieces.into_iter().flatten().collect()),
-        None => from_slice(path, &bytes),
+        None => from_slice(path, &bytes).map_err(|error| match error {
+            Error::Json { cause, .. } if !cause.is_eof() => Error::file(
+                path,
+                format!("no results file, which is a list of {{\"question_id\": 1, \"answer\": \"yes\"}}: {cause}"),
+            ),
+            other => other,
+        }),
     }
 }
 

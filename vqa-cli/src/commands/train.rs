@@ -33,6 +33,14 @@ pub fn train(config: &Config, resume: bool) -> Result<Option<EpochMetrics>> {
     let dataset = |name: &str| split::dataset(config, name, &words, &answers).map(Arc::new);
     let train = dataset("train")?;
     let val = if config.data.contains_key("val") { Some(dataset("val")?) } else { None };
+    if val.is_none() {
+        let names: Vec<&str> = config.data.keys().map(String::as_str).collect();
+        tracing::warn!(
+            "{}: there is no split \"val\" (it has: {}), so nothing is validated",
+            config.path.display(),
+            names.join(", ")
+        );
+    }
     if train.split().annotations.is_empty() {
         bail!("{}: no annotations to learn from: give its composition a_jsons", config.place("train"));
     }
@@ -93,32 +101,41 @@ pub fn train(config: &Config, resume: bool) -> Result<Option<EpochMetrics>> {
         header: dims.to_header(),
         stop: finish_the_step.flag(),
     };
-    match trainer.run(&mut show())? {
+    if resume {
+        match run.progress()? {
+            Some(progress) => eprintln!("going on after epoch {}", progress.epoch),
+            None => eprintln!("no epoch was finished in {}: starting at the first", run.path().display()),
+        }
+    }
+    match trainer.run(&mut show(config.train.n_epochs))? {
         Outcome::Finished(last) => Ok(last),
         Outcome::Stopped(progress) => bail!(
-            "stopped in epoch {} at step {}; {}; go on with --resume",
+            "stopped in epoch {}; {}",
             progress.epoch + 1,
-            progress.step,
             match progress.epoch {
-                0 => "no epoch was finished".to_owned(),
-                epoch => format!("{} is the last checkpoint", run.checkpoint(epoch).display()),
+                0 => "no epoch was finished, so there is nothing to go on from".to_owned(),
+                epoch => format!(
+                    "{} is the last checkpoint; go on with `vqa train --config {} --resume`",
+                    run.checkpoint(epoch).display(),
+                    config.path.display()
+                ),
             }
         ),
     }
 }
 
 /// Shows the events of a run: a bar for each epoch and validation, a line for each finished epoch.
-fn show() -> impl FnMut(Event) {
+fn show(n_epochs: u64) -> impl FnMut(Event) {
     let mut bar: Option<(bool, Progress)> = None;
     move |event| match event {
-        Event::Step { metrics, batch, n_batches } => {
+        Event::Step { metrics, n_batches, .. } => {
             if bar.as_ref().is_none_or(|(training, _)| !training) {
                 bar = Some((true, Progress::new("train", "batches", n_batches as u64)));
             }
             let (_, progress) = bar.as_ref().expect("made above");
             progress.advance(1, || {
                 format!(
-                    "| epoch {:2} batch {batch:4} | ^ {:.0}ms | => {:.0}ms | <= {:.0}ms | loss {:.2} score {:.1} | {:.0} questions/s",
+                    "| epoch {}/{n_epochs} | data {:.0} ms, forward {:.0} ms, backward {:.0} ms | loss {:.2}, score {:.1} | {:.0} questions/s",
                     metrics.epoch,
                     metrics.data_ms,
                     metrics.forward_ms,

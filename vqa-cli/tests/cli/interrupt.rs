@@ -30,7 +30,11 @@ fn an_interrupted_run_goes_on_to_the_same_numbers() {
         let stderr = crate::common::stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         let last = stderr.lines().last().unwrap();
-        assert!(last.starts_with("error: stopped in epoch") && last.contains("go on with --resume"), "{stderr}");
+        assert!(
+            last.starts_with("error: stopped in epoch")
+                && last.contains("go on with `vqa train --config config.toml --resume`"),
+            "{stderr}"
+        );
 
         let n_done = epochs(&run).len();
         assert!(n_done >= 2 && run.join(format!("model_{n_done}.safetensors")).exists());
