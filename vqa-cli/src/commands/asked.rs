@@ -34,7 +34,6 @@ impl Asked {
         // Before the config's own errors: a checkpoint that is missing or damaged has none worth reading.
         let checkpoint = Checkpoint::open(&args.checkpoint, parse_device(device)?)?;
         let mut config = run_config?;
-        config.dict.max_question_len = checkpoint.max_question_len();
         if let Some(other) = &args.config {
             let other = Config::load(other, &[])?;
             (config.data, config.path) = (other.data, other.path);
