@@ -2,11 +2,8 @@
 //!
 //!     cargo run --release -p vqa-data --example batches -- train36.hdf5 questions.json [annotations.json]
 
-use std::sync::Arc;
-use std::time::Instant;
-
-use vqa_data::{Dataset, Loader, LoaderOptions, SourceConfig, Split, SplitConfig, build_dictionaries};
-use vqa_data::{DictConfig, Result};
+use std::{sync::Arc, time::Instant};
+use vqa_data::*;
 
 fn main() -> Result<()> {
     let paths: Vec<std::path::PathBuf> = std::env::args_os().skip(1).map(Into::into).collect();
@@ -14,13 +11,9 @@ fn main() -> Result<()> {
         eprintln!("usage: batches FEATURES.h5 QUESTIONS.json [ANNOTATIONS.json]");
         std::process::exit(2);
     };
-    let source = SourceConfig {
-        q_jsons: vec![questions.clone()],
-        a_jsons: annotations.to_vec(),
-        features: Some(features.clone()),
-        images: None,
-    };
-    let config = SplitConfig { composition: vec![source] };
+    let (q_jsons, a_jsons) = (vec![questions.clone()], annotations.to_vec());
+    let config =
+        SplitConfig::from(vec![SourceConfig { q_jsons, a_jsons, features: Some(features.clone()), images: None }]);
     let split = Split::load(&config)?;
     let (words, answers) = build_dictionaries([&split], &DictConfig::default());
     let dataset = Arc::new(Dataset::open(split, &config, &words, &answers, 14)?);

@@ -1,6 +1,6 @@
 //! Files and directories that appear whole or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -9,8 +9,20 @@ use tempfile::{TempDir, TempPath};
 
 use crate::{Error, Result};
 
-/// Temporary files and directories of this process that are not yet renamed, for [`remove_unfinished`].
-static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// Files and directories of this process that are not yet renamed, for [`remove_unfinished`].
+static UNFINISHED: Mutex<BTreeMap<PathBuf, IfStopped>> = Mutex::new(BTreeMap::new());
+
+/// Held while something unfinished is made and noted, and for ever once [`remove_unfinished`] has begun.
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// What becomes of something unfinished when the program is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfStopped {
+    /// It is of no use to anybody.
+    Remove,
+    /// The same command goes on with it.
+    Keep,
+}
 
 /// A file being written beside its destination, under a temporary name. Dropping it removes it;
 /// [`AtomicFile::finish`] moves it to its place.
@@ -27,16 +39,9 @@ impl AtomicFile {
     ///
     /// When the directory or the file cannot be made, or there is something other than a file in its place.
     pub fn create(destination: &Path) -> Result<AtomicFile> {
-        let destination = if destination.is_symlink() {
-            &fs::canonicalize(destination).map_err(Error::io("write", destination))?
-        } else {
-            destination
-        };
-        if destination.exists() && !destination.is_file() {
-            return Err(Error::file(destination, "cannot be replaced by a file, for it is none: choose another path"));
-        }
-        let directory = make_parent(destination)?;
-        let prefix = temporary_prefix(destination);
+        let destination = resolve(destination)?;
+        let directory = make_parent(&destination)?;
+        let prefix = temporary_prefix(&destination);
         let mut builder = tempfile::Builder::new();
         builder.prefix(&prefix).suffix(".tmp");
         #[cfg(unix)]
@@ -45,9 +50,10 @@ impl AtomicFile {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
-        let temporary = builder.tempfile_in(directory).map_err(Error::io("write", destination))?.into_temp_path();
-        unfinished().insert(temporary.to_path_buf());
-        Ok(AtomicFile { temporary, destination: destination.to_owned() })
+        let _making = making();
+        let temporary = builder.tempfile_in(directory).map_err(Error::io("write", &destination))?.into_temp_path();
+        note_unfinished(&temporary, IfStopped::Remove);
+        Ok(AtomicFile { temporary, destination })
     }
 
     /// Where to write.
@@ -66,19 +72,17 @@ impl AtomicFile {
     ///
     /// When the disk is full or the rename fails; the destination is then as it was.
     pub fn finish(mut self) -> Result<()> {
-        let write_error = || Error::io("write", &self.destination);
-        File::open(&self.temporary).and_then(|file| file.sync_all()).map_err(write_error())?;
-        fs::rename(&self.temporary, &self.destination).map_err(write_error())?;
-        unfinished().remove(&*self.temporary);
+        let synced = File::open(&self.temporary).and_then(|file| file.sync_all());
+        synced.map_err(Error::io("write", &self.destination))?;
+        rename(&self.temporary, &self.destination)?;
         self.temporary.disable_cleanup(true);
-        sync_parent(&self.destination);
         Ok(())
     }
 }
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        unfinished().remove(&*self.temporary);
+        forget_unfinished(&self.temporary);
     }
 }
 
@@ -110,9 +114,10 @@ impl AtomicDir {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(fs::Permissions::from_mode(0o777));
         }
+        let _making = making();
         let temporary = builder.tempdir_in(directory).map_err(Error::io("write", destination))?;
         let path = temporary.path().to_owned();
-        unfinished().insert(path.clone());
+        note_unfinished(&path, IfStopped::Remove);
         Ok(AtomicDir { temporary: Some(temporary), path, destination: destination.to_owned() })
     }
 
@@ -127,19 +132,17 @@ impl AtomicDir {
     ///
     /// When the rename fails, since something has taken the place meanwhile say.
     pub fn finish(mut self) -> Result<()> {
-        fs::rename(&self.path, &self.destination).map_err(Error::io("write", &self.destination))?;
-        unfinished().remove(&self.path);
+        rename(&self.path, &self.destination)?;
         if let Some(temporary) = self.temporary.take() {
             let _ = temporary.keep();
         }
-        sync_parent(&self.destination);
         Ok(())
     }
 }
 
 impl Drop for AtomicDir {
     fn drop(&mut self) {
-        unfinished().remove(&self.path);
+        forget_unfinished(&self.path);
     }
 }
 
@@ -157,16 +160,45 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     file.finish()
 }
 
-/// Removes the temporary files and directories of this process: for a signal handler that is about to exit, since an exit
-/// runs no destructors.
-pub fn remove_unfinished() {
-    for path in unfinished().iter() {
-        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+/// Removes the temporary files and directories of this process, but for those that the same command would go on with, which
+/// are returned: for a signal handler that is about to exit, since an exit runs no destructors. From then on other threads
+/// wait where they would begin another.
+pub fn remove_unfinished() -> Vec<PathBuf> {
+    std::mem::forget(making());
+    let mut kept = Vec::new();
+    for (path, if_stopped) in unfinished().iter() {
+        match if_stopped {
+            IfStopped::Keep => kept.push(path.clone()),
+            IfStopped::Remove if path.is_dir() => drop(fs::remove_dir_all(path)),
+            IfStopped::Remove => drop(fs::remove_file(path)),
+        }
     }
+    kept
+}
+
+/// The path itself, or what it links to. Refuses what is there and no file.
+pub(crate) fn resolve(destination: &Path) -> Result<PathBuf> {
+    let destination = if destination.is_symlink() {
+        fs::canonicalize(destination).map_err(Error::io("write", destination))?
+    } else {
+        destination.to_owned()
+    };
+    if destination.exists() && !destination.is_file() {
+        return Err(Error::file(&destination, "cannot be replaced by a file, for it is none: choose another path"));
+    }
+    Ok(destination)
+}
+
+/// Gives something finished its name.
+pub(crate) fn rename(unfinished: &Path, destination: &Path) -> Result<()> {
+    fs::rename(unfinished, destination).map_err(Error::io("write", destination))?;
+    forget_unfinished(unfinished);
+    sync_parent(destination);
+    Ok(())
 }
 
 /// Makes the directory that `destination` is in.
-fn make_parent(destination: &Path) -> Result<&Path> {
+pub(crate) fn make_parent(destination: &Path) -> Result<&Path> {
     let directory = match destination.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -188,7 +220,20 @@ fn sync_parent(destination: &Path) {
     }
 }
 
-fn unfinished() -> std::sync::MutexGuard<'static, BTreeSet<PathBuf>> {
+/// A signal handler waits while this is held.
+pub(crate) fn making() -> std::sync::MutexGuard<'static, ()> {
+    MAKING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn note_unfinished(path: &Path, if_stopped: IfStopped) {
+    unfinished().insert(path.to_owned(), if_stopped);
+}
+
+pub(crate) fn forget_unfinished(path: &Path) {
+    unfinished().remove(path);
+}
+
+fn unfinished() -> std::sync::MutexGuard<'static, BTreeMap<PathBuf, IfStopped>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

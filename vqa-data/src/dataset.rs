@@ -288,6 +288,12 @@ impl Dataset {
         names.join(", ")
     }
 
+    /// Has the images of these questions fetched from the disk while this goes on.
+    pub(crate) fn prefetch(&self, questions: &[usize]) {
+        let locations: HashSet<Location, FixedState> = questions.iter().map(|&i| self.location(i)).collect();
+        locations.into_iter().for_each(|location| self.source(location).prefetch(location.row as usize));
+    }
+
     pub(crate) fn location(&self, question: usize) -> Location {
         self.locations[question]
     }

@@ -2,6 +2,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::BadImage;
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -34,6 +36,9 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         problem: String,
     },
+    /// An image that cannot be converted.
+    #[error("{0}")]
+    BadImage(BadImage),
     /// Questions, annotations and features that do not belong together.
     #[error("{0}")]
     Mismatch(String),
@@ -74,7 +79,7 @@ impl Error {
         } else if text.contains("No space left") {
             "no space left on the disk: free some, and run the command again".to_owned()
         } else if text.contains("file signature not found") {
-            "not an HDF5 file".to_owned()
+            "not an HDF5 file; `vqa features convert` makes one of TSV files and of folders of .npz".to_owned()
         } else {
             format!("HDF5 reports: {text}")
         };

@@ -1,13 +1,20 @@
 //! Region features without a detector: the cells of a grid, as standardised pixels.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use image::imageops::{self, FilterType};
-use image::{ImageReader, RgbImage};
+use image::{ImageError, ImageReader, RgbImage};
 use rayon::prelude::*;
 
-use crate::features::{ElementType, FeatureFile, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionCount};
-use crate::{Error, Result};
+use crate::features::{
+    ElementType, FeatureFile, FeatureTable, FeatureWriter, ImageEntry, ImageRegions, Job, Scratch, fill,
+};
+use crate::fingerprint::Fingerprint;
+use crate::text::number_at_end;
+use crate::{Error, Result, Shard};
 
 /// How pictures are cut into regions. Each cell of the grid, row by row, and then the whole picture if
 /// wanted, is resized to P x P pixels.
@@ -57,8 +64,7 @@ pub fn list_pictures(directory: &Path) -> Result<Vec<Picture>> {
             continue;
         }
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        let prefix = stem.trim_end_matches(|c: char| c.is_ascii_digit());
-        let image_id = stem[prefix.len()..].parse().map_err(|_| {
+        let image_id = number_at_end(&stem).ok_or_else(|| {
             Error::file(
                 &path,
                 "the name ends in no image id: name pictures like COCO_train2014_000000000009.jpg, or move others away",
@@ -85,12 +91,22 @@ pub fn list_pictures(directory: &Path) -> Result<Vec<Picture>> {
 ///
 /// When the file is missing, damaged, or not a JPEG or PNG.
 pub fn read_picture(path: &Path) -> Result<RgbImage> {
+    Ok(open_picture(path)?.decode().map_err(unreadable(path))?.into_rgb8())
+}
+
+/// Width and height of a picture, without decoding the rest.
+fn read_size(path: &Path) -> Result<[u32; 2]> {
+    let (width, height) = open_picture(path)?.into_dimensions().map_err(unreadable(path))?;
+    Ok([width, height])
+}
+
+fn open_picture(path: &Path) -> Result<ImageReader<BufReader<File>>> {
     let reader = ImageReader::open(path).map_err(Error::io("read", path))?;
-    let reader = reader.with_guessed_format().map_err(Error::io("read", path))?;
-    let picture = reader.decode().map_err(|e| {
-        Error::file(path, format!("not a readable picture ({e}): fetch it again, or take it out of the directory"))
-    })?;
-    Ok(picture.into_rgb8())
+    reader.with_guessed_format().map_err(Error::io("read", path))
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(ImageError) -> Error {
+    move |e| Error::file(path, format!("not a readable picture ({e}): fetch it again, or take it out of the directory"))
 }
 
 impl ChannelStats {
@@ -147,7 +163,7 @@ impl Grid {
     /// # Errors
     ///
     /// When the picture has fewer pixels than the grid has cells, in either direction.
-    pub fn regions(&self, picture: &RgbImage, image_id: u64, stats: &ChannelStats) -> Result<ImageRegions, String> {
+    pub fn regions(&self, picture: &RgbImage, stats: &ChannelStats) -> Result<ImageRegions, String> {
         let (width, height) = picture.dimensions();
         if width < self.columns || height < self.rows {
             return Err(format!("{width} x {height} pixels are too few for {} x {} cells", self.rows, self.columns));
@@ -178,14 +194,14 @@ impl Grid {
         if self.whole {
             add(0, 0, width, height);
         }
-        Ok(ImageRegions { image_id, size: [width, height], features, boxes })
+        Ok(ImageRegions { features, boxes })
     }
 
     /// The grid and standardisation that a file was extracted with, for extracting others like it.
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened, or was not made by [`extract`].
+    /// When the file cannot be opened, or was not made by [`Extraction::write`].
     pub fn like(path: &Path) -> Result<(Grid, ChannelStats)> {
         let file = FeatureFile::open(path)?;
         let (grid, mean, std) = (file.attribute("grid"), file.attribute("mean"), file.attribute("std"));
@@ -209,60 +225,71 @@ impl Grid {
 /// The most that the features of one picture may be: more is a slip of the finger.
 const MAX_PICTURE_BYTES: usize = 1 << 28;
 
-/// Extracts the regions of all pictures into a feature file, in parallel and in constant memory. `progress` is called
-/// with the number of pictures just done.
-///
-/// # Errors
-///
-/// When a picture cannot be decoded or is too small for the grid, its features would be over 256 MiB, or the
-/// file cannot be written. No file is left then.
-pub fn extract(
-    pictures: &[Picture],
-    grid: Grid,
-    stats: &ChannelStats,
-    element_type: ElementType,
-    out: &Path,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<()> {
-    let bytes = grid.n_regions().saturating_mul(grid.feature_dim()).saturating_mul(4);
-    if bytes > MAX_PICTURE_BYTES {
-        let problem = format!(
-            "{} regions of {} numbers are {:.1} GB for each picture: take fewer cells or a smaller patch",
-            grid.n_regions(),
-            grid.feature_dim(),
-            bytes as f64 / 1e9
-        );
-        return Err(Error::file(out, problem));
+/// How pictures become a feature file.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Extraction {
+    /// How they are cut.
+    pub grid: Grid,
+    /// How they are standardised: the same for all files that a model sees.
+    pub stats: ChannelStats,
+    /// How the features are stored.
+    pub element_type: ElementType,
+    /// Which of the pictures; all of them if nothing.
+    pub shard: Option<Shard>,
+}
+
+impl Extraction {
+    /// Extracts the regions of pictures into a feature file, in parallel and in constant memory; or those of a shard, to
+    /// [`Shard::path`]. It goes on with a run that was killed. `progress` is called with the number of pictures just done.
+    ///
+    /// # Errors
+    ///
+    /// When a picture cannot be decoded or is too small for the grid, its features would be over 256 MiB, or the
+    /// file cannot be written. There is no file of that name then; what the system refused, the same call goes on with.
+    pub fn write(&self, pictures: &[Picture], out: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+        let Extraction { grid, stats, element_type, shard } = *self;
+        let bytes = grid.n_regions().saturating_mul(grid.feature_dim()).saturating_mul(4);
+        if bytes > MAX_PICTURE_BYTES {
+            let problem = format!(
+                "{} regions of {} numbers are {:.1} GB for each picture: take fewer cells or a smaller patch",
+                grid.n_regions(),
+                grid.feature_dim(),
+                bytes as f64 / 1e9
+            );
+            return Err(Error::file(out, problem));
+        }
+        let n_pictures = pictures.len();
+        let pictures = &pictures[shard.map_or(0..pictures.len(), |shard| shard.range(pictures.len()))];
+        let entry = |picture: &Picture| {
+            let size = read_size(&picture.path)?;
+            Ok(ImageEntry { image_id: picture.image_id, size: Some(size), n_regions: grid.n_regions() })
+        };
+        let mut attributes = BTreeMap::from([
+            ("grid".to_owned(), vec![f64::from(grid.rows), f64::from(grid.columns)]),
+            ("whole".to_owned(), vec![f64::from(u8::from(grid.whole))]),
+            ("patch".to_owned(), vec![f64::from(grid.patch)]),
+            ("mean".to_owned(), stats.mean.to_vec()),
+            ("std".to_owned(), stats.std.to_vec()),
+        ]);
+        attributes.extend(shard.map(|shard| (Shard::ATTRIBUTE.to_owned(), shard.to_attribute(n_pictures))));
+        let table = FeatureTable {
+            images: pictures.par_iter().map(entry).collect::<Result<_>>()?,
+            feature_dim: grid.feature_dim(),
+            element_type,
+            attributes,
+        };
+        let mut made_from = Fingerprint::default();
+        pictures.iter().try_for_each(|picture| made_from.add_file(&picture.path))?;
+        let writer = FeatureWriter::resume(&Shard::output(shard, out), table, &made_from.finish())?;
+        let jobs: Vec<Job> = (0..pictures.len()).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
+        let make = |i: usize, scratch: &mut Scratch| {
+            let path = &pictures[i].path;
+            let pixels = read_picture(path)?;
+            scratch.regions = grid.regions(&pixels, &stats).map_err(|problem| Error::file(path, problem))?;
+            Ok(())
+        };
+        fill(vec![writer], &jobs, &make, progress)
     }
-    // Enough pictures at a time for all cores, few enough to hold in memory.
-    let n_at_a_time = (MAX_PICTURE_BYTES / bytes).clamp(1, 256);
-    let spec = FeatureWriterSpec {
-        n_images: pictures.len(),
-        regions: RegionCount::Fixed(grid.n_regions()),
-        feature_dim: grid.feature_dim(),
-        element_type,
-    };
-    let mut writer = FeatureWriter::create(out, spec)?;
-    writer.set_attribute("grid", &[f64::from(grid.rows), f64::from(grid.columns)])?;
-    writer.set_attribute("whole", &[f64::from(u8::from(grid.whole))])?;
-    writer.set_attribute("patch", &[f64::from(grid.patch)])?;
-    writer.set_attribute("mean", &stats.mean)?;
-    writer.set_attribute("std", &stats.std)?;
-    for chunk in pictures.chunks(n_at_a_time) {
-        let regions = chunk
-            .par_iter()
-            .map(|picture| {
-                let pixels = read_picture(&picture.path)?;
-                let regions = grid
-                    .regions(&pixels, picture.image_id, stats)
-                    .map_err(|problem| Error::file(&picture.path, problem))?;
-                progress(1);
-                Ok(regions)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        writer.append(&regions)?;
-    }
-    writer.finish()
 }
 
 #[cfg(test)]
@@ -278,21 +305,20 @@ mod tests {
     #[test]
     fn cells_tile_the_picture() {
         let picture = RgbImage::from_fn(7, 5, |x, y| image::Rgb([x as u8, y as u8, 9]));
-        let regions = grid(2, 3, true, 1).regions(&picture, 4, &PLAIN).unwrap();
+        let regions = grid(2, 3, true, 1).regions(&picture, &PLAIN).unwrap();
         let boxes: Vec<&[f32]> = regions.boxes.chunks(4).collect();
         assert_eq!(boxes[0], [0.0, 0.0, 2.0, 2.0]);
         assert_eq!(boxes[5], [4.0, 2.0, 7.0, 5.0]);
         assert_eq!(boxes[6], [0.0, 0.0, 7.0, 5.0]);
         let area: f32 = boxes[..6].iter().map(|b| (b[2] - b[0]) * (b[3] - b[1])).sum();
         assert_eq!(area, 35.0);
-        assert_eq!(regions.size, [7, 5]);
-        assert!(grid(6, 1, false, 1).regions(&picture, 4, &PLAIN).is_err());
+        assert!(grid(6, 1, false, 1).regions(&picture, &PLAIN).is_err());
     }
 
     #[test]
     fn a_cell_of_the_patch_size_is_its_pixels() {
         let picture = RgbImage::from_fn(4, 4, |x, y| image::Rgb([10 * x as u8, 10 * y as u8, 200]));
-        let regions = grid(2, 2, false, 2).regions(&picture, 1, &PLAIN).unwrap();
+        let regions = grid(2, 2, false, 2).regions(&picture, &PLAIN).unwrap();
         let second: Vec<f32> = regions.features[12..24].iter().map(|x| x.round()).collect();
         assert_eq!(second, [20.0, 30.0, 20.0, 30.0, 0.0, 0.0, 10.0, 10.0, 200.0, 200.0, 200.0, 200.0]);
     }
@@ -312,7 +338,8 @@ mod tests {
         let stats = ChannelStats::measure(&pictures, &|_| {}).unwrap();
         let grid = grid(2, 2, false, 4);
         let out = directory.path().join("f.h5");
-        extract(&pictures, grid, &stats, ElementType::F32, &out, &|_| {}).unwrap();
+        let extraction = Extraction { grid, stats, element_type: ElementType::F32, shard: None };
+        extraction.write(&pictures, &out, &|_| {}).unwrap();
         assert_eq!(Grid::like(&out).unwrap(), (grid, stats));
 
         let file = FeatureFile::open(&out).unwrap();

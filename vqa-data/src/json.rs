@@ -1,7 +1,8 @@
 //! VQA2.0's JSON files: questions, annotations, results.
 //!
 //! A file is one list, hundreds of megabytes long. It is mapped, cut at places that look like the start of an entry, and
-//! the pieces are parsed in parallel, strings borrowed from the map. The guess is then proven: every piece must have
+//! the pieces are parsed in parallel, strings borrowed from the map, entries of VQA2.0's own form by a scanner that knows
+//! just that. The guess is then proven: every piece must have
 //! ended exactly where the next began. If it does not hold, or anything is wrong, the file is parsed from the
 //! front as any other, and errors have their line.
 
@@ -16,6 +17,7 @@ use serde::de::{DeserializeOwned, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::annotations::{Annotations, NewAnnotation};
+use crate::scan::{Scanner, once};
 use crate::{Error, Result};
 
 /// A question, as in `v2_OpenEnded_mscoco_train2014_questions.json`.
@@ -104,6 +106,84 @@ impl<'a> Extend<AnnotationInFile<'a>> for Annotations {
     }
 }
 
+/// An entry of a list.
+trait Entry<'a>: Deserialize<'a> {
+    /// Reads an entry in the form that VQA2.0 has; nothing if it has another.
+    fn scan(scanner: &mut Scanner<'a>) -> Option<Self>;
+}
+
+impl<'a> Entry<'a> for Question {
+    fn scan(scanner: &mut Scanner<'a>) -> Option<Question> {
+        let (mut image_id, mut question, mut question_id) = (None, None, None);
+        scanner.object(|value, key| match key {
+            "image_id" => once(&mut image_id, value.number()),
+            "question" => once(&mut question, value.string()),
+            "question_id" => once(&mut question_id, value.number()),
+            _ => None,
+        })?;
+        Some(Question { image_id: image_id?, question: question?.into(), question_id: question_id? })
+    }
+}
+
+impl<'a> Entry<'a> for Answer {
+    fn scan(scanner: &mut Scanner<'a>) -> Option<Answer> {
+        let (mut question_id, mut answer) = (None, None);
+        scanner.object(|value, key| match key {
+            "question_id" => once(&mut question_id, value.number()),
+            "answer" => once(&mut answer, value.string()),
+            _ => None,
+        })?;
+        Some(Answer { question_id: question_id?, answer: answer?.into() })
+    }
+}
+
+impl<'a> Entry<'a> for AnnotationInFile<'a> {
+    fn scan(scanner: &mut Scanner<'a>) -> Option<AnnotationInFile<'a>> {
+        /// As VQA2.0 has them.
+        const ANNOTATORS: usize = 10;
+        let (mut question_type, mut multiple_choice_answer, mut answer_type) = (None, None, None);
+        let (mut image_id, mut question_id, mut answers) = (None, None, None);
+        scanner.object(|value, key| match key {
+            "question_type" => once(&mut question_type, value.string()),
+            "multiple_choice_answer" => once(&mut multiple_choice_answer, value.string()),
+            "answer_type" => once(&mut answer_type, value.string()),
+            "image_id" => once(&mut image_id, value.number()),
+            "question_id" => once(&mut question_id, value.number()),
+            "answers" => {
+                let mut given = Vec::with_capacity(ANNOTATORS);
+                value.list(|item| {
+                    given.push(AnswerInFile::scan(item)?);
+                    Some(())
+                })?;
+                once(&mut answers, Some(given))
+            }
+            _ => None,
+        })?;
+        let text = |text: Option<&'a str>| text.map(|text| Text(Cow::Borrowed(text)));
+        Some(AnnotationInFile {
+            question_type: text(question_type),
+            multiple_choice_answer: text(multiple_choice_answer),
+            answers: answers?,
+            image_id,
+            answer_type: text(answer_type),
+            question_id: question_id?,
+        })
+    }
+}
+
+impl<'a> AnswerInFile<'a> {
+    fn scan(scanner: &mut Scanner<'a>) -> Option<AnswerInFile<'a>> {
+        let mut answer = None;
+        scanner.object(|value, key| match key {
+            "answer" => once(&mut answer, value.string()),
+            "answer_confidence" => value.string().map(drop),
+            "answer_id" => value.number().map(drop),
+            _ => None,
+        })?;
+        Some(AnswerInFile { answer: Text(Cow::Borrowed(answer?)) })
+    }
+}
+
 /// The top level of a file: which kind it is shows in the list it has.
 #[derive(Deserialize)]
 #[serde(bound = "Q: Deserialize<'de>, A: Deserialize<'de>")]
@@ -185,7 +265,7 @@ fn n_pieces() -> usize {
 /// each piece, in order. Nothing if the file is not exactly of that form, or wrong in any way.
 fn parse_list<'a, T, C>(bytes: &'a [u8], key: Option<&str>, n_pieces: usize) -> Option<Vec<C>>
 where
-    T: Deserialize<'a>,
+    T: Entry<'a>,
     C: Default + Extend<T> + Send,
 {
     let start = match key {
@@ -238,7 +318,7 @@ where
 /// ended: behind the list's bracket in the latter case.
 fn parse_entries<'a, T, C>(bytes: &'a [u8], start: usize, end: Option<usize>) -> Option<(C, usize)>
 where
-    T: Deserialize<'a>,
+    T: Entry<'a>,
     C: Default + Extend<T>,
 {
     let mut collection = C::default();
@@ -246,9 +326,16 @@ where
     // Once for the piece, instead of for each string in it. It begins and ends at brackets, so not within a character.
     let text = std::str::from_utf8(&bytes[start..end.unwrap_or(bytes.len())]).ok()?;
     loop {
-        let mut stream = serde_json::Deserializer::from_str(&text[at - start..]).into_iter::<T>();
-        collection.extend([stream.next()?.ok()?]);
-        at = skip_space(bytes, at + stream.byte_offset());
+        let mut scanner = Scanner::new(&text[at - start..]);
+        let (entry, len) = match T::scan(&mut scanner) {
+            Some(entry) => (entry, scanner.offset()),
+            None => {
+                let mut stream = serde_json::Deserializer::from_str(&text[at - start..]).into_iter::<T>();
+                (stream.next()?.ok()?, stream.byte_offset())
+            }
+        };
+        collection.extend([entry]);
+        at = skip_space(bytes, at + len);
         match bytes.get(at)? {
             _ if end.is_some_and(|end| at >= end) => return None,
             b',' => at = skip_space(bytes, at + 1),
@@ -264,7 +351,8 @@ where
 }
 
 fn skip_space(bytes: &[u8], from: usize) -> usize {
-    let space = bytes[from.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+    let space = bytes[from.min(bytes.len())..].iter().take_while(is_space).count();
     from + space
 }
 
@@ -375,6 +463,37 @@ mod tests {
             if let Some(pieces) = parse_list::<Question, Vec<Question>>(&json, Some("questions"), n_pieces) {
                 let plain: TopLevel<Vec<Question>, IgnoredAny> = serde_json::from_slice(&json).unwrap();
                 prop_assert_eq!(pieces.concat(), plain.questions.unwrap());
+            }
+        }
+    }
+
+    proptest! {
+        /// Scanned or not, the annotations are the same: whatever is changed in a file, what the pieces give is what serde gives.
+        #[test]
+        fn scanning_changes_nothing(
+            answers in prop::collection::vec("[a-z \"\\\\é]{0,6}", 1..12), place in 0usize..2000, byte in prop::option::of(any::<u8>())
+        ) {
+            let answers: Vec<_> = answers.iter().zip(1..).map(|(answer, i)| {
+                serde_json::json!({"answer": answer, "answer_confidence": "yes", "answer_id": i})
+            }).collect();
+            let annotation = |i: u64| serde_json::json!({
+                "question_type": "what", "multiple_choice_answer": answers[0]["answer"], "answers": answers,
+                "image_id": i, "answer_type": "other", "question_id": i * 10
+            });
+            let list: Vec<_> = (0..4).map(annotation).collect();
+            let mut json = serde_json::to_vec(&serde_json::json!({"annotations": list})).unwrap();
+            let place = place % json.len();
+            json[place] = byte.unwrap_or(json[place]);
+            if let Some(pieces) = parse_list::<AnnotationInFile, Annotations>(&json, Some("annotations"), 2) {
+                let file: TopLevel<IgnoredAny, Vec<AnnotationInFile>> = serde_json::from_slice(&json).unwrap();
+                let mut plain = Annotations::new();
+                plain.extend(file.annotations.unwrap());
+                let mut ours = Annotations::new();
+                pieces.into_iter().for_each(|piece| ours.append(piece));
+                let text = |annotations: &Annotations| format!("{:?}", annotations.iter().collect::<Vec<_>>());
+                prop_assert_eq!(text(&ours), text(&plain));
+            } else {
+                prop_assert!(byte.is_some(), "a sound file is parsed in pieces");
             }
         }
     }

@@ -6,7 +6,8 @@
 //! come from a [`RegionSource`]: a memory-mapped [`FeatureFile`], or one of your own. A [`Loader`] cuts
 //! it into [`Batch`]es, in an order that a seed fixes, ahead of the consumer and on all cores.
 //!
-//! Beside that stand [`FeatureWriter`] and [`extract`], which make feature files; [`Accuracy`], which scores answers
+//! Beside that stand [`Collection`], [`Extraction`] and [`FeatureWriter`], which make feature files of those in other
+//! forms, of pictures, and of anything; [`Accuracy`], which scores answers
 //! as the official evaluator does; and [`write_shapes`], which draws a small world to try it all on.
 //!
 //! Files that are being read are memory-mapped and must not change meanwhile. Files are written whole or not at all.
@@ -28,7 +29,8 @@
 //! let pictures = list_pictures(&files.images)?;
 //! let stats = ChannelStats::measure(&pictures, &|_| {})?;
 //! let features = dir.path().join("train.h5");
-//! extract(&pictures, grid, &stats, ElementType::F32, &features, &|_| {})?;
+//! let extraction = Extraction { grid, stats, element_type: ElementType::F32, shard: None };
+//! extraction.write(&pictures, &features, &|_| {})?;
 //!
 //! let source = SourceConfig {
 //!     q_jsons: vec![files.questions],
@@ -36,7 +38,7 @@
 //!     features: Some(features),
 //!     images: None,
 //! };
-//! let config = SplitConfig { composition: vec![source] };
+//! let config = SplitConfig::from(vec![source]);
 //! let split = Split::load(&config)?;
 //! let (words, answers) = build_dictionaries([&split], &DictConfig::default());
 //! let dataset = Arc::new(Dataset::open(split, &config, &words, &answers, 14)?);
@@ -56,19 +58,23 @@ mod answers;
 mod atomic;
 mod batch;
 mod buffer;
+mod convert;
 mod dataset;
 mod dictionary;
 mod error;
 mod extract;
 mod features;
+mod fingerprint;
+mod glove;
 mod json;
 mod loader;
 mod prepare;
+mod scan;
 mod score;
 mod shapes;
+mod shard;
 mod split;
 mod text;
-mod tsv;
 
 /// The ordered map that splits are kept in.
 pub use indexmap::IndexMap;
@@ -79,20 +85,22 @@ pub use crate::{
     atomic::{AtomicDir, AtomicFile, remove_unfinished, write_atomic},
     batch::Batch,
     buffer::Buffer,
+    convert::{BadImage, Check, Collection, Output},
     dataset::{Dataset, EncodedQuestions, SoftTargets},
     dictionary::{AnswerDict, Encoded, WordDict, soft_score},
     error::{Error, Result},
-    extract::{ChannelStats, Grid, Picture, extract, list_pictures, read_picture},
+    extract::{ChannelStats, Extraction, Grid, Picture, list_pictures, read_picture},
     features::{
-        ElementType, FeatureFile, FeatureSummary, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionCount,
+        ElementType, FeatureFile, FeatureSummary, FeatureTable, FeatureWriter, ImageEntry, ImageRegions, LoadSpeed,
         RegionSource,
     },
+    glove::WordVectors,
     json::{Answer, Question, map_file, read_annotations, read_questions, read_results},
     loader::{Batches, Loader, LoaderOptions, Sampler},
     prepare::{DictConfig, SplitReport, build_dictionaries, prepare},
     score::{Accuracy, blind_guesses},
     shapes::{ShapesSpec, ShapesSplit, write_shapes},
-    split::{SourceConfig, Split, SplitConfig, image_path},
+    shard::Shard,
+    split::{SourceConfig, Split, SplitConfig, image_path, split_mix_64},
     text::tokenize,
-    tsv::{BadRow, TsvFiles},
 };

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::EncodedQuestions;
-use crate::{AnswerDict, Error, Result, Split, WordDict};
+use crate::{AnswerDict, Error, Result, Split, SplitConfig, WordDict};
 
 /// `[dict]` in a config file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,13 +70,15 @@ pub fn build_dictionaries<'a>(
     (words, AnswerDict::from_annotations(annotations, config.min_answer_count))
 }
 
-/// Builds the dictionaries, writes them to where `config` says, and encodes every split with them.
+/// Builds the dictionaries of whole splits, writes them to where `config` says, and encodes with them what `data` leaves of
+/// each split: a quick run on some of the questions has the words and answers of a long one.
 ///
 /// # Errors
 ///
 /// When no answer is frequent enough, or a dictionary cannot be written.
 pub fn prepare(
-    splits: &IndexMap<String, Split>,
+    mut splits: IndexMap<String, Split>,
+    data: &IndexMap<String, SplitConfig>,
     config: &DictConfig,
 ) -> Result<(WordDict, AnswerDict, IndexMap<String, SplitReport>)> {
     let (words, answers) = build_dictionaries(splits.values(), config);
@@ -87,8 +89,9 @@ pub fn prepare(
         )));
     }
     let reports = splits
-        .iter()
+        .iter_mut()
         .map(|(name, split)| {
+            data.get(name).into_iter().for_each(|of_split| split.cut_down(of_split));
             let encoded = EncodedQuestions::new(split, &words, &answers, config.max_question_len);
             (name.clone(), encoded.report(split))
         })

@@ -618,7 +618,7 @@ mod tests {
             a_jsons: vec![files.annotations],
             ..crate::SourceConfig::default()
         };
-        let split = crate::Split::load(&crate::SplitConfig { composition: vec![source] }).unwrap();
+        let split = crate::Split::load(&vec![source].into()).unwrap();
         assert!(split.annotations.iter().all(|annotation| annotation.answers().len() == 10));
     }
 }

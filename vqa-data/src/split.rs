@@ -30,11 +30,27 @@ pub struct SourceConfig {
 }
 
 /// The sources of a split: `[data.train]` in a config file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// For quick runs a split can be cut down to some of its questions. Images are drawn, at random, but always the same
+/// ones, with all of their questions but for the last: a larger part contains a smaller one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitConfig {
+    /// At most so many questions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// This part of the questions, above 0 and at most 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<f64>,
     /// The sources, in order.
     pub composition: Vec<SourceConfig>,
+}
+
+impl From<Vec<SourceConfig>> for SplitConfig {
+    /// All questions of these sources.
+    fn from(composition: Vec<SourceConfig>) -> SplitConfig {
+        SplitConfig { composition, ..SplitConfig::default() }
+    }
 }
 
 impl SplitConfig {
@@ -42,6 +58,28 @@ impl SplitConfig {
     pub fn json_bytes(&self) -> u64 {
         let paths = self.composition.iter().flat_map(|source| source.q_jsons.iter().chain(&source.a_jsons));
         paths.filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum()
+    }
+
+    /// Says what is wrong with the values, if anything.
+    ///
+    /// # Errors
+    ///
+    /// When there is nothing of the split left, or there are two ways to cut it down.
+    pub fn validate(&self) -> Result<(), String> {
+        match (self.limit, self.fraction) {
+            (Some(_), Some(_)) => Err("it has both limit and fraction: give one of them".to_owned()),
+            (Some(0), _) => Err("limit = 0, and at least 1 is wanted".to_owned()),
+            (_, Some(fraction)) if !(fraction > 0.0 && fraction <= 1.0) => {
+                Err(format!("fraction = {fraction}, and a number above 0 and at most 1 is wanted"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many of `n` questions are used.
+    fn n_used(&self, n: usize) -> usize {
+        let part = self.fraction.map_or(n, |fraction| ((n as f64 * fraction).round() as usize).max(1));
+        part.min(self.limit.unwrap_or(n)).min(n)
     }
 
     /// Makes relative paths relative to `base` instead of the working directory.
@@ -101,9 +139,9 @@ impl Split {
     ///
     /// # Errors
     ///
-    /// When a file cannot be read; when a question lacks its annotation or an annotation its question, in any source
-    /// that has annotations; when a question id appears twice in a source; when some sources have annotations and
-    /// others none.
+    /// When [`SplitConfig::validate`] finds something; when a file cannot be read; when a question lacks its annotation or
+    /// an annotation its question, in any source that has annotations; when a question id appears twice in a source; when
+    /// some sources have annotations and others none.
     pub fn load(config: &SplitConfig) -> Result<Split> {
         Split::load_with(config, &|_| {})
     }
@@ -114,6 +152,18 @@ impl Split {
     ///
     /// Those of [`Split::load`].
     pub fn load_with(config: &SplitConfig, on_file: &(dyn Fn(u64) + Sync)) -> Result<Split> {
+        let mut split = Split::load_whole(config, on_file)?;
+        split.cut_down(config);
+        Ok(split)
+    }
+
+    /// [`Split::load_with`] of all questions, whatever `limit` and `fraction` say.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Split::load`].
+    pub fn load_whole(config: &SplitConfig, on_file: &(dyn Fn(u64) + Sync)) -> Result<Split> {
+        config.validate().map_err(Error::Mismatch)?;
         let mut split = Split { source_starts: vec![0], ..Split::default() };
         for source in &config.composition {
             let (questions, annotations) = rayon::join(
@@ -149,6 +199,29 @@ impl Split {
         Ok(split)
     }
 
+    /// Keeps as many questions as `limit` or `fraction` say, in order: those of images drawn by their ids alone.
+    pub fn cut_down(&mut self, config: &SplitConfig) {
+        let n = config.n_used(self.len());
+        if n >= self.len() {
+            return;
+        }
+        let mut drawn: Vec<u32> = (0..self.len() as u32).collect();
+        drawn.sort_by_key(|&question| split_mix_64(self.questions[question as usize].image_id));
+        drawn.truncate(n);
+        drawn.sort_unstable();
+        let place_of = |start: &usize| drawn.partition_point(|&question| (question as usize) < *start);
+        self.source_starts = self.source_starts.iter().map(place_of).collect();
+        if !self.annotations.is_empty() {
+            self.annotations.reorder(&drawn);
+        }
+        let mut kept = drawn.iter().copied().peekable();
+        let mut place = 0;
+        self.questions.retain(|_| {
+            place += 1;
+            kept.next_if_eq(&(place - 1)).is_some()
+        });
+    }
+
     /// Which source a question is from, both counted from 0.
     pub fn source_of(&self, question: usize) -> usize {
         self.source_starts.partition_point(|&start| start <= question) - 1
@@ -163,6 +236,15 @@ impl Split {
     pub fn is_empty(&self) -> bool {
         self.questions.is_empty()
     }
+}
+
+/// A number that looks random, another one for each number, and the same for ever (SplitMix64, Steele et al. 2014): where
+/// a draw must depend on nothing else.
+pub fn split_mix_64(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// Reads some files, one after the other.
@@ -294,7 +376,7 @@ mod tests {
     }
 
     fn load(composition: &[SourceConfig]) -> Result<Split, String> {
-        Split::load(&SplitConfig { composition: composition.to_vec() }).map_err(|e| e.to_string())
+        Split::load(&composition.to_vec().into()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -328,6 +410,58 @@ mod tests {
         assert!(load(&[bare.clone(), annotated]).unwrap_err().contains("has annotations"));
         assert!(load(&[]).unwrap_err().contains("no questions"));
         assert!(load(&[bare]).unwrap().annotations.is_empty());
+    }
+
+    #[test]
+    fn a_part_is_of_whole_images_and_within_a_larger_one() {
+        let directory = tempfile::tempdir().unwrap();
+        // Images 10 to 29 and 25 to 34, five questions each.
+        let ids = |images: std::ops::Range<u64>| -> Vec<u64> {
+            images.flat_map(|i| (0..5).map(move |q| 10 * i + q)).collect()
+        };
+        let a = files(directory.path(), "a", &ids(10..30), Some(&ids(10..30)));
+        let b = files(directory.path(), "b", &ids(25..35), Some(&ids(25..35)));
+        let part = |limit, fraction| {
+            Split::load(&SplitConfig { limit, fraction, composition: vec![a.clone(), b.clone()] })
+                .map_err(|e| e.to_string())
+        };
+        let whole = part(None, None).unwrap();
+        let mut smaller: Vec<(usize, u64)> = Vec::new();
+        for n in [1, 7, 30, 75, 149, 150, 1000] {
+            let split = part(Some(n), None).unwrap();
+            assert_eq!(split.len(), n.min(150));
+            assert_eq!(split.source_starts.last(), Some(&split.len()));
+            assert!(split.questions.iter().zip(split.annotations.iter()).all(|(q, a)| q.question_id == a.question_id));
+            let keys: Vec<(usize, u64)> =
+                (0..split.len()).map(|i| (split.source_of(i), split.questions[i].question_id)).collect();
+            assert!(smaller.iter().all(|key| keys.contains(key)), "{n}");
+            let order = |key: &(usize, u64)| {
+                (0..whole.len()).position(|i| (whole.source_of(i), whole.questions[i].question_id) == *key)
+            };
+            assert!(keys.is_sorted_by_key(order), "in the order of the files");
+            let mut per_image: HashMap<u64, usize> = HashMap::new();
+            split.questions.iter().for_each(|question| *per_image.entry(question.image_id).or_default() += 1);
+            let n_cut = per_image.iter().filter(|&(&id, &n)| n < if (25..30).contains(&id) { 10 } else { 5 }).count();
+            assert!(n_cut <= 1, "{per_image:?}");
+            smaller = keys;
+        }
+        assert_eq!(part(None, Some(0.2)).unwrap().questions, part(Some(30), None).unwrap().questions);
+        assert_eq!(part(None, Some(1e-9)).unwrap().len(), 1);
+        for (limit, fraction, words) in [
+            (Some(1), Some(0.5), "give one of them"),
+            (Some(0), None, "limit = 0"),
+            (None, Some(0.0), "fraction = 0"),
+            (None, Some(1.5), "fraction = 1.5"),
+            (None, Some(f64::NAN), "fraction = NaN"),
+        ] {
+            assert!(part(limit, fraction).unwrap_err().contains(words));
+        }
+        let test = Split::load(&SplitConfig {
+            limit: Some(3),
+            composition: vec![files(directory.path(), "t", &[1, 2, 3, 4], None)],
+            fraction: None,
+        });
+        assert_eq!(test.unwrap().len(), 3, "also without annotations");
     }
 
     #[test]

@@ -34,6 +34,17 @@ fn lower_case(question: &str, buffer: &mut String) {
     buffer.extend(kept.flat_map(char::to_lowercase));
 }
 
+/// The number that a name ends in: 42 of `COCO_val2014_000000000042`.
+pub(crate) fn number_at_end(name: &str) -> Option<u64> {
+    name[name.trim_end_matches(|c: char| c.is_ascii_digit()).len()..].parse().ok()
+}
+
+/// The beginning of a text, for a message.
+pub(crate) fn shorten(text: &str) -> String {
+    const FEW: usize = 20;
+    text.chars().take(FEW).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::tokenize;

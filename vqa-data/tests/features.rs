@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use vqa_data::{ElementType, FeatureFile, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionCount, RegionSource};
+use vqa_data::{ElementType, FeatureFile, FeatureTable, FeatureWriter, ImageEntry, RegionSource};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/h5").join(name)
@@ -61,6 +61,36 @@ fn adaptive_files_have_regions_of_their_own_number() {
 }
 
 #[test]
+fn zeros_and_speed_are_summed_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.h5");
+    let images = (0..100).map(|i| ImageEntry { image_id: i, size: None, n_regions: 1 + i as usize % 3 }).collect();
+    let table = FeatureTable { images, feature_dim: 2, element_type: ElementType::F16, ..FeatureTable::default() };
+    let writer = FeatureWriter::create(&path, table).unwrap();
+    for i in 0..100 {
+        // Image 1 has a region of zeros and another, 2 has three of zeros, 3 has one of zeros.
+        let mut features = vec![1.0; 2 * (1 + i % 3)];
+        features[..if i == 1 || i == 3 {
+            2
+        } else if i == 2 {
+            6
+        } else {
+            0
+        }]
+            .fill(0.0);
+        writer.write(i, &features, &vec![0.0; 4 * (1 + i % 3)]).unwrap();
+    }
+    writer.finish().unwrap();
+    let summary = FeatureFile::open(&path).unwrap().summarize(&|_| {}).unwrap();
+    assert_eq!((summary.n_zero, summary.n_zero_regions, summary.n_not_finite), (2, 5, 0));
+    assert_eq!((summary.dtype.as_str(), summary.mean_regions), ("float16", 1.99));
+    let speed = summary.load_speed.unwrap();
+    assert!(speed.n_images >= 64 && speed.images_per_s > 0.0);
+    // 2 numbers of 2 bytes for each of 2 regions or so.
+    assert!((7.0..9.0).contains(&(speed.bytes_per_s / speed.images_per_s)));
+}
+
+#[test]
 fn an_empty_file_is_a_file_of_no_images() {
     let file = FeatureFile::open(fixture("empty.h5")).unwrap();
     assert_eq!(file.n_images(), 0);
@@ -76,6 +106,7 @@ fn nan_is_counted_and_the_first_image_named() {
     let summary = file.summarize(&|_| {}).unwrap();
     assert_eq!((summary.n_not_finite, summary.first_not_finite), (2, Some(20)));
     assert!((summary.max - 2.34).abs() < 1e-5 && summary.min == 0.0);
+    assert_eq!((summary.dtype.as_str(), summary.n_zero, summary.n_zero_regions), ("float32", 0, 0));
 }
 
 #[test]
@@ -92,6 +123,9 @@ fn broken_files_are_explained() {
         ("box_mismatch.h5", "does not fit"),
         ("text.h5", "numbers are wanted"),
         ("bad.hdf5", "not a readable pickle"),
+        ("never_written.h5", "cannot be in the 0 bytes stored of it"),
+        ("never_allocated.h5", "has no numbers in this file"),
+        ("many_ids.h5", "\"image_ids\" [17592186044416] cannot be in the 0 bytes stored of it"),
         ("make_fixtures.py", "no such file"),
         ("../make_fixtures.py", "not an HDF5 file"),
     ] {
@@ -142,38 +176,61 @@ proptest! {
 
     #[test]
     fn what_is_written_is_read_again(
-        n in 0usize..5, k in 1usize..5, d in 1usize..700, half in any::<bool>(), seed in any::<u32>()
+        n in 0usize..5, k in 0usize..5, d in 1usize..700, half in any::<bool>(), adaptive in any::<bool>(),
+        sized in any::<bool>(), seed in any::<u32>()
     ) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f.h5");
         // Multiples of an eighth below 128 are exact in both types.
         let value = |i: usize| ((i as u32).wrapping_mul(seed | 1) >> 7 & 1023) as f32 / 8.0 - 64.0;
-        let images: Vec<ImageRegions> = (0..n)
-            .map(|i| ImageRegions {
-                image_id: 1000 - i as u64,
-                size: [i as u32, 7],
-                features: (0..k * d).map(|j| value(i * k * d + j)).collect(),
-                boxes: (0..k * 4).map(|j| value(j + i)).collect(),
-            })
-            .collect();
+        // With one image the number of regions is the same for all.
+        let entry = |i: usize| {
+            let size = sized.then_some([i as u32, 7]);
+            ImageEntry { image_id: 1000 - i as u64, size, n_regions: if adaptive { (k + i) % 4 } else { k } }
+        };
+        let images: Vec<ImageEntry> = (0..n).map(entry).collect();
         let element_type = if half { ElementType::F16 } else { ElementType::F32 };
-        let spec = FeatureWriterSpec { n_images: n, regions: RegionCount::Fixed(k), feature_dim: d, element_type };
-        let mut writer = FeatureWriter::create(&path, spec).unwrap();
-        writer.set_attribute("mean", &[0.5, 0.25]).unwrap();
-        images.chunks(2).for_each(|chunk| writer.append(chunk).unwrap());
+        let attributes = [("mean".to_owned(), vec![0.5, 0.25])].into();
+        let table = FeatureTable { images, feature_dim: d, element_type, attributes };
+        let features = |i: usize, k: usize| (0..k * d).map(|j| value(i * k * d + j)).collect::<Vec<f32>>();
+        let boxes = |i: usize, k: usize| (0..k * 4).map(|j| value(j + i)).collect::<Vec<f32>>();
+        let writer = FeatureWriter::create(&path, table.clone()).unwrap();
+        // In any order.
+        for (row, image) in table.images.iter().enumerate().rev() {
+            writer.write(row, &features(row, image.n_regions), &boxes(row, image.n_regions)).unwrap();
+        }
         prop_assert!(!path.exists(), "no file before the end");
         writer.finish().unwrap();
 
         let file = FeatureFile::open(&path).unwrap();
-        prop_assert_eq!(file.attribute("mean"), vec![0.5, 0.25]);
-        prop_assert_eq!(file.n_images(), n);
-        for image in &images {
-            let (mut features, mut boxes) = (vec![0.0; k * d], vec![0.0; k * 4]);
-            file.read(file.row(image.image_id).unwrap(), &mut features, &mut boxes).unwrap();
-            prop_assert_eq!(&features, &image.features);
-            prop_assert_eq!(&boxes, &image.boxes);
+        prop_assert_eq!(file.table().unwrap(), table.clone());
+        prop_assert!(n == 0 || file.layout().contains("memory-mapped") || file.shape().contains(&0));
+        for (row, image) in table.images.iter().enumerate() {
+            let k = image.n_regions;
+            let (mut read_features, mut read_boxes) = (vec![0.0; k * d], vec![0.0; k * 4]);
+            file.read(file.row(image.image_id).unwrap(), &mut read_features, &mut read_boxes).unwrap();
+            prop_assert_eq!(read_features, features(row, k));
+            prop_assert_eq!(read_boxes, boxes(row, k));
         }
         drop(file);
         prop_assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
+}
+
+#[test]
+fn what_cannot_be_stored_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.h5");
+    let images = vec![ImageEntry { image_id: 7, size: None, n_regions: 1 }];
+    for (element_type, x, words) in [
+        (ElementType::F32, f32::NAN, "feature NaN"),
+        (ElementType::F32, f32::INFINITY, "feature inf"),
+        (ElementType::F16, -70000.0, "-70000, which cannot be stored as float16: store float32"),
+    ] {
+        let table = FeatureTable { images: images.clone(), feature_dim: 2, element_type, ..FeatureTable::default() };
+        let writer = FeatureWriter::create(&path, table).unwrap();
+        let error = writer.write(0, &[0.0, x], &[0.0; 4]).unwrap_err().to_string();
+        assert!(error.contains("f.h5: image 7") && error.contains(words), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

@@ -1,11 +1,14 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use super::RegionSource;
 use super::image_ids::ImageIds;
-use super::store::Store;
+use super::partial::unfinished;
+use super::store::{Store, open_dataset};
+use super::writer::{FeatureTable, ImageEntry};
 use crate::json::map_file;
 use crate::{Error, Result};
 
@@ -33,6 +36,8 @@ enum Regions {
 pub struct FeatureFile {
     path: PathBuf,
     file: hdf5::File,
+    /// Length of the file in bytes.
+    len: usize,
     image_ids: ImageIds,
     regions: Regions,
     features: Store,
@@ -47,8 +52,26 @@ impl FeatureFile {
     /// When the file is missing, not HDF5, truncated, or its datasets are missing or do not fit.
     pub fn open(path: impl AsRef<Path>) -> Result<FeatureFile> {
         let path = path.as_ref();
+        if let Some(whole) = unfinished(path) {
+            let whole = whole.display();
+            let problem = format!(
+                "unfinished: the command that makes {whole} goes on with it, and gives it that name when it is whole"
+            );
+            return Err(Error::file(path, problem));
+        }
+        FeatureFile::open_unfinished(path)
+    }
+
+    /// [`FeatureFile::open`] of a file that is not whole, too.
+    pub(super) fn open_unfinished(path: &Path) -> Result<FeatureFile> {
+        /// HDF5's cache of decompressed chunks, for each dataset: with its default of 1 MB, chunks of several images would be
+        /// decompressed again for each of them.
+        const CHUNK_CACHE: (usize, usize, f64) = (12_421, 64 << 20, 0.75);
         let map = Arc::new(map_file(path)?);
-        let file = hdf5::File::open(path).map_err(|e| Error::hdf5(path, &e))?;
+        let (slots, bytes, w0) = CHUNK_CACHE;
+        let mut options = hdf5::File::with_options();
+        options.with_fapl(|p| p.chunk_cache(slots, bytes, w0));
+        let file = options.open(path).map_err(|e| Error::hdf5(path, &e))?;
         let features = Store::open(path, &file, &map, "image_features")?;
         let boxes = Store::open(path, &file, &map, "image_bb")?;
         let (f, b) = (features.shape(), boxes.shape());
@@ -60,21 +83,24 @@ impl FeatureFile {
         }
         let regions = match *f {
             [_, k, _] => Regions::Fixed(k),
-            _ => Regions::Adaptive(read_pos_boxes(path, &file, f[0])?),
+            _ => Regions::Adaptive(read_pos_boxes(path, &file, map.len(), f[0])?),
         };
         let n_images = match &regions {
             Regions::Fixed(_) => f[0],
             Regions::Adaptive(ranges) => ranges.len(),
         };
-        let image_ids = ImageIds::open(path, &file, n_images)?;
-        if features.is_slow() {
+        if u32::try_from(n_images).is_err() {
+            return Err(Error::file(path, format!("{n_images} images are more than can be numbered: it is damaged")));
+        }
+        let image_ids = ImageIds::open(path, &file, map.len(), n_images)?;
+        if features.is_slow() && first_time(path) {
             tracing::warn!(
                 "{}: image_features is {}; that is slower than a contiguous float32 or float16 dataset",
                 path.display(),
                 features.describe()
             );
         }
-        Ok(FeatureFile { path: path.to_owned(), file, image_ids, regions, features, boxes })
+        Ok(FeatureFile { path: path.to_owned(), file, len: map.len(), image_ids, regions, features, boxes })
     }
 
     /// The path.
@@ -93,19 +119,70 @@ impl FeatureFile {
     ///
     /// When `image_sizes` is there but cannot be read.
     pub fn image_sizes(&self) -> Result<Option<Vec<[u32; 2]>>> {
-        let Ok(dataset) = self.file.dataset("image_sizes") else { return Ok(None) };
+        let Some(dataset) = open_dataset(&self.path, &self.file, self.len, "image_sizes")? else { return Ok(None) };
+        let shape = dataset.shape();
+        if shape != [self.n_images(), 2] {
+            let problem = format!("image_sizes has shape {shape:?}, and [{}, 2] is wanted", self.n_images());
+            return Err(Error::file(&self.path, problem));
+        }
         let sizes = dataset.read_raw::<u32>().map_err(|e| Error::hdf5(&self.path, &e))?;
         Ok(Some(sizes.chunks_exact(2).map(|size| [size[0], size[1]]).collect()))
     }
 
+    /// All of the file but its numbers.
+    ///
+    /// # Errors
+    ///
+    /// When `image_sizes` is there but cannot be read.
+    pub fn table(&self) -> Result<FeatureTable> {
+        let sizes = self.image_sizes()?;
+        let images = self.image_ids().iter().enumerate().map(|(row, &image_id)| ImageEntry {
+            image_id,
+            size: sizes.as_ref().map(|sizes| sizes[row]),
+            n_regions: self.n_regions(row),
+        });
+        let names = self.file.attr_names().unwrap_or_default();
+        let attributes: BTreeMap<String, Vec<f64>> = names
+            .into_iter()
+            .map(|name| (name.clone(), self.attribute(&name)))
+            .filter(|(_, x)| !x.is_empty())
+            .collect();
+        Ok(FeatureTable {
+            images: images.collect(),
+            feature_dim: self.feature_dim(),
+            element_type: self.features.element_type(),
+            attributes,
+        })
+    }
+
+    /// Where the features and the boxes begin in the file; 0 for those that are not mapped, or are none.
+    pub(super) fn data_offsets(&self) -> [u64; 2] {
+        [&self.features, &self.boxes].map(|store| store.offset().unwrap_or(0))
+    }
+
     /// A numeric attribute of the file, as doubles; empty if it is not there.
     pub fn attribute(&self, name: &str) -> Vec<f64> {
-        self.file.attr(name).and_then(|attribute| attribute.read_raw::<f64>()).unwrap_or_default()
+        /// More is no list of figures, but a dataset.
+        const MOST: usize = 1 << 16;
+        let Ok(attribute) = self.file.attr(name) else { return Vec::new() };
+        let few =
+            attribute.shape().iter().try_fold(1, |n: usize, &axis| n.checked_mul(axis)).is_some_and(|n| n <= MOST);
+        if few { attribute.read_raw::<f64>().unwrap_or_default() } else { Vec::new() }
     }
 
     /// Shape of `image_features`.
     pub fn shape(&self) -> &[usize] {
         self.features.shape()
+    }
+
+    /// The type of the numbers in `image_features`: "float32", "float16" …
+    pub fn dtype(&self) -> String {
+        self.features.dtype()
+    }
+
+    /// Bytes of a number in `image_features`.
+    pub(super) fn element_size(&self) -> usize {
+        self.features.element_size()
     }
 
     /// Element type, layout and way of reading of `image_features`, in words.
@@ -121,8 +198,13 @@ impl FeatureFile {
         }
     }
 
+    /// Reads the boxes of one image, [n_regions, 4].
+    pub(crate) fn read_boxes(&self, row: usize, boxes: &mut [f32]) -> Result<()> {
+        self.boxes.read(&self.path, self.first_region(row), boxes)
+    }
+
     /// Reads the features of one image, [n_regions, D], without looking for NaN.
-    pub(super) fn read_features(&self, row: usize, features: &mut [f32]) -> Result<()> {
+    pub(crate) fn read_features(&self, row: usize, features: &mut [f32]) -> Result<()> {
         self.features.read(&self.path, self.first_region(row), features)
     }
 
@@ -164,22 +246,32 @@ impl RegionSource for FeatureFile {
         }
     }
 
+    fn prefetch(&self, row: usize) {
+        self.features.prefetch(self.first_region(row), self.n_regions(row));
+    }
+
     fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> Result<()> {
         self.read_features(row, features)?;
-        self.boxes.read(&self.path, self.first_region(row), boxes)?;
+        self.read_boxes(row, boxes)?;
         if all_finite(features) { Ok(()) } else { Err(self.not_finite()) }
     }
 }
 
 /// Whether no number is NaN or infinite: a loop without branches, which the compiler turns into vector code.
-pub(super) fn all_finite(numbers: &[f32]) -> bool {
+pub(crate) fn all_finite(numbers: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;
     !numbers.iter().fold(false, |found, x| found | (x.to_bits() & EXPONENT == EXPONENT))
 }
 
+/// Whether this is the first question about a path in this process, for what is said once.
+fn first_time(path: &Path) -> bool {
+    static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned())
+}
+
 /// Reads `pos_boxes` [N, 2] and checks that each image's rows lie in order within the `total` regions.
-fn read_pos_boxes(path: &Path, file: &hdf5::File, total: usize) -> Result<Vec<[u32; 2]>> {
-    let dataset = file.dataset("pos_boxes").map_err(|_| {
+fn read_pos_boxes(path: &Path, file: &hdf5::File, file_len: usize, total: usize) -> Result<Vec<[u32; 2]>> {
+    let dataset = open_dataset(path, file, file_len, "pos_boxes")?.ok_or_else(|| {
         Error::file(
             path,
             "image_features has two axes, and there is no \"pos_boxes\" [N, 2] to say which regions are whose",

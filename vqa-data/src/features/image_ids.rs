@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_pickle::{DeOptions, HashableValue, Value};
 
+use super::store::open_dataset;
 use crate::json::map_file;
 use crate::{Error, Result};
 
@@ -25,15 +26,15 @@ impl ImageIds {
     }
 
     /// From `image_ids` in the file, or else from the pickle beside it.
-    pub(super) fn open(path: &Path, file: &hdf5::File, n_images: usize) -> Result<ImageIds> {
-        if let Ok(dataset) = file.dataset("image_ids") {
-            let ids = dataset.read_raw::<u64>().map_err(|e| Error::hdf5(path, &e))?;
-            if ids.len() != n_images {
+    pub(super) fn open(path: &Path, file: &hdf5::File, file_len: usize, n_images: usize) -> Result<ImageIds> {
+        if let Some(dataset) = open_dataset(path, file, file_len, "image_ids")? {
+            if dataset.size() != n_images {
                 return Err(Error::file(
                     path,
-                    format!("image_ids has {} entries, and there are {n_images} images", ids.len()),
+                    format!("image_ids has {} entries, and there are {n_images} images", dataset.size()),
                 ));
             }
+            let ids = dataset.read_raw::<u64>().map_err(|e| Error::hdf5(path, &e))?;
             return ImageIds::new(path, ids);
         }
         let candidates = pickles_beside(path);

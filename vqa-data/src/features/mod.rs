@@ -1,16 +1,30 @@
 //! Region features in HDF5 files.
 
 mod file;
+mod fill;
 mod image_ids;
 mod inspect;
+mod partial;
 mod store;
 mod writer;
 
 pub use file::FeatureFile;
-pub use inspect::FeatureSummary;
-pub use writer::{ElementType, FeatureWriter, FeatureWriterSpec, ImageRegions, RegionCount};
+pub(crate) use file::all_finite;
+pub(crate) use fill::{Job, Scratch, fill};
+pub use inspect::{FeatureSummary, LoadSpeed};
+pub(crate) use store::MAX_COMPRESSION;
+pub use writer::{ElementType, FeatureTable, FeatureWriter, ImageEntry};
 
 use crate::Result;
+
+/// The regions of an image.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ImageRegions {
+    /// [K, D].
+    pub features: Vec<f32>,
+    /// [K, 4]: x1 y1 x2 y2 in pixels.
+    pub boxes: Vec<f32>,
+}
 
 /// Where regions come from. Implement it to train on features of your own making; [`FeatureFile`] is the one
 /// for HDF5 files.
@@ -31,6 +45,11 @@ pub trait RegionSource: Send + Sync {
 
     /// Number of regions of the image in `row`.
     fn n_regions(&self, row: usize) -> usize;
+
+    /// Says that the image in `row` will be read soon, so that it can be fetched from the disk meanwhile. Returns at once.
+    fn prefetch(&self, row: usize) {
+        let _ = row;
+    }
 
     /// Reads the image in `row`: `features` is [n_regions, D], `boxes` is [n_regions, 4] as x1 y1 x2 y2 in pixels.
     ///

@@ -6,26 +6,60 @@ use std::sync::Arc;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use hdf5::Dataset;
+use hdf5::dataset::Layout;
+use hdf5::datatype::ByteOrder;
 use hdf5::types::{FloatSize, TypeDescriptor};
-use memmap2::Mmap;
+use memmap2::{Advice, Mmap};
 use ndarray::s;
 
+use super::writer::ElementType;
 use crate::{Error, Result};
 
-/// The element types that are read without HDF5.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mapped {
-    F32,
-    F16,
-}
+/// What deflate makes of nothing but zeros, and somewhat more: no data is larger than this times what is stored of it.
+pub(crate) const MAX_COMPRESSION: u64 = 1100;
 
-impl Mapped {
-    fn size(self) -> usize {
-        match self {
-            Mapped::F32 => 4,
-            Mapped::F16 => 2,
-        }
+/// Opens a dataset, if it is there, once its size has been found to be one that the file can hold: a damaged or hostile
+/// file says any size, and memory is reserved by it.
+pub(super) fn open_dataset(path: &Path, file: &hdf5::File, file_len: usize, name: &str) -> Result<Option<Dataset>> {
+    /// A chunk may be mostly empty.
+    const SMALL: u64 = 64 << 20;
+    /// A virtual dataset is in other files, of which nothing is known here.
+    const MAX_VIRTUAL: u64 = 1 << 42;
+    if !file.link_exists(name) {
+        return Ok(None);
     }
+    let dataset = file.dataset(name).map_err(|e| Error::hdf5(path, &e))?;
+    let shape = dataset.shape();
+    let element = dataset.dtype().map_err(|e| Error::hdf5(path, &e))?.size();
+    let bytes_of = |axes: &[usize]| axes.iter().try_fold(element as u64, |n, &axis| n.checked_mul(axis as u64));
+    let bytes = bytes_of(&shape).unwrap_or(u64::MAX);
+    if bytes == 0 {
+        return Ok(Some(dataset));
+    }
+    let refuse = |problem: &str| Err(Error::file(path, format!("\"{name}\" {shape:?} {problem}")));
+    let storage = dataset.storage_size();
+    match dataset.layout() {
+        Layout::Contiguous => match dataset.offset() {
+            Some(start) if start.checked_add(bytes).is_some_and(|end| end <= file_len as u64) => {}
+            Some(_) => {
+                return refuse("reaches past the end of the file (an interrupted copy or download?): fetch it again");
+            }
+            None => return refuse("has no numbers in this file: they were never written, or are in another file"),
+        },
+        Layout::Chunked => {
+            let chunk = dataset.chunk().and_then(|chunk| bytes_of(&chunk)).unwrap_or(u64::MAX);
+            let limit = storage.saturating_mul(MAX_COMPRESSION);
+            if storage > file_len as u64 || bytes > limit || chunk > limit.max(SMALL) {
+                return refuse(&format!(
+                    "cannot be in the {storage} bytes stored of it: it is damaged, or was never written"
+                ));
+            }
+        }
+        Layout::Compact if bytes > storage => return refuse("is larger than what is stored of it: it is damaged"),
+        Layout::Virtual if bytes > MAX_VIRTUAL => return refuse("is larger than 4 TiB: it is damaged"),
+        _ => {}
+    }
+    Ok(Some(dataset))
 }
 
 /// A 2-D or 3-D dataset seen as rows of `width` numbers.
@@ -34,12 +68,13 @@ pub(super) struct Store {
     reader: Reader,
     shape: Vec<usize>,
     width: usize,
+    element_type: ElementType,
 }
 
 #[derive(Debug)]
 enum Reader {
     /// Contiguous little-endian floats, read straight from the page cache.
-    Map { map: Arc<Mmap>, start: usize, element: Mapped },
+    Map { map: Arc<Mmap>, start: usize },
     /// Anything else, converted by HDF5: chunked, compressed, big-endian, doubles.
     Hdf5(Dataset),
 }
@@ -47,7 +82,7 @@ enum Reader {
 impl Store {
     /// Opens a numeric dataset of rank 2 or 3 whose last axis is `width` numbers.
     pub(super) fn open(path: &Path, file: &hdf5::File, map: &Arc<Mmap>, name: &str) -> Result<Store> {
-        let dataset = file.dataset(name).map_err(|_| {
+        let dataset = open_dataset(path, file, map.len(), name)?.ok_or_else(|| {
             let there = file.member_names().unwrap_or_default();
             Error::file(
                 path,
@@ -66,33 +101,22 @@ impl Store {
         let dtype = dataset.dtype().map_err(|e| Error::hdf5(path, &e))?;
         let descriptor = dtype.to_descriptor().map_err(|e| Error::hdf5(path, &e))?;
         let mapped = match descriptor {
-            TypeDescriptor::Float(FloatSize::U4) => Some(Mapped::F32),
-            TypeDescriptor::Float(FloatSize::U2) => Some(Mapped::F16),
+            TypeDescriptor::Float(FloatSize::U4) => Some(ElementType::F32),
+            TypeDescriptor::Float(FloatSize::U2) => Some(ElementType::F16),
             TypeDescriptor::Float(_) | TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_) => None,
             other => {
                 return Err(Error::file(path, format!("\"{name}\" holds {other}, and numbers are wanted")));
             }
         };
-        let little = dtype.byte_order() == hdf5::datatype::ByteOrder::LittleEndian;
-        let n_elements: usize = shape.iter().product();
-        let reader = match (mapped.filter(|_| little), dataset.offset()) {
-            (Some(element), Some(offset)) if dataset.layout() == hdf5::dataset::Layout::Contiguous => {
-                let start = offset as usize;
-                let end = n_elements.checked_mul(element.size()).and_then(|bytes| start.checked_add(bytes));
-                if end.is_none_or(|end| end > map.len()) {
-                    return Err(Error::file(
-                        path,
-                        format!(
-                            "\"{name}\" {shape:?} reaches past the end of the file (an interrupted copy or download?): fetch it again"
-                        ),
-                    ));
-                }
-                Reader::Map { map: map.clone(), start, element }
+        let little = dtype.byte_order() == ByteOrder::LittleEndian;
+        let reader = match dataset.offset() {
+            Some(offset) if little && mapped.is_some() && dataset.layout() == Layout::Contiguous => {
+                Reader::Map { map: map.clone(), start: offset as usize }
             }
             _ => Reader::Hdf5(dataset),
         };
         let width = shape[shape.len() - 1];
-        let store = Store { reader, shape, width };
+        let store = Store { reader, shape, width, element_type: mapped.unwrap_or_default() };
         if store.is_slow() {
             // A filter that is not built in shows only when something is read.
             store.read(path, 0, &mut vec![0.0; width]).map_err(|_| {
@@ -110,29 +134,73 @@ impl Store {
         &self.shape
     }
 
+    /// The type to store these numbers in again.
+    pub(super) fn element_type(&self) -> ElementType {
+        self.element_type
+    }
+
+    /// Where the numbers are in the file, if they are mapped.
+    pub(super) fn offset(&self) -> Option<u64> {
+        match self.reader {
+            Reader::Map { start, .. } => Some(start as u64),
+            Reader::Hdf5(_) => None,
+        }
+    }
+
     /// Whether reads go through HDF5 instead of the memory map.
     pub(super) fn is_slow(&self) -> bool {
         matches!(self.reader, Reader::Hdf5(_)) && !self.shape.contains(&0)
     }
 
+    /// The type of the numbers, in words.
+    pub(super) fn dtype(&self) -> String {
+        match &self.reader {
+            Reader::Map { .. } => match self.element_type {
+                ElementType::F32 => "float32".to_owned(),
+                ElementType::F16 => "float16".to_owned(),
+            },
+            Reader::Hdf5(dataset) => {
+                let dtype = dataset.dtype().and_then(|dtype| Ok((dtype.to_descriptor()?, dtype.byte_order())));
+                dtype.map_or_else(
+                    |_| "unknown type".to_owned(),
+                    |(dtype, order)| match order {
+                        ByteOrder::BigEndian => format!("big-endian {dtype}"),
+                        _ => dtype.to_string(),
+                    },
+                )
+            }
+        }
+    }
+
+    /// Bytes of a number in the file.
+    pub(super) fn element_size(&self) -> usize {
+        match &self.reader {
+            Reader::Map { .. } => self.element_type.size(),
+            Reader::Hdf5(dataset) => dataset.dtype().map_or(0, |dtype| dtype.size()),
+        }
+    }
+
     /// Layout and element type in words.
     pub(super) fn describe(&self) -> String {
-        match &self.reader {
-            Reader::Map { element: Mapped::F32, .. } => "float32, contiguous, memory-mapped".to_owned(),
-            Reader::Map { element: Mapped::F16, .. } => "float16, contiguous, memory-mapped".to_owned(),
-            Reader::Hdf5(dataset) => {
-                let dtype = dataset.dtype().and_then(|t| t.to_descriptor());
-                let dtype = dtype.map_or_else(|_| "unknown type".to_owned(), |t| t.to_string());
-                let chunks = match dataset.chunk() {
-                    Some(chunk) => format!("chunks of {chunk:?}"),
-                    None => "not chunked".to_owned(),
-                };
-                let filters = match dataset.filters().len() {
-                    0 => "no filter".to_owned(),
-                    n => format!("{n} filter(s)"),
-                };
-                format!("{dtype}, {chunks}, {filters}, read through HDF5")
-            }
+        let dtype = self.dtype();
+        let Reader::Hdf5(dataset) = &self.reader else { return format!("{dtype}, contiguous, memory-mapped") };
+        let chunks = match dataset.chunk() {
+            Some(chunk) => format!("chunks of {chunk:?}"),
+            None => "not chunked".to_owned(),
+        };
+        let filters = match dataset.filters().len() {
+            0 => "no filter".to_owned(),
+            n => format!("{n} filter(s)"),
+        };
+        format!("{dtype}, {chunks}, {filters}, read through HDF5")
+    }
+
+    /// Has the system fetch `n` rows from the disk while this goes on.
+    pub(super) fn prefetch(&self, first: usize, n: usize) {
+        if let Reader::Map { map, start } = &self.reader {
+            let row = self.width * self.element_type.size();
+            // A hint: if it is refused, reading waits for the disk.
+            let _ = map.advise_range(Advice::WillNeed, start + first * row, n * row);
         }
     }
 
@@ -142,12 +210,13 @@ impl Store {
             return Ok(());
         }
         match &self.reader {
-            Reader::Map { map, start, element } => {
-                let start = start + first * self.width * element.size();
-                let bytes = &map[start..start + out.len() * element.size()];
-                match element {
-                    Mapped::F32 => copy_f32(bytes, out),
-                    Mapped::F16 => widen_f16(bytes, out),
+            Reader::Map { map, start } => {
+                let size = self.element_type.size();
+                let start = start + first * self.width * size;
+                let bytes = &map[start..start + out.len() * size];
+                match self.element_type {
+                    ElementType::F32 => copy_f32(bytes, out),
+                    ElementType::F16 => widen_f16(bytes, out),
                 }
                 Ok(())
             }

@@ -1,9 +1,16 @@
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::f16;
-use ndarray::{ArrayView, ArrayView2, ArrayView3, s};
+use half::slice::HalfFloatSliceExt;
+use hdf5::dataset::{AllocTime, FillTime};
+use ndarray::{ArrayView, ArrayView2};
 
-use crate::atomic::AtomicFile;
+use super::file::FeatureFile;
+use super::partial::{Journal, Partial, partial_path};
+use crate::atomic::making;
 use crate::{Error, Result};
 
 /// The element type that `image_features` is stored in.
@@ -16,58 +23,88 @@ pub enum ElementType {
     F16,
 }
 
-/// What a [`FeatureWriter`] writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FeatureWriterSpec {
-    /// Number of images N.
-    pub n_images: usize,
-    /// How many regions the images have.
-    pub regions: RegionCount,
+/// All of a feature file but its numbers.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FeatureTable {
+    /// The images, in order of rows.
+    pub images: Vec<ImageEntry>,
     /// Length of a feature vector, D.
     pub feature_dim: usize,
     /// How the features are stored.
     pub element_type: ElementType,
+    /// Numbers about the source.
+    pub attributes: BTreeMap<String, Vec<f64>>,
 }
 
-/// How many regions the images of a file have.
+/// An image of a [`FeatureTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RegionCount {
-    /// K each.
-    Fixed(usize),
-    /// Each its own number.
-    Adaptive {
-        /// The regions of all images together.
-        total: usize,
-    },
-}
-
-/// Writes a feature file: contiguous `image_features`, `image_bb`, `image_ids`, `image_sizes`, and
-/// `pos_boxes` if the images have different numbers of regions. The file appears under its name when [`FeatureWriter::finish`] has succeeded, and not before.
-#[derive(Debug)]
-pub struct FeatureWriter {
-    // Declared before `target`: HDF5 closes its file first, then the temporary file may be removed.
-    file: hdf5::File,
-    features: hdf5::Dataset,
-    boxes: hdf5::Dataset,
-    target: AtomicFile,
-    spec: FeatureWriterSpec,
-    image_ids: Vec<u64>,
-    image_sizes: Vec<u32>,
-    /// First and end region of each image.
-    pos_boxes: Vec<u32>,
-}
-
-/// One image for [`FeatureWriter::append`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct ImageRegions {
+pub struct ImageEntry {
     /// The image.
     pub image_id: u64,
-    /// Its width and height in pixels.
-    pub size: [u32; 2],
-    /// [K, D].
-    pub features: Vec<f32>,
-    /// [K, 4]: x1 y1 x2 y2 in pixels.
-    pub boxes: Vec<f32>,
+    /// Its width and height in pixels, where they are known.
+    pub size: Option<[u32; 2]>,
+    /// The number of its regions, K.
+    pub n_regions: usize,
+}
+
+impl ElementType {
+    /// Bytes of a number.
+    pub(super) fn size(self) -> usize {
+        match self {
+            ElementType::F32 => 4,
+            ElementType::F16 => 2,
+        }
+    }
+}
+
+impl FeatureTable {
+    /// First and end of each image's regions among those of all images.
+    fn region_ranges(&self) -> impl Iterator<Item = [u64; 2]> {
+        let mut end = 0;
+        self.images.iter().map(move |image| {
+            let first = end;
+            end += image.n_regions as u64;
+            [first, end]
+        })
+    }
+
+    /// K, if all images have the same number of regions: then the layout is [N, K, D], and otherwise [total, D].
+    fn fixed_regions(&self) -> Option<usize> {
+        let first = self.images.first().map_or(0, |image| image.n_regions);
+        self.images.iter().all(|image| image.n_regions == first).then_some(first)
+    }
+}
+
+/// Writes a feature file: contiguous `image_features` and `image_bb`, `image_ids`, `image_sizes` where all sizes are
+/// known, and `pos_boxes` if the images have different numbers of regions.
+///
+/// The file gets its whole form at the start, as `NAME.partial`; images can then be written in any order and from
+/// several threads. It appears under its name when [`FeatureWriter::finish`] has succeeded, and not before.
+///
+/// ```
+/// use vqa_data::{FeatureFile, FeatureTable, FeatureWriter, ImageEntry, RegionSource};
+///
+/// let path = tempfile::tempdir().unwrap().path().join("features.h5");
+/// let images = vec![ImageEntry { image_id: 42, size: Some([640, 480]), n_regions: 2 }];
+/// let writer = FeatureWriter::create(&path, FeatureTable { images, feature_dim: 3, ..FeatureTable::default() })?;
+/// writer.write(0, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[0.0, 0.0, 320.0, 480.0, 320.0, 0.0, 640.0, 480.0])?;
+/// writer.finish()?;
+/// assert_eq!(FeatureFile::open(&path)?.row(42), Some(0));
+/// # Ok::<(), vqa_data::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct FeatureWriter {
+    partial: Partial,
+    table: FeatureTable,
+    made_from: Option<String>,
+    /// The first region of each image among those of all.
+    first_regions: Vec<u64>,
+    /// Where the two datasets begin in the file.
+    features_at: u64,
+    boxes_at: u64,
+    n_written: AtomicUsize,
+    /// How many images, from the first on, are certainly written.
+    n_done: AtomicUsize,
 }
 
 impl FeatureWriter {
@@ -75,110 +112,153 @@ impl FeatureWriter {
     ///
     /// # Errors
     ///
-    /// When the file cannot be made.
-    pub fn create(path: &Path, spec: FeatureWriterSpec) -> Result<FeatureWriter> {
-        let target = AtomicFile::create(path)?;
-        let create = || {
-            let file = hdf5::File::create(target.path())?;
-            let dataset = |name: &str, width: usize, element_type: ElementType| {
-                let shape = match spec.regions {
-                    RegionCount::Fixed(k) => vec![spec.n_images, k, width],
-                    RegionCount::Adaptive { total } => vec![total, width],
-                };
-                match element_type {
-                    ElementType::F32 => file.new_dataset::<f32>().shape(shape).create(name),
-                    ElementType::F16 => file.new_dataset::<f16>().shape(shape).create(name),
-                }
-            };
-            let features = dataset("image_features", spec.feature_dim, spec.element_type)?;
-            let boxes = dataset("image_bb", 4, ElementType::F32)?;
-            Ok((file, features, boxes))
-        };
-        let (file, features, boxes) = create().map_err(|e| Error::hdf5(path, &e))?;
-        Ok(FeatureWriter {
-            file,
-            features,
-            boxes,
-            target,
-            spec,
-            image_ids: Vec::new(),
-            image_sizes: Vec::new(),
-            pos_boxes: Vec::new(),
-        })
+    /// When the file cannot be made, or another process is writing it.
+    pub fn create(path: &Path, table: FeatureTable) -> Result<FeatureWriter> {
+        let partial = Partial::open(path)?;
+        FeatureWriter::start(partial, table, None)
     }
 
-    /// Stores numbers about the source as an attribute of the file.
+    /// Goes on with the file that a killed process left at `path`, if that was to have the same table and was made from
+    /// the same things; otherwise starts it. [`FeatureWriter::n_done`] says how many images are there already.
+    ///
+    /// `made_from` is any text that is another one whenever the images would be others.
     ///
     /// # Errors
     ///
-    /// When HDF5 cannot write, on a full disk say.
-    pub fn set_attribute(&mut self, name: &str, values: &[f64]) -> Result<()> {
-        let set = || {
-            let attribute = self.file.new_attr::<f64>().shape(values.len()).create(name)?;
-            attribute.write(ArrayView::from(values))
+    /// When the file cannot be made, or another process is writing it.
+    pub fn resume(path: &Path, table: FeatureTable, made_from: &str) -> Result<FeatureWriter> {
+        let partial = Partial::open(path)?;
+        let Some(Journal { made_from: earlier, n_done }) = partial.journal() else {
+            return FeatureWriter::start(partial, table, Some(made_from));
         };
-        set().map_err(|e: hdf5::Error| Error::hdf5(self.target.destination(), &e))
+        let there =
+            FeatureFile::open_unfinished(partial.path()).and_then(|file| Ok((file.table()?, file.data_offsets())));
+        match there {
+            Ok((there, places)) if earlier == made_from && there == table && n_done <= table.images.len() => {
+                let writer = FeatureWriter::new(partial, table, Some(made_from), places);
+                writer.n_written.store(n_done, Ordering::Relaxed);
+                writer.n_done.store(n_done, Ordering::Relaxed);
+                Ok(writer)
+            }
+            // Nothing is wrong with it, so that it is not thrown away.
+            Err(error @ Error::Io { .. }) => Err(error),
+            _ => {
+                tracing::warn!(
+                    "{}: {n_done} images that an earlier run left are not used, for its input or options were others",
+                    partial.destination().display()
+                );
+                FeatureWriter::start(partial, table, Some(made_from))
+            }
+        }
     }
 
-    /// Appends images.
+    fn start(mut partial: Partial, table: FeatureTable, made_from: Option<&str>) -> Result<FeatureWriter> {
+        if let Some(image) = table.images.iter().find(|image| i64::try_from(image.image_id).is_err()) {
+            let problem = format!("the image id {} is larger than any that it can hold", image.image_id);
+            return Err(Error::file(partial.destination(), problem));
+        }
+        // HDF5 would make the file again if a signal handler had removed it.
+        let _making = making();
+        partial.clear()?;
+        let places = create_hdf5(partial.path(), &table).map_err(|e| Error::hdf5(partial.destination(), &e))?;
+        Ok(FeatureWriter::new(partial, table, made_from, places))
+    }
+
+    fn new(partial: Partial, table: FeatureTable, made_from: Option<&str>, places: [u64; 2]) -> FeatureWriter {
+        let first_regions = table.region_ranges().map(|[first, _]| first).collect();
+        let [features_at, boxes_at] = places;
+        let (n_written, n_done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let made_from = made_from.map(str::to_owned);
+        FeatureWriter { partial, table, made_from, first_regions, features_at, boxes_at, n_written, n_done }
+    }
+
+    /// Where the unfinished file of a destination is.
+    pub fn partial_path(destination: &Path) -> PathBuf {
+        partial_path(destination)
+    }
+
+    /// What the file holds.
+    pub fn table(&self) -> &FeatureTable {
+        &self.table
+    }
+
+    /// How many images, from the first on, are certainly written.
+    pub fn n_done(&self) -> usize {
+        self.n_done.load(Ordering::Acquire)
+    }
+
+    /// Writes the image in row `row`: `features` is [K, D], `boxes` is [K, 4] as x1 y1 x2 y2 in pixels.
     ///
     /// # Errors
     ///
-    /// When HDF5 cannot write, on a full disk say; or a feature is NaN, infinite, or (for float16) above 65504.
+    /// When the disk is full; or a feature is NaN, infinite, or (for float16) above 65504.
     ///
     /// # Panics
     ///
-    /// When an image's lengths are not those of the [`FeatureWriterSpec`], or there are more images than it says.
-    pub fn append(&mut self, images: &[ImageRegions]) -> Result<()> {
-        for image in images {
-            self.append_one(image)?;
-        }
-        Ok(())
-    }
-
-    fn append_one(&mut self, image: &ImageRegions) -> Result<()> {
-        let FeatureWriterSpec { n_images, regions, feature_dim, element_type } = self.spec;
-        let n_regions = image.boxes.len() / 4;
-        assert!(self.image_ids.len() < n_images, "more images than announced");
-        assert_eq!(image.boxes.len(), n_regions * 4, "boxes are [K, 4]");
-        assert_eq!(image.features.len(), n_regions * feature_dim, "features are [K, D]");
-        if let RegionCount::Fixed(k) = regions {
-            assert_eq!(n_regions, k, "every image has K regions");
-        }
-        let path = self.target.destination();
-        let limit = match element_type {
+    /// When there is no such row, or the lengths are not those of the table.
+    pub fn write(&self, row: usize, features: &[f32], boxes: &[f32]) -> Result<()> {
+        let image = self.table.images[row];
+        let dim = self.table.feature_dim;
+        assert_eq!(features.len(), image.n_regions * dim, "features are [K, D]");
+        assert_eq!(boxes.len(), image.n_regions * 4, "boxes are [K, 4]");
+        let limit = match self.table.element_type {
             ElementType::F32 => f32::MAX,
             ElementType::F16 => f16::MAX.to_f32(),
         };
-        if let Some(x) = image.features.iter().find(|x| x.is_nan() || x.abs() > limit) {
-            let problem = format!("image {} has the feature {x}, which cannot be stored as a number", image.image_id);
-            return Err(Error::file(path, problem));
+        // Without an early exit, so that it becomes vector code.
+        if !features.iter().fold(true, |fit, x| fit & (x.abs() <= limit)) {
+            let x = features.iter().find(|x| x.is_nan() || x.abs() > limit).copied().unwrap_or(f32::NAN);
+            let remedy = if x.is_finite() { " as float16: store float32" } else { "" };
+            let problem = format!("image {} has the feature {x}, which cannot be stored{remedy}", image.image_id);
+            return Err(Error::file(self.partial.destination(), problem));
         }
-        let first = self.n_regions();
-        let place = Place { regions, image: self.image_ids.len(), first, n_regions };
+        let first = self.first_regions[row];
         let write = || {
-            match element_type {
-                ElementType::F32 => place.write(&self.features, &image.features, feature_dim)?,
+            let file = self.partial.file();
+            let place = |start: u64, width: usize, of: ElementType| start + first * (width * of.size()) as u64;
+            let features_at = place(self.features_at, dim, self.table.element_type);
+            match self.table.element_type {
+                ElementType::F32 => file.write_all_at(bytemuck::must_cast_slice(features), features_at)?,
                 ElementType::F16 => {
-                    let halves: Vec<f16> = image.features.iter().map(|&x| f16::from_f32(x)).collect();
-                    place.write(&self.features, &halves, feature_dim)?;
+                    let mut halves = vec![f16::ZERO; features.len()];
+                    halves.convert_from_f32_slice(features);
+                    let bits: &[u16] = halves.reinterpret_cast();
+                    file.write_all_at(bytemuck::must_cast_slice(bits), features_at)?;
                 }
             }
-            place.write(&self.boxes, &image.boxes, 4)
+            file.write_all_at(bytemuck::must_cast_slice(boxes), place(self.boxes_at, 4, ElementType::F32))
         };
-        write().map_err(|e: hdf5::Error| Error::hdf5(path, &e))?;
-        self.image_ids.push(image.image_id);
-        self.image_sizes.extend(image.size);
-        self.pos_boxes.extend([first as u32, (first + n_regions) as u32]);
+        write().map_err(Error::io("write", self.partial.destination()))?;
+        self.n_written.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Regions appended so far.
-    fn n_regions(&self) -> usize {
-        self.pos_boxes.last().map_or(0, |&end| end as usize)
+    /// Says that the first `n_done` images are written.
+    pub(crate) fn set_done(&self, n_done: usize) {
+        self.n_done.store(n_done, Ordering::Release);
     }
 
-    /// Writes the image ids and sizes, and gives the file its name.
+    /// Notes on the disk which images are done, for [`FeatureWriter::resume`].
+    pub(crate) fn save_progress(&self) -> Result<()> {
+        let n_done = self.n_done();
+        match &self.made_from {
+            Some(made_from) => self.partial.save_progress(made_from, n_done),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes [`FeatureWriter::save_progress`] fail, as a disk does.
+    #[cfg(test)]
+    pub(super) fn break_down(&mut self) {
+        self.partial.break_down();
+    }
+
+    /// Leaves the unfinished file for [`FeatureWriter::resume`].
+    pub(crate) fn keep(mut self) {
+        self.partial.keep();
+    }
+
+    /// Flushes the file to the disk and gives it its name.
     ///
     /// # Errors
     ///
@@ -186,50 +266,64 @@ impl FeatureWriter {
     ///
     /// # Panics
     ///
-    /// When fewer images were appended than announced.
+    /// When images were not written.
     pub fn finish(self) -> Result<()> {
-        let FeatureWriter { file, features, boxes, target, spec, image_ids, image_sizes, pos_boxes } = self;
-        assert_eq!(image_ids.len(), spec.n_images, "fewer images than announced");
-        let write = || {
-            let n = spec.n_images;
-            let ids = file.new_dataset::<u64>().shape(n).create("image_ids")?;
-            ids.write(ArrayView::from(image_ids.as_slice()))?;
-            let sizes = file.new_dataset::<u32>().shape((n, 2)).create("image_sizes")?;
-            sizes.write(ArrayView2::from_shape((n, 2), &image_sizes).expect("two numbers an image"))?;
-            if let RegionCount::Adaptive { .. } = spec.regions {
-                let ranges = file.new_dataset::<u32>().shape((n, 2)).create("pos_boxes")?;
-                ranges.write(ArrayView2::from_shape((n, 2), &pos_boxes).expect("two numbers an image"))?;
-            }
-            file.flush()
+        let n_written = self.n_written.into_inner();
+        assert_eq!(n_written, self.table.images.len(), "every image is written once");
+        self.partial.finish()
+    }
+}
+
+/// Writes all of a file but its features and boxes, for which there is room. Returns where the two begin.
+fn create_hdf5(path: &Path, table: &FeatureTable) -> hdf5::Result<[u64; 2]> {
+    /// Large datasets begin at a page of memory.
+    const PAGE: u64 = 4096;
+    let mut options = hdf5::File::with_options();
+    options.with_fapl(|p| p.alignment(16 * PAGE, PAGE));
+    // The same numbers are the same file, whenever it is written.
+    options.with_fcpl(|p| p.obj_track_times(false));
+    let file = options.create(path)?;
+    let fixed = table.fixed_regions();
+    let total = table.region_ranges().last().map_or(0, |[_, end]| end as usize);
+    let n = table.images.len();
+    let builder = || file.new_dataset_builder().no_chunk().obj_track_times(false);
+    let place = |name: &str, width: usize, element_type: ElementType| -> hdf5::Result<u64> {
+        let shape = match fixed {
+            Some(k) => vec![n, k, width],
+            None => vec![total, width],
         };
-        write().map_err(|e: hdf5::Error| Error::hdf5(target.destination(), &e))?;
-        drop((features, boxes));
-        file.close().map_err(|e| Error::hdf5(target.destination(), &e))?;
-        target.finish()
-    }
-}
+        // The room is reserved, and nothing is written to it yet.
+        let builder = builder().alloc_time(Some(AllocTime::Early)).fill_time(FillTime::Never);
+        let dataset = match element_type {
+            ElementType::F32 => builder.empty::<f32>().shape(shape).create(name)?,
+            ElementType::F16 => builder.empty::<f16>().shape(shape).create(name)?,
+        };
+        // Without elements there is no place.
+        Ok(dataset.offset().unwrap_or(0))
+    };
+    let features_at = place("image_features", table.feature_dim, table.element_type)?;
+    let boxes_at = place("image_bb", 4, ElementType::F32)?;
 
-/// Where an image goes.
-struct Place {
-    regions: RegionCount,
-    image: usize,
-    /// First of its regions among those of all images.
-    first: usize,
-    n_regions: usize,
-}
-
-impl Place {
-    /// Writes the image's rows of `width` numbers into a dataset.
-    fn write<T: hdf5::H5Type>(&self, dataset: &hdf5::Dataset, data: &[T], width: usize) -> hdf5::Result<()> {
-        match self.regions {
-            RegionCount::Fixed(k) => {
-                let view = ArrayView3::from_shape((1, k, width), data).expect("the rows of an image");
-                dataset.write_slice(view, s![self.image..=self.image, .., ..])
-            }
-            RegionCount::Adaptive { .. } => {
-                let view = ArrayView2::from_shape((self.n_regions, width), data).expect("the rows of an image");
-                dataset.write_slice(view, s![self.first..self.first + self.n_regions, ..])
-            }
-        }
+    // Signed, since NumPy makes floats of unsigned numbers together with its own.
+    let ids: Vec<i64> = table.images.iter().map(|image| image.image_id as i64).collect();
+    builder().with_data(&ids).create("image_ids")?;
+    let pairs = |name: &str, numbers: &[i64]| {
+        let pairs = ArrayView2::from_shape((n, 2), numbers).expect("two numbers an image");
+        builder().with_data(pairs).create(name)
+    };
+    let sizes: Option<Vec<[i64; 2]>> =
+        table.images.iter().map(|image| image.size.map(|size| size.map(i64::from))).collect();
+    if let Some(sizes) = sizes {
+        pairs("image_sizes", sizes.as_flattened())?;
     }
+    if fixed.is_none() {
+        let ranges = table.region_ranges().flatten().map(|region| region as i64);
+        pairs("pos_boxes", &ranges.collect::<Vec<i64>>())?;
+    }
+    for (name, values) in &table.attributes {
+        let attribute = file.new_attr::<f64>().shape(values.len()).create(name.as_str())?;
+        attribute.write(ArrayView::from(values.as_slice()))?;
+    }
+    file.close()?;
+    Ok([features_at, boxes_at])
 }

@@ -1,4 +1,4 @@
-"""Writes the files in h5/, with h5py and pickle: layouts that are found in the wild, and broken ones.
+"""Writes the files in h5/, with h5py, NumPy and pickle: layouts that are found in the wild, and broken ones.
 
     python3 make_fixtures.py
 
@@ -92,3 +92,34 @@ fixed = [tsv_row(image, 4) for image in range(3)]
 bad = [fixed[0], "10\t640", fixed[0], fixed[1][:-8], fixed[1], "x" + fixed[2][2:], "",
        fixed[2].replace("\t4\t", "\t5\t"), fixed[2], fixed[2].replace("30", "40", 1)[:-4] + "!!!="]
 (OUT / "bad.tsv").write_text("\n".join(bad) + "\n")
+
+# openvqa's folders of archives: x as [D, K], compressed or not; variants; and broken ones in a folder of their own.
+variants = {
+    "COCO_val2014_000000000010.jpg": lambda x: dict(x=x.T, bbox=boxes[0]),
+    "COCO_val2014_000000000020": lambda x: dict(x=x.astype(np.float64), bbox=boxes[1].astype(np.float64)),
+    "30": lambda x: dict(x=np.asfortranarray(x), bbox=np.asfortranarray(boxes[2])),
+}
+(OUT / "npz").mkdir(exist_ok=True)
+for row, (name, arrays) in enumerate(variants.items()):
+    save = [np.savez, np.savez_compressed, np.savez][row]
+    save(OUT / "npz" / f"{name}.npz", image_w=640, image_h=480, num_bbox=K, **arrays(features[row]))
+(OUT / "bad_npz").mkdir(exist_ok=True)
+np.savez(OUT / "bad_npz" / "1.npz", x=features[0].T, bbox=boxes[0])
+np.savez(OUT / "bad_npz" / "no_number.npz", x=features[0].T, bbox=boxes[0])
+np.savez(OUT / "bad_npz" / "2.npz", x=features[0].T)
+np.savez(OUT / "bad_npz" / "3.npz", x=features[0].T, bbox=boxes[0, :3])
+np.savez(OUT / "bad_npz" / "4.npz", x=features[0].T.astype(complex), bbox=boxes[0])
+np.savez(OUT / "bad_npz" / "5.npz", x=nan[1].T, bbox=boxes[0])
+np.savez(OUT / "bad_npz" / "7.npz", x=features[0, :, :3].T, bbox=boxes[0])
+(OUT / "bad_npz" / "6.npz").write_bytes((OUT / "bad_npz" / "1.npz").read_bytes()[:-40])
+(OUT / "bad_npz" / "notes.txt").write_text("not an archive")
+
+# Sizes that no file can have.
+hostile = lambda name, **kwargs: f.create_dataset(name, (1 << 40, K, D), "f4", **kwargs)
+with h5py.File(OUT / "never_written.h5", "w") as f:
+    hostile("image_features", chunks=(1, K, D))
+with h5py.File(OUT / "never_allocated.h5", "w") as f:
+    hostile("image_features")
+with h5py.File(OUT / "many_ids.h5", "w") as f:
+    f["image_features"], f["image_bb"] = features, boxes
+    f.create_dataset("image_ids", (1 << 44,), "i8", chunks=(4,))

@@ -1,0 +1,228 @@
+//! Feature files made in parallel, image by image, so that a killed run can go on where it stopped.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use rayon::prelude::*;
+
+use super::{FeatureWriter, ImageRegions};
+use crate::{Error, Result};
+
+/// Images between two marks of what is done: enough that cores seldom wait for each other at a mark.
+const IMAGES_AT_A_TIME: usize = 128;
+
+/// From one flush to the disk to the next: what a power cut costs at most, and the disk is kept busy meanwhile.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// An image to make, and where it goes.
+pub(crate) struct Job {
+    /// Its number among what it is made from.
+    pub(crate) source: usize,
+    /// The files that want it, with its row in each. The rows of a file rise from job to job.
+    pub(crate) targets: Vec<(usize, usize)>,
+}
+
+/// Memory for making an image, used again for the next.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) regions: ImageRegions,
+}
+
+/// Makes all images with `make`, writes them, and finishes the files; leaves out what an earlier run has done.
+/// `progress` is called with the number of images just done.
+///
+/// # Errors
+///
+/// The first error of `make`, in the order of the jobs, or of writing. Unfinished files are then removed, unless it
+/// was the system that refused, so that the same command may succeed later.
+pub(crate) fn fill(
+    writers: Vec<FeatureWriter>,
+    jobs: &[Job],
+    make: &(dyn Fn(usize, &mut Scratch) -> Result<()> + Sync),
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<()> {
+    let is_left = |job: &&Job| job.targets.iter().any(|&(file, row)| row >= writers[file].n_done());
+    let left: Vec<&Job> = jobs.iter().filter(is_left).collect();
+    let n_skipped = jobs.len() - left.len();
+    if n_skipped > 0 {
+        tracing::info!("going on after {n_skipped} of {} images, which an earlier run has done", jobs.len());
+        progress(n_skipped as u64);
+    }
+    if let Err((error, is_synced)) = fill_rest(&writers, &left, make, progress) {
+        if let Error::Io { .. } = error {
+            if is_synced {
+                // The disk may have room for a few bytes, and what is not noted is done again.
+                writers.iter().for_each(|writer| drop(writer.save_progress()));
+            }
+            writers.into_iter().for_each(FeatureWriter::keep);
+        }
+        return Err(error);
+    }
+    let mut writers = writers.into_iter();
+    while let Some(writer) = writers.next() {
+        // What was not finished of the others is whole too, and needs only its name.
+        if let Err(error) = writer.finish() {
+            writers.for_each(FeatureWriter::keep);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Makes and writes images. An error comes with whether everything could be flushed to the disk so far: the system tells once
+/// that it could not, and what is flushed later says nothing of that.
+fn fill_rest(
+    writers: &[FeatureWriter],
+    jobs: &[&Job],
+    make: &(dyn Fn(usize, &mut Scratch) -> Result<()> + Sync),
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), (Error, bool)> {
+    let run = |scratch: &mut Scratch, job: &Job| {
+        make(job.source, scratch)?;
+        let ImageRegions { features, boxes } = &scratch.regions;
+        for &(file, row) in &job.targets {
+            // Two files may have stopped at different images.
+            if row >= writers[file].n_done() {
+                writers[file].write(row, features, boxes)?;
+            }
+        }
+        progress(1);
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let (finished, is_finished) = channel::<()>();
+        // It ends before the images do only when it fails.
+        let saver = scope.spawn(move || {
+            while is_finished.recv_timeout(SAVE_EVERY) == Err(RecvTimeoutError::Timeout) {
+                writers.iter().try_for_each(FeatureWriter::save_progress)?;
+            }
+            Ok(())
+        });
+        let mut result = Ok(());
+        for jobs in jobs.chunks(IMAGES_AT_A_TIME) {
+            let results = jobs.par_iter().with_min_len(4).map_init(Scratch::default, |scratch, job| run(scratch, job));
+            result = results.find_map_first(Result::err).map_or(Ok(()), Err);
+            if result.is_err() || saver.is_finished() {
+                break;
+            }
+            for &(file, row) in jobs.iter().flat_map(|job| &job.targets) {
+                writers[file].set_done(writers[file].n_done().max(row + 1));
+            }
+        }
+        drop(finished);
+        let saved = saver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let is_synced = saved.is_ok();
+        saved.and(result).map_err(|error| (error, is_synced))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{FeatureTable, ImageEntry};
+
+    const N: usize = 3 * IMAGES_AT_A_TIME + 10;
+
+    fn table() -> FeatureTable {
+        let entry = |i| ImageEntry { image_id: i as u64, size: None, n_regions: 1 + i % 3 };
+        FeatureTable { images: (0..N).map(entry).collect(), feature_dim: 2, ..FeatureTable::default() }
+    }
+
+    /// Makes two files, the second of every other image, failing at an image. Returns which images were made.
+    fn run(directory: &Path, made_from: &str, fails_at: usize, error: fn() -> Error) -> (Result<()>, Vec<usize>) {
+        let mut halved = table();
+        halved.images = halved.images.into_iter().step_by(2).collect();
+        let writers = [("a.h5", table()), ("b.h5", halved)];
+        let writers =
+            writers.map(|(name, table)| FeatureWriter::resume(&directory.join(name), table, made_from).unwrap());
+        let targets = |i: usize| if i.is_multiple_of(2) { vec![(0, i), (1, i / 2)] } else { vec![(0, i)] };
+        let jobs: Vec<Job> = (0..N).map(|i| Job { source: i, targets: targets(i) }).collect();
+        let made = Mutex::new(Vec::new());
+        let make = |i: usize, scratch: &mut Scratch| {
+            if i == fails_at {
+                return Err(error());
+            }
+            made.lock().unwrap().push(i);
+            scratch.regions.features = vec![i as f32; 2 * (1 + i % 3)];
+            scratch.regions.boxes = vec![-(i as f32); 4 * (1 + i % 3)];
+            Ok(())
+        };
+        let result = fill(writers.into(), &jobs, &make, &|_| {});
+        let mut made = made.into_inner().unwrap();
+        made.sort_unstable();
+        (result, made)
+    }
+
+    fn no_error() -> Error {
+        unreachable!()
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_was_done_is_not_done_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (whole, broken) = (directory.path().join("whole"), directory.path().join("broken"));
+        run(&whole, "x", N, no_error).0.unwrap();
+        assert_eq!(names(&whole), ["a.h5", "b.h5"]);
+
+        let full = || Error::io("write", Path::new("a.h5"))(io::ErrorKind::StorageFull.into());
+        let (result, made) = run(&broken, "x", 2 * IMAGES_AT_A_TIME + 5, full);
+        assert!(result.unwrap_err().to_string().contains("no space left"));
+        assert!(made.len() >= 2 * IMAGES_AT_A_TIME);
+        assert_eq!(names(&broken), ["a.h5.partial", "a.h5.partial.json", "b.h5.partial", "b.h5.partial.json"]);
+        let (result, made) = run(&broken, "x", N, no_error);
+        result.unwrap();
+        assert_eq!(made, (2 * IMAGES_AT_A_TIME..N).collect::<Vec<_>>());
+        for name in ["a.h5", "b.h5"] {
+            assert!(std::fs::read(whole.join(name)).unwrap() == std::fs::read(broken.join(name)).unwrap(), "{name}");
+        }
+        assert_eq!(names(&broken), ["a.h5", "b.h5"]);
+    }
+
+    /// The system may say only once that what was written is lost.
+    #[test]
+    fn a_failed_flush_ends_the_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = FeatureWriter::resume(&directory.path().join("a.h5"), table(), "x").unwrap();
+        writer.break_down();
+        let jobs: Vec<Job> = (0..N).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
+        let flushed = std::time::Instant::now() + SAVE_EVERY + SAVE_EVERY / 4;
+        let make = |i: usize, scratch: &mut Scratch| {
+            if i == 0 {
+                std::thread::sleep(flushed.saturating_duration_since(std::time::Instant::now()));
+            }
+            scratch.regions.features = vec![0.0; 2 * (1 + i % 3)];
+            scratch.regions.boxes = vec![0.0; 4 * (1 + i % 3)];
+            Ok(())
+        };
+        let error = fill(vec![writer], &jobs, &make, &|_| {}).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert_eq!(names(directory.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_was_made_from_something_else_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        let full = || Error::io("write", Path::new("a.h5"))(io::ErrorKind::StorageFull.into());
+        run(at, "x", 2 * IMAGES_AT_A_TIME, full).0.unwrap_err();
+        let (result, made) = run(at, "y", N, no_error);
+        result.unwrap();
+        assert_eq!(made.len(), N);
+        // Bad data stays bad: nothing is kept for it.
+        let bad = || Error::file(Path::new("in.tsv"), "line 300 is malformed");
+        run(at, "x", 2 * IMAGES_AT_A_TIME, bad).0.unwrap_err();
+        assert_eq!(names(at), ["a.h5", "b.h5"]);
+    }
+}
