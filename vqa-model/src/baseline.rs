@@ -72,6 +72,11 @@ impl Baseline {
             ),
         }
     }
+
+    /// The word embedding, to begin with pretrained vectors.
+    pub fn word_embedding(&self) -> &WordEmbedding {
+        &self.w_emb
+    }
 }
 
 impl VqaModel for Baseline {

@@ -1,3 +1,5 @@
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 /// `[model]` in a config file. The defaults are the article's.
@@ -33,6 +35,9 @@ pub enum LossKind {
 pub struct LanguageModelConfig {
     /// Length of a word vector.
     pub word_emb_dim: i64,
+    /// Pretrained word vectors to begin with, as in `glove.6B.300d.txt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub glove: Option<PathBuf>,
     /// The recurrent cell.
     pub rnn_type: RnnKind,
     /// Recurrent layers on top of each other.
@@ -105,6 +110,7 @@ impl Default for LanguageModelConfig {
     fn default() -> LanguageModelConfig {
         LanguageModelConfig {
             word_emb_dim: 300,
+            glove: None,
             rnn_type: RnnKind::default(),
             n_layers: 1,
             bidirectional: false,
@@ -129,6 +135,13 @@ impl ModelConfig {
     /// Length of the question's representation: `hid_dim` for each direction.
     pub fn question_dim(&self) -> i64 {
         self.hid_dim * if self.lm.bidirectional { 2 } else { 1 }
+    }
+
+    /// Makes relative paths relative to `base` instead of the working directory.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        if let Some(glove) = &mut self.lm.glove {
+            *glove = base.join(&*glove);
+        }
     }
 
     /// Checks the values.

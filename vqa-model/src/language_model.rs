@@ -19,6 +19,17 @@ impl WordEmbedding {
         WordEmbedding { weight, padding: n_words }
     }
 
+    /// Begins with these vectors, [n_words, dim], instead of random ones.
+    ///
+    /// # Panics
+    ///
+    /// When there are more or fewer numbers.
+    pub fn set_vectors(&self, numbers: &[f32]) {
+        let words = self.weight.narrow(0, 0, self.padding);
+        let vectors = Tensor::from_slice(numbers).view_as(&words);
+        tch::no_grad(|| words.shallow_clone().copy_(&vectors));
+    }
+
     /// [B, T] to [B, T, dim].
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
         Tensor::embedding(&self.weight, tokens, self.padding, false, false)

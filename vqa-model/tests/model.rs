@@ -139,3 +139,16 @@ fn devices_are_named() {
     assert!(parse_device("gpu").unwrap_err().to_string().contains("\"gpu\" is unknown"));
     assert!(parse_device("cuda:99").is_err());
 }
+
+#[test]
+fn pretrained_vectors_replace_all_but_the_padding() {
+    let vs = VarStore::new(Device::Cpu);
+    let mut config = small(AttentionKind::Product);
+    config.lm.word_emb_dim = 3;
+    let model = Baseline::new(vs.root(), &config, DIMS);
+    let numbers: Vec<f32> = (0..DIMS.n_words * 3).map(|i| i as f32).collect();
+    model.word_embedding().set_vectors(&numbers);
+    let words = Tensor::from_slice(&[0i64, 19, 20]);
+    let vectors: Vec<f32> = model.word_embedding().forward(&words).flatten(0, -1).try_into().unwrap();
+    assert_eq!(vectors, [0.0, 1.0, 2.0, 57.0, 58.0, 59.0, 0.0, 0.0, 0.0]);
+}

@@ -34,11 +34,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stats = ChannelStats::measure(&pictures, &|_| {})?;
     let features = dir.join("train.h5");
     let grid = Grid { rows: 4, columns: 5, whole: true, patch: 8 };
-    extract(&pictures, grid, &stats, ElementType::F32, &features, &|_| {})?;
+    Extraction { grid, stats, element_type: ElementType::F32, shard: None }.write(&pictures, &features, &|_| {})?;
 
     let (q_jsons, a_jsons) = (vec![files.questions], vec![files.annotations]);
     let source = SourceConfig { q_jsons, a_jsons, features: Some(features), images: None };
-    let config = SplitConfig { composition: vec![source] };
+    let config = SplitConfig::from(vec![source]);
     let split = Split::load(&config)?;
     let (words, answers) = build_dictionaries([&split], &DictConfig::default());
     let dataset = Arc::new(Dataset::open(split, &config, &words, &answers, 14)?);

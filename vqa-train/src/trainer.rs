@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tch::nn::VarStore;
-use vqa_data::Loader;
+use vqa_data::{Loader, split_mix_64};
 use vqa_model::{Header, LossKind, ModelInput, VqaModel};
 
 use crate::config::TrainConfig;
@@ -191,10 +191,7 @@ impl Trainer<'_> {
 }
 
 /// The seed of a step's dropout: a function of the run's seed and the step alone, so that a resumed run draws what the
-/// uninterrupted one would have. (SplitMix64's mixing, Steele et al. 2014.)
+/// uninterrupted one would have.
 fn dropout_seed(seed: u64, step: u64) -> u64 {
-    let mut z = seed.wrapping_add(step.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    split_mix_64(seed.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }

@@ -48,7 +48,14 @@ pub fn configs() -> Vec<(String, ModelConfig)> {
                     let config = ModelConfig {
                         hid_dim: 12,
                         loss: LossKind::Logistic,
-                        lm: LanguageModelConfig { word_emb_dim: 9, rnn_type, n_layers, bidirectional, dropout: 0.1 },
+                        lm: LanguageModelConfig {
+                            word_emb_dim: 9,
+                            glove: None,
+                            rnn_type,
+                            n_layers,
+                            bidirectional,
+                            dropout: 0.1,
+                        },
                         topdown_att: AttentionConfig { kind, hid_dim: 11, dropout: 0.2 },
                         mlp: ClassifierConfig { hid_dim: 13, dropout: 0.5 },
                     };
