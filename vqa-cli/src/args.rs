@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use vqa_data::{ElementType, Shard};
 
 /// Visual question answering: prepare data, train, score and explain models on VQA2.0.
 #[derive(Debug, Parser)]
@@ -19,7 +20,7 @@ pub enum Command {
     Demo(DemoArgs),
     /// Write the demo's dataset alone: pictures of coloured shapes, questions and annotations in VQA2.0's formats
     Synth(SynthArgs),
-    /// Look into feature files, and make them from pictures
+    /// Look into feature files; make them from other forms, merge and split them; make them from pictures
     #[command(subcommand)]
     Features(FeaturesCommand),
     /// Make the word and answer dictionaries, and report what a training run will see
@@ -71,7 +72,7 @@ pub struct SynthArgs {
 pub enum FeaturesCommand {
     /// Sum up a feature file: shape, type, layout, images, range of values, NaN
     Inspect(InspectArgs),
-    /// Make a feature file from bottom-up-attention's or LXMERT's TSV files (base64)
+    /// Make a feature file from TSV files (bottom-up-attention, LXMERT), folders of .npz (openvqa), or other HDF5 files
     Convert(ConvertArgs),
     /// Make a feature file from pictures without a detector: the cells of a grid, as standardised pixels
     Extract(ExtractArgs),
@@ -87,25 +88,65 @@ pub struct InspectArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("outputs").required(true).args(["out", "split"]))]
+#[command(
+    after_help = "Until it is whole, an output is OUT.partial. After a kill, Ctrl-C or a full disk the same command goes on with it."
+)]
 pub struct ConvertArgs {
-    /// The TSV files, in order
+    /// TSV files, folders of .npz, or HDF5 files, in order; shards of one job are put in order
     #[arg(required = true)]
     pub inputs: Vec<PathBuf>,
     /// The HDF5 file to write
     #[arg(long)]
-    pub out: PathBuf,
+    pub out: Option<PathBuf>,
     /// Keep only the images whose ids are in this file, one a line
-    #[arg(long, value_name = "IDS.txt")]
+    #[arg(long, value_name = "IDS.txt", conflicts_with = "split")]
     pub ids: Option<PathBuf>,
-    /// Leave out malformed lines and images that come again, instead of stopping
+    /// Write the images of a list of ids to a file of their own; can be given several times, and the input is read once
+    #[arg(long, value_name = "IDS.txt=OUT.h5", value_parser = parse_split, conflicts_with = "out")]
+    pub split: Vec<(PathBuf, PathBuf)>,
+    /// Leave out malformed images and images that come again, instead of stopping
     #[arg(long)]
     pub skip_bad: bool,
-    /// Store float16: half the size
-    #[arg(long)]
-    pub f16: bool,
+    #[command(flatten)]
+    pub element_type: ElementTypeArgs,
+    /// Convert only the I-th of N parts, from 1 on, to OUT.shard-I-of-N.h5; converting all of these merges them
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
 }
 
 #[derive(Debug, Args)]
+pub struct ElementTypeArgs {
+    /// Store float16: half the size
+    #[arg(long)]
+    pub f16: bool,
+    /// Store float32, also where the input is float16
+    #[arg(long, conflicts_with = "f16")]
+    pub f32: bool,
+}
+
+impl ElementTypeArgs {
+    /// The type that is wished for, if one is.
+    pub fn get(&self) -> Option<ElementType> {
+        match (self.f16, self.f32) {
+            (true, _) => Some(ElementType::F16),
+            (_, true) => Some(ElementType::F32),
+            _ => None,
+        }
+    }
+}
+
+fn parse_split(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    match text.split_once('=') {
+        Some((ids, out)) if !ids.is_empty() && !out.is_empty() => Ok((ids.into(), out.into())),
+        _ => Err("IDS.txt=OUT.h5 is wanted, as in val_ids.txt=val36.h5".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Until it is whole, the output is OUT.partial. After a kill, Ctrl-C or a full disk the same command goes on with it."
+)]
 pub struct ExtractArgs {
     /// Directory of .jpg and .png files whose names end in the image id
     #[arg(long)]
@@ -125,9 +166,11 @@ pub struct ExtractArgs {
     /// Take grid, patch, mean and deviation from the file of the training pictures
     #[arg(long, value_name = "OTHER.h5")]
     pub like: Option<PathBuf>,
-    /// Store float16: half the size
-    #[arg(long)]
-    pub f16: bool,
+    #[command(flatten)]
+    pub element_type: ElementTypeArgs,
+    /// Extract only the I-th of N parts, from 1 on, to OUT.shard-I-of-N.h5; `features convert` of all of these merges them
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
 }
 
 fn parse_grid(text: &str) -> Result<(u32, u32), String> {

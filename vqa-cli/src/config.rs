@@ -70,6 +70,8 @@ impl Config {
         config.path = path.to_owned();
         config.out_dir = base.join(&config.out_dir);
         config.dict.resolve_paths(base);
+        #[cfg(feature = "torch")]
+        config.model.resolve_paths(base);
         config.data.values_mut().for_each(|split| split.resolve_paths(base));
         Ok(config)
     }
@@ -80,6 +82,9 @@ impl Config {
         }
         if self.dict.max_question_len == 0 {
             bail!("dict.max_question_len = 0, and at least 1 is wanted");
+        }
+        for (name, split) in &self.data {
+            split.validate().map_err(|problem| anyhow::anyhow!("data.{name}: {problem}"))?;
         }
         #[cfg(feature = "torch")]
         {

@@ -15,8 +15,10 @@ pub fn handle() {
             eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
             return;
         }
-        vqa_data::remove_unfinished();
-        eprintln!("\nerror: interrupted; what was not finished is removed");
+        match vqa_data::remove_unfinished().first() {
+            Some(kept) => eprintln!("\nerror: interrupted; the same command goes on with {}", kept.display()),
+            None => eprintln!("\nerror: interrupted; what was not finished is removed"),
+        }
         std::process::exit(1);
     };
     // Fails only if there is a handler already, and there is no other in this program.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Prints a result. A reader that has gone away (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
@@ -36,8 +36,11 @@ impl Progress {
         let now = Instant::now();
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-            let template = format!("{what:<10} {{bar:30}} {{pos}}/{{len}} {unit} | {{per_sec}} | {{eta}} left {{msg}}");
-            bar.set_style(ProgressStyle::with_template(&template).expect("a valid template"));
+            let template = format!("{what:<10} {{bar:30}} {{pos}}/{{len}} {unit} | {{rate}} | {{eta}} left {{msg}}");
+            let rate = |state: &ProgressState, f: &mut dyn std::fmt::Write| {
+                let _ = write!(f, "{:.0}/s", state.per_sec());
+            };
+            bar.set_style(ProgressStyle::with_template(&template).expect("a valid template").with_key("rate", rate));
             bar
         });
         Progress { what, unit, total, done: AtomicU64::new(0), started: now, last_line: Mutex::new(now), bar }

@@ -3,7 +3,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use vqa_data::{Accuracy, ElementType, Error, Grid, ShapesSplit, Split, blind_guesses, list_pictures, write_atomic};
+use vqa_data::{
+    Accuracy, ElementType, Error, Extraction, Grid, ShapesSplit, Split, blind_guesses, list_pictures, write_atomic,
+};
 use vqa_infer::Report;
 use vqa_train::RunDir;
 
@@ -41,10 +43,11 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     ));
     let train_pictures = list_pictures(&ShapesSplit::files(&at.join("data"), "train").images)?;
     let stats = features::measure(&train_pictures)?;
-    features::write(&train_pictures, GRID, &stats, ElementType::F32, &at.join("train.h5"))?;
+    let extraction = Extraction { grid: GRID, stats, element_type: ElementType::F32, shard: None };
+    features::write(&train_pictures, &extraction, &at.join("train.h5"))?;
     step(&format!("vqa features extract --images {dir}/data/images/val --out {dir}/val.h5 --like {dir}/train.h5"));
     let val_pictures = list_pictures(&ShapesSplit::files(&at.join("data"), "val").images)?;
-    features::write(&val_pictures, GRID, &stats, ElementType::F32, &at.join("val.h5"))?;
+    features::write(&val_pictures, &extraction, &at.join("val.h5"))?;
 
     let config_path = at.join("config.toml");
     write_atomic(&config_path, config_text(args.epochs).as_bytes())?;

@@ -1,8 +1,11 @@
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use vqa_data::{ChannelStats, ElementType, Error, FeatureFile, Grid, Picture, RegionSource, TsvFiles, list_pictures};
+use vqa_data::{
+    BadImage, ChannelStats, Check, Collection, Error, Extraction, FeatureFile, FeatureWriter, Grid, Output, Picture,
+    RegionSource, Shard, list_pictures,
+};
 
 use crate::args::{ConvertArgs, ExtractArgs, InspectArgs};
 use crate::terminal::{Progress, print};
@@ -17,18 +20,28 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
     }
     let regions = match (summary.min_regions, summary.max_regions) {
         (min, max) if min == max => min.to_string(),
-        (min, max) => format!("{min} to {max}"),
+        (min, max) => format!("{min} to {max}, {:.1} on average,", summary.mean_regions),
     };
     let ids = match (summary.min_image_id, summary.max_image_id) {
         (Some(min), Some(max)) => format!("ids {min} to {max}"),
         _ => "no ids".to_owned(),
     };
     let broken = match summary.first_not_finite {
-        Some(image_id) => format!("{}, the first is image {image_id}", summary.n_not_finite),
-        None => "0".to_owned(),
+        Some(image_id) => format!("{} image(s), the first is {image_id}", summary.n_not_finite),
+        None => "0 image(s)".to_owned(),
     };
+    let speed = summary.load_speed.map_or_else(
+        || "not measured, the images are too few".to_owned(),
+        |speed| {
+            let (images, gigabytes) = (speed.images_per_s, speed.bytes_per_s / 1e9);
+            format!(
+                "{images:.0} images/s, {gigabytes:.2} GB/s, {} images in random order, on all cores",
+                speed.n_images
+            )
+        },
+    );
     print(&format!(
-        "file           {}\nfeatures       {:?}, {}\nimages         {}, {ids}\nregions        {regions} an image, {} numbers each\nvalues         {} to {}, mean {:.4}\nNaN or inf     {broken} image(s)\nall zero       {} image(s)",
+        "file           {}\nfeatures       {:?}, {}\nimages         {}, {ids}\nregions        {regions} an image, {} numbers each\nvalues         {} to {}, mean {:.4}\nNaN or inf     {broken}\nall zero       {} image(s), {} region(s)\nload speed     {speed}",
         args.file.display(),
         summary.shape,
         summary.layout,
@@ -37,55 +50,90 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
         summary.min,
         summary.max,
         summary.mean,
-        summary.n_zero
+        summary.n_zero,
+        summary.n_zero_regions
     ))
 }
 
 pub fn convert(args: &ConvertArgs) -> Result<()> {
-    /// Bad lines that are named.
-    const SHOWN: usize = 5;
-    let bytes = args.inputs.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
-    let progress = Progress::new("index", "bytes", bytes);
-    let mut tsv = TsvFiles::open(&args.inputs, &|n| progress.add(n))?;
+    let check = if args.skip_bad { Check::Everything } else { Check::Index };
+    let progress = Progress::new("index", "bytes", Collection::n_bytes(&args.inputs));
+    let collection = Collection::open(&args.inputs, check, &|n| progress.add(n))?;
     drop(progress);
-    if let [first, ..] = tsv.bad_rows() {
-        let n = tsv.bad_rows().len();
+    if let [first, ..] = collection.bad_images() {
         if !args.skip_bad {
-            anyhow::bail!(
-                "{}: line {}: {}; {n} line(s) cannot be used, leave them out with --skip-bad",
-                first.path.display(),
-                first.line,
-                first.problem
-            );
+            let n = collection.bad_images().len();
+            anyhow::bail!("{first}; {n} image(s) cannot be used, leave them out with --skip-bad");
         }
-        for bad in tsv.bad_rows().iter().take(SHOWN) {
-            eprintln!("left out: {}: line {}: {}", bad.path.display(), bad.line, bad.problem);
-        }
-        if n > SHOWN {
-            eprintln!("left out: {} more line(s)", n - SHOWN);
-        }
+        report_bad(collection.bad_images());
     }
-    if let Some(path) = &args.ids {
-        tsv.keep(&read_ids(path)?)?;
-    }
-    let element_type = if args.f16 { ElementType::F16 } else { ElementType::F32 };
-    let progress = Progress::new("convert", "images", tsv.n_images() as u64);
-    tsv.write(&args.out, element_type, &|n| progress.add(n))?;
+    let outputs = outputs(args)?;
+    let element_type = args.element_type.get().unwrap_or(collection.element_type());
+    let n_wanted = collection.n_wanted(&outputs, args.shard)?;
+    let progress = Progress::new("convert", "images", n_wanted as u64);
+    collection.convert(&outputs, element_type, args.shard, &|n| progress.add(n)).map_err(|error| {
+        let can_be_left_out = matches!(error, Error::BadImage(_)) && !args.skip_bad;
+        let hint = if can_be_left_out { "; leave bad images out with --skip-bad" } else { "" };
+        anyhow::anyhow!("{}{hint}", what_is_kept(error, paths(&outputs, args.shard)))
+    })?;
     drop(progress);
-    let file = FeatureFile::open(&args.out)?;
-    print(&format!("wrote {} images, features {:?}, to {}", file.n_images(), file.shape(), args.out.display()))
+    for path in paths(&outputs, args.shard) {
+        let file = FeatureFile::open(&path)?;
+        print(&format!("wrote {} images, features {:?}, to {}", file.n_images(), file.shape(), path.display()))?;
+    }
+    Ok(())
+}
+
+/// The files to write, with the images that go into each.
+fn outputs(args: &ConvertArgs) -> Result<Vec<Output>> {
+    let output = |ids: Option<&PathBuf>, path: &PathBuf| {
+        let image_ids = ids.map(|ids| read_ids(ids)).transpose()?;
+        Ok(Output { path: path.clone(), image_ids })
+    };
+    let mut outputs: Vec<Output> =
+        args.split.iter().map(|(ids, path)| output(Some(ids), path)).collect::<Result<_>>()?;
+    if let Some(out) = &args.out {
+        outputs.push(output(args.ids.as_ref(), out)?);
+    }
+    Ok(outputs)
+}
+
+/// An error that ended the writing of files, and whether the same command can go on from there.
+fn what_is_kept(error: Error, mut paths: impl Iterator<Item = PathBuf>) -> anyhow::Error {
+    // Bad data stays bad, but a full disk can be emptied.
+    if matches!(error, Error::Io { .. }) && paths.any(|path| FeatureWriter::partial_path(&path).exists()) {
+        return anyhow::anyhow!("{error}; what is done so far is kept, and the same command goes on from there");
+    }
+    error.into()
+}
+
+/// Where the outputs, or the shards of them, are written.
+fn paths(outputs: &[Output], shard: Option<Shard>) -> impl Iterator<Item = PathBuf> {
+    outputs.iter().map(move |output| Shard::output(shard, &output.path))
+}
+
+/// Says what is left out.
+fn report_bad(bad: &[BadImage]) {
+    for bad in bad {
+        eprintln!("left out: {bad}");
+    }
+    eprintln!("left out: {} image(s) in all", bad.len());
 }
 
 /// Reads a file of image ids, one a line.
 fn read_ids(path: &Path) -> Result<HashSet<u64>> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
+    let ids: HashSet<u64> = lines
         .map(|(i, line)| {
             let id = line.trim().parse();
             id.map_err(|_| anyhow::anyhow!("{}: line {}: \"{}\" is no image id", path.display(), i + 1, line.trim()))
         })
-        .collect()
+        .collect::<Result<_>>()?;
+    if ids.is_empty() {
+        anyhow::bail!("{}: no image ids in it: write one on each line", path.display());
+    }
+    Ok(ids)
 }
 
 pub fn extract(args: &ExtractArgs) -> Result<()> {
@@ -118,14 +166,14 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
             (grid, measure(&pictures)?)
         }
     };
-    let element_type = if args.f16 { ElementType::F16 } else { ElementType::F32 };
-    write(&pictures, grid, &stats, element_type, &args.out)?;
+    let element_type = args.element_type.get().unwrap_or_default();
+    let extraction = Extraction { grid, stats, element_type, shard: args.shard };
+    let n_images = write(&pictures, &extraction, &args.out)?;
     print(&format!(
-        "wrote {} images x {} regions x {} numbers to {}\nmean {:.4?}, deviation {:.4?} of red, green, blue (0 to 1)",
-        pictures.len(),
+        "wrote {n_images} images x {} regions x {} numbers to {}\nmean {:.4?}, deviation {:.4?} of red, green, blue (0 to 1)",
         grid.n_regions(),
         grid.feature_dim(),
-        args.out.display(),
+        Shard::output(args.shard, &args.out).display(),
         stats.mean,
         stats.std
     ))
@@ -137,14 +185,11 @@ pub fn measure(pictures: &[Picture]) -> Result<ChannelStats> {
     Ok(ChannelStats::measure(pictures, &|n| progress.add(n))?)
 }
 
-/// Extracts pictures to a file, with a progress bar.
-pub fn write(
-    pictures: &[Picture],
-    grid: Grid,
-    stats: &ChannelStats,
-    element_type: ElementType,
-    out: &Path,
-) -> Result<()> {
-    let progress = Progress::new("extract", "pictures", pictures.len() as u64);
-    Ok(vqa_data::extract(pictures, grid, stats, element_type, out, &|n| progress.add(n))?)
+/// Extracts pictures to a file, with a progress bar. Returns how many, all or those of a shard.
+pub fn write(pictures: &[Picture], extraction: &Extraction, out: &Path) -> Result<usize> {
+    let n_images = extraction.shard.map_or(pictures.len(), |shard| shard.range(pictures.len()).len());
+    let progress = Progress::new("extract", "pictures", n_images as u64);
+    let written = extraction.write(pictures, out, &|n| progress.add(n));
+    written.map_err(|error| what_is_kept(error, std::iter::once(Shard::output(extraction.shard, out))))?;
+    Ok(n_images)
 }

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
-use vqa_data::{IndexMap, SplitReport};
+use vqa_data::{IndexMap, Split, SplitReport};
 
 use crate::args::PrepareArgs;
 use crate::commands::split;
@@ -58,9 +58,9 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     }
     let mut splits = IndexMap::new();
     for (name, split) in &config.data {
-        splits.insert(name.clone(), split::load(config, name, split)?);
+        splits.insert(name.clone(), split::load_with(config, name, split, Split::load_whole)?);
     }
     let (words, answers, splits) =
-        vqa_data::prepare(&splits, &config.dict).with_context(|| config.path.display().to_string())?;
+        vqa_data::prepare(splits, &config.data, &config.dict).with_context(|| config.path.display().to_string())?;
     Ok(Prepared { n_words: words.len(), n_answers: answers.len(), splits })
 }

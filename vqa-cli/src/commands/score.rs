@@ -10,7 +10,7 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
         a_jsons: vec![args.annotations.clone()],
         ..SourceConfig::default()
     };
-    let split = Split::load(&SplitConfig { composition: vec![source] })?;
+    let split = Split::load(&SplitConfig::from(vec![source]))?;
     let results = read_results(&args.results)?;
     let accuracy = Accuracy::of(&results, &split.annotations)
         .map_err(|error| anyhow::anyhow!("{}: {error}", args.results.display()))?;

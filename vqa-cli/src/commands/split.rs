@@ -6,10 +6,15 @@ use vqa_data::{Split, SplitConfig};
 use crate::config::Config;
 use crate::terminal::Progress;
 
-/// Reads the JSON files of a split.
-pub fn load(config: &Config, name: &str, split: &SplitConfig) -> Result<Split> {
+/// Reads the JSON files of a split, whole or as its config says.
+pub fn load_with(
+    config: &Config,
+    name: &str,
+    split: &SplitConfig,
+    load: fn(&SplitConfig, &(dyn Fn(u64) + Sync)) -> vqa_data::Result<Split>,
+) -> Result<Split> {
     let progress = Progress::new("read", "bytes", split.json_bytes());
-    Split::load_with(split, &|bytes| progress.add(bytes)).with_context(|| config.place(name))
+    load(split, &|bytes| progress.add(bytes)).with_context(|| config.place(name))
 }
 
 /// Reads a split with its features.
@@ -21,7 +26,7 @@ pub fn dataset(
     answers: &vqa_data::AnswerDict,
 ) -> Result<vqa_data::Dataset> {
     let split_config = config.split(name)?;
-    let split = load(config, name, split_config)?;
+    let split = load_with(config, name, split_config, Split::load_with)?;
     vqa_data::Dataset::open(split, split_config, words, answers, config.dict.max_question_len)
         .with_context(|| config.place(name))
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use tch::nn::VarStore;
-use vqa_data::{AnswerDict, Dataset, Loader, LoaderOptions, Sampler, WordDict, write_atomic};
+use vqa_data::{AnswerDict, Dataset, Loader, LoaderOptions, Sampler, WordDict, WordVectors, write_atomic};
 use vqa_model::{Baseline, DataDims, parse_device};
 use vqa_train::{EpochMetrics, Event, Outcome, RunDir, Trainer};
 
@@ -63,6 +63,11 @@ pub fn train(config: &Config, resume: bool) -> Result<Option<EpochMetrics>> {
     tch::manual_seed(config.seed as i64);
     let vs = VarStore::new(device);
     let model = Baseline::new(vs.root(), &config.model, dims);
+    // A run that goes on has learnt its vectors further.
+    if let Some(glove) = config.model.lm.glove.as_ref().filter(|_| !goes_on) {
+        let vectors = read_word_vectors(glove, &words, config)?;
+        model.word_embedding().set_vectors(vectors.numbers());
+    }
     let n_parameters: usize = vs.trainable_variables().iter().map(|variable| variable.numel()).sum();
     eprintln!(
         "train: {} questions | val: {} | {} words, {} answers | {:.1} M parameters on {device:?}",
@@ -122,6 +127,31 @@ pub fn train(config: &Config, resume: bool) -> Result<Option<EpochMetrics>> {
             }
         ),
     }
+}
+
+/// Reads pretrained word vectors, and says which words have none.
+fn read_word_vectors(path: &Path, words: &WordDict, config: &Config) -> Result<WordVectors> {
+    /// Words that are named.
+    const SHOWN: usize = 5;
+    let progress = Progress::new("glove", "bytes", std::fs::metadata(path).map_or(0, |file| file.len()));
+    let vectors = WordVectors::read(path, words, &|n| progress.add(n))?;
+    drop(progress);
+    let dim = config.model.lm.word_emb_dim;
+    if vectors.dim() as i64 != dim {
+        bail!("{}: its vectors have {} numbers, and model.lm.word_emb_dim = {dim}", path.display(), vectors.dim());
+    }
+    if vectors.missing().len() == words.len() {
+        bail!("{}: it has no vector for any of the {} words: is it of another language?", path.display(), words.len());
+    }
+    let missing: Vec<&str> =
+        vectors.missing().iter().take(SHOWN).map(|&id| words.words()[id as usize].as_str()).collect();
+    eprintln!(
+        "glove: vectors for {} of {} words{}",
+        words.len() - vectors.missing().len(),
+        words.len(),
+        if missing.is_empty() { String::new() } else { format!(", not for {} …", missing.join(", ")) }
+    );
+    Ok(vectors)
 }
 
 /// Shows the events of a run: a bar for each epoch and validation, a line for each finished epoch.

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod common;
+mod convert;
 #[cfg(all(feature = "torch", unix))]
 mod interrupt;
 #[cfg(feature = "torch")]

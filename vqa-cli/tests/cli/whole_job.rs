@@ -128,6 +128,49 @@ fn a_split_without_annotations_is_predicted() {
     crate::common::fails(at, &format!("visualize {model} --out-dir maps"), &["where the pictures are", "images = "]);
 }
 
+#[test]
+fn quick_runs_and_pretrained_vectors() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    let vector = |word: &str, x: &str| format!("{word}{}\n", format!(" {x}").repeat(8));
+    fs::write(at.join("glove.txt"), vector("what", "0.5") + &vector("nobody", "1") + &vector("is", "-0.25")).unwrap();
+    let quick =
+        "train --config config.toml --set train.n_epochs=1 --set data.train.limit=40 --set data.val.fraction=0.5";
+    let output = crate::common::vqa(at, &format!("{quick} --set model.lm.glove=glove.txt")).output().unwrap();
+    let said = crate::common::stderr(&output);
+    assert!(output.status.success(), "{said}");
+    let words: Vec<String> = serde_json::from_slice(&fs::read(at.join("words.json")).unwrap()).unwrap();
+    assert!(said.contains(&format!("glove: vectors for 2 of {} words, not for ", words.len())), "{said}");
+    let n_val = json(&ok(at, "prepare --config config.toml --json"))["splits"]["val"]["n_questions"].as_u64().unwrap();
+    assert!(said.contains(&format!("train: 40 questions | val: {}", n_val.div_ceil(2))), "{said}");
+    // The dictionaries are those of everything; the report is of what is used.
+    let dictionaries = || [fs::read(at.join("words.json")).unwrap(), fs::read(at.join("answers.json")).unwrap()];
+    let before = dictionaries();
+    let cut = json(&ok(at, "prepare --config config.toml --json --set data.train.limit=7"));
+    assert_eq!(
+        (&cut["splits"]["train"]["n_questions"], &cut["splits"]["val"]["n_questions"]),
+        (&json("7"), &json(&n_val.to_string()))
+    );
+    assert!(dictionaries() == before);
+    // The run's config has all of it.
+    let config = fs::read_to_string(at.join("run/config.toml")).unwrap();
+    assert!(
+        config.contains("limit = 40") && config.contains("fraction = 0.5") && config.contains("glove.txt"),
+        "{config}"
+    );
+    let fails = crate::common::fails;
+    fails(
+        at,
+        &format!("{quick} --set out_dir=x --set data.train.fraction=0.5"),
+        &["data.train: it has both limit and fraction"],
+    );
+    fails(at, "prepare --config config.toml --set data.val.fraction=1.5", &["data.val: fraction = 1.5"]);
+    fs::write(at.join("glove.txt"), "what 1 2\n").unwrap();
+    let other = format!("{quick} --set out_dir=x --set model.lm.glove=glove.txt");
+    fails(at, &other, &["glove.txt: its vectors have 2 numbers, and model.lm.word_emb_dim = 8"]);
+}
+
 /// The demo, short: every step of it, and a model that is better than not looking.
 #[test]
 fn demo() {

@@ -1,0 +1,218 @@
+//! Feature files from other forms, in shards, and after a kill.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use crate::common::{fails, ok, stderr, vqa, world};
+
+/// Copies what h5py and NumPy have made for the tests of `vqa-data`.
+fn fixtures(at: &Path, names: &[&str]) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vqa-data/tests/data/h5");
+    for name in names {
+        if from.join(name).is_dir() {
+            fs::create_dir(at.join(name)).unwrap();
+            for entry in fs::read_dir(from.join(name)).unwrap() {
+                let entry = entry.unwrap();
+                fs::copy(entry.path(), at.join(name).join(entry.file_name())).unwrap();
+            }
+        } else {
+            fs::copy(from.join(name), at.join(name)).unwrap();
+        }
+    }
+}
+
+fn same(at: &Path, a: &str, b: &str) -> bool {
+    fs::read(at.join(a)).unwrap() == fs::read(at.join(b)).unwrap()
+}
+
+#[test]
+fn every_form_converts_and_shards_merge() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    fixtures(at, &["fixed.tsv", "npz", "f16.h5", "gzip.h5", "adaptive.tsv"]);
+    let printed = ok(at, "features convert fixed.tsv --out tsv.h5");
+    assert!(printed.contains("wrote 3 images, features [3, 4, 5], to tsv.h5"), "{printed}");
+    ok(at, "features convert npz --out npz.h5");
+    assert!(same(at, "tsv.h5", "npz.h5"));
+    ok(at, "features convert f16.h5 --out half.h5");
+    assert!(ok(at, "features inspect half.h5").contains("float16, contiguous"));
+    ok(at, "features convert half.h5 --f32 --out full.h5");
+    assert!(ok(at, "features inspect full.h5").contains("float32, contiguous"));
+    // Once each, though it is opened for each shard.
+    let output = vqa(at, "features convert gzip.h5 --out plain.h5").output().unwrap();
+    assert_eq!(stderr(&output).matches("is slower than a contiguous").count(), 1, "{}", stderr(&output));
+
+    ok(at, "features convert adaptive.tsv --out whole.h5");
+    for shard in ["1/2", "2/2"] {
+        ok(at, &format!("features convert adaptive.tsv --out merged.h5 --shard {shard}"));
+    }
+    fails(at, "features convert merged.shard-1-of-2.h5 --out merged.h5", &["one of 2 shards, of which 2 is missing"]);
+    ok(at, "features convert merged.shard-2-of-2.h5 merged.shard-1-of-2.h5 --out merged.h5");
+    assert!(same(at, "whole.h5", "merged.h5"));
+
+    fs::write(at.join("a.txt"), "30\n10\n").unwrap();
+    fs::write(at.join("b.txt"), "20\n").unwrap();
+    ok(at, "features convert adaptive.tsv --split a.txt=a.h5 --split b.txt=b.h5");
+    ok(at, "features convert whole.h5 --ids a.txt --out again.h5");
+    assert!(same(at, "a.h5", "again.h5"));
+    assert!(ok(at, "features inspect b.h5").contains("ids 20 to 20"));
+}
+
+#[test]
+fn wrong_input_is_explained() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    fixtures(at, &["bad.tsv", "fixed.tsv", "f32.h5", "bad_npz", "adaptive.h5"]);
+    fs::write(at.join("ids.txt"), "10\n11\n12\n").unwrap();
+    fs::write(at.join("words.txt"), "10\nten\n").unwrap();
+    fs::write(at.join("ten.txt"), "10\n").unwrap();
+    fs::write(at.join("empty.txt"), "\n").unwrap();
+    fs::copy(at.join("f32.h5"), at.join("other.h5.partial")).unwrap();
+    let mut damaged = fs::read(at.join("fixed.tsv")).unwrap();
+    let place = damaged.len() / 3 * 2 - 20;
+    damaged[place] = b'!';
+    fs::write(at.join("damaged.tsv"), damaged).unwrap();
+    for (arguments, words) in [
+        ("bad.tsv --out x.h5", &["bad.tsv: line 2: 2 columns", "5 image(s) cannot be used", "--skip-bad"][..]),
+        ("bad_npz --out x.h5", &["bad_npz/2.npz: bbox is not in it", "--skip-bad"]),
+        (
+            "damaged.tsv --out x.h5",
+            &["damaged.tsv: line 2: features is no base64", "leave bad images out with --skip-bad"],
+        ),
+        ("fixed.tsv fixed.tsv --out x.h5", &["line 1: image 10 again, after line 1"]),
+        ("fixed.tsv --ids ids.txt --out x.h5", &["x.h5: 2 of the 3 images", "(image ids 11, 12)"]),
+        ("fixed.tsv --ids words.txt --out x.h5", &["words.txt: line 2: \"ten\""]),
+        ("fixed.tsv f32.h5 --out x.h5", &["fixed.tsv: no HDF5 file, unlike others"]),
+        ("fixed.tsv --out ./fixed.tsv", &["./fixed.tsv: is an input, or given twice: choose another file"]),
+        ("fixed.tsv --split ten.txt=x.h5 --split ten.txt=./x.h5", &["./x.h5: is an input, or given twice"]),
+        ("fixed.tsv --ids empty.txt --out x.h5", &["empty.txt: no image ids in it"]),
+        ("bad_npz/1.npz --out x.h5", &["1.npz: an archive: of .npz files give the folder"]),
+        ("other.h5.partial --out x.h5", &["other.h5.partial: unfinished", "the command that makes other.h5"]),
+        ("nowhere.tsv --out x.h5", &["nowhere.tsv", "no such file"]),
+        ("fixed.tsv --out x.h5 --shard 3/2", &["I from 1 to N"]),
+        ("fixed.tsv --split ids.txt", &["IDS.txt=OUT.h5 is wanted"]),
+        ("fixed.tsv", &["required arguments were not provided"]),
+        ("fixed.tsv --out .", &["cannot be replaced by a file"]),
+    ] {
+        fails(at, &format!("features convert {arguments}"), words);
+    }
+    let output = vqa(at, "features convert bad.tsv --out x.h5 --skip-bad").output().unwrap();
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("left out: bad.tsv: line 10: features is no base64"), "{said}");
+    assert!(said.trim_end().ends_with("left out: 6 image(s) in all"), "{said}");
+    assert!(ok(at, "features inspect x.h5").contains("3, ids 10 to 30"));
+}
+
+/// A folder of pictures that takes a while to extract: the same few under many names.
+fn many_pictures(at: &Path, n: usize) -> PathBuf {
+    let few: Vec<PathBuf> =
+        fs::read_dir(at.join("data/images/train")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let folder = at.join(format!("many{n}"));
+    fs::create_dir(&folder).unwrap();
+    for i in 0..n {
+        fs::hard_link(&few[i % few.len()], folder.join(format!("{i:08}.jpg"))).unwrap();
+    }
+    folder
+}
+
+fn start(at: &Path, arguments: &str) -> Child {
+    vqa(at, arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+/// Waits until a run has noted what it has done, with most of it left; false if it was over before.
+fn has_progress(child: &mut Child, journal: &Path, n: usize) -> bool {
+    loop {
+        let text = fs::read(journal).unwrap_or_default();
+        if let Ok(journal) = serde_json::from_slice::<serde_json::Value>(&text) {
+            return 3 * journal["n_done"].as_u64().unwrap() < n as u64;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_run_goes_on() {
+    let world = world();
+    let at = world.path();
+    // As many pictures as it takes for a run to be far from done when it notes its progress, which it does once a second.
+    let mut n = 4000;
+    let (folder, mut child) = loop {
+        let folder = many_pictures(at, n);
+        let mut child =
+            start(at, &format!("features extract --images {} --like train.h5 --out x.h5", folder.display()));
+        if has_progress(&mut child, &at.join("x.h5.partial.json"), n) {
+            break (folder, child);
+        }
+        let _ = child.kill();
+        child.wait().unwrap();
+        n *= 3;
+    };
+    let extract = |out: &str| format!("features extract --images {} --like train.h5 --out {out}", folder.display());
+    // A second one waits for nobody, and spoils nothing.
+    let second = vqa(at, &extract("x.h5")).output().unwrap();
+    assert!(stderr(&second).contains("x.h5: another process is writing it"), "{}", stderr(&second));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(at.join("x.h5.partial").exists() && !at.join("x.h5").exists());
+
+    // Another job of the same name starts anew, and says so.
+    let other = vqa(at, "features extract --images data/images/val --like train.h5 --out x.h5").output().unwrap();
+    assert!(stderr(&other).contains("that an earlier run left are not used"), "{}", stderr(&other));
+    assert!(!at.join("x.h5.partial").exists() && !at.join("x.h5.partial.json").exists());
+
+    // Stopped with Ctrl-C it says that it can go on.
+    let mut child = start(at, &extract("x.h5"));
+    assert!(has_progress(&mut child, &at.join("x.h5.partial.json"), n), "it lasts as long as before");
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let stopped = child.wait_with_output().unwrap();
+    assert_eq!(stopped.status.code(), Some(1));
+    let last = stderr(&stopped);
+    assert!(last.trim_end().ends_with("error: interrupted; the same command goes on with x.h5.partial"), "{last}");
+
+    let output = vqa(at, &extract("x.h5")).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("going on after"), "{}", stderr(&output));
+    assert!(!at.join("x.h5.partial").exists() && !at.join("x.h5.partial.json").exists());
+    ok(at, &extract("whole.h5"));
+    assert!(same(at, "x.h5", "whole.h5"));
+}
+
+/// Whenever a run is killed, there is no file under its name, or a whole one, and the next run is not disturbed.
+#[test]
+fn no_file_is_half_valid() {
+    let world = world();
+    let at = world.path();
+    let folder = many_pictures(at, 1500);
+    let extract = |out: &str| format!("features extract --images {} --like train.h5 --out {out}", folder.display());
+    ok(at, &extract("whole.h5"));
+    for milliseconds in [0, 60, 150, 230, 300, 390, 470, 600] {
+        for signal in ["-INT", "-KILL"] {
+            // What a killed run has left is not the next one's, which may be over before it has seen it.
+            let left = |name: &str| at.join(name).exists();
+            let clean = !left("x.h5.partial") && !left("x.h5.partial.json");
+            let child = start(at, &extract("x.h5"));
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            let _ = std::process::Command::new("kill").args([signal, &child.id().to_string()]).output();
+            let said = stderr(&child.wait_with_output().unwrap());
+            assert!(!at.join("x.h5").exists() || same(at, "x.h5", "whole.h5"), "{milliseconds}");
+            // Interrupted, it leaves something only where it says so.
+            if clean && said.contains("what was not finished is removed") {
+                assert!(!left("x.h5.partial") && !left("x.h5.partial.json"), "{milliseconds}");
+            }
+        }
+    }
+    ok(at, &extract("x.h5"));
+    assert!(same(at, "x.h5", "whole.h5"));
+    let left = fs::read_dir(at).unwrap().filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        name.to_string_lossy().contains("partial") || name.to_string_lossy().ends_with(".tmp")
+    });
+    assert_eq!(left.count(), 0);
+}
