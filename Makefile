@@ -9,13 +9,15 @@ TEST_ENV = PYTHON=$(PYTHON)$(if $(LIBTORCH),, VQA_REQUIRE_PYTORCH=1)
 
 # Named after what is in it, so that another version is another file.
 INSTALLED = .libtorch/$(TORCH).installed
+H5PY = .libtorch/h5py.installed
 
-.PHONY: help setup demo test bench lint clean
+.PHONY: help setup demo test bench fuzz lint clean
 
 help:
 	@echo "make demo    train a model on a generated dataset, and see where it looks"
 	@echo "make test    formatting, Clippy, all tests, and a short demo"
-	@echo "make bench   Criterion benches"
+	@echo "make bench   Criterion benches, and the data side beside Python"
+	@echo "make fuzz    damaged files for every reader, nine minutes"
 	@echo "make setup   install libtorch and what else the build needs (the others do it by themselves)"
 
 # With a libtorch of your own in LIBTORCH, only CMake may be missing, and .cargo/cmake says so.
@@ -50,8 +52,20 @@ lint: setup
 	$(CARGO) clippy -p vqa-cli --no-default-features --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
-bench: setup
+# The comparison reads and writes HDF5 in Python. With a libtorch of your own, its Python needs torch, numpy and h5py.
+bench: setup $(if $(LIBTORCH),,$(H5PY))
 	$(CARGO) bench --workspace
+	$(CARGO) build --release -p vqa-cli
+	$(CARGO) build --release -p vqa-benches --examples
+	PYTHONPATH=.libtorch:$$PYTHONPATH $(PYTHON) benches/python/compare.py
+
+$(H5PY): $(INSTALLED)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .libtorch h5py
+	touch $@
+
+# A minute of damaged files for each reader, on the stable toolchain.
+fuzz:
+	VQA_FUZZ_SECONDS=60 $(CARGO) test --release -p vqa-data --test fuzz -- --nocapture
 
 clean:
 	$(CARGO) clean

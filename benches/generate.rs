@@ -1,17 +1,26 @@
-//! Writes questions and annotations of VQA2.0's size and form, of made-up words: 443,757 questions about 82,783 images to
-//! train on, 214,354 about 40,504 to validate, ten answers each, 590 MB in four files; and a config for them.
+//! Writes files of VQA2.0's size and form, of made-up words and numbers: questions and annotations, 443,757 questions about
+//! 82,783 images to train on, 214,354 about 40,504 to validate, ten answers each, 590 MB in four files; results for the
+//! latter; features of 36 x 2048 for the first images to train on, as HDF5 and as TSV; and a config.
 //!
-//!     cargo run --release -p vqa-benches --example generate -- DIR
+//!     cargo run --release -p vqa-benches --example generate -- DIR [IMAGES [IMAGES_IN_TSV]]
+//!
+//! Features of all 82,783 images are 24 GB.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use vqa_data::{FeatureTable, FeatureWriter, ImageEntry};
 
 /// Name, questions, images, first image id.
 const SPLITS: [(&str, usize, usize, u64); 2] = [("train", 443_757, 82_783, 9), ("val", 214_354, 40_504, 300_042)];
+const K: usize = 36;
+const D: usize = 2048;
 const N_WORDS: usize = 15_000;
 const N_ANSWERS: usize = 90_000;
 
@@ -54,13 +63,15 @@ fn write_split(
     let open = |file: String| File::create(directory.join(file)).map(|file| BufWriter::with_capacity(1 << 20, file));
     let mut questions = open(format!("v2_OpenEnded_mscoco_{name}2014_questions.json"))?;
     let mut annotations = open(format!("v2_mscoco_{name}2014_annotations.json"))?;
+    let mut results = open(format!("results_{name}.json"))?;
     let info =
         "\"info\": {\"description\": \"Made up, of VQA2.0's size.\", \"version\": \"2.0\"}, \"data_type\": \"mscoco\"";
     write!(questions, "{{{info}, \"task_type\": \"Open-Ended\", \"questions\": [")?;
     write!(annotations, "{{{info}, \"annotations\": [")?;
+    write!(results, "[")?;
     for i in 0..n_questions {
         let image = i * n_images / n_questions;
-        let image_id = first_image + 3 * image as u64;
+        let image_id = image_id(first_image, image);
         let nth = i - (image * n_questions).div_ceil(n_images);
         let question_id = image_id * 1000 + nth as u64;
         let n_words = 3 + zipf(&mut rng, 14);
@@ -72,6 +83,8 @@ fn write_split(
             "{comma}{{\"image_id\": {image_id}, \"question\": \"What {text}?\", \"question_id\": {question_id}}}"
         )?;
         let most = zipf(&mut rng, N_ANSWERS);
+        let answered = if rng.random_bool(0.6) { most } else { zipf(&mut rng, N_ANSWERS) };
+        write!(results, "{comma}{{\"question_id\": {question_id}, \"answer\": \"{}\"}}", answer(answered))?;
         let answer_type = match most {
             0 | 1 => "yes/no",
             2..=11 => "number",
@@ -100,16 +113,58 @@ fn write_split(
     }
     write!(questions, "]}}")?;
     write!(annotations, "]}}")?;
+    write!(results, "]")?;
+    results.flush()?;
     questions.flush()?;
     annotations.flush()
 }
 
-fn main() -> std::io::Result<()> {
-    let Some(directory) = std::env::args_os().nth(1) else {
-        eprintln!("usage: generate DIR");
+/// The id of an image of a split.
+fn image_id(first_image: u64, image: usize) -> u64 {
+    first_image + 3 * image as u64
+}
+
+/// The features and boxes of an image: half of the features are zero, as behind a ReLU.
+fn regions(image_id: u64) -> (Vec<f32>, Vec<f32>) {
+    let mut rng = ChaCha8Rng::seed_from_u64(image_id);
+    let features = (0..K * D).map(|_| (rng.random::<f32>() * 4.0 - 2.0).max(0.0));
+    let features = features.collect();
+    let boxes = (0..K).flat_map(|i| [i as f32, 2.0 * i as f32, 300.0 + i as f32, 200.0 + i as f32]).collect();
+    (features, boxes)
+}
+
+fn write_features(directory: &Path, n_images: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let (_, _, _, first_image) = SPLITS[0];
+    let entry = |i| ImageEntry { image_id: image_id(first_image, i), size: Some([640, 480]), n_regions: K };
+    let table = FeatureTable { images: (0..n_images).map(entry).collect(), feature_dim: D, ..FeatureTable::default() };
+    let writer = FeatureWriter::create(&directory.join("train36.h5"), table)?;
+    (0..n_images).into_par_iter().try_for_each(|i| {
+        let (features, boxes) = regions(image_id(first_image, i));
+        writer.write(i, &features, &boxes)
+    })?;
+    Ok(writer.finish()?)
+}
+
+fn write_tsv(directory: &Path, n_images: usize) -> std::io::Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(directory.join("train36.tsv"))?);
+    let encode =
+        |numbers: Vec<f32>| STANDARD.encode(numbers.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
+    for i in 0..n_images {
+        let id = image_id(SPLITS[0].3, i);
+        let (features, boxes) = regions(id);
+        writeln!(file, "{id}\t640\t480\t{K}\t{}\t{}", encode(boxes), encode(features))?;
+    }
+    file.flush()
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [directory, counts @ ..] = &arguments[..] else {
+        eprintln!("usage: generate DIR [IMAGES [IMAGES_IN_TSV]]");
         std::process::exit(2);
     };
-    let directory = Path::new(&directory);
+    let counts: Vec<usize> = counts.iter().map(|count| count.parse()).collect::<Result<_, _>>()?;
+    let directory = Path::new(directory);
     std::fs::create_dir_all(directory)?;
     let mut config = String::new();
     for split in SPLITS {
@@ -119,5 +174,12 @@ fn main() -> std::io::Result<()> {
             "[[data.{name}.composition]]\nq_jsons = [\"v2_OpenEnded_mscoco_{name}2014_questions.json\"]\na_jsons = [\"v2_mscoco_{name}2014_annotations.json\"]\n"
         ));
     }
-    std::fs::write(directory.join("config.toml"), config)
+    std::fs::write(directory.join("config.toml"), config)?;
+    if let Some(&n_images) = counts.first() {
+        write_features(directory, n_images)?;
+    }
+    if let Some(&n_images) = counts.get(1) {
+        write_tsv(directory, n_images)?;
+    }
+    Ok(())
 }

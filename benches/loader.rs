@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vqa_data::{
-    Annotations, AnswerDict, Dataset, ElementType, FeatureFile, FeatureWriter, FeatureWriterSpec, ImageRegions, Loader,
-    LoaderOptions, Question, RegionCount, Sampler, Split, WordDict,
+    Annotations, AnswerDict, Dataset, ElementType, FeatureFile, FeatureTable, FeatureWriter, ImageEntry, Loader,
+    LoaderOptions, Question, Sampler, Split, WordDict,
 };
 
 const N_IMAGES: usize = 1024;
@@ -16,12 +16,13 @@ const K: usize = 36;
 const D: usize = 2048;
 
 fn write_features(path: &Path, element_type: ElementType) {
-    let spec = FeatureWriterSpec { n_images: N_IMAGES, regions: RegionCount::Fixed(K), feature_dim: D, element_type };
-    let mut writer = FeatureWriter::create(path, spec).unwrap();
+    let entry = |i| ImageEntry { image_id: i as u64, size: Some([640, 480]), n_regions: K };
+    let images = (0..N_IMAGES).map(entry).collect();
+    let table = FeatureTable { images, feature_dim: D, element_type, ..FeatureTable::default() };
+    let writer = FeatureWriter::create(path, table).unwrap();
     for i in 0..N_IMAGES {
-        let features = (0..K * D).map(|j| ((i * 7 + j) % 97) as f32 / 32.0).collect();
-        let image = ImageRegions { image_id: i as u64, size: [640, 480], features, boxes: vec![1.0; K * 4] };
-        writer.append(&[image]).unwrap();
+        let features: Vec<f32> = (0..K * D).map(|j| ((i * 7 + j) % 97) as f32 / 32.0).collect();
+        writer.write(i, &features, &[1.0; K * 4]).unwrap();
     }
     writer.finish().unwrap();
 }

@@ -15,7 +15,7 @@ fn preparation(c: &mut Criterion) {
     let bytes = [&files.questions, &files.annotations].map(|path| std::fs::metadata(path).unwrap().len());
     let source =
         SourceConfig { q_jsons: vec![files.questions], a_jsons: vec![files.annotations], ..SourceConfig::default() };
-    let config = SplitConfig { composition: vec![source] };
+    let config = SplitConfig::from(vec![source]);
     let split = Split::load(&config).unwrap();
     let (words, answers) = build_dictionaries([&split], &DictConfig::default());
     let guesses = blind_guesses(&split.annotations, &split.annotations);

@@ -70,4 +70,5 @@ def main(directory):
     print(f"{len(words)} words, {len(answers)} answers, {time.time() - started:.1f} s")
 
 
-main(Path(sys.argv[1]))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

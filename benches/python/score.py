@@ -1,26 +1,53 @@
-"""What `vqa score` does, with the official evaluator's own functions.
+"""What `vqa score` does, the way that the official evaluator does it: every answer processed by itself, in Python.
 
-    git clone the repository GT-Vision-Lab/VQA
-    python3 benches/python/score.py VQA/PythonEvaluationTools QUESTIONS.json ANNOTATIONS.json RESULTS.json
+    python3 benches/python/score.py ANNOTATIONS.json RESULTS.json
 """
 
 import json
+import re
 import sys
 import time
-from types import SimpleNamespace
 
-sys.path.insert(0, sys.argv[1])
-from vqaEvaluation.vqaEval import VQAEval
+from prepare import COMMA, NUMBERS, PERIOD, PUNCTUATION
+
+CONTRACTIONS = {"dont": "don't", "isnt": "isn't", "cant": "can't", "wont": "won't", "its": "it's"}  # of some 120
+ARTICLES = ["a", "an", "the"]
 
 
-def main(questions, annotations, results):
+def process_punctuation(text):
+    out = text
+    for p in PUNCTUATION:
+        if (p + " " in text or " " + p in text) or re.search(COMMA, text) is not None:
+            out = out.replace(p, "")
+        else:
+            out = out.replace(p, " ")
+    return PERIOD.sub("", out, 32)
+
+
+def process_digits_and_articles(text):
+    words = []
+    for word in text.lower().split():
+        word = NUMBERS.setdefault(word, word)
+        if word not in ARTICLES:
+            words.append(word)
+    for i, word in enumerate(words):
+        if word in CONTRACTIONS:
+            words[i] = CONTRACTIONS[word]
+    return " ".join(words)
+
+
+def clean(text):
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def process(text):
+    return process_digits_and_articles(process_punctuation(text))
+
+
+def main(annotations, results):
     started = time.time()
-    evaluator = VQAEval(SimpleNamespace(getQuesIds=list), SimpleNamespace(getQuesIds=list))
-    json.load(open(questions))
     answers = {a["question_id"]: a["answer"] for a in json.load(open(results))}
     annotations = json.load(open(annotations))["annotations"]
-    clean = lambda text: text.replace("\n", " ").replace("\t", " ").strip()
-    process = lambda text: evaluator.processDigitArticle(evaluator.processPunctuation(text))
     total = 0.0
     for annotation in annotations:
         answer = clean(answers[annotation["question_id"]])
@@ -39,4 +66,5 @@ def main(questions, annotations, results):
     print(f"official accuracy {100 * total / len(annotations):.2f}, {time.time() - started:.1f} s")
 
 
-main(*sys.argv[2:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,144 @@
+"""Measures the data side beside Python, in turn, on made-up files of VQA2.0's size, and prints a table.
+
+    make bench
+
+Each round runs vqa, then Python, then the limit: the same bytes copied or written plainly. Figures are medians over
+the rounds. Memory is the largest resident set of the process, mapped files included.
+"""
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "target" / "bench-data"
+IMAGES = 3000
+ROUNDS = int(os.environ.get("ROUNDS", 3))
+VQA = str(ROOT / "target/release/vqa")
+LOAD = str(ROOT / "target/release/examples/load")
+
+
+def run(*command):
+    """Seconds, peak MB and output of a command."""
+    started = time.time()
+    child = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True)
+    output = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.time() - started
+    if status:
+        sys.exit(f"failed: {command}")
+    return seconds, usage.ru_maxrss * 1.024e-3, output
+
+
+def python(script, *arguments):
+    return run(sys.executable, ROOT / "benches/python" / script, *arguments)
+
+
+def read_all(*paths):
+    """Seconds of reading files from the page cache."""
+    started = time.time()
+    for path in paths:
+        with open(path, "rb", buffering=0) as f:
+            while f.read(1 << 20):
+                pass
+    return time.time() - started
+
+
+def write_all(path, size):
+    """Seconds of writing as many bytes, and having them on the disk."""
+    block = os.urandom(1 << 20)
+    started = time.time()
+    with open(path, "wb", buffering=0) as f:
+        for _ in range(size >> 20):
+            f.write(block)
+        os.fsync(f.fileno())
+    seconds = time.time() - started
+    os.remove(path)
+    return seconds
+
+
+def main():
+    tsv, h5 = DATA / "train36.tsv", DATA / "train36.h5"
+    if not tsv.exists():
+        run(ROOT / "target/release/examples/generate", DATA, IMAGES, IMAGES)
+    jsons = sorted(DATA.glob("v2_*.json"))
+    questions, annotations = (DATA / f"v2_{name}_val2014_{kind}.json" for name, kind in
+                              [("OpenEnded_mscoco", "questions"), ("mscoco", "annotations")])
+    results = DATA / "results_val.json"
+    train_questions = DATA / "v2_OpenEnded_mscoco_train2014_questions.json"
+    figures = {}
+    add = lambda key, value: figures.setdefault(key, []).append(value)
+    for path in [*jsons, results, tsv, h5]:
+        read_all(path)
+    for round in range(ROUNDS):
+        print(f"round {round + 1} of {ROUNDS}", file=sys.stderr)
+        _, memory, output = run(VQA, "prepare", "--config", DATA / "config.toml", "--json")
+        add("prepare", json.loads(output)["seconds"])
+        add("prepare MB", memory)
+        _, memory, output = python("prepare.py", DATA)
+        add("prepare py", float(re.search(r"([\d.]+) s$", output.strip())[1]))
+        add("prepare py MB", memory)
+        add("prepare limit", read_all(*jsons))
+
+        seconds, memory, _ = run(VQA, "score", "--questions", questions, "--annotations", annotations, "--results", results)
+        add("score", seconds)
+        add("score MB", memory)
+        seconds, memory, _ = python("score.py", annotations, results)
+        add("score py", seconds)
+        add("score py MB", memory)
+        add("score limit", read_all(questions, annotations, results))
+
+        out = DATA / "out.h5"
+        seconds, memory, _ = run(VQA, "features", "convert", tsv, "--out", out)
+        add("convert", seconds)
+        add("convert MB", memory)
+        size = out.stat().st_size
+        out.unlink()
+        seconds, memory, _ = python("convert_tsv.py", tsv, out)
+        started = time.time()
+        with open(out, "rb+") as f:
+            os.fsync(f.fileno())
+        add("convert py", seconds + time.time() - started)
+        add("convert py MB", memory)
+        out.unlink()
+        add("convert limit", write_all(DATA / "plain", size))
+
+        for sampler in ["random", "grouped"]:
+            figure = json.loads(run(LOAD, h5, train_questions, sampler)[2])
+            add(f"load {sampler}", figure["loader_gb_s"])
+            add(f"load {sampler} first", figure["first_epoch_gb_s"])
+            add("private MB", figure["private_mb"])
+        add("load limit", figure["memcpy_gb_s"])
+        add("load limit all", figure["memcpy_all_cores_gb_s"])
+        output = python("loader.py", h5)[2]
+        add("load py", max(float(rate) for rate in re.findall(r"([\d.]+) GB/s", output)))
+
+    median = {key: statistics.median(values) for key, values in figures.items()}
+    print(f"{os.cpu_count()} cores; medians of {ROUNDS} rounds; {sum(p.stat().st_size for p in jsons) / 1e6:.0f} MB of JSON\n")
+    print("| what | Python | vqa | ratio | limit | |\n| --- | --- | --- | --- | --- | --- |")
+    for key, title, limit in [
+        ("prepare", "four JSON files to dictionaries, tokens, soft targets", "reading them"),
+        ("score", "official accuracy of 214,354 answers", "reading the files"),
+        ("convert", f"TSV to HDF5, {IMAGES} images of 36 x 2048, fsync included", "writing and fsync"),
+    ]:
+        ours, theirs, bound = median[key], median[f"{key} py"], median[f"{key} limit"]
+        print(
+            f"| {title} | {theirs:.1f} s, {median[f'{key} py MB']:.0f} MB | {ours:.2f} s, {median[f'{key} MB']:.0f} MB "
+            f"| {theirs / ours:.1f} x | {bound:.2f} s {limit} | {100 * bound / ours:.0f} % of it |"
+        )
+    for sampler in ["random", "grouped"]:
+        ours, theirs, bound = median[f"load {sampler}"], median["load py"], median["load limit"]
+        print(
+            f"| {sampler} batches of 512 questions, float32 | {theirs:.2f} GB/s "
+            f"| {ours:.1f} GB/s, {median[f'load {sampler} first']:.1f} in the first epoch | {ours / theirs:.1f} x "
+            f"| {bound:.1f} GB/s memcpy on one core, {median['load limit all']:.1f} on all | {100 * ours / bound:.0f} % of one core's |"
+        )
+    print(f"\nprivate memory while loading: {max(figures['private MB']):.0f} MB")
+
+
+main()
