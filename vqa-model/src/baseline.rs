@@ -1,10 +1,11 @@
-use tch::Tensor;
 use tch::nn::Path;
+use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelConfig;
+use crate::fused;
 use crate::fc::{FCNet, SimpleClassifier};
 use crate::language_model::{QuestionEmbedding, WordEmbedding};
-use crate::model::{ModelInput, ModelOutput, VqaModel};
+use crate::model::{ModelInput, ModelOutput, TrainingPass, VqaModel};
 use crate::topdown_attention::TopdownAttention;
 use crate::weights::Header;
 
@@ -45,12 +46,12 @@ impl DataDims {
 /// bottom-up-attention-vqa. Parameter names and shapes are those of the PyTorch module.
 #[derive(Debug)]
 pub struct Baseline {
-    w_emb: WordEmbedding,
-    q_emb: QuestionEmbedding,
-    v_att: TopdownAttention,
-    q_net: FCNet,
-    v_net: FCNet,
-    classifier: SimpleClassifier,
+    pub(crate) w_emb: WordEmbedding,
+    pub(crate) q_emb: QuestionEmbedding,
+    pub(crate) v_att: TopdownAttention,
+    pub(crate) q_net: FCNet,
+    pub(crate) v_net: FCNet,
+    pub(crate) classifier: SimpleClassifier,
 }
 
 impl Baseline {
@@ -81,13 +82,30 @@ impl Baseline {
 
 impl VqaModel for Baseline {
     fn forward(&self, input: &ModelInput, train: bool) -> ModelOutput {
-        let words = self.w_emb.forward(&input.tokens); // [B, T, word_emb_dim]
+        let kind = input.features.kind();
+        let words = self.w_emb.forward(&input.tokens).to_kind(kind); // [B, T, word_emb_dim]
         let question = self.q_emb.forward(&words, train); // [B, question_dim]
         let attention = self.v_att.forward(&question, input, train); // [B, K]
-        let attended = weighted_sum(&attention, input); // [B, D]
+        let attended = weighted_sum(&attention.to_kind(kind), input); // [B, D]
         let joint = self.q_net.forward(&question) * self.v_net.forward(&attended); // [B, hid_dim]
         let logits = self.classifier.forward(&joint, train); // [B, n_answers]
         ModelOutput { logits, attention }
+    }
+
+    fn infer(&self, input: &ModelInput) -> ModelOutput {
+        if fused::serves(self, input) {
+            return fused::infer(self, input);
+        }
+        tch::no_grad(|| self.forward(input, false))
+    }
+
+    fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
+        if fused::serves(self, input) {
+            // Drawn from libtorch, so that its seed decides of this dropout too.
+            let seed = Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]);
+            return fused::train(self, input, seed as u64);
+        }
+        TrainingPass::of_forward(self.forward(input, true))
     }
 }
 

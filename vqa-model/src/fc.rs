@@ -5,9 +5,9 @@ use tch::{Kind, Tensor};
 /// PyTorch's `weight_norm(nn.Linear(in_dim, out_dim), dim=None)`.
 #[derive(Debug)]
 pub struct WeightNormLinear {
-    weight_g: Tensor, // []
-    weight_v: Tensor, // [out_dim, in_dim]
-    bias: Tensor,     // [out_dim]
+    pub(crate) weight_g: Tensor, // []
+    pub(crate) weight_v: Tensor, // [out_dim, in_dim]
+    pub(crate) bias: Tensor,     // [out_dim]
 }
 
 impl WeightNormLinear {
@@ -26,16 +26,17 @@ impl WeightNormLinear {
         &self.weight_v * (&self.weight_g / self.weight_v.norm())
     }
 
-    /// [.., in_dim] to [.., out_dim].
+    /// [.., in_dim] to [.., out_dim], in the number type of the input.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        xs.linear(&self.weight(), Some(&self.bias))
+        let kind = xs.kind();
+        xs.linear(&self.weight().to_kind(kind), Some(&self.bias.to_kind(kind)))
     }
 }
 
 /// Fully connected layers, each with weight norm and followed by a ReLU.
 #[derive(Debug)]
 pub struct FCNet {
-    layers: Vec<WeightNormLinear>,
+    pub(crate) layers: Vec<WeightNormLinear>,
 }
 
 impl FCNet {
@@ -60,9 +61,9 @@ impl FCNet {
 /// The fused representation to a logit for each answer: linear, ReLU, dropout, linear.
 #[derive(Debug)]
 pub struct SimpleClassifier {
-    hidden: WeightNormLinear,
-    output: WeightNormLinear,
-    dropout: f64,
+    pub(crate) hidden: WeightNormLinear,
+    pub(crate) output: WeightNormLinear,
+    pub(crate) dropout: f64,
 }
 
 impl SimpleClassifier {

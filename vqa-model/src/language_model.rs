@@ -6,8 +6,8 @@ use crate::config::{LanguageModelConfig, RnnKind};
 /// Word ids to word vectors. The last id is padding: its vector is zero and stays so.
 #[derive(Debug)]
 pub struct WordEmbedding {
-    weight: Tensor, // [n_words + 1, dim]
-    padding: i64,
+    pub(crate) weight: Tensor, // [n_words + 1, dim]
+    pub(crate) padding: i64,
 }
 
 impl WordEmbedding {
@@ -39,9 +39,9 @@ impl WordEmbedding {
 /// Word vectors to a question vector: the last state of a GRU or LSTM.
 #[derive(Debug)]
 pub struct QuestionEmbedding {
-    weights: Vec<Tensor>,
+    pub(crate) weights: Vec<Tensor>,
     hid_dim: i64,
-    config: LanguageModelConfig,
+    pub(crate) config: LanguageModelConfig,
 }
 
 impl QuestionEmbedding {
@@ -74,17 +74,18 @@ impl QuestionEmbedding {
     }
 
     /// [B, T, word_emb_dim] to [B, hid_dim]; to [B, 2 hid_dim] if bidirectional, the forward state after the
-    /// last word beside the backward state after the first.
+    /// last word beside the backward state after the first. In the number type of the input.
     pub fn forward(&self, words: &Tensor, train: bool) -> Tensor {
         let LanguageModelConfig { rnn_type, n_layers, bidirectional, dropout, .. } = self.config;
         let n_directions = if bidirectional { 2 } else { 1 };
         let batch = words.size()[0];
         let zeros = Tensor::zeros([n_layers * n_directions, batch, self.hid_dim], (words.kind(), words.device()));
+        let weights: Vec<Tensor> = self.weights.iter().map(|weight| weight.to_kind(words.kind())).collect();
         let states = match rnn_type {
-            RnnKind::Gru => words.gru(&zeros, &self.weights, true, n_layers, dropout, train, bidirectional, true).0,
+            RnnKind::Gru => words.gru(&zeros, &weights, true, n_layers, dropout, train, bidirectional, true).0,
             RnnKind::Lstm => {
                 let initial = [zeros.shallow_clone(), zeros];
-                words.lstm(&initial, &self.weights, true, n_layers, dropout, train, bidirectional, true).0
+                words.lstm(&initial, &weights, true, n_layers, dropout, train, bidirectional, true).0
             }
         }; // [B, T, n_directions * hid_dim]
         let last = states.select(1, -1);

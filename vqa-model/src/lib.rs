@@ -37,6 +37,7 @@ mod config;
 mod device;
 mod error;
 mod fc;
+mod fused;
 mod language_model;
 mod model;
 mod topdown_attention;
@@ -49,7 +50,7 @@ pub use crate::{
     error::{Error, Result},
     fc::{FCNet, SimpleClassifier, WeightNormLinear},
     language_model::{QuestionEmbedding, WordEmbedding},
-    model::{ModelInput, ModelOutput, VqaModel},
+    model::{ModelInput, ModelOutput, TrainingPass, VqaModel},
     topdown_attention::{ConcatAttention, ProductAttention, TopdownAttention},
     weights::{Header, load_weights, read_header, read_tensors, save_weights, write_tensors},
 };

@@ -1,10 +1,49 @@
 use tch::{Device, Kind, Tensor};
 use vqa_data::Batch;
 
-/// What a VQA model is to the training loop and to prediction. Implement it to train a model of your own.
+/// What a VQA model is to the training loop and to prediction. Implement [`forward`](VqaModel::forward) to train a model of
+/// your own; the other two are that, and may be overridden by something faster.
 pub trait VqaModel {
-    /// Answers the questions of a batch. With `train`, dropout is on.
+    /// Answers the questions of a batch, in a way that libtorch can differentiate. With `train`, dropout is on.
     fn forward(&self, input: &ModelInput, train: bool) -> ModelOutput;
+
+    /// Answers the questions of a batch, without dropout and without gradients.
+    fn infer(&self, input: &ModelInput) -> ModelOutput {
+        tch::no_grad(|| self.forward(input, false))
+    }
+
+    /// The forward half of a training step.
+    fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
+        TrainingPass::of_forward(self.forward(input, true))
+    }
+}
+
+/// A training step between its forward and its backward half.
+pub struct TrainingPass<'a> {
+    /// What the model said, with dropout.
+    pub output: ModelOutput,
+    backward: Box<dyn FnOnce(&Tensor) + 'a>,
+}
+
+impl<'a> TrainingPass<'a> {
+    /// A step whose backward half is `backward`: given the gradient of a loss by the logits, [B, n_answers], it adds to the
+    /// gradients of all parameters.
+    pub fn new(output: ModelOutput, backward: impl FnOnce(&Tensor) + 'a) -> TrainingPass<'a> {
+        TrainingPass { output, backward: Box::new(backward) }
+    }
+
+    /// A step whose backward half libtorch derives from how the output came about.
+    pub fn of_forward(output: ModelOutput) -> TrainingPass<'a> {
+        let ModelOutput { logits, attention } = output;
+        let said = ModelOutput { logits: logits.detach(), attention: attention.detach() };
+        // The derivative of this sum by the logits is what was given.
+        TrainingPass::new(said, move |of_logits| (logits * of_logits).sum(Kind::Float).backward())
+    }
+
+    /// The backward half: adds to the gradients of all parameters, from that of the loss by the logits, [B, n_answers].
+    pub fn backward(self, of_logits: &Tensor) {
+        (self.backward)(of_logits);
+    }
 }
 
 /// A batch of B questions about N distinct images of at most K regions, as tensors on a device.
@@ -12,7 +51,7 @@ pub trait VqaModel {
 pub struct ModelInput {
     /// [B, T] word ids, padded in front.
     pub tokens: Tensor,
-    /// [N, K, D] region features.
+    /// [N, K, D] region features. The model computes in their number type: float32, or bfloat16 with float32 weights.
     pub features: Tensor,
     /// `[B]` for each question, which of the N images it is about.
     pub image_rows: Tensor,
@@ -37,8 +76,8 @@ impl ModelOutput {
 }
 
 impl ModelInput {
-    /// Copies a batch to a device.
-    pub fn from_batch(batch: &Batch, device: Device) -> ModelInput {
+    /// Copies a batch to a device, its features in this number type.
+    pub fn from_batch(batch: &Batch, device: Device, kind: Kind) -> ModelInput {
         let (b, n) = (batch.len() as i64, batch.n_images() as i64);
         let (t, k, d) = (batch.max_len as i64, batch.max_regions as i64, batch.feature_dim as i64);
         let padding = batch.n_regions.iter().any(|&count| count < batch.max_regions).then(|| {
@@ -48,9 +87,21 @@ impl ModelInput {
         });
         ModelInput {
             tokens: Tensor::from_slice(&batch.tokens).view([b, t]).to_device(device),
-            features: Tensor::from_slice(&batch.features).view([n, k, d]).to_device(device),
+            features: Tensor::from_slice(&batch.features).view([n, k, d]).to_device(device).to_kind(kind),
             image_rows: Tensor::from_slice(&batch.image_rows).to_device(device),
             padding,
+        }
+    }
+
+    /// Scores of each question's regions, [B, K] float32, as weights that add up to 1, none of it on padding.
+    pub(crate) fn attention(&self, scores: &Tensor) -> Tensor {
+        let weights = |scores: &Tensor| scores.softmax(1, Kind::Float);
+        match &self.padding {
+            // The lowest finite number, since a softmax over nothing but infinities is NaN.
+            Some(padding) => {
+                weights(&scores.masked_fill(&padding.index_select(0, &self.image_rows), f64::from(f32::MIN)))
+            }
+            None => weights(scores),
         }
     }
 }

@@ -25,10 +25,10 @@ pub struct ConcatAttention {
 /// number. Parameters: `v_proj.*`, `q_proj.*`, `linear.*`.
 #[derive(Debug)]
 pub struct ProductAttention {
-    v_proj: FCNet,
-    q_proj: FCNet,
-    linear: WeightNormLinear,
-    dropout: f64,
+    pub(crate) v_proj: FCNet,
+    pub(crate) q_proj: FCNet,
+    pub(crate) linear: WeightNormLinear,
+    pub(crate) dropout: f64,
 }
 
 impl TopdownAttention {
@@ -56,12 +56,7 @@ impl TopdownAttention {
             TopdownAttention::Concat(attention) => attention.scores(question, input),
             TopdownAttention::Product(attention) => attention.scores(question, input, train),
         };
-        let scores = match &input.padding {
-            // The lowest finite number, since a softmax over nothing but infinities is NaN.
-            Some(padding) => scores.masked_fill(&padding.index_select(0, &input.image_rows), f64::from(f32::MIN)),
-            None => scores,
-        };
-        scores.softmax(1, Kind::Float)
+        input.attention(&scores.to_kind(Kind::Float))
     }
 }
 
