@@ -21,10 +21,10 @@ pub struct Prediction {
 const N_BEST: i64 = 3;
 
 /// Answers the questions of a batch, in order. The probability of an answer is that of `loss`: of each
-/// answer by itself (logistic), or among all of them (softmax).
-pub fn predict_batch(model: &dyn VqaModel, loss: LossKind, batch: &Batch, device: Device) -> Vec<Prediction> {
-    let input = ModelInput::from_batch(batch, device);
-    let output = tch::no_grad(|| model.forward(&input, false));
+/// answer by itself (logistic), or among all of them (softmax). The model computes in the number type `kind`.
+pub fn predict_batch(model: &dyn VqaModel, loss: LossKind, batch: &Batch, device: Device, kind: Kind) -> Vec<Prediction> {
+    let input = ModelInput::from_batch(batch, device, kind);
+    let output = model.infer(&input);
     let probabilities = match loss {
         LossKind::Logistic => output.logits.sigmoid(),
         LossKind::Softmax => output.logits.softmax(1, Kind::Float),
@@ -66,7 +66,7 @@ pub struct Answers {
     pub upper_bound: f64,
 }
 
-/// Answers all questions of a loader. `progress` is called with the number of questions just done.
+/// Answers all questions of a loader, the model computing in the number type `kind`. `progress` is called with the number of questions just done.
 ///
 /// # Errors
 ///
@@ -76,14 +76,15 @@ pub fn answer_all(
     loader: &Loader,
     dictionary: &AnswerDict,
     device: Device,
+    kind: Kind,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Answers> {
     let mut answers = Vec::with_capacity(loader.dataset().len());
     let (mut score, mut upper_bound) = (0.0, 0.0);
     for batch in loader.epoch(0, 0) {
         let batch = batch?;
-        let input = ModelInput::from_batch(&batch, device);
-        let output = tch::no_grad(|| model.forward(&input, false));
+        let input = ModelInput::from_batch(&batch, device, kind);
+        let output = model.infer(&input);
         let best = output.best_answers();
         score += batch.targets.total_score(&best);
         upper_bound += batch.targets.total_best();

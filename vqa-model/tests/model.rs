@@ -51,7 +51,7 @@ fn padding_regions_get_no_attention_and_change_nothing() {
         let vs = VarStore::new(Device::Cpu);
         let model = Baseline::new(vs.root(), &small(kind), DIMS);
         let batch = batch(&[2, 5, 0, 3]);
-        let together = model.forward(&ModelInput::from_batch(&batch, Device::Cpu), false);
+        let together = model.forward(&ModelInput::from_batch(&batch, Device::Cpu, Kind::Float), false);
         assert!(!bool::try_from(together.logits.isnan().any()).unwrap(), "an image without regions is no NaN");
         for (i, &n) in batch.n_regions.iter().enumerate().filter(|&(_, &n)| n > 0) {
             let attention = together.attention.get(i as i64);

@@ -1,4 +1,7 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 use vqa_data::Sampler;
 
 /// `[train]` in a config file. The defaults are the article's.
@@ -44,8 +47,18 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// libtorch's name of it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Precision::Fp32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        }
+    }
+}
+
 /// `[train.optim]`: Adamax, with PyTorch's names and defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamaxConfig {
     /// Learning rate.
@@ -56,6 +69,10 @@ pub struct AdamaxConfig {
     pub eps: f64,
     /// L2 penalty, added to the gradient.
     pub weight_decay: f64,
+    /// Parameters with another weight decay: the beginnings of their names, as in a checkpoint, such as `w_emb` or
+    /// `classifier.main.3`. Of several that fit, the longest counts.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub weight_decay_of: BTreeMap<String, f64>,
 }
 
 impl Default for TrainConfig {
@@ -80,7 +97,18 @@ impl Default for TrainConfig {
 
 impl Default for AdamaxConfig {
     fn default() -> AdamaxConfig {
-        AdamaxConfig { lr: 0.002, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }
+        AdamaxConfig { lr: 0.002, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, weight_decay_of: BTreeMap::new() }
+    }
+}
+
+impl AdamaxConfig {
+    /// The weight decay of a parameter.
+    pub fn weight_decay_of(&self, name: &str) -> f64 {
+        let fits = |beginning: &str| {
+            name.strip_prefix(beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let groups = self.weight_decay_of.iter().filter(|(beginning, _)| fits(beginning));
+        groups.max_by_key(|(beginning, _)| beginning.len()).map_or(self.weight_decay, |(_, &weight_decay)| weight_decay)
     }
 }
 
@@ -100,9 +128,6 @@ impl TrainConfig {
         if let Some((key, _)) = counts.into_iter().find(|&(_, value)| value == 0) {
             return Err(format!("train.{key} = 0, and at least 1 is wanted"));
         }
-        if self.precision == Precision::Bf16 {
-            return Err("train.precision = \"bf16\" is not there yet: use \"fp32\"".to_owned());
-        }
         if !self.lr_steps.is_sorted() {
             return Err(format!("train.lr_steps = {:?}, and steps in rising order are wanted", self.lr_steps));
         }
@@ -119,9 +144,11 @@ impl TrainConfig {
         if let Some(beta) = self.optim.betas.into_iter().find(|beta| !(0.0..1.0).contains(beta)) {
             return Err(format!("train.optim.betas has {beta}, and 0 to just below 1 is wanted"));
         }
-        if !(self.optim.weight_decay >= 0.0 && self.optim.weight_decay.is_finite()) {
-            let value = self.optim.weight_decay;
-            return Err(format!("train.optim.weight_decay = {value}, and 0 or more is wanted"));
+        let decays = self.optim.weight_decay_of.iter().map(|(name, &decay)| (format!("_of.\"{name}\""), decay));
+        for (of, decay) in decays.chain([(String::new(), self.optim.weight_decay)]) {
+            if !(decay >= 0.0 && decay.is_finite()) {
+                return Err(format!("train.optim.weight_decay{of} = {decay}, and 0 or more is wanted"));
+            }
         }
         Ok(())
     }

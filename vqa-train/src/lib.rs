@@ -46,7 +46,7 @@ mod trainer;
 pub use crate::{
     config::{AdamaxConfig, Precision, TrainConfig},
     error::{Error, Result},
-    loss::{bce_with_logits, dense_targets, loss, sce_with_logits},
+    loss::{bce_with_logits, dense_targets, loss, loss_and_gradient, sce_with_logits},
     metrics::{EpochMetrics, StepMetrics},
     optim::{Adamax, Optimizer, lr_factor},
     run_dir::{Progress, RunDir},

@@ -27,6 +27,14 @@ pub fn loss(kind: LossKind, logits: &Tensor, targets: &Tensor) -> Tensor {
     }
 }
 
+/// The configured loss and its gradient by the logits, [B, n_answers].
+pub fn loss_and_gradient(kind: LossKind, logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
+    let logits = logits.detach().set_requires_grad(true);
+    let loss = loss(kind, &logits, targets);
+    loss.backward();
+    (loss.detach(), logits.grad())
+}
+
 /// Binary cross-entropy of each answer against its soft score, added up over the answers and averaged over the
 /// questions. That is PyTorch's mean over everything times the number of answers, as the seed has it.
 pub fn bce_with_logits(logits: &Tensor, targets: &Tensor) -> Tensor {

@@ -1,11 +1,18 @@
 //! Adamax, clipping and the learning rate, as in PyTorch.
 
-use tch::Tensor;
+use std::collections::HashMap;
+
+use multiversion::multiversion;
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
 
 use crate::config::{AdamaxConfig, TrainConfig};
 
 /// Adamax, a variant of Adam with the infinity norm (Kingma and Ba 2015, section 7), step by step as
 /// `torch.optim.Adamax`.
+///
+/// It moves all parameters into one flat tensor, and their gradients into another, of which the model's own are views from
+/// then on: clipping and stepping are each one pass over memory.
 #[derive(Debug)]
 pub struct Adamax {
     /// The learning rate of the next step.
@@ -13,71 +20,132 @@ pub struct Adamax {
     config: AdamaxConfig,
     n_steps: u64,
     slots: Vec<Slot>,
-}
-
-/// A parameter and its running figures.
-#[derive(Debug)]
-struct Slot {
-    name: String,
-    parameter: Tensor,
+    parameters: Tensor,
+    gradients: Tensor,
     exp_avg: Tensor,
     exp_inf: Tensor,
 }
 
-impl Adamax {
-    /// An optimiser of these named parameters.
-    pub fn new(parameters: impl IntoIterator<Item = (String, Tensor)>, config: AdamaxConfig) -> Adamax {
-        let mut slots: Vec<Slot> = parameters
-            .into_iter()
-            .map(|(name, parameter)| {
-                let (exp_avg, exp_inf) = (parameter.zeros_like().detach(), parameter.zeros_like().detach());
-                Slot { name, parameter, exp_avg, exp_inf }
-            })
-            .collect();
-        // Sums over parameters must not depend on the order of a hash map.
-        slots.sort_by(|a, b| a.name.cmp(&b.name));
-        Adamax { lr: config.lr, config, n_steps: 0, slots }
+/// A parameter's place in the flat tensors.
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    start: i64,
+    shape: Vec<i64>,
+    weight_decay: f64,
+}
+
+impl Slot {
+    fn len(&self) -> i64 {
+        self.shape.iter().product()
     }
 
-    /// Forgets the gradients.
-    pub fn zero_grad(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.parameter.zero_grad());
+    /// The parameter's share of a flat tensor.
+    fn of(&self, flat: &Tensor) -> Tensor {
+        flat.narrow(0, self.start, self.len()).view(&self.shape[..])
+    }
+}
+
+impl Adamax {
+    /// An optimiser of these named parameters, float32 and all on one device.
+    pub fn new(parameters: impl IntoIterator<Item = (String, Tensor)>, config: &AdamaxConfig) -> Adamax {
+        /// Parameters begin at multiples of a cache line.
+        const ALIGNED: usize = 16;
+        let mut parameters: Vec<(String, Tensor)> = parameters.into_iter().collect();
+        // Sums over parameters must not depend on the order of a hash map.
+        parameters.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut slots = Vec::with_capacity(parameters.len());
+        let mut n = 0;
+        for (name, parameter) in &parameters {
+            let weight_decay = config.weight_decay_of(name);
+            slots.push(Slot { name: name.clone(), start: n as i64, shape: parameter.size(), weight_decay });
+            n += parameter.numel().next_multiple_of(ALIGNED);
+        }
+        let device = parameters.first().map_or(Device::Cpu, |(_, parameter)| parameter.device());
+        let zeros = || Tensor::zeros([n as i64], (Kind::Float, device));
+        let (flat, gradients) = (zeros(), zeros());
+        for ((_, parameter), slot) in parameters.iter_mut().zip(&slots) {
+            tch::no_grad(|| slot.of(&flat).copy_(parameter));
+            parameter.set_data(&slot.of(&flat));
+            // Only a backward pass makes a gradient; from then on they are added to where it is.
+            (&*parameter * 0.0).sum(Kind::Float).backward();
+            parameter.grad().set_data(&slot.of(&gradients));
+        }
+        Adamax {
+            lr: config.lr,
+            config: config.clone(),
+            n_steps: 0,
+            slots,
+            parameters: flat,
+            gradients,
+            exp_avg: zeros(),
+            exp_inf: zeros(),
+        }
     }
 
     /// Scales the gradients down so that the norm of all together is at most `max_norm`. Returns what it was. As
     /// `torch.nn.utils.clip_grad_norm_`.
     pub fn clip_grad_norm(&mut self, max_norm: f64) -> Tensor {
         tch::no_grad(|| {
-            let mut gradients: Vec<Tensor> =
-                self.slots.iter().map(|slot| slot.parameter.grad()).filter(Tensor::defined).collect();
-            let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
-            let total = Tensor::stack(&norms, 0).norm();
+            let total = self.gradients.norm();
             let scale = (max_norm / (&total + 1e-6)).clamp_max(1.0);
-            for gradient in &mut gradients {
-                let _ = gradient.g_mul_(&scale);
+            // On a CPU it costs nothing to look, and most steps of a long run need no clipping.
+            if self.gradients.device() != Device::Cpu || scale.double_value(&[]) < 1.0 {
+                let _ = self.gradients.g_mul_(&scale);
             }
             total
         })
     }
 
-    /// Moves every parameter that has a gradient.
+    /// Moves every parameter against its gradient, and makes the gradients zero.
     pub fn step(&mut self) {
         self.n_steps += 1;
-        let AdamaxConfig { betas: [beta1, beta2], eps, weight_decay, .. } = self.config;
-        let step_size = self.lr / (1.0 - beta1.powi(self.n_steps as i32));
-        tch::no_grad(|| {
-            for Slot { parameter, exp_avg, exp_inf, .. } in &mut self.slots {
-                let mut gradient = parameter.grad();
-                if !gradient.defined() {
-                    continue;
-                }
-                if weight_decay != 0.0 {
-                    // Not in place: the tensor is the parameter's own gradient.
-                    gradient = gradient.g_add(&(&*parameter * weight_decay));
-                }
-                let _ = exp_avg.lerp_(&gradient, 1.0 - beta1);
-                *exp_inf = (&*exp_inf * beta2).maximum(&(gradient.abs() + eps));
-                let _ = parameter.g_sub_(&(&*exp_avg / &*exp_inf * step_size));
+        let step_size = self.lr / (1.0 - self.config.betas[0].powi(self.n_steps as i32));
+        if self.parameters.device() == Device::Cpu {
+            self.step_on_cpu(step_size);
+        } else {
+            tch::no_grad(|| self.step_by_libtorch(step_size));
+        }
+    }
+
+    fn step_by_libtorch(&mut self, step_size: f64) {
+        let AdamaxConfig { betas: [beta1, beta2], eps, .. } = self.config;
+        for slot in self.slots.iter().filter(|slot| slot.weight_decay != 0.0) {
+            let _ = slot.of(&self.gradients).g_add_(&(slot.of(&self.parameters) * slot.weight_decay));
+        }
+        let _ = self.exp_avg.lerp_(&self.gradients, 1.0 - beta1);
+        self.exp_inf = (&self.exp_inf * beta2).maximum(&(self.gradients.abs() + eps));
+        let _ = self.parameters.g_sub_(&(&self.exp_avg / &self.exp_inf * step_size));
+        let _ = self.gradients.zero_();
+    }
+
+    fn step_on_cpu(&mut self, step_size: f64) {
+        /// Numbers that a thread works on at once.
+        const CHUNK: usize = 1 << 14;
+        let AdamaxConfig { betas: [beta1, beta2], eps, .. } = self.config;
+        let [parameters, gradients, exp_avg, exp_inf] =
+            [&mut self.parameters, &mut self.gradients, &mut self.exp_avg, &mut self.exp_inf].map(numbers_mut);
+        let slots = &self.slots;
+        let chunks = parameters
+            .par_chunks_mut(CHUNK)
+            .zip(gradients.par_chunks_mut(CHUNK))
+            .zip(exp_avg.par_chunks_mut(CHUNK))
+            .zip(exp_inf.par_chunks_mut(CHUNK));
+        chunks.enumerate().for_each(|(i, (((parameters, gradients), exp_avg), exp_inf))| {
+            let start = (i * CHUNK) as i64;
+            let end = start + parameters.len() as i64;
+            let first = slots.partition_point(|slot| slot.start + slot.len() <= start);
+            for slot in slots[first..].iter().take_while(|slot| slot.start < end) {
+                let share = (slot.start.max(start) - start) as usize
+                    ..((slot.start + slot.len()).min(end) - start) as usize;
+                let factors = [slot.weight_decay, 1.0 - beta1, beta2, eps, step_size].map(|factor| factor as f32);
+                adamax(
+                    &mut parameters[share.clone()],
+                    &mut gradients[share.clone()],
+                    &mut exp_avg[share.clone()],
+                    &mut exp_inf[share],
+                    factors,
+                );
             }
         });
     }
@@ -89,12 +157,10 @@ impl Adamax {
 
     /// The running figures by name, for a file.
     pub fn state(&self) -> Vec<(String, Tensor)> {
+        let figures = [("exp_avg", &self.exp_avg), ("exp_inf", &self.exp_inf)];
         self.slots
             .iter()
-            .flat_map(|slot| {
-                [("exp_avg", &slot.exp_avg), ("exp_inf", &slot.exp_inf)]
-                    .map(|(kind, tensor)| (format!("{kind}.{}", slot.name), tensor.shallow_clone()))
-            })
+            .flat_map(|slot| figures.map(|(kind, flat)| (format!("{kind}.{}", slot.name), slot.of(flat))))
             .collect()
     }
 
@@ -104,19 +170,48 @@ impl Adamax {
     ///
     /// Names a figure that is missing or of another shape.
     pub fn restore(&mut self, n_steps: u64, state: Vec<(String, Tensor)>) -> Result<(), String> {
-        let state: std::collections::HashMap<String, Tensor> = state.into_iter().collect();
-        for slot in &mut self.slots {
-            for (kind, tensor) in [("exp_avg", &mut slot.exp_avg), ("exp_inf", &mut slot.exp_inf)] {
-                let name = format!("{kind}.{}", slot.name);
-                match state.get(&name) {
-                    Some(stored) if stored.size() == tensor.size() => tensor.copy_(stored),
-                    _ => return Err(format!("{name} is missing or of another shape")),
-                }
+        let state: HashMap<String, Tensor> = state.into_iter().collect();
+        for (name, mut figure) in self.state() {
+            match state.get(&name) {
+                Some(stored) if stored.size() == figure.size() => figure.copy_(stored),
+                _ => return Err(format!("{name} is missing or of another shape")),
             }
         }
         self.n_steps = n_steps;
         Ok(())
     }
+}
+
+/// A step of some numbers: weight decay, decay of the mean, decay of the maximum, eps, step size.
+#[multiversion(targets = "simd")]
+fn adamax(
+    parameters: &mut [f32],
+    gradients: &mut [f32],
+    exp_avg: &mut [f32],
+    exp_inf: &mut [f32],
+    [weight_decay, towards, beta2, eps, step_size]: [f32; 5],
+) {
+    for (((parameter, gradient), exp_avg), exp_inf) in parameters.iter_mut().zip(gradients).zip(exp_avg).zip(exp_inf) {
+        let g = *gradient + weight_decay * *parameter;
+        *gradient = 0.0;
+        *exp_avg += towards * (g - *exp_avg);
+        let (before, now) = (*exp_inf * beta2, g.abs() + eps);
+        // NaN stays NaN.
+        *exp_inf = if before > now { before } else { now };
+        *parameter -= step_size * (*exp_avg / *exp_inf);
+    }
+}
+
+/// The numbers of a flat float32 tensor on the CPU.
+#[allow(unsafe_code)]
+fn numbers_mut(tensor: &mut Tensor) -> &mut [f32] {
+    assert!(tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous());
+    if tensor.numel() == 0 {
+        return &mut [];
+    }
+    // SAFETY: the tensor has `numel` float32 one after the other, and keeps them while it is borrowed. The model's views of
+    // them are used between steps, not during one.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
 }
 
 /// The factor on the learning rate at a step, counted from 0, as the seed defines it for `LambdaLR`: up to
@@ -142,7 +237,7 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimiser of these named parameters, as the config says.
     pub fn new(parameters: impl IntoIterator<Item = (String, Tensor)>, config: &TrainConfig) -> Optimizer {
-        Optimizer { adamax: Adamax::new(parameters, config.optim), config: config.clone() }
+        Optimizer { adamax: Adamax::new(parameters, &config.optim), config: config.clone() }
     }
 
     /// The learning rate of the next step.
@@ -150,11 +245,15 @@ impl Optimizer {
         self.config.optim.lr * lr_factor(&self.config, self.adamax.n_steps())
     }
 
-    /// Moves the parameters against the gradient of `loss`.
+    /// Moves the parameters against the gradient of `loss`, and of those that were added before.
     pub fn step(&mut self, loss: &Tensor) {
-        self.adamax.lr = self.lr();
-        self.adamax.zero_grad();
         loss.backward();
+        self.apply();
+    }
+
+    /// Moves the parameters against the gradients that backward passes have added up, and makes them zero.
+    pub fn apply(&mut self) {
+        self.adamax.lr = self.lr();
         if self.config.clip_grad {
             let _ = self.adamax.clip_grad_norm(self.config.max_grad_norm);
         }

@@ -6,7 +6,7 @@ use vqa_data::{Loader, split_mix_64};
 use vqa_model::{Header, LossKind, ModelInput, VqaModel};
 
 use crate::config::TrainConfig;
-use crate::loss::{dense_targets, loss};
+use crate::loss::{dense_targets, loss_and_gradient};
 use crate::metrics::{EpochMetrics, Line, StepMetrics, Sums};
 use crate::optim::Optimizer;
 use crate::run_dir::{Progress, RunDir};
@@ -79,7 +79,7 @@ impl Trainer<'_> {
     /// When data cannot be read, a file not be written, or the loss becomes NaN or infinite. Checkpoints of finished
     /// epochs are intact then.
     pub fn run(&self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
-        let device = self.vs.device();
+        let (device, kind) = (self.vs.device(), self.config.precision.kind());
         let mut optimizer = Optimizer::new(self.vs.variables(), self.config);
         let mut progress = self.run.restore(self.vs, &mut optimizer)?;
         let mut metrics_file = self.run.open_metrics(progress)?;
@@ -95,15 +95,16 @@ impl Trainer<'_> {
                 let tic = Instant::now();
                 let Some(batch) = batches.next() else { break };
                 let batch = batch?;
-                let input = ModelInput::from_batch(&batch, device);
+                let input = ModelInput::from_batch(&batch, device, kind);
                 let data = tic.elapsed();
 
                 let tic = Instant::now();
                 tch::manual_seed(dropout_seed(self.seed, step) as i64);
                 let lr = optimizer.lr();
-                let output = self.model.forward(&input, true);
-                let targets = dense_targets(&batch.targets, output.logits.size()[1], device);
-                let loss = loss(self.loss, &output.logits, &targets);
+                let pass = self.model.train(&input);
+                let targets = dense_targets(&batch.targets, pass.output.logits.size()[1], device);
+                let (loss, of_logits) = loss_and_gradient(self.loss, &pass.output.logits, &targets);
+                let score = batch.targets.total_score(&pass.output.best_answers());
                 let loss_value = loss.double_value(&[]);
                 if !loss_value.is_finite() {
                     let question_ids = batch.question_ids.iter().take(5).copied().collect();
@@ -112,11 +113,11 @@ impl Trainer<'_> {
                 let forward = tic.elapsed();
 
                 let tic = Instant::now();
-                optimizer.step(&loss);
+                pass.backward(&of_logits);
+                optimizer.apply();
                 let backward = tic.elapsed();
 
                 step += 1;
-                let score = batch.targets.total_score(&output.best_answers());
                 let n_questions = batch.len();
                 let loss = loss_value * n_questions as f64;
                 let sums = Sums { n_steps: 1, n_questions, loss, score, data, forward, backward };
@@ -163,8 +164,8 @@ impl Trainer<'_> {
         let (mut score, mut upper_bound) = (0.0, 0.0);
         for (index, batch) in val.epoch(0, 0).enumerate() {
             let batch = batch?;
-            let input = ModelInput::from_batch(&batch, self.vs.device());
-            let output = tch::no_grad(|| self.model.forward(&input, false));
+            let input = ModelInput::from_batch(&batch, self.vs.device(), self.config.precision.kind());
+            let output = self.model.infer(&input);
             score += batch.targets.total_score(&output.best_answers());
             upper_bound += batch.targets.total_best();
             on_event(Event::Validation { batch: index + 1, n_batches: val.n_batches() });

@@ -9,7 +9,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use vqa_model::{Baseline, DataDims, Header, LossKind, ModelConfig, ModelInput, VqaModel};
 use vqa_model::{read_tensors, save_weights, write_tensors};
-use vqa_train::{AdamaxConfig, Optimizer, TrainConfig, loss};
+use vqa_train::{AdamaxConfig, Optimizer, TrainConfig, loss_and_gradient};
 
 const DIMS: DataDims = DataDims { n_words: 20, n_answers: 7, feature_dim: 10 };
 const N_STEPS: usize = 50;
@@ -20,13 +20,17 @@ const B: i64 = 8;
 fn cases() -> Vec<(String, ModelConfig, TrainConfig)> {
     let optim = AdamaxConfig { lr: 0.01, ..AdamaxConfig::default() };
     let train = TrainConfig { optim, ..TrainConfig::default() };
-    let mut cases: Vec<_> =
-        pytorch::configs().into_iter().map(|(name, config)| (name, config, train.clone())).collect();
+    // Without dropout, whose masks PyTorch would draw otherwise.
+    let without_dropout = |(name, mut config): (String, ModelConfig)| {
+        (config.topdown_att.dropout, config.mlp.dropout, config.lm.dropout) = (0.0, 0.0, 0.0);
+        (name, config, train.clone())
+    };
+    let mut cases: Vec<_> = pytorch::configs().into_iter().map(without_dropout).collect();
     let (name, config, _) = cases[5].clone();
     let scheduled = TrainConfig {
         warmup_steps: 10,
         lr_steps: vec![20, 35],
-        optim: AdamaxConfig { lr: 0.02, betas: [0.8, 0.99], eps: 1e-6, weight_decay: 0.01 },
+        optim: AdamaxConfig { lr: 0.02, betas: [0.8, 0.99], eps: 1e-6, weight_decay: 0.01, ..AdamaxConfig::default() },
         ..train.clone()
     };
     cases.push((format!("{name}_scheduled"), config.clone(), scheduled));
@@ -86,8 +90,10 @@ fn fifty_steps_follow_pytorch() {
                     image_rows: Tensor::arange(B, (Kind::Int64, Device::Cpu)),
                     padding: None,
                 };
-                let loss = loss(config.loss, &model.forward(&input, false).logits, &of_step(2));
-                optimizer.step(&loss);
+                let pass = model.train(&input);
+                let (loss, of_logits) = loss_and_gradient(config.loss, &pass.output.logits, &of_step(2));
+                pass.backward(&of_logits);
+                optimizer.apply();
                 loss.double_value(&[])
             })
             .collect();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use tch::Kind;
 use vqa_data::{Batch, Dataset, Loader, LoaderOptions, Sampler, SourceConfig, image_path};
 use vqa_infer::{Answers, Checkpoint, Explained, Report, answer_all, predict_batch};
 use vqa_model::parse_device;
@@ -17,6 +18,8 @@ use crate::terminal::Progress;
 pub struct Asked {
     checkpoint: Checkpoint,
     loader: Loader,
+    /// The number type of the arithmetic: the one that it was trained in.
+    kind: Kind,
     sources: Vec<SourceConfig>,
     /// Where the split is described, for errors about it.
     place: String,
@@ -45,6 +48,7 @@ impl Asked {
         Ok(Asked {
             checkpoint,
             loader: Loader::new(Arc::new(dataset), options),
+            kind: config.train.precision.kind(),
             sources: config.split(&args.data)?.composition.clone(),
             place: config.place(&args.data),
         })
@@ -74,7 +78,7 @@ impl Asked {
     pub fn answer_all(&self) -> Result<Answers> {
         let progress = Progress::new("answer", "questions", self.dataset().len() as u64);
         let checkpoint = &self.checkpoint;
-        Ok(answer_all(checkpoint.model(), &self.loader, checkpoint.answers(), checkpoint.device(), &mut |n| {
+        Ok(answer_all(checkpoint.model(), &self.loader, checkpoint.answers(), checkpoint.device(), self.kind, &mut |n| {
             progress.add(n)
         })?)
     }
@@ -86,7 +90,7 @@ impl Asked {
         let text = |answer: i64| self.checkpoint.answers().answers()[answer as usize].clone();
         for questions in questions.chunks(self.batch_size()) {
             let batch = Batch::gather(self.dataset(), questions)?;
-            let predictions = predict_batch(model, self.checkpoint.config().loss, &batch, device);
+            let predictions = predict_batch(model, self.checkpoint.config().loss, &batch, device, self.kind);
             for (i, prediction) in predictions.into_iter().enumerate() {
                 let split = self.dataset().split();
                 let place = batch.questions[i];
