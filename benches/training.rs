@@ -1,0 +1,119 @@
+//! How fast the article's model trains and answers, on made-up questions and features of VQA2.0's sizes.
+//!
+//!     cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json write BATCHES.safetensors
+//!     cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json train|evaluate fp32|bf16 [random|grouped]
+//!
+//! The second form prints JSON. Its batches come from the loader as it goes. The first form writes a few batches as tensors, for
+//! `python/training.py`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tch::nn::VarStore;
+use tch::{Device, Kind};
+use vqa_data::{
+    Annotations, AnswerDict, Batch, Dataset, FeatureFile, Loader, LoaderOptions, RegionSource, Sampler, SoftTargets,
+    Split, WordDict, read_questions,
+};
+use vqa_model::{Baseline, DataDims, Header, LossKind, ModelConfig, ModelInput, VqaModel, write_tensors};
+use vqa_train::{Optimizer, Precision, TrainConfig, dense_targets, loss_and_gradient};
+
+const N_ANSWERS: i64 = 3129;
+/// Steps that are not counted: memory is got from the system, and pages of the file are mapped.
+const N_WARM: usize = 3;
+
+/// As many answers to each question as VQA2.0 has on average, their scores being those that annotators can give.
+fn targets(batch: &Batch) -> SoftTargets {
+    let mut rng = ChaCha8Rng::seed_from_u64(batch.question_ids[0]);
+    let mut targets = SoftTargets::default();
+    for _ in 0..batch.len() {
+        let n = rng.random_range(0..6);
+        let mut drawn: Vec<u32> = (0..n).map(|_| rng.random_range(0..N_ANSWERS as u32)).collect();
+        drawn.sort_unstable();
+        drawn.dedup();
+        targets.push(drawn.into_iter().map(|answer| (answer, [0.3, 0.6, 0.9, 1.0][answer as usize % 4])));
+    }
+    targets
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let [features, questions, what, rest @ ..] = &arguments[..] else {
+        return Err("usage: training FEATURES.h5 QUESTIONS.json write|train|evaluate …".into());
+    };
+    let file = FeatureFile::open(features)?;
+    let all = read_questions(Path::new(questions))?;
+    let words = WordDict::from_questions(all.iter().map(|question| &*question.question));
+    let questions: Vec<_> = all.into_iter().filter(|question| file.row(question.image_id).is_some()).collect();
+    let split = Split { source_starts: vec![0, questions.len()], questions, annotations: Annotations::new() };
+    let dataset = Arc::new(Dataset::new(split, &words, &AnswerDict::default(), 14, vec![Arc::new(file)])?);
+    let sampler = match (*what, rest.get(1)) {
+        ("evaluate", _) => Sampler::Sequential,
+        (_, Some(&"random")) => Sampler::Random,
+        _ => Sampler::Grouped,
+    };
+    let batch_size: usize = std::env::var("BATCH").map_or(Ok(512), |n| n.parse())?;
+    let loader = Loader::new(dataset.clone(), LoaderOptions { batch_size, sampler, seed: 1, ..LoaderOptions::default() });
+    let dims = DataDims {
+        n_words: words.len() as i64,
+        n_answers: N_ANSWERS,
+        feature_dim: dataset.feature_dim() as i64,
+    };
+
+    if *what == "write" {
+        let path = rest.first().ok_or("write where?")?;
+        let mut tensors = Vec::new();
+        for (i, batch) in loader.epoch(0, 0).take(4).enumerate() {
+            let batch = batch?;
+            let input = ModelInput::from_batch(&batch, Device::Cpu, Kind::Float);
+            let targets = dense_targets(&targets(&batch), N_ANSWERS, Device::Cpu);
+            tensors.extend(
+                [
+                    ("tokens", input.tokens),
+                    ("features", input.features),
+                    ("image_rows", input.image_rows),
+                    ("targets", targets),
+                ]
+                .map(|(name, tensor)| (format!("{name}.{i}"), tensor)),
+            );
+        }
+        let header = Header::from([("n_words".to_owned(), dims.n_words.to_string())]);
+        return Ok(write_tensors(Path::new(path), &tensors, header)?);
+    }
+
+    let precision = match rest.first() {
+        Some(&"bf16") => Precision::Bf16,
+        _ => Precision::Fp32,
+    };
+    let n_batches: usize = std::env::var("BATCHES").map_or(Ok(12), |n| n.parse())?;
+    tch::manual_seed(1);
+    let vs = VarStore::new(Device::Cpu);
+    let model = Baseline::new(vs.root(), &ModelConfig::default(), dims);
+    let mut optimizer = Optimizer::new(vs.variables(), &TrainConfig::default());
+    let (mut n_questions, mut started) = (0, Instant::now());
+    for (i, batch) in loader.epoch(0, 0).take(N_WARM + n_batches).enumerate() {
+        if i == N_WARM {
+            (n_questions, started) = (0, Instant::now());
+        }
+        let batch = batch?;
+        let input = ModelInput::from_batch(&batch, Device::Cpu, precision.kind());
+        if *what == "train" {
+            let pass = model.train(&input);
+            let targets = dense_targets(&targets(&batch), N_ANSWERS, Device::Cpu);
+            let (loss, of_logits) = loss_and_gradient(LossKind::Logistic, &pass.output.logits, &targets);
+            assert!(loss.double_value(&[]).is_finite());
+            pass.backward(&of_logits);
+            optimizer.apply();
+        } else {
+            model.infer(&input).best_answers();
+        }
+        n_questions += batch.len();
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{{\"questions_per_s\": {:.1}}}", n_questions as f64 / seconds);
+    Ok(())
+}
