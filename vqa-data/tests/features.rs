@@ -36,6 +36,7 @@ fn layouts_found_in_the_wild_read_the_same() {
         ("big_endian.h5", false, 1e-6),
         ("chunked.h5", false, 1e-6),
         ("gzip.h5", false, 1e-6),
+        ("f16_chunked.h5", false, 2e-3),
         ("userblock.h5", true, 1e-6),
         ("pickle0.hdf5", true, 1e-6),
         ("pickle2.hdf5", true, 1e-6),
@@ -52,12 +53,14 @@ fn layouts_found_in_the_wild_read_the_same() {
 
 #[test]
 fn adaptive_files_have_regions_of_their_own_number() {
-    let file = FeatureFile::open(fixture("adaptive.h5")).unwrap();
-    for (row, n_regions) in [2, 4, 1].into_iter().enumerate() {
-        assert_row(&file, row, n_regions, 1e-6);
+    for name in ["adaptive.h5", "adaptive_gzip.h5"] {
+        let file = FeatureFile::open(fixture(name)).unwrap();
+        for (row, n_regions) in [2, 4, 1].into_iter().enumerate() {
+            assert_row(&file, row, n_regions, 1e-6);
+        }
+        let summary = file.summarize(&|_| {}).unwrap();
+        assert_eq!((summary.min_regions, summary.max_regions, summary.n_images), (1, 4, 3));
     }
-    let summary = file.summarize(&|_| {}).unwrap();
-    assert_eq!((summary.min_regions, summary.max_regions, summary.n_images), (1, 4, 3));
 }
 
 #[test]
