@@ -99,13 +99,13 @@ pub struct ConvertArgs {
     /// The HDF5 file to write
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Keep only the images whose ids are in this file, one a line
+    /// Keep only the images whose ids are in this file, one on each line
     #[arg(long, value_name = "IDS.txt", conflicts_with = "split")]
     pub ids: Option<PathBuf>,
     /// Write the images of a list of ids to a file of their own; can be given several times, and the input is read once
     #[arg(long, value_name = "IDS.txt=OUT.h5", value_parser = parse_split, conflicts_with = "out")]
     pub split: Vec<(PathBuf, PathBuf)>,
-    /// Leave out malformed images and images that come again, instead of stopping
+    /// Leave out malformed images, images that come again, and listed images that are not there, instead of stopping
     #[arg(long)]
     pub skip_bad: bool,
     #[command(flatten)]
@@ -113,6 +113,9 @@ pub struct ConvertArgs {
     /// Convert only the I-th of N parts, from 1 on, to OUT.shard-I-of-N.h5; converting all of these merges them
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
+    /// Print JSON: the files written, and what was left out
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -171,6 +174,9 @@ pub struct ExtractArgs {
     /// Extract only the I-th of N parts, from 1 on, to OUT.shard-I-of-N.h5; `features convert` of all of these merges them
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn parse_grid(text: &str) -> Result<(u32, u32), String> {

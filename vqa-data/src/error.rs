@@ -116,7 +116,12 @@ impl fmt::Display for JsonProblem<'_> {
                 self.0.column()
             )
         } else {
-            write!(f, "{}", self.0)
+            f.write_str(&in_plain_words(&self.0.to_string()))
         }
     }
+}
+
+/// A parser's message in the words of people who do not know Rust.
+pub(crate) fn in_plain_words(message: &str) -> String {
+    message.replace("expected u64", "expected a whole number").replace("expected a sequence", "expected a list")
 }

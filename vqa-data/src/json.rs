@@ -17,11 +17,13 @@ use serde::de::{DeserializeOwned, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::annotations::{Annotations, NewAnnotation};
+use crate::error::in_plain_words;
 use crate::scan::{Scanner, once};
 use crate::{Error, Result};
 
 /// A question, as in `v2_OpenEnded_mscoco_train2014_questions.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "a question")]
 pub struct Question {
     /// The picture that it is about.
     pub image_id: u64,
@@ -33,6 +35,7 @@ pub struct Question {
 
 /// A model's answer, in the format of VQA2.0's evaluation server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "{\"question_id\": …, \"answer\": …}")]
 pub struct Answer {
     /// The question.
     pub question_id: u64,
@@ -68,7 +71,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 
 /// An entry of an annotations file. Excerpts of VQA2.0 go without what is optional here.
 #[derive(Deserialize)]
-#[serde(rename = "annotation")]
+#[serde(expecting = "an annotation")]
 struct AnnotationInFile<'a> {
     #[serde(borrow)]
     question_type: Option<Text<'a>>,
@@ -83,6 +86,7 @@ struct AnnotationInFile<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "{\"answer\": …}")]
 struct AnswerInFile<'a> {
     #[serde(borrow)]
     answer: Text<'a>,
@@ -202,6 +206,7 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
     if let Some(pieces) = parse_list::<Question, Vec<Question>>(&bytes, Some("questions"), n_pieces()) {
         return Ok(pieces.into_iter().flatten().collect());
     }
+    refuse_bare_list(path, &bytes, "questions")?;
     let file: TopLevel<Vec<Question>, IgnoredAny> = from_slice(path, &bytes)?;
     match (file.questions, file.annotations) {
         (Some(questions), _) => Ok(questions),
@@ -224,6 +229,7 @@ pub fn read_annotations(path: &Path) -> Result<Annotations> {
         pieces.into_iter().for_each(|piece| annotations.append(piece));
         return Ok(annotations);
     }
+    refuse_bare_list(path, &bytes, "annotations")?;
     let file: TopLevel<IgnoredAny, Vec<AnnotationInFile>> = from_slice(path, &bytes)?;
     match (file.annotations, file.questions) {
         (Some(list), _) => {
@@ -249,7 +255,10 @@ pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
         None => from_slice(path, &bytes).map_err(|error| match error {
             Error::Json { cause, .. } if !cause.is_eof() => Error::file(
                 path,
-                format!("no results file, which is a list of {{\"question_id\": 1, \"answer\": \"yes\"}}: {cause}"),
+                format!(
+                    "no results file, which is a list of {{\"question_id\": 1, \"answer\": \"yes\"}}: {}",
+                    in_plain_words(&cause.to_string())
+                ),
             ),
             other => other,
         }),
@@ -362,7 +371,21 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 fn from_slice<'a, T: Deserialize<'a>>(path: &Path, bytes: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|cause| Error::Json { path: path.to_owned(), cause })
+    // Windows' editors begin UTF-8 with a mark.
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    serde_json::from_slice(text).map_err(|cause| match bytes {
+        [0x1f, 0x8b, ..] | [b'P', b'K', ..] => Error::file(path, "compressed, and JSON is wanted: unpack it"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Error::file(path, "UTF-16, and UTF-8 is wanted: save it so"),
+        _ => Error::Json { path: path.to_owned(), cause },
+    })
+}
+
+/// A list alone would be read as an object whose first field it has.
+fn refuse_bare_list(path: &Path, bytes: &[u8], key: &str) -> Result<()> {
+    if bytes.get(skip_space(bytes, 0)) != Some(&b'[') {
+        return Ok(());
+    }
+    Err(Error::file(path, format!("a bare list, and one under a key is wanted, as in VQA2.0: {{\"{key}\": […]}}")))
 }
 
 /// Maps a whole file into memory, read-only.
@@ -411,6 +434,15 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_no_content() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("q.json");
+        let text = "\u{feff}{\"questions\": [{\"image_id\": 1, \"question\": \"why?\", \"question_id\": 2}]}";
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(read_questions(&path).unwrap().len(), 1);
+    }
+
+    #[test]
     fn errors_say_what_is_wrong() {
         assert!(error_of(read_questions, r#"{"annotations": []}"#).contains("swapped"));
         assert!(error_of(read_annotations, r#"{"questions": []}"#).contains("swapped"));
@@ -418,7 +450,14 @@ mod tests {
         assert!(error_of(read_questions, "{\"questions\": [\n{\"image_id\": 1, \"quest").contains("line 2 column 22"));
         let missing = error_of(read_questions, "{\"questions\": [\n{\"image_id\": 1, \"question_id\": 1}]}");
         assert!(missing.contains("missing field `question`") && missing.contains("line 2"), "{missing}");
-        assert!(error_of(read_results, "{}").contains("invalid type: map"));
+        let text = error_of(read_questions, "{\"questions\": [\n{\"image_id\": \"1\"}]}");
+        assert!(text.contains("invalid type: string \"1\", expected a whole number at line 2 column 16"), "{text}");
+        let text = error_of(read_annotations, "{\"annotations\": [{\"question_id\": 1, \"answers\": [\"yes\"]}]}");
+        assert!(text.contains("string \"yes\", expected {\"answer\": …} at line 1"), "{text}");
+        assert!(error_of(read_questions, " [{}]").contains("{\"questions\": […]}"));
+        assert!(error_of(read_annotations, "[]").contains("{\"annotations\": […]}"));
+        assert!(error_of(read_questions, "PK\u{3}\u{4}").contains("compressed, and JSON is wanted: unpack it"));
+        assert!(error_of(read_results, "{}").contains("invalid type: map, expected a list"));
         assert!(error_of(read_results, "").contains("ends in the middle"));
         assert!(error_of(read_results, "[{\"question_id\": 1, \"answer\": \"x\"}] x").contains("trailing characters"));
         assert!(read_questions(Path::new("/nowhere.json")).unwrap_err().to_string().contains("no such file"));

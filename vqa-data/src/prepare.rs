@@ -75,12 +75,16 @@ pub fn build_dictionaries<'a>(
 ///
 /// # Errors
 ///
-/// When no answer is frequent enough, or a dictionary cannot be written.
+/// When no split has annotations, no answer is frequent enough, or a dictionary cannot be written.
 pub fn prepare(
     mut splits: IndexMap<String, Split>,
     data: &IndexMap<String, SplitConfig>,
     config: &DictConfig,
 ) -> Result<(WordDict, AnswerDict, IndexMap<String, SplitReport>)> {
+    if splits.values().all(|split| split.annotations.is_empty()) {
+        let problem = "no split has annotations, so there are no answers: give the one to train on its a_jsons";
+        return Err(Error::Mismatch(problem.to_owned()));
+    }
     let (words, answers) = build_dictionaries(splits.values(), config);
     if answers.is_empty() {
         return Err(Error::Mismatch(format!(

@@ -266,8 +266,12 @@ fn join(source: &SourceConfig, questions: &[Question], annotations: &mut Annotat
         let mut places: HashMap<u64, u32, FixedState> =
             (0..n_annotations).map(|place| (annotations.question_id(place), place as u32)).collect();
         if places.len() < n_annotations {
+            let remedy = match source.a_jsons[..] {
+                [_] => "keep one annotation of each",
+                _ => "is a file listed twice in a_jsons?",
+            };
             return Err(Error::Mismatch(format!(
-                "{} annotate(s) {} question(s) twice: is a file listed twice in a_jsons?",
+                "{} annotate(s) {} question(s) twice: {remedy}",
                 paths(&source.a_jsons),
                 n_annotations - places.len()
             )));
@@ -325,8 +329,12 @@ fn refuse_twins(source: &SourceConfig, questions: &[Question]) -> Result<()> {
     if twins.is_empty() {
         return Ok(());
     }
+    let remedy = match source.q_jsons[..] {
+        [_] => "give each question an id of its own",
+        _ => "is a file listed twice in q_jsons?",
+    };
     Err(Error::Mismatch(format!(
-        "{}: {} question id(s) appear twice ({}): is a file listed twice in q_jsons?",
+        "{}: {} question id(s) appear twice ({}): {remedy}",
         paths(&source.q_jsons),
         twins.len(),
         first_few(&mut twins)
@@ -404,7 +412,11 @@ mod tests {
         assert!(extra.contains("2 of 3 annotations") && extra.contains("7, 8"), "{extra}");
         let mut twice = annotated.clone();
         twice.q_jsons.extend(annotated.q_jsons.clone());
-        assert!(load(&[twice]).unwrap_err().contains("2 question id(s) appear twice (10, 11)"));
+        assert!(load(&[twice]).unwrap_err().contains("2 question id(s) appear twice (10, 11): is a file listed twice"));
+        let twins = load(&[files(at, "e", &[4, 5, 4], None)]).unwrap_err();
+        assert!(twins.contains("e_q.json: 1 question id(s) appear twice (4): give each question"), "{twins}");
+        let twins = load(&[files(at, "f", &[4, 5], Some(&[4, 4, 5]))]).unwrap_err();
+        assert!(twins.contains("f_a.json annotate(s) 1 question(s) twice: keep one"), "{twins}");
         assert_eq!(load(&[annotated.clone(), annotated.clone()]).unwrap().len(), 4, "Visual Genome's ids overlap");
         assert!(load(&[annotated.clone(), bare.clone()]).unwrap_err().contains("has no annotations"));
         assert!(load(&[bare.clone(), annotated]).unwrap_err().contains("has annotations"));

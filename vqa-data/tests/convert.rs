@@ -57,6 +57,7 @@ fn every_form_gives_the_same_file() {
         ("userblock.h5", "f32.h5", false),
         ("pickle2.hdf5", "f32.h5", false),
         ("adaptive.h5", "adaptive.h5", false),
+        ("adaptive_gzip.h5", "adaptive.h5", false),
         ("empty.h5", "empty.h5", false),
     ] {
         let collection = open(&[input]);
@@ -78,6 +79,22 @@ fn every_form_gives_the_same_file() {
         assert_eq!(content(&FeatureFile::open(&out).unwrap()), halves);
     }
     assert_eq!(n_files(directory.path()), 1);
+}
+
+/// Where there are as many numbers as regions, an archive's `x` is [D, K], as openvqa has it.
+#[test]
+fn square_archives_are_read_as_openvqa_writes_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out.h5");
+    convert(&open(&["square_npz"]), &out, ElementType::F32).unwrap();
+    let all = content(&FeatureFile::open(fixture("f32.h5")).unwrap());
+    let square = content(&FeatureFile::open(out).unwrap());
+    assert_eq!(square.len(), 2);
+    for ((id, features, boxes), (wanted_id, wanted, wanted_boxes)) in square.iter().zip(&all) {
+        // Four of the five numbers of each region.
+        let wanted: Vec<f32> = wanted.chunks(5).flat_map(|region| &region[..4]).copied().collect();
+        assert_eq!((id, features, boxes), (wanted_id, &wanted, wanted_boxes));
+    }
 }
 
 #[test]

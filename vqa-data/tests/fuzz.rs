@@ -246,7 +246,17 @@ fn pickle_of_copies_of_copies() {
 
 #[test]
 fn feature_files() {
-    let names = ["f32.h5", "f16.h5", "gzip.h5", "chunked.h5", "adaptive.h5", "f64.h5", "userblock.h5", "empty.h5"];
+    let names = [
+        "f32.h5",
+        "f16.h5",
+        "gzip.h5",
+        "chunked.h5",
+        "adaptive.h5",
+        "f64.h5",
+        "userblock.h5",
+        "empty.h5",
+        "adaptive_gzip.h5",
+    ];
     let corpus = names.map(|name| fs::read(fixture(name)).unwrap());
     fuzz("feature_files", "f.h5", &corpus, &[], |path| {
         let Ok(file) = FeatureFile::open(path) else { return };

@@ -1,7 +1,8 @@
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde_json::json;
 use vqa_data::{
     BadImage, ChannelStats, Check, Collection, Error, Extraction, FeatureFile, FeatureWriter, Grid, Output, Picture,
     RegionSource, Shard, list_pictures,
@@ -26,6 +27,10 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
         (Some(min), Some(max)) => format!("ids {min} to {max}"),
         _ => "no ids".to_owned(),
     };
+    let values = match (summary.min, summary.max) {
+        (min, max) if min <= max => format!("{min} to {max}, mean {:.4}", summary.mean),
+        _ => "none that are finite".to_owned(),
+    };
     let broken = match summary.first_not_finite {
         Some(image_id) => format!("{} image(s), the first is {image_id}", summary.n_not_finite),
         None => "0 image(s)".to_owned(),
@@ -41,15 +46,12 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
         },
     );
     print(&format!(
-        "file           {}\nfeatures       {:?}, {}\nimages         {}, {ids}\nregions        {regions} an image, {} numbers each\nvalues         {} to {}, mean {:.4}\nNaN or inf     {broken}\nall zero       {} image(s), {} region(s)\nload speed     {speed}",
+        "file           {}\nfeatures       {:?}, {}\nimages         {}, {ids}\nregions        {regions} an image, {} numbers each\nvalues         {values}\nNaN or inf     {broken}\nall zero       {} image(s), {} region(s)\nload speed     {speed}",
         args.file.display(),
         summary.shape,
         summary.layout,
         summary.n_images,
         summary.feature_dim,
-        summary.min,
-        summary.max,
-        summary.mean,
         summary.n_zero,
         summary.n_zero_regions
     ))
@@ -67,7 +69,8 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         }
         report_bad(collection.bad_images());
     }
-    let outputs = outputs(args)?;
+    let mut outputs = outputs(args)?;
+    let missing = if args.skip_bad { leave_out_missing(&collection, &mut outputs) } else { Vec::new() };
     let element_type = args.element_type.get().unwrap_or(collection.element_type());
     let n_wanted = collection.n_wanted(&outputs, args.shard)?;
     let progress = Progress::new("convert", "images", n_wanted as u64);
@@ -77,9 +80,19 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         anyhow::anyhow!("{}{hint}", what_is_kept(error, paths(&outputs, args.shard)))
     })?;
     drop(progress);
+    let mut written = Vec::new();
     for path in paths(&outputs, args.shard) {
         let file = FeatureFile::open(&path)?;
-        print(&format!("wrote {} images, features {:?}, to {}", file.n_images(), file.shape(), path.display()))?;
+        let (n, shape) = (file.n_images(), file.shape());
+        if args.json {
+            written.push(json!({"path": path, "n_images": n, "shape": shape, "dtype": file.dtype()}));
+        } else {
+            print(&format!("wrote {n} images, features {shape:?}, to {}", path.display()))?;
+        }
+    }
+    if args.json {
+        let report = json!({"written": written, "left_out": collection.bad_images(), "missing": missing});
+        print(&serde_json::to_string_pretty(&report)?)?;
     }
     Ok(())
 }
@@ -96,6 +109,25 @@ fn outputs(args: &ConvertArgs) -> Result<Vec<Output>> {
         outputs.push(output(args.ids.as_ref(), out)?);
     }
     Ok(outputs)
+}
+
+/// Takes the images that are not there from the outputs, and says which they are: ids in order, each once.
+fn leave_out_missing(collection: &Collection, outputs: &mut [Output]) -> Vec<u64> {
+    let mut all = BTreeSet::new();
+    for Output { path, image_ids } in outputs {
+        let Some(ids) = image_ids else { continue };
+        let missing = collection.missing(ids);
+        // A list of which nothing is left is another input's.
+        if missing.len() == ids.len() {
+            continue;
+        }
+        for id in missing {
+            eprintln!("left out: image {id}, which is wanted for {}, is not in the input", path.display());
+            ids.remove(&id);
+            all.insert(id);
+        }
+    }
+    all.into_iter().collect()
 }
 
 /// An error that ended the writing of files, and whether the same command can go on from there.
@@ -169,13 +201,18 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
     let element_type = args.element_type.get().unwrap_or_default();
     let extraction = Extraction { grid, stats, element_type, shard: args.shard };
     let n_images = write(&pictures, &extraction, &args.out)?;
+    let path = Shard::output(args.shard, &args.out);
+    let shape = [n_images, grid.n_regions(), grid.feature_dim()];
+    let ChannelStats { mean, std } = stats;
+    if args.json {
+        let report = json!({"path": path, "n_images": n_images, "shape": shape, "mean": mean, "std": std});
+        return print(&serde_json::to_string_pretty(&report)?);
+    }
     print(&format!(
-        "wrote {n_images} images x {} regions x {} numbers to {}\nmean {:.4?}, deviation {:.4?} of red, green, blue (0 to 1)",
-        grid.n_regions(),
-        grid.feature_dim(),
-        Shard::output(args.shard, &args.out).display(),
-        stats.mean,
-        stats.std
+        "wrote {n_images} images x {} regions x {} numbers to {}\nmean {mean:.4?}, deviation {std:.4?} of red, green, blue (0 to 1)",
+        shape[1],
+        shape[2],
+        path.display(),
     ))
 }
 

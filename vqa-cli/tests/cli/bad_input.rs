@@ -44,6 +44,8 @@ fn questions_and_annotations() {
     fails(at, &format!("{prepare} --set dict.min_answer_count=1000000"), &["split \"val\""]);
     fs::write(&annotations, &whole).unwrap();
     fails(at, &format!("{prepare} --set dict.min_answer_count=1000000"), &["lower dict.min_answer_count"]);
+    let bare = "--set data.train.composition.0.a_jsons=[] --set data.val.composition.0.a_jsons=[]";
+    fails(at, &format!("{prepare} {bare}"), &["config.toml: no split has annotations", "a_jsons"]);
 
     let files = format!("--questions {} --annotations {}", questions.display(), annotations.display());
     fs::write(at.join("results.json"), "[{\"question_id\": 1, \"answer\": \"yes\"}]").unwrap();

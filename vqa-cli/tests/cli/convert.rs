@@ -58,6 +58,50 @@ fn every_form_converts_and_shards_merge() {
     ok(at, "features convert whole.h5 --ids a.txt --out again.h5");
     assert!(same(at, "a.h5", "again.h5"));
     assert!(ok(at, "features inspect b.h5").contains("ids 20 to 20"));
+
+    // Each list has shards of its own.
+    for shard in ["1/2", "2/2"] {
+        ok(at, &format!("features convert adaptive.tsv --split a.txt=a2.h5 --split b.txt=b2.h5 --shard {shard}"));
+    }
+    for name in ["a", "b"] {
+        ok(at, &format!("features convert {name}2.shard-1-of-2.h5 {name}2.shard-2-of-2.h5 --out {name}2.h5"));
+        assert!(same(at, &format!("{name}.h5"), &format!("{name}2.h5")), "{name}");
+    }
+    assert!(ok(at, "features inspect b2.shard-1-of-2.h5").contains("values         none that are finite"));
+}
+
+/// Pictures too: the shards, whose machines know the same folder and nothing of each other, are the whole.
+#[test]
+fn extracted_shards_merge() {
+    let world = world();
+    let at = world.path();
+    for options in ["--grid 4x5 --whole --patch 4", "--like val.h5 --f16"] {
+        let extract = format!("features extract --images data/images/train {options}");
+        ok(at, &format!("{extract} --out whole.h5"));
+        for index in 1..=3 {
+            ok(at, &format!("{extract} --out merged.h5 --shard {index}/3"));
+        }
+        ok(at, "features convert merged.shard-2-of-3.h5 merged.shard-3-of-3.h5 merged.shard-1-of-3.h5 --out merged.h5");
+        assert!(same(at, "whole.h5", "merged.h5"), "{options}");
+    }
+}
+
+#[test]
+fn scripts_read_json() {
+    let world = world();
+    let at = world.path();
+    fixtures(at, &["bad.tsv"]);
+    let json = |arguments: &str| -> serde_json::Value { serde_json::from_str(&ok(at, arguments)).unwrap() };
+    let report = json("features convert bad.tsv --out x.h5 --skip-bad --json");
+    let written = serde_json::json!({"path": "x.h5", "n_images": 3, "shape": [3, 4, 5], "dtype": "float32"});
+    assert_eq!(report["written"], serde_json::json!([written]));
+    let left_out = report["left_out"].as_array().unwrap();
+    assert_eq!((left_out.len(), &left_out[0]["path"], &left_out[0]["line"]), (6, &"bad.tsv".into(), &2.into()));
+    assert!(left_out[0]["problem"].as_str().unwrap().starts_with("2 columns"), "{report}");
+    assert_eq!(report["missing"], serde_json::json!([]));
+    let report = json("features extract --images data/images/val --out y.h5 --grid 2x2 --json");
+    assert_eq!(report["shape"], serde_json::json!([10, 4, 768]));
+    assert_eq!((report["mean"].as_array().unwrap().len(), report["path"].as_str().unwrap()), (3, "y.h5"));
 }
 
 #[test]
@@ -104,6 +148,14 @@ fn wrong_input_is_explained() {
     assert!(said.contains("left out: bad.tsv: line 10: features is no base64"), "{said}");
     assert!(said.trim_end().ends_with("left out: 6 image(s) in all"), "{said}");
     assert!(ok(at, "features inspect x.h5").contains("3, ids 10 to 30"));
+    // Image 40 is listed, and malformed.
+    fs::write(at.join("listed.txt"), "30\n40\n").unwrap();
+    fs::write(at.join("others.txt"), "41\n42\n").unwrap();
+    let output = vqa(at, "features convert bad.tsv --ids listed.txt --out y.h5 --skip-bad").output().unwrap();
+    assert!(stderr(&output).contains("left out: image 40, which is wanted for y.h5, is not in the input"));
+    assert!(ok(at, "features inspect y.h5").contains("1, ids 30 to 30"));
+    let output = vqa(at, "features convert bad.tsv --ids others.txt --out z.h5 --skip-bad").output().unwrap();
+    assert!(stderr(&output).contains("2 of the 2 images wanted for it are not in the input"), "{}", stderr(&output));
 }
 
 /// A folder of pictures that takes a while to extract: the same few under many names.

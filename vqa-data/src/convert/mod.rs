@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use foldhash::fast::FixedState;
 use rayon::prelude::*;
+use serde::Serialize;
 
 use crate::features::{
     ElementType, FeatureTable, FeatureWriter, ImageEntry, ImageRegions, Job, Scratch, all_finite, fill,
@@ -60,7 +61,7 @@ impl From<Error> for Unreadable {
 }
 
 /// An image that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BadImage {
     /// The file.
     pub path: PathBuf,
@@ -222,6 +223,14 @@ impl Collection {
         fill(writers, &jobs(&wanted), &make, progress)
     }
 
+    /// Which of some images are not among those that can be used, rising.
+    pub fn missing(&self, image_ids: &HashSet<u64>) -> Vec<u64> {
+        let there: HashSet<u64> = (0..self.images.len()).map(|image| self.indexed(image).entry.image_id).collect();
+        let mut missing: Vec<u64> = image_ids.difference(&there).copied().collect();
+        missing.sort_unstable();
+        missing
+    }
+
     /// How many images [`Collection::convert`] will read.
     ///
     /// # Errors
@@ -238,8 +247,7 @@ impl Collection {
             if let Some(ids) = &output.image_ids {
                 wanted.retain(|&image| ids.contains(&self.indexed(image).entry.image_id));
                 if wanted.len() < ids.len() {
-                    let there: HashSet<u64> = wanted.iter().map(|&image| self.indexed(image).entry.image_id).collect();
-                    let mut missing: Vec<u64> = ids.difference(&there).copied().collect();
+                    let mut missing = self.missing(ids);
                     return Err(Error::file(
                         &output.path,
                         format!(

@@ -39,7 +39,7 @@ impl NpzFolder {
         }
         paths.sort();
         if paths.is_empty() {
-            return Err(Error::file(folder, "no .npz files in it"));
+            return Err(Error::file(folder, "no .npz files in it: give the folder that holds them, a file an image"));
         }
         paths.iter().try_for_each(|(_, path)| made_from.add_file(path))?;
         let indexed = paths.par_iter().with_min_len(16).map(|(id, path)| {

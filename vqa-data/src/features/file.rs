@@ -95,7 +95,7 @@ impl FeatureFile {
         let image_ids = ImageIds::open(path, &file, map.len(), n_images)?;
         if features.is_slow() && first_time(path) {
             tracing::warn!(
-                "{}: image_features is {}; that is slower than a contiguous float32 or float16 dataset",
+                "{}: image_features is {}; that is slower than a contiguous float32 or float16 dataset, which `vqa features convert` makes of it",
                 path.display(),
                 features.describe()
             );

@@ -1,8 +1,10 @@
 //! Which row is which image.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use hdf5::types::TypeDescriptor;
 use serde_pickle::{DeOptions, HashableValue, Value};
 
 use super::store::open_dataset;
@@ -34,8 +36,7 @@ impl ImageIds {
                     format!("image_ids has {} entries, and there are {n_images} images", dataset.size()),
                 ));
             }
-            let ids = dataset.read_raw::<u64>().map_err(|e| Error::hdf5(path, &e))?;
-            return ImageIds::new(path, ids);
+            return ImageIds::new(path, read_dataset(path, &dataset)?);
         }
         let candidates = pickles_beside(path);
         match candidates.iter().find(|candidate| candidate.exists()) {
@@ -61,6 +62,33 @@ impl ImageIds {
             }
         }
         Ok(ImageIds { ids, rows })
+    }
+}
+
+/// Reads `image_ids`, numbers of any type, as long as they are whole and not negative, which HDF5 would quietly make them.
+fn read_dataset(path: &Path, dataset: &hdf5::Dataset) -> Result<Vec<u64>> {
+    fn whole<T: hdf5::H5Type + Copy + Display>(
+        path: &Path,
+        dataset: &hdf5::Dataset,
+        to_id: impl Fn(T) -> Option<u64>,
+    ) -> Result<Vec<u64>> {
+        let numbers = dataset.read_raw::<T>().map_err(|e| Error::hdf5(path, &e))?;
+        let id = |&x: &T| to_id(x).ok_or_else(|| Error::file(path, format!("{x} in image_ids is no image id")));
+        numbers.iter().map(id).collect()
+    }
+    /// Whole numbers above are not told apart.
+    const LARGEST: f64 = (1u64 << 53) as f64;
+    let dtype = dataset.dtype().and_then(|dtype| dtype.to_descriptor()).map_err(|e| Error::hdf5(path, &e))?;
+    match dtype {
+        TypeDescriptor::Unsigned(_) => whole(path, dataset, |x: u64| Some(x)),
+        TypeDescriptor::Integer(_) => whole(path, dataset, |x: i64| u64::try_from(x).ok()),
+        TypeDescriptor::Float(_) => {
+            whole(path, dataset, |x: f64| (x.fract() == 0.0 && (0.0..LARGEST).contains(&x)).then_some(x as u64))
+        }
+        other => {
+            let problem = format!("image_ids holds {other}, and numbers are wanted: 9 for COCO_train2014_000000000009");
+            Err(Error::file(path, problem))
+        }
     }
 }
 

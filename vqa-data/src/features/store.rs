@@ -184,6 +184,9 @@ impl Store {
     pub(super) fn describe(&self) -> String {
         let dtype = self.dtype();
         let Reader::Hdf5(dataset) = &self.reader else { return format!("{dtype}, contiguous, memory-mapped") };
+        if self.shape.contains(&0) {
+            return format!("{dtype}, empty");
+        }
         let chunks = match dataset.chunk() {
             Some(chunk) => format!("chunks of {chunk:?}"),
             None => "not chunked".to_owned(),

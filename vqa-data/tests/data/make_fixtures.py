@@ -48,6 +48,11 @@ for name, extra in [("adaptive.h5", pos), ("adaptive_outside.h5", pos + 1)]:
     write(name, flat(features), flat(boxes))
     with h5py.File(OUT / name, "a") as f:
         f["pos_boxes"] = extra
+# Small chunks, which no image's regions fill.
+write("adaptive_gzip.h5", flat(features), flat(boxes), chunks=(3, 2), compression="gzip", compression_opts=9)
+with h5py.File(OUT / "adaptive_gzip.h5", "a") as f:
+    f.create_dataset("pos_boxes", data=pos.astype(">i4"), chunks=(1, 2), compression="gzip")
+write("f16_chunked.h5", features.astype(np.float16), chunks=(1, K, D), compression="lzf")
 
 for protocol in (0, 2, 4):
     write(f"pickle{protocol}.hdf5", ids=None)
@@ -63,6 +68,10 @@ write("no_boxes.h5", boxes=None)
 write("no_ids.h5", ids=None)
 write("twin_ids.h5", ids=np.array([10, 20, 10]))
 write("few_ids.h5", ids=IDS[:2])
+write("float_ids.h5", ids=IDS.astype(np.float64))
+write("half_ids.h5", ids=IDS + 0.5)
+write("negative_ids.h5", ids=-IDS)
+write("text_ids.h5", ids=np.array([b"10", b"20", b"30"]))
 write("rank1.h5", features.ravel(), boxes)
 write("rank2_without_pos_boxes.h5", flat(features), flat(boxes))
 write("box_mismatch.h5", boxes=boxes[:, :3])
@@ -103,6 +112,10 @@ variants = {
 for row, (name, arrays) in enumerate(variants.items()):
     save = [np.savez, np.savez_compressed, np.savez][row]
     save(OUT / "npz" / f"{name}.npz", image_w=640, image_h=480, num_bbox=K, **arrays(features[row]))
+# As many numbers as regions: only the convention says which axis is which.
+(OUT / "square_npz").mkdir(exist_ok=True)
+np.savez(OUT / "square_npz" / "10.npz", x=features[0, :, :K].T, bbox=boxes[0])
+np.savez(OUT / "square_npz" / "20.npz", x=np.asfortranarray(features[1, :, :K].T), bbox=boxes[1])
 (OUT / "bad_npz").mkdir(exist_ok=True)
 np.savez(OUT / "bad_npz" / "1.npz", x=features[0].T, bbox=boxes[0])
 np.savez(OUT / "bad_npz" / "no_number.npz", x=features[0].T, bbox=boxes[0])
