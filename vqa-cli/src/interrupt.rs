@@ -12,7 +12,7 @@ static GRACEFUL: AtomicBool = AtomicBool::new(false);
 pub fn handle() {
     let handler = || {
         if GRACEFUL.load(Ordering::Relaxed) && !STOP.swap(true, Ordering::Relaxed) {
-            eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
+            eprintln!("\nfinishing this step and saving; press Ctrl-C again to stop at once");
             return;
         }
         match vqa_data::remove_unfinished().first() {

@@ -11,6 +11,14 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Epochs from one validation to the next.
     pub val_freq: u64,
+    /// Validations without a better score after which training stops; 0: it never does.
+    pub patience: u64,
+    /// Steps from one saving of the state to the next, for `--resume` inside an epoch; 0: at the end of each epoch only.
+    pub checkpoint_every: u64,
+    /// Checkpoints that are kept, the last ones; 0: all.
+    pub keep_last: u64,
+    /// Whether the checkpoint of the best epoch is kept beside them.
+    pub keep_best: bool,
     /// Number format of the arithmetic.
     pub precision: Precision,
     /// Order of the training questions.
@@ -64,6 +72,10 @@ impl Default for TrainConfig {
             n_epochs: 13,
             batch_size: 512,
             val_freq: 1,
+            patience: 0,
+            checkpoint_every: 0,
+            keep_last: 0,
+            keep_best: true,
             precision: Precision::default(),
             sampler: Sampler::default(),
             log_every: 50,
