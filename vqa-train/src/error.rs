@@ -55,7 +55,10 @@ pub enum Error {
         saved: Option<String>,
     },
     /// The computer's or the GPU's memory is full.
-    #[error("out of memory: lower train.batch_size (now {batch_size}), or the sizes in [model]; {}", Saved(saved, ""))]
+    #[error(
+        "out of memory: lower train.batch_size (now {batch_size}), or the sizes in [model]; {}",
+        Saved(saved, WITH_MEMORY)
+    )]
     OutOfMemory {
         /// Questions in a batch.
         batch_size: usize,
@@ -69,6 +72,9 @@ const LOWER: &str = "lower train.optim.lr, or train.max_grad_norm with train.cli
 
 /// A resume accepts the keys in [`LOWER`].
 const CHANGED: &str = ", with these keys changed too";
+
+/// A resume cannot change the keys that save memory.
+const WITH_MEMORY: &str = " with the same config where there is more memory";
 
 /// What is left of a run that failed.
 struct Saved<'a>(&'a Option<String>, &'a str);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tch::nn::VarStore;
-use vqa_data::write_atomic;
+use vqa_data::{create_directory, write_atomic};
 use vqa_model::{Header, read_header, read_tensors, write_tensors};
 
 use crate::config::TrainConfig;
@@ -157,7 +157,7 @@ impl RunDir {
     /// When another process trains in it, or the directory cannot be made.
     pub fn lock(&self) -> Result<RunLock> {
         let directory = self.state_dir();
-        fs::create_dir_all(&directory).map_err(vqa_data::Error::io("create the directory", &directory))?;
+        create_directory(&directory)?;
         let path = directory.join("lock");
         let file = File::create(&path).map_err(vqa_data::Error::io("write", &path))?;
         match file.try_lock() {

@@ -17,7 +17,8 @@ use crate::{Error, Result};
 ///
 /// On a CPU the same seed gives the same numbers, however often the run was stopped or killed in between: the loader's
 /// order depends on its seed and the epoch, the dropout of a step on `seed` and the step's number, and the rest is in the state
-/// that the run directory keeps.
+/// that the run directory keeps. Dropout's random numbers come from libtorch's generator, which a process has one of, so that two
+/// trainers must not run at the same time in one process.
 pub struct Trainer<'a> {
     /// The model, whose parameters are in `vs`.
     pub model: &'a dyn VqaModel,

@@ -64,6 +64,13 @@ pub fn train(config: &Config, resume: bool) -> Result<Trained> {
     let dataset = |name: &str| split::dataset(config, name, &words, &answers).map(Arc::new);
     let train = dataset("train")?;
     let val = if config.data.contains_key("val") { Some(dataset("val")?) } else { None };
+    if val.is_none() && config.train.patience > 0 {
+        bail!(
+            "{}: train.patience = {} needs a split \"val\" to judge by",
+            config.path.display(),
+            config.train.patience
+        );
+    }
     if val.is_none() {
         let names: Vec<&str> = config.data.keys().map(String::as_str).collect();
         tracing::warn!(

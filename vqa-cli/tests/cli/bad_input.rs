@@ -188,6 +188,13 @@ fn training() {
     let refused =
         ["--resume cannot change model.hid_dim = 32, was 16; seed = 8, was 7", "--config run/config.toml --resume"];
     fails(at, &format!("{train} --resume --set model.hid_dim=32 --set seed=8 --set device=auto"), &refused);
+    edit(&at.join("config.toml"), "[[data.val.", "[[data.other.");
+    fails(
+        at,
+        &format!("{train} --set train.patience=2 --set out_dir=x"),
+        &["train.patience = 2 needs a split \"val\""],
+    );
+    edit(&at.join("config.toml"), "[[data.other.", "[[data.val.");
     let huge = format!("{train} --set out_dir=huge --set model.lm.word_emb_dim=100000000000000");
     fails(at, &huge, &["out of memory: lower train.batch_size"]);
 
