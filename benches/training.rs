@@ -57,12 +57,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => Sampler::Grouped,
     };
     let batch_size: usize = std::env::var("BATCH").map_or(Ok(512), |n| n.parse())?;
-    let loader = Loader::new(dataset.clone(), LoaderOptions { batch_size, sampler, seed: 1, ..LoaderOptions::default() });
-    let dims = DataDims {
-        n_words: words.len() as i64,
-        n_answers: N_ANSWERS,
-        feature_dim: dataset.feature_dim() as i64,
-    };
+    let loader =
+        Loader::new(dataset.clone(), LoaderOptions { batch_size, sampler, seed: 1, ..LoaderOptions::default() });
+    let dims =
+        DataDims { n_words: words.len() as i64, n_answers: N_ANSWERS, feature_dim: dataset.feature_dim() as i64 };
 
     if *what == "write" {
         let path = rest.first().ok_or("write where?")?;

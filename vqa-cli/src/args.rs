@@ -221,7 +221,7 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 pub struct TrainArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Go on after the last finished epoch of the run in out_dir
+    /// Go on where the run in out_dir was saved last
     #[arg(long)]
     pub resume: bool,
 }

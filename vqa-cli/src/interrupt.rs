@@ -12,17 +12,24 @@ static GRACEFUL: AtomicBool = AtomicBool::new(false);
 pub fn handle() {
     let handler = || {
         if GRACEFUL.load(Ordering::Relaxed) && !STOP.swap(true, Ordering::Relaxed) {
-            eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
+            eprintln!("\nfinishing this step and saving; press Ctrl-C again to stop at once");
             return;
         }
         match vqa_data::remove_unfinished().first() {
             Some(kept) => eprintln!("\nerror: interrupted; the same command goes on with {}", kept.display()),
             None => eprintln!("\nerror: interrupted; what was not finished is removed"),
         }
-        std::process::exit(1);
+        exit_at_once();
     };
     // Fails only if there is a handler already, and there is no other in this program.
     let _ = ctrlc::set_handler(handler);
+}
+
+/// Ends the program without running destructors: those of libtorch, while other threads compute with it, would crash.
+#[allow(unsafe_code)]
+fn exit_at_once() -> ! {
+    // SAFETY: it takes a number, and nothing of the program runs after it.
+    unsafe { libc::_exit(1) }
 }
 
 /// While this exists, the first signal sets its flag, and the second ends the program at once.

@@ -13,6 +13,8 @@ use anyhow::Result;
 use clap::Parser;
 
 use args::{Cli, Command, FeaturesCommand};
+#[cfg(feature = "torch")]
+use vqa_train::is_out_of_memory;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -23,7 +25,15 @@ fn main() -> ExitCode {
         .with_target(false)
         .without_time()
         .init();
-    std::panic::set_hook(Box::new(|panic| eprintln!("error: {}", explain_panic(panic))));
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("no message");
+        // A full memory ends the command, not the program: what is to be done depends on the command.
+        if !is_out_of_memory(message) {
+            let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
+            let first_line = message.lines().next().unwrap_or_default();
+            eprintln!("error: a bug in vqa{place}, please report it: {first_line}");
+        }
+    }));
     interrupt::handle();
     match std::panic::catch_unwind(|| run(cli)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -33,7 +43,13 @@ fn main() -> ExitCode {
             eprintln!("error: {}", message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
             ExitCode::FAILURE
         }
-        Err(_) => ExitCode::FAILURE,
+        Err(panic) => {
+            let message = panic.downcast_ref::<String>().map_or("", String::as_str);
+            if is_out_of_memory(message) {
+                eprintln!("error: out of memory: lower train.batch_size (or --batch-size), or the sizes in [model]");
+            }
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -58,13 +74,7 @@ fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// libtorch reports a full memory as an exception, which arrives here as a panic; other panics are bugs.
-fn explain_panic(panic: &std::panic::PanicHookInfo) -> String {
-    let message = panic.payload_as_str().unwrap_or("no message");
-    if message.contains("can't allocate memory") || message.contains("out of memory") {
-        return "out of memory: lower train.batch_size (or --batch-size), or the sizes in [model]".to_owned();
-    }
-    let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
-    let first_line = message.lines().next().unwrap_or_default();
-    format!("a bug in vqa{place}, please report it: {first_line}")
+#[cfg(not(feature = "torch"))]
+fn is_out_of_memory(_: &str) -> bool {
+    false
 }

@@ -176,6 +176,19 @@ pub fn remove_unfinished() -> Vec<PathBuf> {
     kept
 }
 
+/// Makes a directory and those above it, so that they survive a power cut too.
+///
+/// # Errors
+///
+/// When one cannot be made.
+pub fn create_directory(directory: &Path) -> Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
+    fs::create_dir_all(directory).map_err(Error::io("create the directory", directory))?;
+    missing.into_iter().rev().for_each(sync_parent);
+    Ok(())
+}
+
 /// The path itself, or what it links to. Refuses what is there and no file.
 pub(crate) fn resolve(destination: &Path) -> Result<PathBuf> {
     let destination = if destination.is_symlink() {
@@ -199,11 +212,8 @@ pub(crate) fn rename(unfinished: &Path, destination: &Path) -> Result<()> {
 
 /// Makes the directory that `destination` is in.
 pub(crate) fn make_parent(destination: &Path) -> Result<&Path> {
-    let directory = match destination.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(directory).map_err(Error::io("create the directory", directory))?;
+    let directory = parent(destination);
+    create_directory(directory)?;
     Ok(directory)
 }
 
@@ -211,13 +221,15 @@ fn temporary_prefix(destination: &Path) -> String {
     format!(".{}.", destination.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// A rename itself must survive a power cut. Not every file system can sync a directory.
-fn sync_parent(destination: &Path) {
-    if let Some(parent) = destination.parent()
-        && let Ok(directory) = File::open(parent)
-    {
+/// A name itself must survive a power cut. Not every file system can sync a directory.
+fn sync_parent(path: &Path) {
+    if let Ok(directory) = File::open(parent(path)) {
         let _ = directory.sync_all();
     }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A signal handler waits while this is held.

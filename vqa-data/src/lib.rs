@@ -82,7 +82,7 @@ pub use indexmap::IndexMap;
 pub use crate::{
     annotations::{Annotation, Annotations, NewAnnotation},
     answers::{normalize_answer, official_accuracy},
-    atomic::{AtomicDir, AtomicFile, remove_unfinished, write_atomic},
+    atomic::{AtomicDir, AtomicFile, create_directory, remove_unfinished, write_atomic},
     batch::Batch,
     buffer::Buffer,
     convert::{BadImage, Check, Collection, Output},

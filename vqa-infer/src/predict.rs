@@ -22,7 +22,13 @@ const N_BEST: i64 = 3;
 
 /// Answers the questions of a batch, in order. The probability of an answer is that of `loss`: of each
 /// answer by itself (logistic), or among all of them (softmax). The model computes in the number type `kind`.
-pub fn predict_batch(model: &dyn VqaModel, loss: LossKind, batch: &Batch, device: Device, kind: Kind) -> Vec<Prediction> {
+pub fn predict_batch(
+    model: &dyn VqaModel,
+    loss: LossKind,
+    batch: &Batch,
+    device: Device,
+    kind: Kind,
+) -> Vec<Prediction> {
     let input = ModelInput::from_batch(batch, device, kind);
     let output = model.infer(&input);
     let probabilities = match loss {

@@ -2,8 +2,8 @@ use tch::nn::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelConfig;
-use crate::fused;
 use crate::fc::{FCNet, SimpleClassifier};
+use crate::fused;
 use crate::language_model::{QuestionEmbedding, WordEmbedding};
 use crate::model::{ModelInput, ModelOutput, TrainingPass, VqaModel};
 use crate::topdown_attention::TopdownAttention;

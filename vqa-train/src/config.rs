@@ -14,6 +14,14 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Epochs from one validation to the next.
     pub val_freq: u64,
+    /// Validations without a better score after which training stops; 0: it never does.
+    pub patience: u64,
+    /// Steps from one saving of the state to the next, for `--resume` inside an epoch; 0: at the end of each epoch only.
+    pub checkpoint_every: u64,
+    /// Checkpoints that are kept, the last ones; 0: all.
+    pub keep_last: u64,
+    /// Whether the checkpoint of the best epoch is kept beside them.
+    pub keep_best: bool,
     /// Number format of the arithmetic.
     pub precision: Precision,
     /// Order of the training questions.
@@ -81,6 +89,10 @@ impl Default for TrainConfig {
             n_epochs: 13,
             batch_size: 512,
             val_freq: 1,
+            patience: 0,
+            checkpoint_every: 0,
+            keep_last: 0,
+            keep_best: true,
             precision: Precision::default(),
             sampler: Sampler::default(),
             log_every: 50,
@@ -104,9 +116,8 @@ impl Default for AdamaxConfig {
 impl AdamaxConfig {
     /// The weight decay of a parameter.
     pub fn weight_decay_of(&self, name: &str) -> f64 {
-        let fits = |beginning: &str| {
-            name.strip_prefix(beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
+        let fits =
+            |beginning: &str| name.strip_prefix(beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         let groups = self.weight_decay_of.iter().filter(|(beginning, _)| fits(beginning));
         groups.max_by_key(|(beginning, _)| beginning.len()).map_or(self.weight_decay, |(_, &weight_decay)| weight_decay)
     }

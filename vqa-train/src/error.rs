@@ -1,3 +1,4 @@
+use std::fmt;
 use std::path::PathBuf;
 
 /// A result of this crate.
@@ -22,8 +23,9 @@ pub enum Error {
     },
     /// The loss is NaN or infinite.
     #[error(
-        "the loss is {loss} at epoch {epoch}, batch {batch} (question ids {}): lower train.optim.lr or clip the gradients; checkpoints of epochs before are intact",
-        question_ids.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+        "the loss is {loss} at epoch {epoch}, batch {batch}, step {step} (question ids {} …): {LOWER}; {}",
+        question_ids.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+        Saved(saved, CHANGED)
     )]
     Diverged {
         /// The loss.
@@ -31,8 +33,57 @@ pub enum Error {
         /// The epoch, counted from 1.
         epoch: u64,
         /// The batch in it, counted from 1.
-        batch: usize,
+        batch: u64,
+        /// The step since the start of the run, counted from 1.
+        step: u64,
         /// The first few questions of the batch.
         question_ids: Vec<u64>,
+        /// What was saved before, if anything.
+        saved: Option<String>,
     },
+    /// A gradient or a step was NaN or infinite, though no loss was so far.
+    #[error(
+        "\"{tensor}\" has NaN or infinite numbers at step {step}, and was not saved: {LOWER}; {}",
+        Saved(saved, CHANGED)
+    )]
+    NotFinite {
+        /// A weight, or a figure of the optimiser.
+        tensor: String,
+        /// Steps made since the start of the run.
+        step: u64,
+        /// What was saved before, if anything.
+        saved: Option<String>,
+    },
+    /// The computer's or the GPU's memory is full.
+    #[error(
+        "out of memory: lower train.batch_size (now {batch_size}), or the sizes in [model]; {}",
+        Saved(saved, WITH_MEMORY)
+    )]
+    OutOfMemory {
+        /// Questions in a batch.
+        batch_size: usize,
+        /// What was saved before, if anything.
+        saved: Option<String>,
+    },
+}
+
+/// What helps against NaN.
+const LOWER: &str = "lower train.optim.lr, or train.max_grad_norm with train.clip_grad = true";
+
+/// A resume accepts the keys in [`LOWER`].
+const CHANGED: &str = ", with these keys changed too";
+
+/// A resume cannot change the keys that save memory.
+const WITH_MEMORY: &str = " with the same config where there is more memory";
+
+/// What is left of a run that failed.
+struct Saved<'a>(&'a Option<String>, &'a str);
+
+impl fmt::Display for Saved<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Saved(Some(saved), with) => write!(f, "{saved}: whole, and --resume goes on from there{with}"),
+            Saved(None, _) => f.write_str("nothing was saved before"),
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Trainer`] takes any [`VqaModel`](vqa_model::VqaModel) with its parameters, a loader of batches to train on and
 //! one to validate on, and a [`RunDir`] for what it writes: `model_N.safetensors` for each epoch,
-//! `state/` for going on after an interruption, and `metrics.jsonl`. It reports its progress as [`Event`]s.
+//! `state/` for going on after whatever interrupted it, and `metrics.jsonl`. It reports its progress as [`Event`]s.
 //!
 //! The parts are there by themselves too: [`bce_with_logits`] and [`sce_with_logits`], [`Adamax`], [`lr_factor`],
 //! and [`Optimizer`], which is all that a step does after the forward pass.
@@ -38,6 +38,7 @@
 mod config;
 mod error;
 mod loss;
+mod memory;
 mod metrics;
 mod optim;
 mod run_dir;
@@ -47,8 +48,9 @@ pub use crate::{
     config::{AdamaxConfig, Precision, TrainConfig},
     error::{Error, Result},
     loss::{bce_with_logits, dense_targets, loss, loss_and_gradient, sce_with_logits},
+    memory::is_out_of_memory,
     metrics::{EpochMetrics, StepMetrics},
     optim::{Adamax, Optimizer, lr_factor},
-    run_dir::{Progress, RunDir},
+    run_dir::{Best, Progress, RunDir, RunLock},
     trainer::{Event, Outcome, Trainer},
 };

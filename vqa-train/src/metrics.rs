@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -50,12 +50,12 @@ pub struct EpochMetrics {
     pub val_score: Option<f64>,
     /// The soft score of a model that is always right.
     pub val_upper_bound: Option<f64>,
-    /// Duration, validation included.
+    /// Duration of training and validation, in all sittings together.
     pub seconds: f64,
 }
 
 /// Sums over some steps.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Sums {
     pub(crate) n_steps: u64,
     pub(crate) n_questions: usize,
@@ -85,16 +85,19 @@ impl Sums {
         100.0 * self.score / self.n_questions.max(1) as f64
     }
 
+    pub(crate) fn duration(&self) -> Duration {
+        self.data + self.forward + self.backward
+    }
+
     pub(crate) fn metrics(&self, epoch: u64, step: u64, lr: f64) -> StepMetrics {
         let ms = |duration: Duration| 1000.0 * duration.as_secs_f64() / self.n_steps.max(1) as f64;
-        let total = self.data + self.forward + self.backward;
         StepMetrics {
             epoch,
             step,
             loss: self.mean_loss(),
             lr,
             score: self.percent(),
-            samples_per_s: self.n_questions as f64 / total.as_secs_f64().max(1e-9),
+            samples_per_s: self.n_questions as f64 / self.duration().as_secs_f64().max(1e-9),
             data_ms: ms(self.data),
             forward_ms: ms(self.forward),
             backward_ms: ms(self.backward),

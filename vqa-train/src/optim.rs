@@ -136,8 +136,8 @@ impl Adamax {
             let end = start + parameters.len() as i64;
             let first = slots.partition_point(|slot| slot.start + slot.len() <= start);
             for slot in slots[first..].iter().take_while(|slot| slot.start < end) {
-                let share = (slot.start.max(start) - start) as usize
-                    ..((slot.start + slot.len()).min(end) - start) as usize;
+                let share =
+                    (slot.start.max(start) - start) as usize..((slot.start + slot.len()).min(end) - start) as usize;
                 let factors = [slot.weight_decay, 1.0 - beta1, beta2, eps, step_size].map(|factor| factor as f32);
                 adamax(
                     &mut parameters[share.clone()],

@@ -7,15 +7,18 @@ use vqa_model::{Header, LossKind, ModelInput, VqaModel};
 
 use crate::config::TrainConfig;
 use crate::loss::{dense_targets, loss_and_gradient};
+use crate::memory::unless_out_of_memory;
 use crate::metrics::{EpochMetrics, Line, StepMetrics, Sums};
 use crate::optim::Optimizer;
-use crate::run_dir::{Progress, RunDir};
+use crate::run_dir::{Best, MetricsFile, Progress, RunDir, State};
 use crate::{Error, Result};
 
 /// Trains a model on a loader's batches, validates it on another's, and keeps a checkpoint of every epoch.
 ///
-/// On a CPU the same seed gives the same numbers: the loader's order depends on its seed and the epoch, and the
-/// dropout of a step on `seed` and the step's number.
+/// On a CPU the same seed gives the same numbers, however often the run was stopped or killed in between: the loader's
+/// order depends on its seed and the epoch, the dropout of a step on `seed` and the step's number, and the rest is in the state
+/// that the run directory keeps. Dropout's random numbers come from libtorch's generator, which a process has one of, so that two
+/// trainers must not run at the same time in one process.
 pub struct Trainer<'a> {
     /// The model, whose parameters are in `vs`.
     pub model: &'a dyn VqaModel,
@@ -35,7 +38,7 @@ pub struct Trainer<'a> {
     pub run: &'a RunDir,
     /// Goes into the header of every checkpoint, beside the epoch and its scores.
     pub header: Header,
-    /// When this becomes true, training stops after the step in progress.
+    /// When this becomes true, training stops after the step in progress, and saves its state.
     pub stop: &'a AtomicBool,
 }
 
@@ -65,33 +68,45 @@ pub enum Event<'a> {
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// All epochs are done. The figures are of the last one; nothing if there was none left to do.
-    Finished(Option<EpochMetrics>),
-    /// It was asked to stop, in the epoch after the finished ones.
+    /// All epochs are done, or `patience` is at its end.
+    Finished {
+        /// Where that is.
+        progress: Progress,
+        /// The figures of the last epoch; nothing if there was none left to train.
+        last: Option<EpochMetrics>,
+        /// The best epoch; nothing if none was validated.
+        best: Option<Best>,
+    },
+    /// It was asked to stop, and its state is saved.
     Stopped(Progress),
 }
 
 impl Trainer<'_> {
-    /// Trains from where the run directory stands: from the start, or after the last finished epoch.
+    /// Trains from where the run directory stands: from the start, or after the last saved step.
     ///
     /// # Errors
     ///
-    /// When data cannot be read, a file not be written, or the loss becomes NaN or infinite. Checkpoints of finished
-    /// epochs are intact then.
+    /// When data cannot be read, a file not be written, the loss or a weight becomes NaN or infinite, or memory is full.
+    /// What was saved before is intact then.
     pub fn run(&self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
+        unless_out_of_memory(|| self.run_epochs(on_event)).unwrap_or_else(|| {
+            let batch_size = self.train.options().batch_size;
+            Err(Error::OutOfMemory { batch_size, saved: self.run.saved()? })
+        })
+    }
+
+    fn run_epochs(&self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
         let (device, kind) = (self.vs.device(), self.config.precision.kind());
         let mut optimizer = Optimizer::new(self.vs.variables(), self.config);
-        let mut progress = self.run.restore(self.vs, &mut optimizer)?;
-        let mut metrics_file = self.run.open_metrics(progress)?;
+        let mut state = self.run.restore(self.train.dataset().len(), self.vs, &mut optimizer)?;
+        let mut metrics_file = self.run.open_metrics(state.progress)?;
+        self.run.remove_old_checkpoints(&state, self.config)?;
         let mut last = None;
 
-        while progress.epoch < self.config.n_epochs {
-            let started = Instant::now();
-            let epoch = progress.epoch + 1;
-            let mut step = progress.step;
-            let (mut of_epoch, mut of_interval) = (Sums::default(), Sums::default());
-            let mut batches = self.train.epoch(epoch, 0);
-            for index in 1.. {
+        while state.progress.epoch < self.config.n_epochs && !state.is_out_of_patience(self.config.patience) {
+            let epoch = state.progress.epoch + 1;
+            let mut batches = self.train.epoch(epoch, state.progress.batch as usize);
+            loop {
                 let tic = Instant::now();
                 let Some(batch) = batches.next() else { break };
                 let batch = batch?;
@@ -99,7 +114,7 @@ impl Trainer<'_> {
                 let data = tic.elapsed();
 
                 let tic = Instant::now();
-                tch::manual_seed(dropout_seed(self.seed, step) as i64);
+                tch::manual_seed(dropout_seed(self.seed, state.progress.step) as i64);
                 let lr = optimizer.lr();
                 let pass = self.model.train(&input);
                 let targets = dense_targets(&batch.targets, pass.output.logits.size()[1], device);
@@ -108,7 +123,9 @@ impl Trainer<'_> {
                 let loss_value = loss.double_value(&[]);
                 if !loss_value.is_finite() {
                     let question_ids = batch.question_ids.iter().take(5).copied().collect();
-                    return Err(Error::Diverged { loss: loss_value, epoch, batch: index, question_ids });
+                    let (step, saved) = (state.progress.step + 1, self.run.saved()?);
+                    let batch = state.progress.batch + 1;
+                    return Err(Error::Diverged { loss: loss_value, epoch, batch, step, question_ids, saved });
                 }
                 let forward = tic.elapsed();
 
@@ -117,46 +134,59 @@ impl Trainer<'_> {
                 optimizer.apply();
                 let backward = tic.elapsed();
 
-                step += 1;
                 let n_questions = batch.len();
                 let loss = loss_value * n_questions as f64;
                 let sums = Sums { n_steps: 1, n_questions, loss, score, data, forward, backward };
-                of_epoch.add(sums);
-                of_interval.add(sums);
+                state.finish_step(sums);
+                let Progress { batch, step, .. } = state.progress;
                 let metrics = sums.metrics(epoch, step, lr);
-                on_event(Event::Step { metrics: &metrics, batch: index, n_batches: self.train.n_batches() });
+                on_event(Event::Step { metrics: &metrics, batch: batch as usize, n_batches: self.train.n_batches() });
                 if step.is_multiple_of(self.config.log_every) {
-                    metrics_file.append(&Line::Step(of_interval.metrics(epoch, step, lr)))?;
-                    of_interval = Sums::default();
+                    metrics_file.append(&Line::Step(state.of_interval.metrics(epoch, step, lr)))?;
+                    state.of_interval = Sums::default();
                 }
-                if self.stop.load(Ordering::Relaxed) {
-                    return Ok(Outcome::Stopped(Progress { epoch: progress.epoch, step }));
+                let stop = self.stop.load(Ordering::Relaxed);
+                // Never, if it is 0.
+                if stop || step.is_multiple_of(self.config.checkpoint_every) {
+                    self.save(&state, &mut metrics_file, &mut optimizer)?;
+                }
+                if stop {
+                    return Ok(Outcome::Stopped(state.progress));
                 }
             }
 
+            let tic = Instant::now();
             let mut val_scores = None;
             if let Some(val) = self.val.filter(|_| epoch.is_multiple_of(self.config.val_freq)) {
                 val_scores = self.validate(val, on_event)?;
                 if val_scores.is_none() {
-                    return Ok(Outcome::Stopped(Progress { epoch: progress.epoch, step }));
+                    self.save(&state, &mut metrics_file, &mut optimizer)?;
+                    return Ok(Outcome::Stopped(state.progress));
                 }
             }
             let metrics = EpochMetrics {
                 epoch,
-                train_loss: of_epoch.mean_loss(),
-                train_score: of_epoch.percent(),
+                train_loss: state.of_epoch.mean_loss(),
+                train_score: state.of_epoch.percent(),
                 val_score: val_scores.map(|(score, _)| score),
                 val_upper_bound: val_scores.map(|(_, upper_bound)| upper_bound),
-                seconds: started.elapsed().as_secs_f64(),
+                seconds: (state.of_epoch.duration() + tic.elapsed()).as_secs_f64(),
             };
-            progress = Progress { epoch, step };
-            // The line first: a resume drops lines of epochs that are not saved, and cannot make up missing ones.
+            state.finish_epoch(metrics.val_score);
             metrics_file.append(&Line::Epoch(metrics.clone()))?;
-            self.run.save(progress, self.vs, &mut optimizer, self.header(&metrics))?;
+            self.run.save_checkpoint(state.progress, self.vs, self.header(&metrics))?;
+            self.save(&state, &mut metrics_file, &mut optimizer)?;
+            self.run.remove_old_checkpoints(&state, self.config)?;
             on_event(Event::Epoch(&metrics));
             last = Some(metrics);
         }
-        Ok(Outcome::Finished(last))
+        Ok(Outcome::Finished { progress: state.progress, last, best: state.best })
+    }
+
+    /// Saves where the run stands. The metrics first: a resume drops lines after the state, and cannot make up missing ones.
+    fn save(&self, state: &State, metrics_file: &mut MetricsFile, optimizer: &mut Optimizer) -> Result<()> {
+        metrics_file.sync()?;
+        self.run.save_state(state, self.vs, optimizer)
     }
 
     /// The mean soft score and its upper bound, in percent; nothing if the run was asked to stop.

@@ -78,9 +78,14 @@ impl Asked {
     pub fn answer_all(&self) -> Result<Answers> {
         let progress = Progress::new("answer", "questions", self.dataset().len() as u64);
         let checkpoint = &self.checkpoint;
-        Ok(answer_all(checkpoint.model(), &self.loader, checkpoint.answers(), checkpoint.device(), self.kind, &mut |n| {
-            progress.add(n)
-        })?)
+        Ok(answer_all(
+            checkpoint.model(),
+            &self.loader,
+            checkpoint.answers(),
+            checkpoint.device(),
+            self.kind,
+            &mut |n| progress.add(n),
+        )?)
     }
 
     /// Answers the questions at these places of the split and adds them to a report.

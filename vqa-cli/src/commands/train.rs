@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use tch::nn::VarStore;
 use vqa_data::{AnswerDict, Dataset, Loader, LoaderOptions, Sampler, WordDict, WordVectors, write_atomic};
 use vqa_model::{Baseline, DataDims, parse_device};
-use vqa_train::{EpochMetrics, Event, Outcome, RunDir, Trainer};
+use vqa_train::{Best, EpochMetrics, Event, Outcome, Progress as Place, RunDir, Trainer};
 
 use crate::args::TrainArgs;
 use crate::commands::split;
@@ -13,26 +13,64 @@ use crate::config::Config;
 use crate::interrupt::FinishTheStep;
 use crate::terminal::{Progress, print};
 
-/// Keys that a resumed run may have otherwise than the run before: they change no number in it.
-const RESUMABLE: [&str; 4] = ["device", "train.n_epochs", "train.log_every", "train.val_freq"];
+/// Keys that a resumed run may have otherwise than before: they change no number that training computes, but for the last
+/// digits on another device.
+const FREE: [&str; 8] = [
+    "device",
+    "train.n_epochs",
+    "train.val_freq",
+    "train.patience",
+    "train.checkpoint_every",
+    "train.keep_last",
+    "train.keep_best",
+    "train.log_every",
+];
+
+/// Keys that a resumed run may change for the steps to come, when it diverged say. The run's config.toml notes what they were.
+const OF_LATER_STEPS: [&str; 6] =
+    ["train.optim.lr", "train.lr_steps", "train.lr_ratio", "train.clip_grad", "train.max_grad_norm", "train.precision"];
+
+/// How training ended.
+pub struct Trained {
+    /// The epoch of the last checkpoint.
+    pub epoch: u64,
+    /// The figures of that epoch, unless it was trained earlier.
+    pub last: Option<EpochMetrics>,
+    /// The best epoch, if any was validated.
+    pub best: Option<Best>,
+}
 
 pub fn run(args: &TrainArgs) -> Result<()> {
     let config = Config::load(&args.config.config, &args.config.set)?;
-    let last = train(&config, args.resume)?;
-    let checkpoint = RunDir::new(&config.out_dir).checkpoint(config.train.n_epochs);
+    let Trained { epoch, last, best } = train(&config, args.resume)?;
+    let run = RunDir::new(&config.out_dir);
     let score = last.and_then(|epoch| epoch.val_score).map(|score| format!(", val_score {score:.2}"));
-    print(&format!("{}{}", checkpoint.display(), score.unwrap_or_default()))
+    print(&format!("{}{}", run.checkpoint(epoch).display(), score.unwrap_or_default()))?;
+    if let Some(best) = best {
+        let checkpoint = run.checkpoint(best.epoch);
+        let removed = if checkpoint.exists() { "" } else { " (removed: train.keep_best = false)" };
+        print(&format!("best: {}{removed}, val_score {:.2}", checkpoint.display(), best.val_score))?;
+    }
+    Ok(())
 }
 
-/// Trains as the config says. Returns the figures of the last epoch, if one was left to train.
-pub fn train(config: &Config, resume: bool) -> Result<Option<EpochMetrics>> {
+/// Trains as the config says.
+pub fn train(config: &Config, resume: bool) -> Result<Trained> {
     let run = RunDir::new(&config.out_dir);
-    let goes_on = check_out_dir(&run, config, resume)?;
+    let resumed = check_out_dir(&run, config, resume)?;
+    let goes_on = resumed.is_some();
     // A run keeps the dictionaries that it began with, whatever was prepared since.
     let (words, answers) = if goes_on { dictionaries_of(&run)? } else { dictionaries(config)? };
     let dataset = |name: &str| split::dataset(config, name, &words, &answers).map(Arc::new);
     let train = dataset("train")?;
     let val = if config.data.contains_key("val") { Some(dataset("val")?) } else { None };
+    if val.is_none() && config.train.patience > 0 {
+        bail!(
+            "{}: train.patience = {} needs a split \"val\" to judge by",
+            config.path.display(),
+            config.train.patience
+        );
+    }
     if val.is_none() {
         let names: Vec<&str> = config.data.keys().map(String::as_str).collect();
         tracing::warn!(
@@ -78,7 +116,9 @@ pub fn train(config: &Config, resume: bool) -> Result<Option<EpochMetrics>> {
         n_parameters as f64 / 1e6
     );
 
-    write_atomic(&config.out_dir.join("config.toml"), config.to_toml().as_bytes())?;
+    let _lock = run.lock()?;
+    let notes = resumed.as_ref().map(Resumed::notes).unwrap_or_default();
+    write_atomic(&config.out_dir.join("config.toml"), format!("{notes}{}", config.to_toml()).as_bytes())?;
     if !goes_on {
         words.save(&config.out_dir.join("words.json"))?;
         answers.save(&config.out_dir.join("answers.json"))?;
@@ -106,27 +146,34 @@ pub fn train(config: &Config, resume: bool) -> Result<Option<EpochMetrics>> {
         header: dims.to_header(),
         stop: finish_the_step.flag(),
     };
-    if resume {
-        match run.progress()? {
-            Some(progress) => eprintln!("going on after epoch {}", progress.epoch),
-            None => eprintln!("no epoch was finished in {}: starting at the first", run.path().display()),
-        }
+    match &resumed {
+        Some(resumed) => eprintln!("going on after {}{}", place(resumed.at), resumed.changes()),
+        None if resume => eprintln!("nothing is saved in {} yet: starting at the first epoch", run.path().display()),
+        None => {}
     }
     match trainer.run(&mut show(config.train.n_epochs))? {
-        Outcome::Finished(last) => Ok(last),
-        Outcome::Stopped(progress) => bail!(
-            "stopped in epoch {}; {}",
-            progress.epoch + 1,
-            match progress.epoch {
-                0 => "no epoch was finished, so there is nothing to go on from".to_owned(),
-                epoch => format!(
-                    "{} is the last checkpoint; go on with `vqa train --config {} --resume`",
-                    run.checkpoint(epoch).display(),
-                    config.path.display()
-                ),
-            }
-        ),
+        Outcome::Finished { progress, last, best } => Ok(Trained { epoch: progress.epoch, last, best }),
+        Outcome::Stopped(at) => {
+            bail!("stopped after {}, and saved: go on with `{}`", place(at), resume_command(&run))
+        }
     }
+}
+
+/// A place in a run, in words.
+fn place(at: Place) -> String {
+    match at.batch {
+        0 => format!("epoch {}", at.epoch),
+        batch => format!("batch {batch} of epoch {}", at.epoch + 1),
+    }
+}
+
+/// What goes on with a run, whatever was `--set` when it began.
+fn resume_command(run: &RunDir) -> String {
+    let config = run.path().join("config.toml");
+    let here = std::env::current_dir().unwrap_or_default();
+    let config = config.strip_prefix(here).unwrap_or(&config).display().to_string();
+    let quote = if config.contains(char::is_whitespace) { "'" } else { "" };
+    format!("vqa train --config {quote}{config}{quote} --resume")
 }
 
 /// Reads pretrained word vectors, and says which words have none.
@@ -158,9 +205,10 @@ fn read_word_vectors(path: &Path, words: &WordDict, config: &Config) -> Result<W
 fn show(n_epochs: u64) -> impl FnMut(Event) {
     let mut bar: Option<(bool, Progress)> = None;
     move |event| match event {
-        Event::Step { metrics, n_batches, .. } => {
+        Event::Step { metrics, batch, n_batches } => {
             if bar.as_ref().is_none_or(|(training, _)| !training) {
-                bar = Some((true, Progress::new("train", "batches", n_batches as u64)));
+                // A resumed epoch has fewer to go.
+                bar = Some((true, Progress::new("train", "batches", (n_batches + 1 - batch) as u64)));
             }
             let (_, progress) = bar.as_ref().expect("made above");
             progress.advance(1, || {
@@ -199,34 +247,71 @@ fn show(n_epochs: u64) -> impl FnMut(Event) {
     }
 }
 
-/// Refuses to mix two runs in one directory. Returns whether a run there goes on.
-fn check_out_dir(run: &RunDir, config: &Config, resume: bool) -> Result<bool> {
+/// A run that goes on.
+struct Resumed {
+    /// Where it stands.
+    at: Place,
+    /// Keys whose values differ from before, with both values.
+    changed: Vec<(String, String, String)>,
+    /// Notes on earlier changes.
+    earlier_notes: String,
+}
+
+impl Resumed {
+    /// What is other than before, for the user.
+    fn changes(&self) -> String {
+        let changed: Vec<String> = self.changed.iter().map(in_words).collect();
+        if changed.is_empty() { String::new() } else { format!("; changed: {}", changed.join("; ")) }
+    }
+
+    /// Comments for the head of the run's config: which values had keys that make other numbers, and until when.
+    fn notes(&self) -> String {
+        let mut notes = self.earlier_notes.clone();
+        for (key, _, before) in self.changed.iter().filter(|(key, ..)| OF_LATER_STEPS.contains(&key.as_str())) {
+            notes.push_str(&format!("# until step {}: {key} = {before}\n", self.at.step));
+        }
+        notes
+    }
+}
+
+fn in_words((key, now, before): &(String, String, String)) -> String {
+    format!("{key} = {now}, was {before}")
+}
+
+/// Refuses to mix two runs in one directory. Returns the run there, if it goes on.
+fn check_out_dir(run: &RunDir, config: &Config, resume: bool) -> Result<Option<Resumed>> {
     let out_dir = run.path().display();
-    if !run.has_checkpoints()? {
+    let progress = run.progress()?;
+    if progress.is_none() && run.checkpoints()?.is_empty() {
         // Nothing can be lost, and another try may have another config.
-        return Ok(false);
+        return Ok(None);
     }
-    if !run.path().join("config.toml").exists() {
-        bail!("{out_dir}: there are checkpoints in it, but no config.toml: choose another out_dir");
+    let config_path = run.path().join("config.toml");
+    if !config_path.exists() {
+        bail!("{out_dir}: there is a run in it, but no config.toml: choose another out_dir");
     }
-    let before = Config::load(&run.path().join("config.toml"), &[])?;
-    let changed: Vec<String> = config
-        .differences(&before)
-        .into_iter()
-        .filter(|(key, now, before)| !may_differ(key, now, before, resume))
-        .map(|(key, now, before)| format!("{key} = {now}, was {before}"))
-        .collect();
-    if !changed.is_empty() {
+    let changed = config.differences(&Config::load(&config_path, &[])?);
+    let refused: Vec<String> =
+        changed.iter().filter(|(key, now, before)| !may_differ(key, now, before, resume)).map(in_words).collect();
+    if !refused.is_empty() {
+        let (refused, go_on) = (refused.join("; "), resume_command(run));
+        if resume {
+            bail!("{out_dir}: --resume cannot change {refused}: go on with `{go_on}`, or choose another out_dir");
+        }
         bail!(
-            "{out_dir}: a run with another config is in it ({}): choose another out_dir, or take the same config",
-            changed.join("; ")
+            "{out_dir}: a run with another config is in it ({refused}): choose another out_dir, or go on with that run: `{go_on}`"
         );
     }
-    match run.progress()? {
-        Some(_) if resume => Ok(true),
-        Some(progress) => bail!(
-            "{out_dir}: this run is in it already, {} epoch(s) done: go on with --resume, or choose another out_dir",
-            progress.epoch
+    match progress {
+        Some(at) if resume => {
+            let text = std::fs::read_to_string(&config_path).map_err(vqa_data::Error::io("read", &config_path))?;
+            let earlier_notes =
+                text.lines().take_while(|line| line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
+            Ok(Some(Resumed { at, changed, earlier_notes }))
+        }
+        Some(at) => bail!(
+            "{out_dir}: this run is in it already, saved after {}: go on with --resume, or choose another out_dir",
+            place(at)
         ),
         None => bail!("{out_dir}: there are checkpoints in it, but no state/ to go on from: choose another out_dir"),
     }
@@ -237,8 +322,9 @@ fn may_differ(key: &str, now: &str, before: &str, resume: bool) -> bool {
     let names = |paths: &str| -> Vec<String> {
         paths.split('"').map(|path| path.rsplit('/').next().unwrap_or_default().to_owned()).collect()
     };
-    let is_path = key.starts_with("data.") || ["dict.words", "dict.answers"].contains(&key);
-    key == "out_dir" || resume && (RESUMABLE.contains(&key) || is_path && names(now) == names(before))
+    let is_path = key.starts_with("data.") || ["dict.words", "dict.answers", "model.lm.glove"].contains(&key);
+    key == "out_dir"
+        || resume && (FREE.contains(&key) || OF_LATER_STEPS.contains(&key) || is_path && names(now) == names(before))
 }
 
 /// The dictionaries of a run.

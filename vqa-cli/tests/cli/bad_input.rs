@@ -132,6 +132,17 @@ fn a_full_disk() {
             fs::write(small.join("ballast"), vec![0; 400 << 10]).unwrap();
             let error = fails_after_starting(at, "train --config config.toml --set out_dir=small/run");
             assert!(error.contains("no space left on the disk"), "{error}");
+            // In the middle of a run: it goes on when there is room.
+            fs::remove_dir_all(small.join("run")).unwrap();
+            fs::write(small.join("ballast"), vec![0; 200 << 10]).unwrap();
+            let train = "train --config config.toml --set train.n_epochs=12 --set train.checkpoint_every=1";
+            let error = fails_after_starting(at, &format!("{train} --set out_dir=small/run"));
+            assert!(error.contains("no space left on the disk"), "{error}");
+            assert!(small.join("run/model_1.safetensors").exists() && !small.join("run/model_12.safetensors").exists());
+            fs::remove_file(small.join("ballast")).unwrap();
+            ok(at, &format!("{train} --set out_dir=small/run --resume"));
+            ok(at, &format!("{train} --set out_dir=whole"));
+            crate::common::assert_same_runs(&small.join("run"), &at.join("whole"));
         }
     });
     let _ = std::process::Command::new("umount").arg(&small).output();
@@ -170,13 +181,24 @@ fn training() {
 
     let wild = format!("{train} --set out_dir=wild --set train.optim.lr=1e30");
     let error = fails_after_starting(at, &wild);
-    assert!(error.contains("the loss is NaN at epoch 1, batch 2 (question ids "), "{error}");
+    assert!(error.contains("the loss is NaN at epoch 1, batch 2, step 2 (question ids "), "{error}");
     assert!(error.contains("lower train.optim.lr"), "{error}");
 
     ok(at, &format!("{train} --set train.n_epochs=1"));
-    fails(at, &format!("{train} --set train.n_epochs=1"), &["run", "1 epoch(s) done", "--resume"]);
+    fails(at, &format!("{train} --set train.n_epochs=1"), &["run", "saved after epoch 1", "--resume"]);
     fails(at, &format!("{train} --set train.optim.lr=0.1"), &["another config", "train.optim.lr = 0.1, was 0.002"]);
-    fails(at, &format!("{train} --resume --set model.hid_dim=32"), &["model.hid_dim = 32, was 16"]);
+    let refused =
+        ["--resume cannot change model.hid_dim = 32, was 16; seed = 8, was 7", "--config run/config.toml --resume"];
+    fails(at, &format!("{train} --resume --set model.hid_dim=32 --set seed=8 --set device=auto"), &refused);
+    edit(&at.join("config.toml"), "[[data.val.", "[[data.other.");
+    fails(
+        at,
+        &format!("{train} --set train.patience=2 --set out_dir=x"),
+        &["train.patience = 2 needs a split \"val\""],
+    );
+    edit(&at.join("config.toml"), "[[data.other.", "[[data.val.");
+    let huge = format!("{train} --set out_dir=huge --set model.lm.word_emb_dim=100000000000000");
+    fails(at, &huge, &["out of memory: lower train.batch_size"]);
 
     // Features of another length, weights of another model, dictionaries of another run.
     let model = "--checkpoint run/model_1.safetensors --data val";

@@ -106,3 +106,31 @@ pub fn epochs(run: &Path) -> Vec<serde_json::Value> {
         })
         .collect()
 }
+
+/// Fails unless two runs have come to the same: the same checkpoints and state, byte for byte, and the same metrics but for
+/// durations.
+#[cfg(all(feature = "torch", unix))]
+pub fn assert_same_runs(run: &Path, other: &Path) {
+    let [(files, metrics), (other_files, other_metrics)] = [run, other].map(|run| {
+        let mut files = contents(run);
+        let metrics = String::from_utf8(files.remove(&run.join("metrics.jsonl")).unwrap()).unwrap();
+        let metrics: Vec<String> = metrics
+            .lines()
+            .map(|line| {
+                let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+                let is_duration = |key: &str| key.ends_with("_ms") || ["seconds", "samples_per_s"].contains(&key);
+                line.as_object_mut().unwrap().retain(|key, _| !is_duration(key));
+                line.to_string()
+            })
+            .collect();
+        files.remove(&run.join("config.toml"));
+        let files: BTreeMap<PathBuf, Vec<u8>> =
+            files.into_iter().map(|(path, bytes)| (path.strip_prefix(run).unwrap().to_owned(), bytes)).collect();
+        (files, metrics)
+    });
+    assert_eq!(metrics, other_metrics);
+    assert_eq!(files.keys().collect::<Vec<_>>(), other_files.keys().collect::<Vec<_>>());
+    for (path, bytes) in files {
+        assert!(bytes == other_files[&path], "{} has other bytes", path.display());
+    }
+}

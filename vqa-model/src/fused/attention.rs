@@ -94,7 +94,12 @@ impl Asked<'_> {
 
     /// For each region of each image, the rows of the questions about it added up by these weights, [N, K, dim]: questions
     /// [B, dim] float32, weights [B, K], only the places that the masks keep.
-    pub(super) fn sums_over_questions<T: Number>(&self, questions: &Tensor, weights: &Tensor, masks: Option<&Masks>) -> Tensor {
+    pub(super) fn sums_over_questions<T: Number>(
+        &self,
+        questions: &Tensor,
+        weights: &Tensor,
+        masks: Option<&Masks>,
+    ) -> Tensor {
         let k = self.n_regions;
         let dim = questions.size()[1] as usize;
         let mut asked = vec![Vec::new(); self.n_images];

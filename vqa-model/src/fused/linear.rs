@@ -100,7 +100,8 @@ pub(super) fn add_weight_gradient<T: Number>(layer: &WeightNormLinear, of_weight
     let (v, of_weight) = (numbers::<f32>(&v), numbers::<T>(of_weight));
     let chunks = || v.par_chunks(CHUNK).zip(of_weight.par_chunks(CHUNK));
     // Collected before they are added up: the sum must not depend on which thread was faster.
-    let products: Vec<[f32; 2]> = chunks().map(|(v, of_weight)| [kernels::dot(v, v), kernels::dot(of_weight, v)]).collect();
+    let products: Vec<[f32; 2]> =
+        chunks().map(|(v, of_weight)| [kernels::dot(v, v), kernels::dot(of_weight, v)]).collect();
     let [squares, along] = [0, 1].map(|i| products.iter().map(|product| f64::from(product[i])).sum::<f64>());
     let norm = squares.sqrt();
     let factor = layer.weight_g.double_value(&[]) / norm;

@@ -116,9 +116,9 @@ impl<'a, T: Number> Pass<'a, T> {
         let features = input.features.contiguous();
         let v_projected = v_proj.forward_relu::<T>(&features.view([n * k, d]));
         let attention_dim = v_projected.size()[1];
-        let masks = seed.filter(|_| att.dropout > 0.0).map(|seed| {
-            Masks::draw(seed, image_rows.len() * k as usize, attention_dim as usize, att.dropout)
-        });
+        let masks = seed
+            .filter(|_| att.dropout > 0.0)
+            .map(|seed| Masks::draw(seed, image_rows.len() * k as usize, attention_dim as usize, att.dropout));
         let scale = masks.as_ref().map_or(1.0, |masks| f64::from(masks.scale));
         let weights = att.linear.weight() * scale; // [1, A]
         let wanted = q_projected.to_kind(Kind::Float).index_select(0, &leaves) * weights;

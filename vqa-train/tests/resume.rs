@@ -1,0 +1,420 @@
+//! A run that is stopped, fails or is broken off goes on to what the uninterrupted run would have come to, byte for byte.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+use vqa_data::*;
+use vqa_model::{Baseline, DataDims, LossKind, ModelConfig, ModelInput, ModelOutput, VqaModel};
+use vqa_train::{AdamaxConfig, Best, Error, Event, Outcome, Progress, RunDir, TrainConfig, Trainer};
+
+/// A small shapes world.
+struct World {
+    train: Arc<Dataset>,
+    val: Arc<Dataset>,
+    dims: DataDims,
+    dir: tempfile::TempDir,
+}
+
+fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    write_shapes(&data, ShapesSpec { n_train: 24, n_val: 12, seed: 3 }, &|_| {}).unwrap();
+    let grid = Grid { rows: 2, columns: 2, whole: true, patch: 2 };
+    let files = |name: &str| ShapesSplit::files(&data, name);
+    let pictures = list_pictures(&files("train").images).unwrap();
+    let stats = ChannelStats::measure(&pictures, &|_| {}).unwrap();
+    let extraction = Extraction { grid, stats, element_type: ElementType::F32, shard: None };
+    let config = |name: &str| {
+        let features = dir.path().join(format!("{name}.h5"));
+        let files = files(name);
+        extraction.write(&list_pictures(&files.images).unwrap(), &features, &|_| {}).unwrap();
+        let (q_jsons, a_jsons) = (vec![files.questions], vec![files.annotations]);
+        SplitConfig::from(vec![SourceConfig { q_jsons, a_jsons, features: Some(features), images: None }])
+    };
+    let configs = [config("train"), config("val")];
+    let splits = configs.each_ref().map(|config| Split::load(config).unwrap());
+    let (words, answers) = build_dictionaries(&splits, &DictConfig { min_answer_count: 1, ..DictConfig::default() });
+    let [train, val] = splits;
+    let open = |split, config| Arc::new(Dataset::open(split, config, &words, &answers, 14).unwrap());
+    let dims = DataDims {
+        n_words: words.len() as i64,
+        n_answers: answers.len() as i64,
+        feature_dim: extraction.grid.feature_dim() as i64,
+    };
+    World { train: open(train, &configs[0]), val: open(val, &configs[1]), dims, dir }
+}
+
+/// What happens to a model in training.
+#[derive(Clone, Copy, PartialEq)]
+enum Accident {
+    NanLoss,
+    NanGradient,
+    OutOfMemory,
+}
+
+/// The article's model, small, which has an accident in its n-th training pass, and at validation may give everything one answer.
+struct Model {
+    baseline: Baseline,
+    accident: Option<(u64, Accident)>,
+    n_passes: Cell<u64>,
+    always: Cell<Option<i64>>,
+}
+
+impl VqaModel for Model {
+    fn forward(&self, input: &ModelInput, train: bool) -> ModelOutput {
+        let mut output = self.baseline.forward(input, train);
+        if let (false, Some(answer)) = (train, self.always.get()) {
+            output.logits = output.logits.zeros_like();
+            let _ = output.logits.narrow(1, answer, 1).fill_(1.0);
+        }
+        if train {
+            self.n_passes.set(self.n_passes.get() + 1);
+        }
+        let now = self.accident.filter(|&(pass, _)| train && pass == self.n_passes.get());
+        match now.map(|(_, accident)| accident) {
+            None => {}
+            Some(Accident::NanLoss) => output.logits = &output.logits * f64::NAN,
+            // 0 + 0, but the slope of a root is infinite there.
+            Some(Accident::NanGradient) => output.logits = &output.logits + (&output.logits * 0.0).sqrt(),
+            // More than a process can address.
+            Some(Accident::OutOfMemory) => drop(Tensor::zeros([1 << 46], (Kind::Float, Device::Cpu))),
+        }
+        output
+    }
+}
+
+/// Some settings, and what is done at each event.
+struct Sitting<'a> {
+    config: TrainConfig,
+    sampler: Sampler,
+    accident: Option<(u64, Accident)>,
+    on_event: &'a mut dyn FnMut(&Event, &Model, &AtomicBool),
+}
+
+/// The generator of random numbers is the process's, so that one run can be under way in it.
+static TRAINING: Mutex<()> = Mutex::new(());
+
+/// Trains from where the run stands, as a process of its own would.
+fn train(world: &World, run: &Path, sitting: Sitting) -> vqa_train::Result<Outcome> {
+    let Sitting { config, sampler, accident, on_event } = sitting;
+    let _training = TRAINING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut model: ModelConfig = serde_json::from_str(
+        r#"{"hid_dim": 8, "lm": {"word_emb_dim": 4, "dropout": 0.1, "n_layers": 2}, "topdown_att": {"hid_dim": 8}, "mlp": {"hid_dim": 8}}"#,
+    )
+    .unwrap();
+    model.loss = LossKind::Logistic;
+    tch::manual_seed(1);
+    let vs = VarStore::new(Device::Cpu);
+    let baseline = Baseline::new(vs.root(), &model, world.dims);
+    let model = Model { baseline, accident, n_passes: Cell::new(0), always: Cell::new(None) };
+    let loader = |dataset: &Arc<Dataset>, sampler| {
+        Loader::new(dataset.clone(), LoaderOptions { batch_size: 16, sampler, seed: 5, ..LoaderOptions::default() })
+    };
+    let stop = AtomicBool::new(false);
+    let trainer = Trainer {
+        model: &model,
+        vs: &vs,
+        loss: LossKind::Logistic,
+        config: &config,
+        seed: 5,
+        train: &loader(&world.train, sampler),
+        val: Some(&loader(&world.val, Sampler::Sequential)),
+        run: &RunDir::new(run),
+        header: world.dims.to_header(),
+        stop: &stop,
+    };
+    trainer.run(&mut |event| on_event(&event, &model, &stop))
+}
+
+fn config() -> TrainConfig {
+    TrainConfig { n_epochs: 3, batch_size: 16, log_every: 3, warmup_steps: 10, ..TrainConfig::default() }
+}
+
+fn plain(config: TrainConfig) -> Sitting<'static> {
+    Sitting {
+        config,
+        sampler: Sampler::Random,
+        accident: None,
+        on_event: Box::leak(Box::new(|_: &Event, _: &Model, _: &AtomicBool| {})),
+    }
+}
+
+/// Everything in a run's directory, without durations and what has to do with processes.
+fn contents(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for directory in [run.to_owned(), run.join("state")] {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_file() && name != "lock" {
+                let bytes = fs::read(&path).unwrap();
+                found.insert(name, bytes);
+            }
+        }
+    }
+    let metrics = String::from_utf8(found.remove("metrics.jsonl").unwrap()).unwrap();
+    let without_durations = metrics.lines().map(|line| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut()
+            .unwrap()
+            .retain(|key, _| !key.ends_with("_ms") && key != "samples_per_s" && key != "seconds");
+        line.to_string() + "\n"
+    });
+    found.insert("metrics.jsonl".to_owned(), without_durations.collect::<String>().into_bytes());
+    found
+}
+
+#[track_caller]
+fn assert_same(run: &Path, whole: &Path) {
+    let (found, expected) = (contents(run), contents(whole));
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    let text = |of: &BTreeMap<String, Vec<u8>>| String::from_utf8(of["metrics.jsonl"].clone()).unwrap();
+    assert_eq!(text(&found), text(&expected));
+    for (name, bytes) in found {
+        assert!(bytes == expected[&name], "{name} has other bytes");
+    }
+}
+
+#[test]
+fn stopped_after_each_step_and_in_each_validation() {
+    let world = world();
+    for (sampler, val_freq) in [(Sampler::Random, 1), (Sampler::Grouped, 2)] {
+        let config = TrainConfig { val_freq, ..config() };
+        let (whole, run) =
+            (world.dir.path().join(format!("whole{val_freq}")), world.dir.path().join(format!("run{val_freq}")));
+        let mut expected = Vec::new();
+        let mut record = |event: &Event, _: &Model, _: &AtomicBool| {
+            if let Event::Step { metrics, batch, .. } = event {
+                expected.push((metrics.epoch, *batch, metrics.step, metrics.loss.to_bits(), metrics.lr.to_bits()));
+            }
+        };
+        train(&world, &whole, Sitting { config: config.clone(), sampler, accident: None, on_event: &mut record })
+            .unwrap();
+        let n_batches = world.train.len().div_ceil(16);
+        assert!(n_batches > 3 && expected.len() == 3 * n_batches);
+
+        let mut found = Vec::new();
+        let (mut n_sittings, mut validated) = (0, Vec::new());
+        loop {
+            let epoch = RunDir::new(&run).progress().unwrap().map_or(0, |progress| progress.epoch);
+            let mut stop_at_once = |event: &Event, _: &Model, stop: &AtomicBool| match event {
+                Event::Step { metrics, batch, .. } => {
+                    found.push((metrics.epoch, *batch, metrics.step, metrics.loss.to_bits(), metrics.lr.to_bits()));
+                    stop.store(true, Ordering::Relaxed);
+                }
+                // Once an epoch, or it would never come to the end.
+                Event::Validation { .. } if !validated.contains(&epoch) => {
+                    validated.push(epoch);
+                    stop.store(true, Ordering::Relaxed);
+                }
+                _ => {}
+            };
+            let sitting = Sitting { config: config.clone(), sampler, accident: None, on_event: &mut stop_at_once };
+            n_sittings += 1;
+            match train(&world, &run, sitting).unwrap() {
+                Outcome::Finished { progress, .. } => {
+                    assert_eq!(progress, Progress { epoch: 3, batch: 0, step: 3 * n_batches as u64 });
+                    break;
+                }
+                Outcome::Stopped(progress) => {
+                    assert_eq!(RunDir::new(&run).progress().unwrap(), Some(progress));
+                    assert_eq!(progress.step, progress.epoch * n_batches as u64 + progress.batch);
+                }
+            }
+        }
+        // One for each step, one for each validation, one that has nothing left but the end of the last epoch.
+        assert_eq!(n_sittings, 3 * n_batches + validated.len() + 1);
+        assert_eq!(found, expected);
+        assert_same(&run, &whole);
+    }
+}
+
+#[test]
+fn accidents_lose_nothing_that_was_saved() {
+    let world = world();
+    let whole = world.dir.path().join("whole");
+    train(&world, &whole, plain(config())).unwrap();
+    let n_batches = world.train.len().div_ceil(16) as u64;
+    // In the second epoch; the state was saved two steps before.
+    let checkpoint_every = n_batches + 1;
+    let pass = n_batches + 3;
+    for (name, accident) in
+        [("loss", Accident::NanLoss), ("gradient", Accident::NanGradient), ("memory", Accident::OutOfMemory)]
+    {
+        let run = world.dir.path().join(name);
+        // The gradient's accident is found where it would be saved, and the loss is finite until then.
+        let checkpoint_every = if accident == Accident::NanGradient { pass } else { checkpoint_every };
+        let config = TrainConfig { checkpoint_every, ..config() };
+        let sitting = Sitting { accident: Some((pass, accident)), ..plain(config.clone()) };
+        let error = train(&world, &run, sitting).unwrap_err();
+        let said = error.to_string();
+        let saved = Progress {
+            epoch: 1,
+            batch: if accident == Accident::NanGradient { 0 } else { 1 },
+            step: if accident == Accident::NanGradient { n_batches } else { n_batches + 1 },
+        };
+        match &error {
+            Error::Diverged { loss, epoch: 2, batch: 3, step, question_ids, .. } => {
+                assert!(loss.is_nan() && *step == pass && accident == Accident::NanLoss);
+                let order = Sampler::Random.order(&world.train, 16, 5, 2);
+                let expected: Vec<u64> =
+                    order[32..37].iter().map(|&i| world.train.split().questions[i].question_id).collect();
+                assert_eq!(question_ids, &expected);
+                assert!(
+                    said.contains("the loss is NaN at epoch 2, batch 3") && said.contains("lower train.optim.lr"),
+                    "{said}"
+                );
+            }
+            Error::NotFinite { step, .. } => {
+                assert!(*step == pass && accident == Accident::NanGradient);
+                assert!(said.contains("was not saved: lower train.optim.lr"), "{said}");
+            }
+            Error::OutOfMemory { batch_size: 16, .. } => {
+                assert!(accident == Accident::OutOfMemory);
+                assert!(said.contains("lower train.batch_size (now 16)"), "{said}");
+            }
+            other => panic!("{other}"),
+        }
+        let words = format!("state.safetensors (of step {}) and ", saved.step);
+        assert!(said.contains(&words) && said.contains("model_1.safetensors: whole, and --resume goes on"), "{said}");
+        assert_eq!(RunDir::new(&run).progress().unwrap(), Some(saved));
+        train(&world, &run, plain(config)).unwrap();
+        assert_same(&run, &whole);
+    }
+    // Before anything is saved.
+    let sitting = Sitting { accident: Some((2, Accident::NanLoss)), ..plain(config()) };
+    let error = train(&world, &world.dir.path().join("early"), sitting).unwrap_err().to_string();
+    assert!(error.ends_with("nothing was saved before"), "{error}");
+    // Another panic is a bug, and stays one.
+    let mut bug = |_: &Event, _: &Model, _: &AtomicBool| panic!("a bug");
+    let sitting = Sitting { on_event: &mut bug, ..plain(config()) };
+    let run = world.dir.path().join("bug");
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| train(&world, &run, sitting))).unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"a bug"));
+}
+
+/// The mean soft score of giving every question of the validation split this answer.
+fn score_of(world: &World, answer: i64) -> f64 {
+    let loader =
+        Loader::new(world.val.clone(), LoaderOptions { sampler: Sampler::Sequential, ..LoaderOptions::default() });
+    let total: f64 = loader
+        .epoch(0, 0)
+        .map(|batch| batch.unwrap())
+        .map(|batch| batch.targets.total_score(&vec![answer; batch.len()]))
+        .sum();
+    100.0 * total / world.val.len() as f64
+}
+
+#[test]
+fn patience_and_the_checkpoints_that_are_kept() {
+    let world = world();
+    let mut answers: Vec<(f64, i64)> =
+        (0..world.dims.n_answers).map(|answer| (score_of(&world, answer), answer)).collect();
+    answers.sort_by(|a, b| b.0.total_cmp(&a.0));
+    answers.dedup_by_key(|(score, _)| *score);
+    let [high, middle, low] = [0, 1, 2].map(|i| answers[i]);
+    // Validation by validation; the fourth is as good as the best, and no better.
+    let script = [middle, high, low, high, middle, high, high];
+    let cases = [
+        // patience, keep_last, keep_best, val_freq, epochs, checkpoints that are left
+        (3, 1, true, 1, 5, vec![2, 5]),
+        (3, 2, false, 1, 5, vec![4, 5]),
+        (3, 9, false, 1, 5, vec![1, 2, 3, 4, 5]),
+        (1, 0, true, 1, 3, vec![1, 2, 3]),
+        (0, 1, true, 1, 7, vec![2, 7]),
+        (1, 1, true, 2, 6, vec![4, 6]),
+    ];
+    for (i, (patience, keep_last, keep_best, val_freq, n_trained, left)) in cases.into_iter().enumerate() {
+        let config = |n_epochs| TrainConfig { n_epochs, patience, keep_last, keep_best, val_freq, ..config() };
+        // At a stretch, and as many times as there are epochs.
+        for (name, sittings) in [("whole", vec![7]), ("parts", vec![1, 2, 3, 4, 5, 6, 7])] {
+            let run = world.dir.path().join(format!("{name}{i}"));
+            let mut outcome = None;
+            for n_epochs in sittings {
+                let epoch = RefCell::new(RunDir::new(&run).progress().unwrap().map_or(0, |progress| progress.epoch));
+                let mut follow_the_script = |event: &Event, model: &Model, _: &AtomicBool| {
+                    if let Event::Epoch(_) = event {
+                        *epoch.borrow_mut() += 1;
+                    }
+                    let n_validated = (*epoch.borrow() / val_freq) as usize;
+                    model.always.set(script.get(n_validated).map(|&(_, answer)| answer));
+                };
+                let sitting = Sitting { on_event: &mut follow_the_script, ..plain(config(n_epochs)) };
+                outcome = Some(train(&world, &run, sitting).unwrap());
+            }
+            let Some(Outcome::Finished { progress, best, .. }) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(progress.epoch, n_trained, "case {i}, {name}");
+            assert_eq!(best, Some(Best { epoch: 2 * val_freq, val_score: high.0 }), "case {i}, {name}");
+            assert_eq!(RunDir::new(&run).checkpoints().unwrap(), left, "case {i}, {name}");
+        }
+        assert_same(&world.dir.path().join(format!("parts{i}")), &world.dir.path().join(format!("whole{i}")));
+    }
+}
+
+#[test]
+fn what_does_not_belong_together() {
+    let world = world();
+    let run = world.dir.path().join("run");
+    let config = TrainConfig { n_epochs: 1, ..config() };
+    train(&world, &run, plain(config.clone())).unwrap();
+    // Other questions than the run began with.
+    let fewer =
+        World { train: world.val.clone(), val: world.val.clone(), dims: world.dims, dir: tempfile::tempdir().unwrap() };
+    let error = train(&fewer, &run, plain(config.clone())).unwrap_err().to_string();
+    let (before, now) = (world.train.len(), world.val.len());
+    assert!(error.contains(&format!("has {before} training questions, and now there are {now}")), "{error}");
+    // Another model.
+    let dims = DataDims { n_answers: world.dims.n_answers + 1, ..world.dims };
+    let other = World { dims, train: world.train.clone(), val: world.val.clone(), dir: tempfile::tempdir().unwrap() };
+    let error = train(&other, &run, plain(config.clone())).unwrap_err().to_string();
+    assert!(error.contains("is not in this model, or of another shape"), "{error}");
+    // A damaged file.
+    let state = run.join("state/state.safetensors");
+    let bytes = fs::read(&state).unwrap();
+    fs::write(&state, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(train(&world, &run, plain(config)).unwrap_err().to_string().contains("state.safetensors"));
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::new(dir.path().join("run"));
+    let lock = run.lock().unwrap();
+    let error = RunDir::new(run.path()).lock().unwrap_err().to_string();
+    assert!(error.contains("another process is training in it"), "{error}");
+    drop(lock);
+    // What a killed process leaves.
+    for name in [".model_1.safetensors.a1b2c3.tmp", "state/.state.safetensors.d4e5f6.tmp", "notes.tmp"] {
+        fs::write(run.path().join(name), "half").unwrap();
+    }
+    run.lock().unwrap();
+    let mut left: Vec<String> =
+        fs::read_dir(run.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["notes.tmp", "state"]);
+    assert_eq!(fs::read_dir(run.path().join("state")).unwrap().count(), 1);
+}
+
+/// Rates change from the next step on, and nothing else does.
+#[test]
+fn a_rate_that_is_lowered_on_the_way() {
+    let world = world();
+    let run = world.dir.path().join("run");
+    train(&world, &run, plain(TrainConfig { n_epochs: 1, warmup_steps: 0, ..config() })).unwrap();
+    let mut rates = Vec::new();
+    let mut record = |event: &Event, _: &Model, _: &AtomicBool| {
+        if let Event::Step { metrics, .. } = event {
+            rates.push(metrics.lr);
+        }
+    };
+    let optim = AdamaxConfig { lr: 0.0005, ..AdamaxConfig::default() };
+    let lower = TrainConfig { n_epochs: 2, warmup_steps: 0, optim, ..config() };
+    train(&world, &run, Sitting { on_event: &mut record, ..plain(lower) }).unwrap();
+    assert!(rates.len() > 3 && rates.iter().all(|&rate| rate == 0.0005), "{rates:?}");
+}
