@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -91,6 +92,44 @@ impl Batch {
                 })?;
         }
         Ok(batch)
+    }
+
+    /// The batch cut into at most `n` of about the same number of questions, each with the images that it asks about.
+    pub fn parts(self, n: usize) -> Vec<Batch> {
+        if n <= 1 || self.len() <= 1 {
+            return vec![self];
+        }
+        let len = self.len().div_ceil(n);
+        (0..self.len()).step_by(len).map(|start| self.part(start..self.len().min(start + len))).collect()
+    }
+
+    fn part(&self, range: Range<usize>) -> Batch {
+        let mut images = Vec::new();
+        let mut places = vec![None; self.n_images()];
+        let place_of = |&image: &i64| {
+            *places[image as usize].get_or_insert_with(|| {
+                images.push(image as usize);
+                images.len() as i64 - 1
+            })
+        };
+        let image_rows = self.image_rows[range.clone()].iter().map(place_of).collect();
+        let of_images = |numbers: &[f32], len: usize| -> Vec<f32> {
+            images.iter().flat_map(|&image| &numbers[image * len..(image + 1) * len]).copied().collect()
+        };
+        let mut targets = SoftTargets::default();
+        range.clone().for_each(|i| targets.push(self.targets.of(i)));
+        Batch {
+            questions: self.questions[range.clone()].to_vec(),
+            question_ids: self.question_ids[range.clone()].to_vec(),
+            image_ids: self.image_ids[range.clone()].to_vec(),
+            tokens: self.tokens[range.start * self.max_len..range.end * self.max_len].to_vec(),
+            targets,
+            features: of_images(&self.features, self.max_regions * self.feature_dim).into(),
+            boxes: of_images(&self.boxes, self.max_regions * 4),
+            n_regions: images.iter().map(|&image| self.n_regions[image]).collect(),
+            image_rows,
+            ..*self
+        }
     }
 
     /// Number of questions, B.

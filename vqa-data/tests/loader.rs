@@ -145,3 +145,35 @@ fn images_without_features_are_counted() {
     let error = error.to_string();
     assert!(error.contains("numbered: 4 image(s)") && error.contains("97, 98, 99, 105"), "{error}");
 }
+
+/// Each part is what gathering its questions would give, padding of regions aside.
+#[test]
+fn batches_are_cut_into_parts() {
+    let dataset = dataset(20);
+    let questions: Vec<usize> = (0..23).map(|i| (i * 7) % 60).collect();
+    let batch = Batch::gather(&dataset, &questions).unwrap();
+    for n in [1, 2, 5, 23, 99] {
+        let parts = batch.clone().parts(n);
+        assert!(parts.len() <= n && parts.iter().map(Batch::len).sum::<usize>() == 23);
+        let mut start = 0;
+        for part in parts {
+            let expected = Batch::gather(&dataset, &questions[start..start + part.len()]).unwrap();
+            start += part.len();
+            let rows = |batch: &Batch, n: usize| -> Vec<f32> {
+                let len = batch.max_regions * batch.feature_dim;
+                batch.features.chunks(len.max(1)).flat_map(|image| image[..n * batch.feature_dim].to_vec()).collect()
+            };
+            assert_eq!(rows(&part, expected.max_regions), rows(&expected, expected.max_regions));
+            for i in 0..part.len() {
+                assert_eq!(part.boxes_of(i).collect::<Vec<_>>(), expected.boxes_of(i).collect::<Vec<_>>());
+            }
+            let same = Batch {
+                features: expected.features.clone(),
+                boxes: expected.boxes.clone(),
+                max_regions: expected.max_regions,
+                ..part
+            };
+            assert_eq!(same, expected);
+        }
+    }
+}

@@ -24,6 +24,11 @@ pub struct TrainConfig {
     pub keep_best: bool,
     /// Number format of the arithmetic.
     pub precision: Precision,
+    /// Parts that a batch is cut into. Their gradients add up to the batch's, in a fraction of the memory.
+    pub accumulate: usize,
+    /// The share that the moving average of the weights keeps at a step (less in the first steps, which it would remember
+    /// for too long); 0: there is none. What is validated and checkpointed is the average.
+    pub ema_decay: f64,
     /// Order of the training questions.
     pub sampler: Sampler,
     /// Steps from one step line in `metrics.jsonl` to the next.
@@ -94,6 +99,8 @@ impl Default for TrainConfig {
             keep_last: 0,
             keep_best: true,
             precision: Precision::default(),
+            accumulate: 1,
+            ema_decay: 0.0,
             sampler: Sampler::default(),
             log_every: 50,
             clip_grad: true,
@@ -133,6 +140,7 @@ impl TrainConfig {
         let counts = [
             ("n_epochs", self.n_epochs),
             ("batch_size", self.batch_size as u64),
+            ("accumulate", self.accumulate as u64),
             ("val_freq", self.val_freq),
             ("log_every", self.log_every),
         ];
@@ -151,6 +159,9 @@ impl TrainConfig {
         ];
         if let Some((key, value)) = positive.into_iter().find(|&(_, value)| !(value > 0.0 && value.is_finite())) {
             return Err(format!("train.{key} = {value}, and a number above 0 is wanted"));
+        }
+        if !(0.0..1.0).contains(&self.ema_decay) {
+            return Err(format!("train.ema_decay = {}, and 0 to just below 1 is wanted", self.ema_decay));
         }
         if let Some(beta) = self.optim.betas.into_iter().find(|beta| !(0.0..1.0).contains(beta)) {
             return Err(format!("train.optim.betas has {beta}, and 0 to just below 1 is wanted"));

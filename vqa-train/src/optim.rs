@@ -155,30 +155,12 @@ impl Adamax {
         self.n_steps
     }
 
-    /// The running figures by name, for a file.
-    pub fn state(&self) -> Vec<(String, Tensor)> {
-        let figures = [("exp_avg", &self.exp_avg), ("exp_inf", &self.exp_inf)];
-        self.slots
-            .iter()
-            .flat_map(|slot| figures.map(|(kind, flat)| (format!("{kind}.{}", slot.name), slot.of(flat))))
-            .collect()
-    }
-
-    /// Goes back to a state from [`Adamax::state`] after `n_steps` steps.
-    ///
-    /// # Errors
-    ///
-    /// Names a figure that is missing or of another shape.
-    pub fn restore(&mut self, n_steps: u64, state: Vec<(String, Tensor)>) -> Result<(), String> {
-        let state: HashMap<String, Tensor> = state.into_iter().collect();
-        for (name, mut figure) in self.state() {
-            match state.get(&name) {
-                Some(stored) if stored.size() == figure.size() => figure.copy_(stored),
-                _ => return Err(format!("{name} is missing or of another shape")),
-            }
-        }
-        self.n_steps = n_steps;
-        Ok(())
+    /// The parameters' shares of flat tensors, by name with a prefix.
+    fn named(&self, flats: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
+        let name = |kind: &str, slot: &Slot| format!("{kind}.{}", slot.name);
+        let of_slot =
+            |slot: &Slot| flats.iter().map(|(kind, flat)| (name(kind, slot), slot.of(flat))).collect::<Vec<_>>();
+        self.slots.iter().flat_map(of_slot).collect()
     }
 }
 
@@ -232,12 +214,16 @@ pub fn lr_factor(config: &TrainConfig, step: u64) -> f64 {
 pub struct Optimizer {
     adamax: Adamax,
     config: TrainConfig,
+    /// The moving average of the parameters, flat as they are.
+    average: Option<Tensor>,
 }
 
 impl Optimizer {
     /// An optimiser of these named parameters, as the config says.
     pub fn new(parameters: impl IntoIterator<Item = (String, Tensor)>, config: &TrainConfig) -> Optimizer {
-        Optimizer { adamax: Adamax::new(parameters, &config.optim), config: config.clone() }
+        let adamax = Adamax::new(parameters, &config.optim);
+        let average = (config.ema_decay > 0.0).then(|| adamax.parameters.copy());
+        Optimizer { adamax, config: config.clone(), average }
     }
 
     /// The learning rate of the next step.
@@ -258,17 +244,108 @@ impl Optimizer {
             let _ = self.adamax.clip_grad_norm(self.config.max_grad_norm);
         }
         self.adamax.step();
+        if let Some(average) = &mut self.average {
+            let n_steps = self.adamax.n_steps as f64;
+            let decay = self.config.ema_decay.min((1.0 + n_steps) / (10.0 + n_steps));
+            let _ = tch::no_grad(|| average.lerp_(&self.adamax.parameters, 1.0 - decay));
+        }
     }
 
-    /// The Adamax inside, with its state.
-    pub fn adamax(&mut self) -> &mut Adamax {
-        &mut self.adamax
+    /// Does something with a model whose parameters are their moving average, if there is one.
+    pub fn with_average<T>(&mut self, f: impl FnOnce() -> T) -> T {
+        self.exchange();
+        let value = f();
+        self.exchange();
+        value
+    }
+
+    fn exchange(&mut self) {
+        if let Some(average) = &mut self.average {
+            let parameters = self.adamax.parameters.copy();
+            self.adamax.parameters.copy_(average);
+            average.copy_(&parameters);
+        }
+    }
+
+    /// Number of steps made.
+    pub fn n_steps(&self) -> u64 {
+        self.adamax.n_steps()
+    }
+
+    /// The running figures by name, for a file.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let mut figures = vec![("exp_avg", &self.adamax.exp_avg), ("exp_inf", &self.adamax.exp_inf)];
+        figures.extend(self.average.as_ref().map(|average| ("average", average)));
+        self.adamax.named(&figures)
+    }
+
+    /// Goes back to a state from [`Optimizer::state`] after `n_steps` steps.
+    ///
+    /// # Errors
+    ///
+    /// Names a figure that is missing, of another shape, or of no use.
+    pub fn restore(&mut self, n_steps: u64, state: Vec<(String, Tensor)>) -> Result<(), String> {
+        let mut state: HashMap<String, Tensor> = state.into_iter().collect();
+        for (name, mut figure) in self.state() {
+            match state.remove(&name) {
+                Some(stored) if stored.size() == figure.size() => figure.copy_(&stored),
+                _ => return Err(format!("{name} is missing or of another shape")),
+            }
+        }
+        if let Some(name) = state.keys().min() {
+            return Err(format!("{name} is of another optimiser"));
+        }
+        self.adamax.n_steps = n_steps;
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A moving average by hand, in the model for as long as is asked, and kept over a restart.
+    #[test]
+    fn the_average_follows_the_weights() {
+        let config = TrainConfig { ema_decay: 0.6, ..TrainConfig::default() };
+        let weight = Tensor::from_slice(&[1f32, -2.0]).set_requires_grad(true);
+        let named = || [("weight".to_owned(), weight.shallow_clone())];
+        let value = || Vec::<f32>::try_from(weight.detach()).unwrap();
+        let mut optimizer = Optimizer::new(named(), &config);
+        let mut expected = value();
+        let mut state = Vec::new();
+        for step in 1..=5 {
+            optimizer.step(&(&weight * &weight).sum(Kind::Float));
+            let decay = 0.6f32.min((1.0 + step as f32) / (10.0 + step as f32));
+            for (average, now) in expected.iter_mut().zip(value()) {
+                *average = decay * *average + (1.0 - decay) * now;
+            }
+            if step == 4 {
+                state = optimizer.state().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect();
+            }
+        }
+        let before = value();
+        let average = optimizer.with_average(value);
+        assert!(average.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{average:?}, {expected:?}");
+        assert_eq!(value(), before);
+        assert_ne!(average, before);
+
+        let without_average = TrainConfig::default();
+        let problem = Optimizer::new(named(), &without_average)
+            .restore(4, state.iter().map(|(n, t)| (n.clone(), t.copy())).collect());
+        assert_eq!(problem, Err("average.weight is of another optimiser".to_owned()));
+        optimizer.restore(4, state).unwrap();
+        assert_eq!(optimizer.n_steps(), 4);
+    }
+
+    #[test]
+    fn the_longest_name_that_fits_decides_of_weight_decay() {
+        let weight_decay_of = [("a", 0.1), ("a.b", 0.2), ("a.bc", 0.3)].map(|(name, decay)| (name.to_owned(), decay));
+        let config = AdamaxConfig { weight_decay: 0.5, weight_decay_of: weight_decay_of.into(), ..Default::default() };
+        for (name, decay) in [("a.x", 0.1), ("a.b", 0.2), ("a.b.c", 0.2), ("a.bc.d", 0.3), ("ab", 0.5), ("b.a", 0.5)] {
+            assert_eq!(config.weight_decay_of(name), decay, "{name}");
+        }
+    }
 
     /// Expected values from the seed's `lr_schedule_func_builder` run in Python.
     #[test]

@@ -209,10 +209,10 @@ impl RunDir {
     }
 
     /// Writes the state: one file, replaced as a whole. Refuses NaN and infinity.
-    pub(crate) fn save_state(&self, state: &State, vs: &VarStore, optimizer: &mut Optimizer) -> Result<()> {
+    pub(crate) fn save_state(&self, state: &State, vs: &VarStore, optimizer: &Optimizer) -> Result<()> {
         let mut tensors: Vec<(String, Tensor)> =
             vs.variables().into_iter().map(|(name, tensor)| (format!("{WEIGHTS}{name}"), tensor)).collect();
-        tensors.extend(optimizer.adamax().state());
+        tensors.extend(optimizer.state());
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         self.check_finite(&tensors, state.progress.step)?;
         let text = serde_json::to_string(state).expect("numbers are valid JSON");
@@ -275,7 +275,7 @@ impl RunDir {
         if let Some(name) = variables.keys().min() {
             return Err(of_another(format!("{WEIGHTS}{name} is missing")));
         }
-        optimizer.adamax().restore(state.progress.step, figures).map_err(of_another)?;
+        optimizer.restore(state.progress.step, figures).map_err(of_another)?;
         Ok(state)
     }
 

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tch::nn::VarStore;
-use vqa_data::{Loader, split_mix_64};
+use vqa_data::{Batch, Loader, SoftTargets, split_mix_64};
 use vqa_model::{Header, LossKind, ModelInput, VqaModel};
 
 use crate::config::TrainConfig;
@@ -96,7 +96,6 @@ impl Trainer<'_> {
     }
 
     fn run_epochs(&self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
-        let (device, kind) = (self.vs.device(), self.config.precision.kind());
         let mut optimizer = Optimizer::new(self.vs.variables(), self.config);
         let mut state = self.run.restore(self.train.dataset().len(), self.vs, &mut optimizer)?;
         let mut metrics_file = self.run.open_metrics(state.progress)?;
@@ -110,33 +109,15 @@ impl Trainer<'_> {
                 let tic = Instant::now();
                 let Some(batch) = batches.next() else { break };
                 let batch = batch?;
-                let input = ModelInput::from_batch(&batch, device, kind);
                 let data = tic.elapsed();
 
-                let tic = Instant::now();
                 tch::manual_seed(dropout_seed(self.seed, state.progress.step) as i64);
                 let lr = optimizer.lr();
-                let pass = self.model.train(&input);
-                let targets = dense_targets(&batch.targets, pass.output.logits.size()[1], device);
-                let (loss, of_logits) = loss_and_gradient(self.loss, &pass.output.logits, &targets);
-                let score = batch.targets.total_score(&pass.output.best_answers());
-                let loss_value = loss.double_value(&[]);
-                if !loss_value.is_finite() {
-                    let question_ids = batch.question_ids.iter().take(5).copied().collect();
-                    let (step, saved) = (state.progress.step + 1, self.run.saved()?);
-                    let batch = state.progress.batch + 1;
-                    return Err(Error::Diverged { loss: loss_value, epoch, batch, step, question_ids, saved });
-                }
-                let forward = tic.elapsed();
-
+                let mut sums = self.add_gradients(batch, &state.progress)?;
                 let tic = Instant::now();
-                pass.backward(&of_logits);
                 optimizer.apply();
-                let backward = tic.elapsed();
-
-                let n_questions = batch.len();
-                let loss = loss_value * n_questions as f64;
-                let sums = Sums { n_steps: 1, n_questions, loss, score, data, forward, backward };
+                sums.data += data;
+                sums.backward += tic.elapsed();
                 state.finish_step(sums);
                 let Progress { batch, step, .. } = state.progress;
                 let metrics = sums.metrics(epoch, step, lr);
@@ -148,7 +129,7 @@ impl Trainer<'_> {
                 let stop = self.stop.load(Ordering::Relaxed);
                 // Never, if it is 0.
                 if stop || step.is_multiple_of(self.config.checkpoint_every) {
-                    self.save(&state, &mut metrics_file, &mut optimizer)?;
+                    self.save(&state, &mut metrics_file, &optimizer)?;
                 }
                 if stop {
                     return Ok(Outcome::Stopped(state.progress));
@@ -158,9 +139,9 @@ impl Trainer<'_> {
             let tic = Instant::now();
             let mut val_scores = None;
             if let Some(val) = self.val.filter(|_| epoch.is_multiple_of(self.config.val_freq)) {
-                val_scores = self.validate(val, on_event)?;
+                val_scores = optimizer.with_average(|| self.validate(val, on_event))?;
                 if val_scores.is_none() {
-                    self.save(&state, &mut metrics_file, &mut optimizer)?;
+                    self.save(&state, &mut metrics_file, &optimizer)?;
                     return Ok(Outcome::Stopped(state.progress));
                 }
             }
@@ -174,8 +155,8 @@ impl Trainer<'_> {
             };
             state.finish_epoch(metrics.val_score);
             metrics_file.append(&Line::Epoch(metrics.clone()))?;
-            self.run.save_checkpoint(state.progress, self.vs, self.header(&metrics))?;
-            self.save(&state, &mut metrics_file, &mut optimizer)?;
+            optimizer.with_average(|| self.run.save_checkpoint(state.progress, self.vs, self.header(&metrics)))?;
+            self.save(&state, &mut metrics_file, &optimizer)?;
             self.run.remove_old_checkpoints(&state, self.config)?;
             on_event(Event::Epoch(&metrics));
             last = Some(metrics);
@@ -183,8 +164,47 @@ impl Trainer<'_> {
         Ok(Outcome::Finished { progress: state.progress, last, best: state.best })
     }
 
+    /// Goes through a batch, forward and backward, in as many parts as the config says.
+    fn add_gradients(&self, batch: Batch, at: &Progress) -> Result<Sums> {
+        let (device, kind) = (self.vs.device(), self.config.precision.kind());
+        let weight = |targets: &SoftTargets| match self.loss {
+            LossKind::Logistic => targets.len(),
+            // Questions without labels are not in the mean.
+            LossKind::Softmax => (0..targets.len()).filter(|&i| targets.best(i) > 0.0).count(),
+        };
+        let of_all = weight(&batch.targets).max(1) as f64;
+        let mut sums = Sums { n_steps: 1, n_questions: batch.len(), ..Sums::default() };
+        let mut mean_loss = 0.0;
+        for part in batch.parts(self.config.accumulate) {
+            let tic = Instant::now();
+            let input = ModelInput::from_batch(&part, device, kind);
+            sums.data += tic.elapsed();
+
+            let tic = Instant::now();
+            let pass = self.model.train(&input);
+            let targets = dense_targets(&part.targets, pass.output.logits.size()[1], device);
+            let (loss, of_logits) = loss_and_gradient(self.loss, &pass.output.logits, &targets);
+            let loss = loss.double_value(&[]);
+            if !loss.is_finite() {
+                let question_ids = part.question_ids.iter().take(5).copied().collect();
+                let (epoch, batch, step) = (at.epoch + 1, at.batch + 1, at.step + 1);
+                return Err(Error::Diverged { loss, epoch, batch, step, question_ids, saved: self.run.saved()? });
+            }
+            sums.score += part.targets.total_score(&pass.output.best_answers());
+            sums.forward += tic.elapsed();
+
+            let tic = Instant::now();
+            let share = weight(&part.targets) as f64 / of_all;
+            mean_loss += share * loss;
+            pass.backward(&(of_logits * share));
+            sums.backward += tic.elapsed();
+        }
+        sums.loss = mean_loss * sums.n_questions as f64;
+        Ok(sums)
+    }
+
     /// Saves where the run stands. The metrics first: a resume drops lines after the state, and cannot make up missing ones.
-    fn save(&self, state: &State, metrics_file: &mut MetricsFile, optimizer: &mut Optimizer) -> Result<()> {
+    fn save(&self, state: &State, metrics_file: &mut MetricsFile, optimizer: &Optimizer) -> Result<()> {
         metrics_file.sync()?;
         self.run.save_state(state, self.vs, optimizer)
     }

@@ -30,7 +30,13 @@ fn cases() -> Vec<(String, ModelConfig, TrainConfig)> {
     let scheduled = TrainConfig {
         warmup_steps: 10,
         lr_steps: vec![20, 35],
-        optim: AdamaxConfig { lr: 0.02, betas: [0.8, 0.99], eps: 1e-6, weight_decay: 0.01, ..AdamaxConfig::default() },
+        optim: AdamaxConfig {
+            lr: 0.02,
+            betas: [0.8, 0.99],
+            eps: 1e-6,
+            weight_decay: 0.01,
+            weight_decay_of: [("w_emb".to_owned(), 0.0), ("classifier".to_owned(), 0.1)].into(),
+        },
         ..train.clone()
     };
     cases.push((format!("{name}_scheduled"), config.clone(), scheduled));

@@ -94,6 +94,7 @@ struct Sitting<'a> {
     config: TrainConfig,
     sampler: Sampler,
     accident: Option<(u64, Accident)>,
+    dropout: bool,
     on_event: &'a mut dyn FnMut(&Event, &Model, &AtomicBool),
 }
 
@@ -102,13 +103,16 @@ static TRAINING: Mutex<()> = Mutex::new(());
 
 /// Trains from where the run stands, as a process of its own would.
 fn train(world: &World, run: &Path, sitting: Sitting) -> vqa_train::Result<Outcome> {
-    let Sitting { config, sampler, accident, on_event } = sitting;
+    let Sitting { config, sampler, accident, dropout, on_event } = sitting;
     let _training = TRAINING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut model: ModelConfig = serde_json::from_str(
         r#"{"hid_dim": 8, "lm": {"word_emb_dim": 4, "dropout": 0.1, "n_layers": 2}, "topdown_att": {"hid_dim": 8}, "mlp": {"hid_dim": 8}}"#,
     )
     .unwrap();
     model.loss = LossKind::Logistic;
+    if !dropout {
+        (model.lm.dropout, model.topdown_att.dropout, model.mlp.dropout) = (0.0, 0.0, 0.0);
+    }
     tch::manual_seed(1);
     let vs = VarStore::new(Device::Cpu);
     let baseline = Baseline::new(vs.root(), &model, world.dims);
@@ -141,6 +145,7 @@ fn plain(config: TrainConfig) -> Sitting<'static> {
         config,
         sampler: Sampler::Random,
         accident: None,
+        dropout: true,
         on_event: Box::leak(Box::new(|_: &Event, _: &Model, _: &AtomicBool| {})),
     }
 }
@@ -194,8 +199,12 @@ fn stopped_after_each_step_and_in_each_validation() {
                 expected.push((metrics.epoch, *batch, metrics.step, metrics.loss.to_bits(), metrics.lr.to_bits()));
             }
         };
-        train(&world, &whole, Sitting { config: config.clone(), sampler, accident: None, on_event: &mut record })
-            .unwrap();
+        train(
+            &world,
+            &whole,
+            Sitting { config: config.clone(), sampler, accident: None, dropout: true, on_event: &mut record },
+        )
+        .unwrap();
         let n_batches = world.train.len().div_ceil(16);
         assert!(n_batches > 3 && expected.len() == 3 * n_batches);
 
@@ -215,7 +224,8 @@ fn stopped_after_each_step_and_in_each_validation() {
                 }
                 _ => {}
             };
-            let sitting = Sitting { config: config.clone(), sampler, accident: None, on_event: &mut stop_at_once };
+            let sitting =
+                Sitting { config: config.clone(), sampler, accident: None, dropout: true, on_event: &mut stop_at_once };
             n_sittings += 1;
             match train(&world, &run, sitting).unwrap() {
                 Outcome::Finished { progress, .. } => {
@@ -379,6 +389,40 @@ fn what_does_not_belong_together() {
     let bytes = fs::read(&state).unwrap();
     fs::write(&state, &bytes[..bytes.len() / 2]).unwrap();
     assert!(train(&world, &run, plain(config)).unwrap_err().to_string().contains("state.safetensors"));
+}
+
+/// A batch in parts makes the step that it makes at once, but for rounding; and it is resumed as any other.
+#[test]
+fn batches_in_parts() {
+    let world = world();
+    let losses = |name: &str, accumulate: usize, ema_decay: f64| {
+        let mut losses = Vec::new();
+        let mut record = |event: &Event, _: &Model, _: &AtomicBool| match event {
+            Event::Step { metrics, .. } => losses.push(metrics.loss),
+            Event::Epoch(metrics) => losses.push(metrics.val_score.unwrap()),
+            Event::Validation { .. } => {}
+        };
+        let run = world.dir.path().join(name);
+        for n_epochs in 1..=2 {
+            let config = TrainConfig { n_epochs, accumulate, ema_decay, ..config() };
+            let sitting = Sitting { dropout: false, on_event: &mut record, ..plain(config) };
+            train(&world, &run, sitting).unwrap();
+        }
+        losses
+    };
+    let whole = losses("whole", 1, 0.0);
+    for (name, accumulate) in [("three", 3), ("sixteen", 16), ("more than there are", 40)] {
+        let parts = losses(name, accumulate, 0.0);
+        assert_eq!(parts.len(), whole.len());
+        for (found, expected) in parts.iter().zip(&whole) {
+            assert!((found - expected).abs() < 1e-4 * expected, "{name}: {parts:?}, {whole:?}");
+        }
+    }
+    // The average changes what is validated and checkpointed, not what is trained.
+    let averaged = losses("averaged", 1, 0.9);
+    assert!(averaged.iter().zip(&whole).filter(|(a, b)| a == b).count() >= whole.len() - 2);
+    let weights = |run: &str| fs::read(world.dir.path().join(run).join("model_2.safetensors")).unwrap();
+    assert_ne!(weights("averaged"), weights("whole"));
 }
 
 #[test]

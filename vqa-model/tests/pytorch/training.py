@@ -40,7 +40,11 @@ def main(directory):
         loss_fn = {"logistic": bce_with_logits, "softmax": sce_with_logits}[spec["config"]["loss"]]
         model = Baseline(spec["config"], **spec["dims"]).eval()
         model.load_state_dict(load_file(case.with_suffix(".rust.safetensors")), strict=True)
-        optim = torch.optim.Adamax(model.parameters(), **train["optim"])
+        decays = train["optim"].pop("weight_decay_of", {})
+        named = {name: [p for n, p in model.named_parameters() if n.startswith(name + ".")] for name in decays}
+        groups = [{"params": named[name], "weight_decay": decays[name]} for name in decays]
+        rest = [p for n, p in model.named_parameters() if not any(n.startswith(name + ".") for name in decays)]
+        optim = torch.optim.Adamax([{"params": rest}, *groups], **train["optim"])
         schedule = LambdaLR(optim, lr_factor(train))
         losses = []
         for step in range(spec["n_steps"]):
