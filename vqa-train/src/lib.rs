@@ -2,7 +2,8 @@
 //!
 //! A [`Trainer`] takes any [`VqaModel`](vqa_model::VqaModel) with its parameters, a loader of batches to train on and
 //! one to validate on, and a [`RunDir`] for what it writes: `model_N.safetensors` for each epoch,
-//! `state/` for going on after an interruption, and `metrics.jsonl`. It reports its progress as [`Event`]s.
+//! `state/` for going on after an interruption, `metrics.jsonl`, and the same curves as `tensorboard/` and `curves.svg`. It
+//! reports its progress as [`Event`]s.
 //!
 //! The parts are there by themselves too: [`bce_with_logits`] and [`sce_with_logits`], [`Adamax`], [`lr_factor`],
 //! and [`Optimizer`], which is all that a step does after the forward pass.
@@ -36,11 +37,13 @@
 #![deny(missing_docs)]
 
 mod config;
+mod curves;
 mod error;
 mod loss;
 mod metrics;
 mod optim;
 mod run_dir;
+mod tensorboard;
 mod trainer;
 
 pub use crate::{

@@ -9,8 +9,10 @@ use tch::nn::VarStore;
 use vqa_data::write_atomic;
 use vqa_model::{Header, load_weights, read_header, read_tensors, save_weights, write_tensors};
 
+use crate::curves;
 use crate::metrics::Line;
 use crate::optim::Optimizer;
+use crate::tensorboard::EventFile;
 use crate::{Error, Result};
 
 /// The directory of a run.
@@ -62,6 +64,31 @@ impl RunDir {
 
     fn state(&self) -> PathBuf {
         self.path.join("state").join("optimizer.safetensors")
+    }
+
+    /// The picture of the run's scores, loss and learning rate.
+    pub fn curves(&self) -> PathBuf {
+        self.path.join("curves.svg")
+    }
+
+    /// Draws [`RunDir::curves`] from the metrics that are there. Without a finished epoch there is nothing to draw.
+    ///
+    /// # Errors
+    ///
+    /// When the metrics cannot be read, or the picture not be written.
+    pub fn draw_curves(&self) -> Result<()> {
+        let path = self.metrics();
+        let text = fs::read_to_string(&path).map_err(vqa_data::Error::io("read", &path))?;
+        match curves::draw(&self.name(), Line::parse_all(&text)) {
+            Some(svg) => Ok(write_atomic(&self.curves(), svg.as_bytes())?),
+            None => Ok(()),
+        }
+    }
+
+    /// The last part of the path.
+    fn name(&self) -> String {
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     fn metrics(&self) -> PathBuf {
@@ -130,7 +157,8 @@ impl RunDir {
             .collect();
         write_atomic(&path, kept.as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path).map_err(vqa_data::Error::io("write", &path))?;
-        Ok(MetricsFile { path, file })
+        let board = EventFile::replace(&self.path.join("tensorboard"), Line::parse_all(&kept))?;
+        Ok(MetricsFile { path, file, board })
     }
 }
 
@@ -139,6 +167,8 @@ impl RunDir {
 pub(crate) struct MetricsFile {
     path: PathBuf,
     file: File,
+    /// The same for TensorBoard.
+    board: EventFile,
 }
 
 impl MetricsFile {
@@ -146,6 +176,7 @@ impl MetricsFile {
     pub(crate) fn append(&mut self, line: &Line) -> Result<()> {
         let mut text = serde_json::to_string(line).expect("numbers are valid JSON");
         text.push('\n');
-        Ok(self.file.write_all(text.as_bytes()).map_err(vqa_data::Error::io("write", &self.path))?)
+        self.file.write_all(text.as_bytes()).map_err(vqa_data::Error::io("write", &self.path))?;
+        self.board.append(line)
     }
 }

@@ -71,6 +71,14 @@ pub enum Outcome {
     Stopped(Progress),
 }
 
+/// Figures of a validation. Scores are percentages.
+#[derive(Debug, Clone, Copy, Default)]
+struct Scores {
+    loss: f64,
+    score: f64,
+    upper_bound: f64,
+}
+
 impl Trainer<'_> {
     /// Trains from where the run directory stands: from the start, or after the last finished epoch.
     ///
@@ -142,15 +150,18 @@ impl Trainer<'_> {
             }
             let metrics = EpochMetrics {
                 epoch,
+                step: Some(step),
                 train_loss: of_epoch.mean_loss(),
                 train_score: of_epoch.percent(),
-                val_score: val_scores.map(|(score, _)| score),
-                val_upper_bound: val_scores.map(|(_, upper_bound)| upper_bound),
+                val_loss: val_scores.map(|scores| scores.loss),
+                val_score: val_scores.map(|scores| scores.score),
+                val_upper_bound: val_scores.map(|scores| scores.upper_bound),
                 seconds: started.elapsed().as_secs_f64(),
             };
             progress = Progress { epoch, step };
             // The line first: a resume drops lines of epochs that are not saved, and cannot make up missing ones.
             metrics_file.append(&Line::Epoch(metrics.clone()))?;
+            self.run.draw_curves()?;
             self.run.save(progress, self.vs, &mut optimizer, self.header(&metrics))?;
             on_event(Event::Epoch(&metrics));
             last = Some(metrics);
@@ -158,22 +169,28 @@ impl Trainer<'_> {
         Ok(Outcome::Finished(last))
     }
 
-    /// The mean soft score and its upper bound, in percent; nothing if the run was asked to stop.
-    fn validate(&self, val: &Loader, on_event: &mut dyn FnMut(Event)) -> Result<Option<(f64, f64)>> {
-        let (mut score, mut upper_bound) = (0.0, 0.0);
+    /// Scores all of `val`; nothing if the run was asked to stop.
+    fn validate(&self, val: &Loader, on_event: &mut dyn FnMut(Event)) -> Result<Option<Scores>> {
+        let mut sums = Scores::default();
         for (index, batch) in val.epoch(0, 0).enumerate() {
             let batch = batch?;
             let input = ModelInput::from_batch(&batch, self.vs.device());
             let output = tch::no_grad(|| self.model.forward(&input, false));
-            score += batch.targets.total_score(&output.best_answers());
-            upper_bound += batch.targets.total_best();
+            let targets = dense_targets(&batch.targets, output.logits.size()[1], self.vs.device());
+            sums.loss += loss(self.loss, &output.logits, &targets).double_value(&[]) * batch.len() as f64;
+            sums.score += batch.targets.total_score(&output.best_answers());
+            sums.upper_bound += batch.targets.total_best();
             on_event(Event::Validation { batch: index + 1, n_batches: val.n_batches() });
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
         }
         let n = val.dataset().len() as f64;
-        Ok(Some((100.0 * score / n, 100.0 * upper_bound / n)))
+        Ok(Some(Scores {
+            loss: sums.loss / n,
+            score: 100.0 * sums.score / n,
+            upper_bound: 100.0 * sums.upper_bound / n,
+        }))
     }
 
     fn header(&self, metrics: &EpochMetrics) -> Header {
