@@ -248,6 +248,10 @@ pub struct EvaluateArgs {
     /// Write the answers too, in the evaluation server's format
     #[arg(long, value_name = "OUT.json")]
     pub results: Option<PathBuf>,
+    /// Score the model again where every image's questions are asked about another image of the split, drawn by the run's
+    /// seed: what is left without looking. JSON then has "blind": {"seed", "soft_score", "accuracy"} too
+    #[arg(long)]
+    pub blind: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
