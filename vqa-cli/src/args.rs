@@ -218,6 +218,12 @@ pub struct TrainArgs {
     /// Go on after the last finished epoch of the run in out_dir
     #[arg(long)]
     pub resume: bool,
+    /// Begin with the weights of a .safetensors or .pth file of the same model; the config's key is model.init
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub init: Option<PathBuf>,
+    /// Read everything and try some steps, say what the run would take, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[cfg(feature = "torch")]

@@ -3,7 +3,7 @@
 //! A [`Trainer`] takes any [`VqaModel`](vqa_model::VqaModel) with its parameters, a loader of batches to train on and
 //! one to validate on, and a [`RunDir`] for what it writes: `model_N.safetensors` for each epoch,
 //! `state/` for going on after an interruption, `metrics.jsonl`, and the same curves as `tensorboard/` and `curves.svg`. It
-//! reports its progress as [`Event`]s.
+//! reports its progress as [`Event`]s. [`Trainer::rehearse`] tries some steps and writes nothing.
 //!
 //! The parts are there by themselves too: [`bce_with_logits`] and [`sce_with_logits`], [`Adamax`], [`lr_factor`],
 //! and [`Optimizer`], which is all that a step does after the forward pass.
@@ -42,6 +42,7 @@ mod error;
 mod loss;
 mod metrics;
 mod optim;
+mod rehearsal;
 mod run_dir;
 mod tensorboard;
 mod trainer;
@@ -52,6 +53,7 @@ pub use crate::{
     loss::{bce_with_logits, dense_targets, loss, sce_with_logits},
     metrics::{EpochMetrics, StepMetrics},
     optim::{Adamax, Optimizer, lr_factor},
+    rehearsal::Rehearsal,
     run_dir::{Progress, RunDir},
     trainer::{Event, Outcome, Trainer},
 };
