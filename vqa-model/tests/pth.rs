@@ -57,19 +57,25 @@ fn code_in_a_file_is_not_run() {
     assert!(!Path::new("evil_was_here").exists() && !fixture("evil_was_here").exists());
 }
 
-/// Cut short, with bytes changed, and of bytes alone: an error or other numbers, and never a crash.
+/// Cut short, with bytes changed, and of bytes alone: an error or other numbers, and never a crash. For longer than a moment
+/// with VQA_FUZZ_SECONDS.
 #[test]
 fn damaged_files_are_errors() {
+    let seconds = std::env::var("VQA_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+    let started = std::time::Instant::now();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("damaged.pth");
-    let mut state = 1u64;
+    // The same files each time, but for a long search.
+    let mut state = if seconds > 0.0 { std::process::id().into() } else { 1u64 };
     let mut random = |n: usize| {
         state = vqa_data::split_mix_64(state);
         (state % n as u64) as usize
     };
-    for name in ["plain.pth", "legacy.pth", "checkpoint.pth"] {
+    let names = ["plain.pth", "legacy.pth", "checkpoint.pth"];
+    for (place, name) in names.into_iter().enumerate() {
         let whole = std::fs::read(fixture(name)).unwrap();
-        for round in 0..600 {
+        let until = seconds * (place + 1) as f64 / names.len() as f64;
+        for round in (0..).take_while(|&round| round < 600 || started.elapsed().as_secs_f64() < until) {
             let mut bytes = whole.clone();
             match round % 3 {
                 0 => bytes.truncate(random(whole.len())),
