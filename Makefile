@@ -17,7 +17,7 @@ help:
 	@echo "make demo    train a model on a generated dataset, and see where it looks"
 	@echo "make test    formatting, Clippy, all tests, and a short demo"
 	@echo "make bench   Criterion benches, and the data side beside Python"
-	@echo "make fuzz    damaged files for every reader, nine minutes"
+	@echo "make fuzz    damaged files for every reader, ten minutes"
 	@echo "make setup   install libtorch and what else the build needs (the others do it by themselves)"
 
 # With a libtorch of your own in LIBTORCH, only CMake may be missing, and .cargo/cmake says so.
@@ -64,8 +64,9 @@ $(H5PY): $(INSTALLED)
 	touch $@
 
 # A minute of damaged files for each reader, on the stable toolchain.
-fuzz:
+fuzz: setup
 	VQA_FUZZ_SECONDS=60 $(CARGO) test --release -p vqa-data --test fuzz -- --nocapture
+	VQA_FUZZ_SECONDS=60 $(CARGO) test --release -p vqa-model --test pth
 
 clean:
 	$(CARGO) clean

@@ -224,6 +224,12 @@ pub struct TrainArgs {
     /// Go on where the run in out_dir was saved last
     #[arg(long)]
     pub resume: bool,
+    /// Begin with the weights of a .safetensors or .pth file of the same model; the config's key is model.init
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub init: Option<PathBuf>,
+    /// Read everything and try some steps, say what the run would take, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[cfg(feature = "torch")]
@@ -254,6 +260,10 @@ pub struct EvaluateArgs {
     /// Write the answers too, in the evaluation server's format
     #[arg(long, value_name = "OUT.json")]
     pub results: Option<PathBuf>,
+    /// Score the model again where every image's questions are asked about another image of the split, drawn by the run's
+    /// seed: what is left without looking. JSON then has "blind": {"seed", "soft_score", "accuracy"} too
+    #[arg(long)]
+    pub blind: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

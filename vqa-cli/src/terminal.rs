@@ -1,5 +1,6 @@
 //! What is shown: results on stdout, progress on stderr.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,10 +18,24 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// A duration in words: "9 s", "12 min", "2 h 41 min", "3 d 4 h".
+#[cfg(feature = "torch")]
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..100 => format!("{seconds} s"),
+        100..6000 => format!("{} min", (seconds + 30) / 60),
+        6000..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
+    }
+}
+
 /// A progress bar with rate and time left; where stderr is no terminal, a plain line now and then.
 pub struct Progress {
-    what: &'static str,
+    what: Cow<'static, str>,
     unit: &'static str,
+    /// Whether rate and time left are shown; without them, what is said of the work has them.
+    timed: bool,
     total: u64,
     done: AtomicU64,
     started: Instant,
@@ -28,32 +43,49 @@ pub struct Progress {
     bar: Option<ProgressBar>,
 }
 
-/// From one plain line to the next.
-const LINE_EVERY: Duration = Duration::from_secs(15);
+/// The least and the most from one plain line to the next. In between, a line comes when a tenth more time has passed.
+const LINE_EVERY: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(300)];
 
 impl Progress {
     pub fn new(what: &'static str, unit: &'static str, total: u64) -> Progress {
+        let template = format!("{what:<10} {{bar:30}} {{pos}}/{{len}} {unit} | {{rate}} | {{eta}} left {{msg}}");
+        Progress::with_template(what.into(), unit, true, total, &template)
+    }
+
+    /// A bar of batches beside which there is only what [`Progress::reach`] is told.
+    #[cfg(feature = "torch")]
+    pub fn told(what: String, total: u64) -> Progress {
+        let template = format!("{what} {{bar:20}} {{pos}}/{{len}} | {{msg}}");
+        Progress::with_template(what.into(), "batches", false, total, &template)
+    }
+
+    fn with_template(what: Cow<'static, str>, unit: &'static str, timed: bool, total: u64, template: &str) -> Progress {
         let now = Instant::now();
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-            let template = format!("{what:<10} {{bar:30}} {{pos}}/{{len}} {unit} | {{rate}} | {{eta}} left {{msg}}");
             let rate = |state: &ProgressState, f: &mut dyn std::fmt::Write| {
                 let _ = write!(f, "{:.0}/s", state.per_sec());
             };
-            bar.set_style(ProgressStyle::with_template(&template).expect("a valid template").with_key("rate", rate));
+            bar.set_style(ProgressStyle::with_template(template).expect("a valid template").with_key("rate", rate));
             bar
         });
-        Progress { what, unit, total, done: AtomicU64::new(0), started: now, last_line: Mutex::new(now), bar }
+        Progress { what, unit, timed, total, done: AtomicU64::new(0), started: now, last_line: Mutex::new(now), bar }
     }
 
     /// More is done.
     pub fn add(&self, n: u64) {
-        self.advance(n, String::new);
+        let done = self.done.fetch_add(n, Ordering::Relaxed) + n;
+        self.show(done, String::new);
     }
 
-    /// More is done, and there is something to say of it.
-    pub fn advance(&self, n: u64, message: impl FnOnce() -> String) {
-        let done = self.done.fetch_add(n, Ordering::Relaxed) + n;
+    /// So much is done in all, and there is something to say of it.
+    #[cfg(feature = "torch")]
+    pub fn reach(&self, done: u64, message: impl FnOnce() -> String) {
+        self.done.store(done, Ordering::Relaxed);
+        self.show(done, message);
+    }
+
+    fn show(&self, done: u64, message: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar {
             bar.set_message(message());
             bar.set_position(done);
@@ -61,12 +93,14 @@ impl Progress {
         }
         // A poisoned or busy lock means that another thread is about to print, or has died: skip the line.
         let Ok(mut last_line) = self.last_line.try_lock() else { return };
-        if last_line.elapsed() >= LINE_EVERY {
+        let elapsed = self.started.elapsed();
+        if last_line.elapsed() >= (elapsed / 10).clamp(LINE_EVERY[0], LINE_EVERY[1]) {
             *last_line = Instant::now();
-            let rate = done as f64 / self.started.elapsed().as_secs_f64();
-            let left = self.total.saturating_sub(done) as f64 / rate.max(1e-9);
-            let (what, unit, total) = (self.what, self.unit, self.total);
-            eprintln!("{what}: {done}/{total} {unit} | {rate:.1}/s | {left:.0} s left {}", message());
+            let (what, unit, total) = (&self.what, self.unit, self.total);
+            let rate = done as f64 / elapsed.as_secs_f64();
+            let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+            let time = if self.timed { format!("{rate:.1}/s | {left:.0} s left ") } else { String::new() };
+            eprintln!("{what}: {done}/{total} {unit} | {time}{}", message());
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Checkpoint`] is a trained model, found by its path. [`answer_all`] answers a whole split, [`predict_batch`] one batch with probabilities and attention. [`attention_map`]
 //! draws the attention over a picture's regions; it needs no model, just numbers. A [`Report`] is a directory
-//! of such pictures with a page that shows them.
+//! of such pictures with a page that shows them. [`shuffle_images`] asks about wrong images, to see how much a model looks.
 //!
 //! # Example
 //!
@@ -19,6 +19,7 @@
 #![deny(missing_docs)]
 
 mod attention_map;
+mod blind;
 mod checkpoint;
 mod error;
 mod predict;
@@ -26,6 +27,7 @@ mod report;
 
 pub use crate::{
     attention_map::{AttentionMapStyle, attention_map},
+    blind::shuffle_images,
     checkpoint::Checkpoint,
     error::{Error, Result},
     predict::{Answers, Prediction, answer_all, predict_batch},

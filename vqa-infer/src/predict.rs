@@ -64,7 +64,7 @@ where
 /// A model's answers to a whole split.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answers {
-    /// One for each question, in order of the loader.
+    /// One for each question, in order of the dataset, whatever the loader's.
     pub answers: Vec<Answer>,
     /// Mean soft score in percent; 0 for a split without annotations.
     pub soft_score: f64,
@@ -85,7 +85,8 @@ pub fn answer_all(
     kind: Kind,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Answers> {
-    let mut answers = Vec::with_capacity(loader.dataset().len());
+    let dataset = loader.dataset();
+    let mut answers = vec![0; dataset.len()];
     let (mut score, mut upper_bound) = (0.0, 0.0);
     for batch in loader.epoch(0, 0) {
         let batch = batch?;
@@ -94,11 +95,15 @@ pub fn answer_all(
         let best = output.best_answers();
         score += batch.targets.total_score(&best);
         upper_bound += batch.targets.total_best();
-        for (&question_id, answer) in batch.question_ids.iter().zip(best) {
-            answers.push(Answer { question_id, answer: dictionary.answers()[answer as usize].as_str().into() });
+        for (&question, answer) in batch.questions.iter().zip(best) {
+            answers[question] = answer;
         }
         progress(batch.len() as u64);
     }
     let n = answers.len().max(1) as f64;
-    Ok(Answers { answers, soft_score: 100.0 * score / n, upper_bound: 100.0 * upper_bound / n })
+    let text = |answer: i64| dictionary.answers()[answer as usize].as_str().into();
+    let questions = dataset.split().questions.iter().zip(answers);
+    let answers =
+        questions.map(|(question, answer)| Answer { question_id: question.question_id, answer: text(answer) });
+    Ok(Answers { answers: answers.collect(), soft_score: 100.0 * score / n, upper_bound: 100.0 * upper_bound / n })
 }

@@ -10,6 +10,9 @@ pub struct ModelConfig {
     pub hid_dim: i64,
     /// How the loss reads the logits.
     pub loss: LossKind,
+    /// Weights to begin with: a `.safetensors` or `.pth` file of the same model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// The question encoder.
     pub lm: LanguageModelConfig,
     /// The attention over regions.
@@ -99,6 +102,7 @@ impl Default for ModelConfig {
         ModelConfig {
             hid_dim: 1024,
             loss: LossKind::default(),
+            init: None,
             lm: LanguageModelConfig::default(),
             topdown_att: AttentionConfig::default(),
             mlp: ClassifierConfig::default(),
@@ -139,8 +143,8 @@ impl ModelConfig {
 
     /// Makes relative paths relative to `base` instead of the working directory.
     pub fn resolve_paths(&mut self, base: &Path) {
-        if let Some(glove) = &mut self.lm.glove {
-            *glove = base.join(&*glove);
+        for path in self.init.iter_mut().chain(&mut self.lm.glove) {
+            *path = base.join(&*path);
         }
     }
 

@@ -3,7 +3,7 @@
 //! [`Baseline`] is the model: a [`WordEmbedding`] and a [`QuestionEmbedding`] read the question, [`TopdownAttention`]
 //! weighs the regions by it, an [`FCNet`] each for question and attended regions brings both into one space,
 //! where they are multiplied, and [`SimpleClassifier`] scores the answers. Its parameters have the names
-//! and shapes of the PyTorch module, so that [`save_weights`] and [`load_weights`] exchange them with PyTorch.
+//! and shapes of the PyTorch module, so that [`save_weights`] and [`load_weights`] exchange them with PyTorch; `.pth` files are read too.
 //!
 //! Anything that turns a [`ModelInput`] into a [`ModelOutput`] is a [`VqaModel`], and can be trained and asked
 //! as `Baseline` can. [`ModelInput::from_batch`] copies a batch of `vqa-data` to a device, which [`parse_device`] finds.
@@ -40,6 +40,7 @@ mod fc;
 mod fused;
 mod language_model;
 mod model;
+mod pth;
 mod topdown_attention;
 mod weights;
 
@@ -51,6 +52,7 @@ pub use crate::{
     fc::{FCNet, SimpleClassifier, WeightNormLinear},
     language_model::{QuestionEmbedding, WordEmbedding},
     model::{ModelInput, ModelOutput, TrainingPass, VqaModel},
+    pth::read_pth,
     topdown_attention::{ConcatAttention, ProductAttention, TopdownAttention},
     weights::{Header, load_weights, read_header, read_tensors, save_weights, write_tensors},
 };

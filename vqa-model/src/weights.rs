@@ -11,6 +11,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use vqa_data::{AtomicFile, map_file};
 
+use crate::pth::{is_pth, read_pth};
 use crate::{Error, Result};
 
 /// Text about a file, stored in its header (safetensors calls it metadata).
@@ -136,14 +137,16 @@ pub fn save_weights(vs: &VarStore, path: &Path, header: Header) -> Result<()> {
     write_tensors(path, &tensors, header)
 }
 
-/// Reads weights into a model: every parameter, by name, and nothing else.
+/// Reads weights into a model: every parameter, by name, and nothing else. A file named `.pth`, `.pt` or `.bin` is one of
+/// PyTorch's ([`read_pth`]), any other safetensors.
 ///
 /// # Errors
 ///
 /// When the file is damaged, or is of another model: the message names what is missing, what is left over and
 /// what has another shape. The model is then as it was.
 pub fn load_weights(vs: &VarStore, path: &Path) -> Result<()> {
-    let mut found: HashMap<String, Tensor> = read_tensors(path)?.into_iter().collect();
+    let read = if is_pth(path) { read_pth } else { read_tensors };
+    let mut found: HashMap<String, Tensor> = read(path)?.into_iter().collect();
     let mut pairs = Vec::new();
     let mut problems = Vec::new();
     let mut variables: Vec<(String, Tensor)> = vs.variables().into_iter().collect();

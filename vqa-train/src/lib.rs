@@ -2,7 +2,8 @@
 //!
 //! A [`Trainer`] takes any [`VqaModel`](vqa_model::VqaModel) with its parameters, a loader of batches to train on and
 //! one to validate on, and a [`RunDir`] for what it writes: `model_N.safetensors` for each epoch,
-//! `state/` for going on after whatever interrupted it, and `metrics.jsonl`. It reports its progress as [`Event`]s.
+//! `state/` for going on after whatever interrupted it, `metrics.jsonl`, and the same curves as `tensorboard/` and
+//! `curves.svg`. It reports its progress as [`Event`]s. [`Trainer::rehearse`] tries some steps and writes nothing.
 //!
 //! The parts are there by themselves too: [`bce_with_logits`] and [`sce_with_logits`], [`Adamax`], [`lr_factor`],
 //! and [`Optimizer`], which is all that a step does after the forward pass.
@@ -36,12 +37,15 @@
 #![deny(missing_docs)]
 
 mod config;
+mod curves;
 mod error;
 mod loss;
 mod memory;
 mod metrics;
 mod optim;
+mod rehearsal;
 mod run_dir;
+mod tensorboard;
 mod trainer;
 
 pub use crate::{
@@ -51,6 +55,7 @@ pub use crate::{
     memory::is_out_of_memory,
     metrics::{EpochMetrics, StepMetrics},
     optim::{Adamax, Optimizer, lr_factor},
+    rehearsal::Rehearsal,
     run_dir::{Best, Progress, RunDir, RunLock},
     trainer::{Event, Outcome, Trainer},
 };

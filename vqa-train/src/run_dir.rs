@@ -15,8 +15,10 @@ use vqa_data::{create_directory, write_atomic};
 use vqa_model::{Header, read_header, read_tensors, write_tensors};
 
 use crate::config::TrainConfig;
+use crate::curves;
 use crate::metrics::{Line, Sums};
 use crate::optim::Optimizer;
+use crate::tensorboard::EventFile;
 use crate::{Error, Result};
 
 /// The directory of a run.
@@ -144,6 +146,31 @@ impl RunDir {
 
     fn state_file(&self) -> PathBuf {
         self.state_dir().join("state.safetensors")
+    }
+
+    /// The picture of the run's scores, loss and learning rate.
+    pub fn curves(&self) -> PathBuf {
+        self.path.join("curves.svg")
+    }
+
+    /// Draws [`RunDir::curves`] from the metrics that are there. Without a finished epoch there is nothing to draw.
+    ///
+    /// # Errors
+    ///
+    /// When the metrics cannot be read, or the picture not be written.
+    pub fn draw_curves(&self) -> Result<()> {
+        let path = self.metrics();
+        let text = fs::read_to_string(&path).map_err(vqa_data::Error::io("read", &path))?;
+        match curves::draw(&self.name(), Line::parse_all(&text)) {
+            Some(svg) => Ok(write_atomic(&self.curves(), svg.as_bytes())?),
+            None => Ok(()),
+        }
+    }
+
+    /// The last part of the path.
+    fn name(&self) -> String {
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     fn metrics(&self) -> PathBuf {
@@ -299,7 +326,8 @@ impl RunDir {
             .collect();
         write_atomic(&path, kept.as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path).map_err(vqa_data::Error::io("write", &path))?;
-        Ok(MetricsFile { path, file })
+        let board = EventFile::replace(&self.path.join("tensorboard"), Line::parse_all(&kept))?;
+        Ok(MetricsFile { path, file, board })
     }
 }
 
@@ -320,6 +348,8 @@ fn remove_half_written(directory: &Path) -> Result<()> {
 pub(crate) struct MetricsFile {
     path: PathBuf,
     file: File,
+    /// The same for TensorBoard.
+    board: EventFile,
 }
 
 impl MetricsFile {
@@ -327,7 +357,8 @@ impl MetricsFile {
     pub(crate) fn append(&mut self, line: &Line) -> Result<()> {
         let mut text = serde_json::to_string(line).expect("numbers are valid JSON");
         text.push('\n');
-        Ok(self.file.write_all(text.as_bytes()).map_err(vqa_data::Error::io("write", &self.path))?)
+        self.file.write_all(text.as_bytes()).map_err(vqa_data::Error::io("write", &self.path))?;
+        self.board.append(line)
     }
 
     /// Flushes the lines to the disk.

@@ -6,7 +6,7 @@ use vqa_data::{Batch, Loader, SoftTargets, split_mix_64};
 use vqa_model::{Header, LossKind, ModelInput, VqaModel};
 
 use crate::config::TrainConfig;
-use crate::loss::{dense_targets, loss_and_gradient};
+use crate::loss::{dense_targets, loss, loss_and_gradient};
 use crate::memory::unless_out_of_memory;
 use crate::metrics::{EpochMetrics, Line, StepMetrics, Sums};
 use crate::optim::Optimizer;
@@ -81,6 +81,14 @@ pub enum Outcome {
     Stopped(Progress),
 }
 
+/// Figures of a validation. Scores are percentages.
+#[derive(Debug, Clone, Copy, Default)]
+struct Scores {
+    loss: f64,
+    score: f64,
+    upper_bound: f64,
+}
+
 impl Trainer<'_> {
     /// Trains from where the run directory stands: from the start, or after the last saved step.
     ///
@@ -147,14 +155,17 @@ impl Trainer<'_> {
             }
             let metrics = EpochMetrics {
                 epoch,
+                step: Some(state.progress.step),
                 train_loss: state.of_epoch.mean_loss(),
                 train_score: state.of_epoch.percent(),
-                val_score: val_scores.map(|(score, _)| score),
-                val_upper_bound: val_scores.map(|(_, upper_bound)| upper_bound),
+                val_loss: val_scores.map(|scores| scores.loss),
+                val_score: val_scores.map(|scores| scores.score),
+                val_upper_bound: val_scores.map(|scores| scores.upper_bound),
                 seconds: (state.of_epoch.duration() + tic.elapsed()).as_secs_f64(),
             };
             state.finish_epoch(metrics.val_score);
             metrics_file.append(&Line::Epoch(metrics.clone()))?;
+            self.run.draw_curves()?;
             optimizer.with_average(|| self.run.save_checkpoint(state.progress, self.vs, self.header(&metrics)))?;
             self.save(&state, &mut metrics_file, &optimizer)?;
             self.run.remove_old_checkpoints(&state, self.config)?;
@@ -165,7 +176,7 @@ impl Trainer<'_> {
     }
 
     /// Goes through a batch, forward and backward, in as many parts as the config says.
-    fn add_gradients(&self, batch: Batch, at: &Progress) -> Result<Sums> {
+    pub(crate) fn add_gradients(&self, batch: Batch, at: &Progress) -> Result<Sums> {
         let (device, kind) = (self.vs.device(), self.config.precision.kind());
         let weight = |targets: &SoftTargets| match self.loss {
             LossKind::Logistic => targets.len(),
@@ -209,22 +220,28 @@ impl Trainer<'_> {
         self.run.save_state(state, self.vs, optimizer)
     }
 
-    /// The mean soft score and its upper bound, in percent; nothing if the run was asked to stop.
-    fn validate(&self, val: &Loader, on_event: &mut dyn FnMut(Event)) -> Result<Option<(f64, f64)>> {
-        let (mut score, mut upper_bound) = (0.0, 0.0);
+    /// Scores all of `val`; nothing if the run was asked to stop.
+    fn validate(&self, val: &Loader, on_event: &mut dyn FnMut(Event)) -> Result<Option<Scores>> {
+        let mut sums = Scores::default();
         for (index, batch) in val.epoch(0, 0).enumerate() {
             let batch = batch?;
             let input = ModelInput::from_batch(&batch, self.vs.device(), self.config.precision.kind());
             let output = self.model.infer(&input);
-            score += batch.targets.total_score(&output.best_answers());
-            upper_bound += batch.targets.total_best();
+            let targets = dense_targets(&batch.targets, output.logits.size()[1], self.vs.device());
+            sums.loss += loss(self.loss, &output.logits, &targets).double_value(&[]) * batch.len() as f64;
+            sums.score += batch.targets.total_score(&output.best_answers());
+            sums.upper_bound += batch.targets.total_best();
             on_event(Event::Validation { batch: index + 1, n_batches: val.n_batches() });
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
         }
         let n = val.dataset().len() as f64;
-        Ok(Some((100.0 * score / n, 100.0 * upper_bound / n)))
+        Ok(Some(Scores {
+            loss: sums.loss / n,
+            score: 100.0 * sums.score / n,
+            upper_bound: 100.0 * sums.upper_bound / n,
+        }))
     }
 
     fn header(&self, metrics: &EpochMetrics) -> Header {

@@ -1,12 +1,15 @@
 //! A trained model and the split that it is asked about.
 
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tch::Kind;
-use vqa_data::{Batch, Dataset, Loader, LoaderOptions, Sampler, SourceConfig, image_path};
-use vqa_infer::{Answers, Checkpoint, Explained, Report, answer_all, predict_batch};
+use vqa_data::{
+    Batch, Dataset, FeatureFile, Loader, LoaderOptions, RegionSource, Sampler, SourceConfig, Split, image_path,
+};
+use vqa_infer::{Answers, Checkpoint, Explained, Report, answer_all, predict_batch, shuffle_images};
 use vqa_model::parse_device;
 
 use crate::args::ModelArgs;
@@ -21,6 +24,8 @@ pub struct Asked {
     /// The number type of the arithmetic: the one that it was trained in.
     kind: Kind,
     sources: Vec<SourceConfig>,
+    /// The run's.
+    seed: u64,
     /// Where the split is described, for errors about it.
     place: String,
 }
@@ -44,8 +49,9 @@ impl Asked {
         let dataset = split::dataset(&config, &args.data, checkpoint.words(), checkpoint.answers())?;
         checkpoint.check(&dataset)?;
         let batch_size = args.batch_size.map_or(config.train.batch_size, |size| size as usize);
-        let options = LoaderOptions { batch_size, sampler: Sampler::Sequential, ..LoaderOptions::default() };
+        let options = LoaderOptions { batch_size, sampler: sampler(dataset.split()), ..LoaderOptions::default() };
         Ok(Asked {
+            seed: config.seed,
             checkpoint,
             loader: Loader::new(Arc::new(dataset), options),
             kind: config.train.precision.kind(),
@@ -74,18 +80,46 @@ impl Asked {
         &self.place
     }
 
-    /// Answers the whole split.
+    /// The run's seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Answers the whole split, in its order.
     pub fn answer_all(&self) -> Result<Answers> {
-        let progress = Progress::new("answer", "questions", self.dataset().len() as u64);
+        self.answer("answer", &self.loader)
+    }
+
+    /// Answers the whole split with other images in the places of its own, as [`shuffle_images`] does.
+    pub fn answer_blind(&self) -> Result<Answers> {
+        let mut open: HashMap<&Path, Arc<dyn RegionSource>> = HashMap::new();
+        let mut sources = Vec::new();
+        for source in &self.sources {
+            let path = source.features.as_deref().with_context(|| format!("{}: it names no features", self.place))?;
+            if !open.contains_key(path) {
+                open.insert(path, Arc::new(FeatureFile::open(path)?));
+            }
+            sources.push(open[path].clone());
+        }
+        let split = self.dataset().split().clone();
+        let shuffled = shuffle_images(&split, &sources, self.seed).with_context(|| {
+            format!("{}: all of its questions are about one image, so there is none to exchange it for", self.place)
+        })?;
+        let max_len = self.dataset().encoded().max_len;
+        // What it warns of was said when the split was opened.
+        let silent = tracing::subscriber::NoSubscriber::default();
+        let dataset = tracing::subscriber::with_default(silent, || {
+            Dataset::new(split, self.checkpoint.words(), self.checkpoint.answers(), max_len, shuffled)
+        })?;
+        self.answer("blind", &Loader::new(Arc::new(dataset), *self.loader.options()))
+    }
+
+    fn answer(&self, what: &'static str, loader: &Loader) -> Result<Answers> {
+        let progress = Progress::new(what, "questions", loader.dataset().len() as u64);
         let checkpoint = &self.checkpoint;
-        Ok(answer_all(
-            checkpoint.model(),
-            &self.loader,
-            checkpoint.answers(),
-            checkpoint.device(),
-            self.kind,
-            &mut |n| progress.add(n),
-        )?)
+        Ok(answer_all(checkpoint.model(), loader, checkpoint.answers(), checkpoint.device(), self.kind, &mut |n| {
+            progress.add(n)
+        })?)
     }
 
     /// Answers the questions at these places of the split and adds them to a report.
@@ -127,4 +161,19 @@ impl Asked {
         })?;
         image_path(template, image_id).with_context(|| self.place.clone())
     }
+}
+
+/// The order of the files where an image's questions follow each other in them, as in VQA2.0's; otherwise one that brings them
+/// together, so that each image is read and projected once.
+fn sampler(split: &Split) -> Sampler {
+    let mut seen = HashSet::new();
+    let mut last = None;
+    for (i, question) in split.questions.iter().enumerate() {
+        let image = Some((split.source_of(i), question.image_id));
+        if image != last && !seen.insert(image) {
+            return Sampler::Grouped;
+        }
+        last = image;
+    }
+    Sampler::Sequential
 }

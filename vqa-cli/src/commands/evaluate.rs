@@ -1,10 +1,10 @@
 use anyhow::{Result, bail};
 use serde::Serialize;
-use vqa_data::{Accuracy, write_atomic};
+use vqa_data::{Accuracy, Annotations, write_atomic};
 
 use crate::args::EvaluateArgs;
 use crate::commands::asked::Asked;
-use crate::commands::score::table;
+use crate::commands::score::{row, table};
 use crate::terminal::print;
 
 /// What `evaluate --json` prints. Scores are percentages.
@@ -15,6 +15,18 @@ pub struct Evaluation {
     pub soft_score: f64,
     pub upper_bound: f64,
     pub accuracy: Accuracy,
+    /// With `--blind`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blind: Option<Blind>,
+}
+
+/// Scores of the same model where every question is asked about another image.
+#[derive(Debug, Serialize)]
+pub struct Blind {
+    /// Fixes which image it is.
+    pub seed: u64,
+    pub soft_score: f64,
+    pub accuracy: Accuracy,
 }
 
 pub fn run(args: &EvaluateArgs) -> Result<()> {
@@ -23,12 +35,22 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         bail!("{}: no annotations to score against; use `vqa predict`", asked.place());
     }
     let answered = asked.answer_all()?;
+    let annotations = &asked.dataset().split().annotations;
+    let blind = match args.blind {
+        true => {
+            let answered = asked.answer_blind()?;
+            let accuracy = Accuracy::of(&answered.answers, annotations)?;
+            Some(Blind { seed: asked.seed(), soft_score: answered.soft_score, accuracy })
+        }
+        false => None,
+    };
     let evaluation = Evaluation {
         data: args.model.data.clone(),
         n_questions: answered.answers.len(),
         soft_score: answered.soft_score,
         upper_bound: answered.upper_bound,
-        accuracy: Accuracy::of(&answered.answers, &asked.dataset().split().annotations)?,
+        accuracy: Accuracy::of(&answered.answers, annotations)?,
+        blind,
     };
     if let Some(path) = &args.results {
         write_atomic(path, &serde_json::to_vec(&answered.answers)?)?;
@@ -36,12 +58,29 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     if args.json {
         return print(&serde_json::to_string(&evaluation)?);
     }
-    print(&format!(
-        "{}: {} questions\nsoft score {:>27.2}\nupper bound {:>26.2}\n{}",
-        evaluation.data,
-        evaluation.n_questions,
-        evaluation.soft_score,
-        evaluation.upper_bound,
-        table(&evaluation.accuracy)
-    ))
+    print(&text(&evaluation, annotations))
+}
+
+/// What is printed for people.
+fn text(evaluation: &Evaluation, annotations: &Annotations) -> String {
+    let blind = evaluation.blind.as_ref();
+    let mut text = format!("{:<30} {:>9} {:>8}", evaluation.data, "questions", "score");
+    if blind.is_some() {
+        text.push_str(&format!(" {:>8} {:>8}", "blind", "looking"));
+    }
+    let scores = std::iter::once(evaluation.soft_score).chain(blind.map(|blind| blind.soft_score));
+    let accuracies: Vec<&Accuracy> =
+        std::iter::once(&evaluation.accuracy).chain(blind.map(|blind| &blind.accuracy)).collect();
+    let lines = [
+        row("soft score", Some(evaluation.n_questions), scores),
+        row("upper bound", None, [evaluation.upper_bound]),
+        table(&accuracies, annotations),
+    ];
+    lines.iter().for_each(|line| text.push_str(&format!("\n{line}")));
+    if blind.is_some() {
+        text.push_str(
+            "\nblind: every image's questions asked about another image of the split; looking: what its own adds",
+        );
+    }
+    text
 }

@@ -11,6 +11,8 @@ mod asked;
 #[cfg(feature = "torch")]
 pub mod demo;
 #[cfg(feature = "torch")]
+mod dry_run;
+#[cfg(feature = "torch")]
 pub mod evaluate;
 #[cfg(feature = "torch")]
 pub mod predict;
@@ -18,3 +20,5 @@ pub mod predict;
 pub mod train;
 #[cfg(feature = "torch")]
 pub mod visualize;
+#[cfg(feature = "torch")]
+mod watch;

@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
+
 use anyhow::Result;
-use vqa_data::{Accuracy, SourceConfig, Split, SplitConfig, read_results};
+use vqa_data::{Accuracy, Annotation, Annotations, SourceConfig, Split, SplitConfig, read_results};
 
 use crate::args::ScoreArgs;
 use crate::terminal::print;
@@ -14,19 +16,41 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
     let results = read_results(&args.results)?;
     let accuracy = Accuracy::of(&results, &split.annotations)
         .map_err(|error| anyhow::anyhow!("{}: {error}", args.results.display()))?;
-    print(&if args.json { serde_json::to_string(&accuracy)? } else { table(&accuracy) })
+    print(&if args.json { serde_json::to_string(&accuracy)? } else { table(&[&accuracy], &split.annotations) })
 }
 
-/// The official accuracy as lines of text.
-pub fn table(accuracy: &Accuracy) -> String {
-    let mut text = format!("official accuracy {:>20.2}", accuracy.overall);
-    for (title, figures) in
-        [("by answer type", &accuracy.per_answer_type), ("by question type", &accuracy.per_question_type)]
-    {
+/// Official accuracies side by side as lines of text, the most frequent types first. Of two, the difference is shown too.
+pub fn table(accuracies: &[&Accuracy], annotations: &Annotations) -> String {
+    let mut text =
+        row("official accuracy", Some(annotations.len()), accuracies.iter().map(|accuracy| accuracy.overall));
+    type TypeOf = for<'a> fn(&Annotation<'a>) -> &'a str;
+    type Figures = fn(&Accuracy) -> &BTreeMap<String, f64>;
+    let kinds: [(&str, TypeOf, Figures); 2] = [
+        ("by answer type", |annotation| annotation.answer_type, |accuracy| &accuracy.per_answer_type),
+        ("by question type", |annotation| annotation.question_type, |accuracy| &accuracy.per_question_type),
+    ];
+    for (title, type_of, figures) in kinds {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        annotations.iter().for_each(|annotation| *counts.entry(type_of(&annotation)).or_default() += 1);
+        let mut counts: Vec<(&str, usize)> = counts.into_iter().collect();
+        counts.sort_by_key(|&(_, n)| std::cmp::Reverse(n));
         text.push_str(&format!("\n{title}"));
-        for (name, value) in figures {
-            text.push_str(&format!("\n  {name:<28} {value:>7.2}"));
+        for (name, n) in counts {
+            let values = accuracies.iter().filter_map(|accuracy| figures(accuracy).get(name).copied());
+            text.push_str(&format!("\n{}", row(&format!("  {name}"), Some(n), values)));
         }
     }
     text
+}
+
+/// A line of a table: a name, a number of questions, one value or two and then their difference.
+pub fn row(name: &str, n: Option<usize>, values: impl IntoIterator<Item = f64>) -> String {
+    let values: Vec<f64> = values.into_iter().collect();
+    let n = n.map(|n| n.to_string()).unwrap_or_default();
+    let mut row = format!("{name:<30} {n:>9}");
+    values.iter().for_each(|value| row.push_str(&format!(" {value:>8.2}")));
+    if let [seen, blind] = values[..] {
+        row.push_str(&format!(" {:>+8.2}", seen - blind));
+    }
+    row
 }

@@ -1,14 +1,15 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, bail};
 use tch::nn::VarStore;
 use vqa_data::{AnswerDict, Dataset, Loader, LoaderOptions, Sampler, WordDict, WordVectors, write_atomic};
-use vqa_model::{Baseline, DataDims, parse_device};
-use vqa_train::{Best, EpochMetrics, Event, Outcome, Progress as Place, RunDir, Trainer};
+use vqa_model::{Baseline, DataDims, load_weights, parse_device};
+use vqa_train::{Best, EpochMetrics, Outcome, Progress as Place, RunDir, Trainer};
 
 use crate::args::TrainArgs;
-use crate::commands::split;
+use crate::commands::{dry_run, split, watch};
 use crate::config::Config;
 use crate::interrupt::FinishTheStep;
 use crate::terminal::{Progress, print};
@@ -40,8 +41,22 @@ pub struct Trained {
     pub best: Option<Best>,
 }
 
+/// A stop that nobody asks for.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let config = Config::load(&args.config.config, &args.config.set)?;
+    let mut config = Config::load(&args.config.config, &args.config.set)?;
+    if let Some(init) = &args.init {
+        config.model.init = Some(std::path::absolute(init)?);
+    }
+    if args.resume && config.model.init.is_none() {
+        // It was perhaps given on the command line. The run has it on record.
+        let before = Config::load(&config.out_dir.join("config.toml"), &[]);
+        config.model.init = before.ok().and_then(|before| before.model.init);
+    }
+    if args.dry_run {
+        return start(&config, args.resume, true).map(|_| ());
+    }
     let Trained { epoch, last, best } = train(&config, args.resume)?;
     let run = RunDir::new(&config.out_dir);
     let score = last.and_then(|epoch| epoch.val_score).map(|score| format!(", val_score {score:.2}"));
@@ -56,6 +71,11 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 
 /// Trains as the config says.
 pub fn train(config: &Config, resume: bool) -> Result<Trained> {
+    Ok(start(config, resume, false)?.expect("no dry run"))
+}
+
+/// Reads everything, and trains; or, for a dry run, prints what that would take, and writes nothing.
+fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>> {
     let run = RunDir::new(&config.out_dir);
     let resumed = check_out_dir(&run, config, resume)?;
     let goes_on = resumed.is_some();
@@ -101,7 +121,10 @@ pub fn train(config: &Config, resume: bool) -> Result<Trained> {
     tch::manual_seed(config.seed as i64);
     let vs = VarStore::new(device);
     let model = Baseline::new(vs.root(), &config.model, dims);
-    // A run that goes on has learnt its vectors further.
+    // A run that goes on has learnt its weights further.
+    if let Some(init) = config.model.init.as_ref().filter(|_| !goes_on) {
+        begin_with(init, &vs, config, &words, &answers)?;
+    }
     if let Some(glove) = config.model.lm.glove.as_ref().filter(|_| !goes_on) {
         let vectors = read_word_vectors(glove, &words, config)?;
         model.word_embedding().set_vectors(vectors.numbers());
@@ -116,13 +139,6 @@ pub fn train(config: &Config, resume: bool) -> Result<Trained> {
         n_parameters as f64 / 1e6
     );
 
-    let _lock = run.lock()?;
-    let notes = resumed.as_ref().map(Resumed::notes).unwrap_or_default();
-    write_atomic(&config.out_dir.join("config.toml"), format!("{notes}{}", config.to_toml()).as_bytes())?;
-    if !goes_on {
-        words.save(&config.out_dir.join("words.json"))?;
-        answers.save(&config.out_dir.join("answers.json"))?;
-    }
     let loader = |dataset: &Arc<Dataset>, sampler| {
         let options = LoaderOptions {
             batch_size: config.train.batch_size,
@@ -132,7 +148,8 @@ pub fn train(config: &Config, resume: bool) -> Result<Trained> {
         };
         Loader::new(dataset.clone(), options)
     };
-    let finish_the_step = FinishTheStep::new();
+    // Nothing is lost where a dry run is stopped at once.
+    let finish_the_step = (!dry_run).then(FinishTheStep::new);
     let val_loader = val.as_ref().map(|val| loader(val, Sampler::Sequential));
     let trainer = Trainer {
         model: &model,
@@ -144,15 +161,27 @@ pub fn train(config: &Config, resume: bool) -> Result<Trained> {
         val: val_loader.as_ref(),
         run: &run,
         header: dims.to_header(),
-        stop: finish_the_step.flag(),
+        stop: finish_the_step.as_ref().map_or(&NEVER, FinishTheStep::flag),
     };
+    if dry_run {
+        let n_done = run.progress()?.map_or(0, |progress| progress.epoch);
+        print(&dry_run::report(config, &trainer, config.train.n_epochs.saturating_sub(n_done))?)?;
+        return Ok(None);
+    }
+    let _lock = run.lock()?;
+    let notes = resumed.as_ref().map(Resumed::notes).unwrap_or_default();
+    write_atomic(&config.out_dir.join("config.toml"), format!("{notes}{}", config.to_toml()).as_bytes())?;
+    if !goes_on {
+        words.save(&config.out_dir.join("words.json"))?;
+        answers.save(&config.out_dir.join("answers.json"))?;
+    }
     match &resumed {
         Some(resumed) => eprintln!("going on after {}{}", place(resumed.at), resumed.changes()),
         None if resume => eprintln!("nothing is saved in {} yet: starting at the first epoch", run.path().display()),
         None => {}
     }
-    match trainer.run(&mut show(config.train.n_epochs))? {
-        Outcome::Finished { progress, last, best } => Ok(Trained { epoch: progress.epoch, last, best }),
+    match trainer.run(&mut watch::show(config.train.n_epochs))? {
+        Outcome::Finished { progress, last, best } => Ok(Some(Trained { epoch: progress.epoch, last, best })),
         Outcome::Stopped(at) => {
             bail!("stopped after {}, and saved: go on with `{}`", place(at), resume_command(&run))
         }
@@ -174,6 +203,28 @@ fn resume_command(run: &RunDir) -> String {
     let config = config.strip_prefix(here).unwrap_or(&config).display().to_string();
     let quote = if config.contains(char::is_whitespace) { "'" } else { "" };
     format!("vqa train --config {quote}{config}{quote} --resume")
+}
+
+/// Begins with the weights of a file.
+fn begin_with(init: &Path, vs: &VarStore, config: &Config, words: &WordDict, answers: &AnswerDict) -> Result<()> {
+    if config.model.lm.glove.is_some() {
+        bail!("model.init and model.lm.glove both say which word vectors to begin with: leave one out");
+    }
+    // Weights of a run belong to its dictionaries; others come without any.
+    let beside = |name: &str| Some(init.with_file_name(name)).filter(|path| path.exists());
+    let other_words = beside("words.json").map(|path| WordDict::load(&path)).transpose()?;
+    let other_answers = beside("answers.json").map(|path| AnswerDict::load(&path)).transpose()?;
+    if other_words.is_some_and(|other| other.words() != words.words())
+        || other_answers.is_some_and(|other| other.answers() != answers.answers())
+    {
+        bail!(
+            "{}: the dictionaries beside it are other ones than the run would have: set dict.words and dict.answers to them",
+            init.display()
+        );
+    }
+    load_weights(vs, init)?;
+    eprintln!("init: weights of {}", init.display());
+    Ok(())
 }
 
 /// Reads pretrained word vectors, and says which words have none.
@@ -199,52 +250,6 @@ fn read_word_vectors(path: &Path, words: &WordDict, config: &Config) -> Result<W
         if missing.is_empty() { String::new() } else { format!(", not for {} …", missing.join(", ")) }
     );
     Ok(vectors)
-}
-
-/// Shows the events of a run: a bar for each epoch and validation, a line for each finished epoch.
-fn show(n_epochs: u64) -> impl FnMut(Event) {
-    let mut bar: Option<(bool, Progress)> = None;
-    move |event| match event {
-        Event::Step { metrics, batch, n_batches } => {
-            if bar.as_ref().is_none_or(|(training, _)| !training) {
-                // A resumed epoch has fewer to go.
-                bar = Some((true, Progress::new("train", "batches", (n_batches + 1 - batch) as u64)));
-            }
-            let (_, progress) = bar.as_ref().expect("made above");
-            progress.advance(1, || {
-                format!(
-                    "| epoch {}/{n_epochs} | data {:.0} ms, forward {:.0} ms, backward {:.0} ms | loss {:.2}, score {:.1} | {:.0} questions/s",
-                    metrics.epoch,
-                    metrics.data_ms,
-                    metrics.forward_ms,
-                    metrics.backward_ms,
-                    metrics.loss,
-                    metrics.score,
-                    metrics.samples_per_s
-                )
-            });
-        }
-        Event::Validation { n_batches, .. } => {
-            if bar.as_ref().is_none_or(|(training, _)| *training) {
-                bar = Some((false, Progress::new("validate", "batches", n_batches as u64)));
-            }
-            bar.as_ref().expect("made above").1.add(1);
-        }
-        Event::Epoch(metrics) => {
-            let mut line = format!(
-                "epoch {:2} | train_loss: {:5.2} train_score: {:5.2}",
-                metrics.epoch, metrics.train_loss, metrics.train_score
-            );
-            if let (Some(score), Some(upper_bound)) = (metrics.val_score, metrics.val_upper_bound) {
-                line.push_str(&format!(" | val_score: {score:5.2} ({upper_bound:5.2})"));
-            }
-            line.push_str(&format!(" | {:.1} s", metrics.seconds));
-            match bar.take() {
-                Some((_, progress)) => progress.line(&line),
-                None => eprintln!("{line}"),
-            }
-        }
-    }
 }
 
 /// A run that goes on.

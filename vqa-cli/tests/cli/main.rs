@@ -6,4 +6,6 @@ mod convert;
 #[cfg(all(feature = "torch", unix))]
 mod interrupt;
 #[cfg(feature = "torch")]
+mod seen;
+#[cfg(feature = "torch")]
 mod whole_job;

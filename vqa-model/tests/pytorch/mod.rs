@@ -48,6 +48,7 @@ pub fn configs() -> Vec<(String, ModelConfig)> {
                     let config = ModelConfig {
                         hid_dim: 12,
                         loss: LossKind::Logistic,
+                        init: None,
                         lm: LanguageModelConfig {
                             word_emb_dim: 9,
                             glove: None,

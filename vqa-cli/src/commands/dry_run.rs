@@ -1,0 +1,155 @@
+//! What a training run would take, and whether it works: everything was read, and some steps are made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use vqa_data::Loader;
+use vqa_train::{Rehearsal, Trainer};
+
+use crate::config::Config;
+use crate::terminal::duration;
+
+/// Steps are made for about so long, so that their mean means something.
+const ENOUGH: Duration = Duration::from_secs(10);
+
+/// Rehearses a run with so many epochs left, and says what it would take.
+pub fn report(config: &Config, trainer: &Trainer, n_epochs: u64) -> Result<String> {
+    eprintln!("trying some steps");
+    let (seen, peak) = with_peak(|| trainer.rehearse(ENOUGH));
+    let seen = seen?;
+    let mut lines = vec![
+        ("steps", steps(config, trainer, n_epochs)),
+        ("parameters", parameters(trainer)),
+        ("memory", memory(trainer, &seen, peak)),
+        ("features", features(config)),
+        ("disk", disk(trainer, &seen)),
+        ("time", time(trainer, &seen, n_epochs)),
+        ("loss", format!("{:.3} after {} steps", seen.loss, seen.n_steps + 1)),
+    ];
+    for (name, loader) in [("val", trainer.val), ("train", Some(trainer.train))] {
+        lines.splice(0..0, loader.map(|loader| (name, split(loader))));
+    }
+    let mut text: String = lines.iter().map(|(name, line)| format!("{name:<12} {line}\n")).collect();
+    text.push_str(&format!("nothing was written to {}", config.out_dir.display()));
+    Ok(text)
+}
+
+fn split(loader: &Loader) -> String {
+    let dataset = loader.dataset();
+    let seen = dataset.encoded().report(dataset.split());
+    let bound = seen.upper_bound.map(|bound| format!(", upper bound {bound:.2}")).unwrap_or_default();
+    format!(
+        "{} questions about {} images, {} without a candidate answer{bound}",
+        seen.n_questions, seen.n_images, seen.n_without_answer
+    )
+}
+
+fn steps(config: &Config, trainer: &Trainer, n_epochs: u64) -> String {
+    let n = trainer.train.n_batches() as u64;
+    format!("{n} an epoch, of {} questions each; {} in {n_epochs} epoch(s)", config.train.batch_size, n * n_epochs)
+}
+
+/// The number of parameters, by the part of the model.
+fn parameters(trainer: &Trainer) -> String {
+    let count = |n: usize| if n < 100_000 { n.to_string() } else { format!("{:.2} M", n as f64 / 1e6) };
+    let mut parts: BTreeMap<String, usize> = BTreeMap::new();
+    for (name, variable) in trainer.vs.variables() {
+        let part = name.split('.').next().unwrap_or_default().to_owned();
+        *parts.entry(part).or_default() += variable.numel();
+    }
+    let mut sorted: Vec<(&String, &usize)> = parts.iter().collect();
+    sorted.sort_by_key(|&(_, n)| std::cmp::Reverse(n));
+    let parts_text: Vec<String> = sorted.iter().map(|&(name, &n)| format!("{name} {}", count(n))).collect();
+    format!("{}: {}", count(parts.values().sum()), parts_text.join(", "))
+}
+
+/// Bytes of the parameters themselves.
+fn parameter_bytes(trainer: &Trainer) -> usize {
+    trainer.vs.variables().values().map(|variable| variable.numel() * variable.kind().elt_size_in_bytes()).sum()
+}
+
+fn memory(trainer: &Trainer, seen: &Rehearsal, peak: Option<u64>) -> String {
+    let of_parameters = parameter_bytes(trainer);
+    let n_loaders = 1 + usize::from(trainer.val.is_some());
+    // As many as a loader keeps, and the one on the device.
+    let n_batches = n_loaders * (trainer.train.options().prefetch + 2) + 1;
+    let peak = peak.map(|bytes| format!("; at most {} at once in these steps", size(bytes))).unwrap_or_default();
+    format!(
+        "{} parameters, {} gradients, {} optimiser, {} batches ({n_batches} of {}), and what the layers keep for the backward pass{peak}",
+        size(of_parameters as u64),
+        size(of_parameters as u64),
+        size(seen.optimizer_bytes as u64),
+        size((n_batches * seen.batch_bytes) as u64),
+        size(seen.batch_bytes as u64),
+    )
+}
+
+fn features(config: &Config) -> String {
+    let splits = ["train", "val"].into_iter().filter_map(|name| config.data.get(name));
+    let paths: BTreeSet<_> = splits.flat_map(|split| &split.composition).filter_map(|s| s.features.as_ref()).collect();
+    let files: Vec<String> = paths
+        .iter()
+        .map(|path| {
+            let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
+            format!("{} {}", path.file_name().unwrap_or_default().to_string_lossy(), size(bytes))
+        })
+        .collect();
+    format!("{} on the disk, read as needed", files.join(", "))
+}
+
+fn disk(trainer: &Trainer, seen: &Rehearsal) -> String {
+    let (model, state) = (parameter_bytes(trainer) as u64, seen.optimizer_bytes as u64);
+    format!("{} a checkpoint, {} for state/", size(model), size(model + state))
+}
+
+fn time(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> String {
+    let val = trainer.val.zip(seen.val_batch).map(|(val, of_batch)| of_batch * val.n_batches() as u32);
+    let train = seen.step * trainer.train.n_batches() as u32;
+    let n_vals = n_epochs / trainer.config.val_freq;
+    let in_all = train * n_epochs as u32 + val.unwrap_or_default() * n_vals as u32;
+    let val = val.map(|val| format!(" and {} validation", duration(val))).unwrap_or_default();
+    let rate = trainer.train.options().batch_size.min(trainer.train.dataset().len()) as f64 / seen.step.as_secs_f64();
+    format!(
+        "{:.3} s a step ({rate:.0} questions/s, data {:.0} %; the first took {:.2} s): {} training{val} an epoch, {} in all",
+        seen.step.as_secs_f64(),
+        100.0 * seen.data.as_secs_f64() / seen.step.as_secs_f64(),
+        seen.first_step.as_secs_f64(),
+        duration(train),
+        duration(in_all)
+    )
+}
+
+/// A number of bytes, in words.
+fn size(bytes: u64) -> String {
+    let (value, unit) = match bytes {
+        0..1_000_000 => (bytes as f64 / 1e3, "kB"),
+        1_000_000..1_000_000_000 => (bytes as f64 / 1e6, "MB"),
+        _ => (bytes as f64 / 1e9, "GB"),
+    };
+    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+/// Does something, and watches this process's own memory (mapped files not counted) meanwhile, where the system tells it.
+fn with_peak<T>(work: impl FnOnce() -> T) -> (T, Option<u64>) {
+    /// Linux says it in kB.
+    fn own_memory() -> Option<u64> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
+    }
+    let (done, peak) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                peak.fetch_max(own_memory().unwrap_or(0), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        done.store(true, Ordering::Relaxed);
+        let result = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (result, Some(peak.load(Ordering::Relaxed)).filter(|&peak| peak > 0))
+    })
+}

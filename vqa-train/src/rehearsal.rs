@@ -1,0 +1,106 @@
+//! Some steps of a run, to see that it works and how long it will take.
+
+use std::time::{Duration, Instant};
+
+use tch::Kind;
+use vqa_data::Batch;
+use vqa_model::ModelInput;
+
+use crate::Result;
+use crate::optim::Optimizer;
+use crate::run_dir::Progress;
+use crate::trainer::Trainer;
+
+/// What a rehearsal saw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rehearsal {
+    /// Mean loss of a question in the last step.
+    pub loss: f64,
+    /// Duration of the first step, which has more to set up than others.
+    pub first_step: Duration,
+    /// Steps after the first.
+    pub n_steps: u32,
+    /// Mean duration of those.
+    pub step: Duration,
+    /// The part of it that is waiting for the batch.
+    pub data: Duration,
+    /// Duration of a batch of validation, if there is any.
+    pub val_batch: Option<Duration>,
+    /// Bytes of the largest of the batches.
+    pub batch_bytes: usize,
+    /// Bytes of what the optimiser keeps of the parameters.
+    pub optimizer_bytes: usize,
+}
+
+impl Trainer<'_> {
+    /// Trains a step, then more until `enough` has passed, and validates two batches. Nothing is written; the parameters are
+    /// not what they were afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Trainer::run`] that have nothing to do with files.
+    pub fn rehearse(&self, enough: Duration) -> Result<Rehearsal> {
+        /// More would not make the mean much better.
+        const MOST: u32 = 20;
+        let mut optimizer = Optimizer::new(self.vs.variables(), self.config);
+        let mut seen = Rehearsal {
+            loss: 0.0,
+            first_step: Duration::ZERO,
+            n_steps: 0,
+            step: Duration::ZERO,
+            data: Duration::ZERO,
+            val_batch: None,
+            batch_bytes: 0,
+            optimizer_bytes: 0,
+        };
+        let (mut epoch, mut of_epoch) = (1, 0);
+        let mut batches = self.train.epoch(epoch, 0);
+        let mut tic = Instant::now();
+        while seen.n_steps == 0 || (seen.n_steps < MOST && seen.step < enough) {
+            let Some(batch) = batches.next() else {
+                // An epoch of one batch has no second step.
+                epoch += 1;
+                of_epoch = 0;
+                batches = self.train.epoch(epoch, 0);
+                continue;
+            };
+            let batch = batch?;
+            of_epoch += 1;
+            let data = tic.elapsed();
+            seen.batch_bytes = seen.batch_bytes.max(bytes(&batch));
+            let at = Progress { epoch: epoch - 1, batch: of_epoch - 1, step: optimizer.n_steps() };
+            seen.loss = self.add_gradients(batch, &at)?.mean_loss();
+            optimizer.apply();
+            // On a GPU the step is over when something that it made is read.
+            let _ = self.vs.trainable_variables().first().map(|parameter| parameter.sum(Kind::Float).double_value(&[]));
+            if seen.first_step == Duration::ZERO {
+                seen.first_step = tic.elapsed();
+            } else {
+                seen.n_steps += 1;
+                seen.step += tic.elapsed();
+                seen.data += data;
+            }
+            tic = Instant::now();
+        }
+        seen.step /= seen.n_steps;
+        seen.data /= seen.n_steps;
+        let state = optimizer.state();
+        seen.optimizer_bytes = state.iter().map(|(_, tensor)| tensor.numel() * tensor.kind().elt_size_in_bytes()).sum();
+        drop(batches);
+        if let Some(val) = self.val {
+            tic = Instant::now();
+            for batch in val.epoch(0, 0).take(2) {
+                let input = ModelInput::from_batch(&batch?, self.vs.device(), self.config.precision.kind());
+                let _ = self.model.infer(&input).best_answers();
+                seen.val_batch = Some(tic.elapsed());
+                tic = Instant::now();
+            }
+        }
+        Ok(seen)
+    }
+}
+
+/// Bytes of a batch: its features, but for little.
+fn bytes(batch: &Batch) -> usize {
+    size_of_val(&*batch.features) + size_of_val(&*batch.boxes) + size_of_val(&*batch.tokens)
+}
