@@ -50,7 +50,7 @@ fn loader(c: &mut Criterion) {
         write_features(&path, element_type);
         let dataset = dataset(&path);
         for sampler in [Sampler::Random, Sampler::Grouped, Sampler::Sequential] {
-            let options = LoaderOptions { batch_size: 512, sampler, seed: 1, prefetch: 2 };
+            let options = LoaderOptions { sampler, seed: 1, ..LoaderOptions::default() };
             let loader = Loader::new(dataset.clone(), options);
             let bytes: usize = loader.epoch(0, 0).map(|batch| batch.unwrap().features.len() * 4).sum();
             group.throughput(Throughput::Bytes(bytes as u64));

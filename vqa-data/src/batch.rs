@@ -26,9 +26,11 @@ pub struct Batch {
     pub max_len: usize,
     /// The soft targets of the B questions.
     pub targets: SoftTargets,
-    /// [N, K, D], zero past an image's last region.
+    /// `[N]` The images' places among the distinct images of the dataset.
+    pub images: Vec<usize>,
+    /// [N, K, D], zero past an image's last region; empty if the loader was told to leave features out.
     pub features: Buffer,
-    /// [N, K, 4] x1 y1 x2 y2 in pixels, zero past an image's last region.
+    /// [N, K, 4] x1 y1 x2 y2 in pixels, zero past an image's last region; empty if the features are.
     pub boxes: Vec<f32>,
     /// `[N]` The number of regions of each image.
     pub n_regions: Vec<usize>,
@@ -47,11 +49,16 @@ impl Batch {
     ///
     /// When features cannot be read, or are NaN or infinite.
     pub fn gather(dataset: &Dataset, questions: &[usize]) -> Result<Batch> {
-        Batch::gather_into(&BufferPool::new(0), dataset, questions)
+        Batch::gather_into(&BufferPool::new(0), dataset, questions, true)
     }
 
-    /// [`Batch::gather`] with memory from a pool.
-    pub(crate) fn gather_into(pool: &Arc<BufferPool>, dataset: &Dataset, questions: &[usize]) -> Result<Batch> {
+    /// [`Batch::gather`] with memory from a pool, and with or without features and boxes.
+    pub(crate) fn gather_into(
+        pool: &Arc<BufferPool>,
+        dataset: &Dataset,
+        questions: &[usize],
+        features: bool,
+    ) -> Result<Batch> {
         let max_len = dataset.encoded().max_len;
         let mut batch =
             Batch { questions: questions.to_vec(), max_len, feature_dim: dataset.feature_dim(), ..Batch::default() };
@@ -66,6 +73,7 @@ impl Batch {
             let location = dataset.location(i);
             let place = *places.entry(location).or_insert_with(|| {
                 images.push(location);
+                batch.images.push(dataset.image(i));
                 images.len() - 1
             });
             batch.image_rows.push(place as i64);
@@ -73,6 +81,9 @@ impl Batch {
         let n_regions = |location| dataset.source(location).n_regions(location.row as usize);
         batch.n_regions = images.iter().map(|&location| n_regions(location)).collect();
         batch.max_regions = batch.n_regions.iter().copied().max().unwrap_or(0);
+        if !features {
+            return Ok(batch);
+        }
 
         let (k, dim) = (batch.max_regions, batch.feature_dim);
         batch.features = pool.take(images.len() * k * dim);
@@ -114,7 +125,9 @@ impl Batch {
         };
         let image_rows = self.image_rows[range.clone()].iter().map(place_of).collect();
         let of_images = |numbers: &[f32], len: usize| -> Vec<f32> {
-            images.iter().flat_map(|&image| &numbers[image * len..(image + 1) * len]).copied().collect()
+            // Nothing, where features are left out.
+            let of = |&image: &usize| numbers.get(image * len..(image + 1) * len).unwrap_or_default();
+            images.iter().flat_map(of).copied().collect()
         };
         let mut targets = SoftTargets::default();
         range.clone().for_each(|i| targets.push(self.targets.of(i)));
@@ -126,6 +139,7 @@ impl Batch {
             targets,
             features: of_images(&self.features, self.max_regions * self.feature_dim).into(),
             boxes: of_images(&self.boxes, self.max_regions * 4),
+            images: images.iter().map(|&image| self.images[image]).collect(),
             n_regions: images.iter().map(|&image| self.n_regions[image]).collect(),
             image_rows,
             ..*self

@@ -1,12 +1,13 @@
 //! A split as numbers: tokens, soft targets, and where each question's regions are.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use rayon::prelude::*;
 
-use crate::features::{FeatureFile, RegionSource};
+use crate::features::{ElementType, FeatureFile, RegionSource};
 use crate::prepare::SplitReport;
 use crate::split::{SplitConfig, first_few};
 use crate::{AnswerDict, Error, Result, Split, WordDict, tokenize};
@@ -158,12 +159,14 @@ pub struct Dataset {
     split: Split,
     encoded: EncodedQuestions,
     sources: Vec<Arc<dyn RegionSource>>,
-    /// For each question: which source, and which row in it.
-    locations: Vec<Location>,
+    /// The distinct images of the questions, by source and row.
+    images: Vec<Location>,
+    /// For each question, its image's place among them.
+    image_of: Vec<u32>,
 }
 
 /// Where an image's regions are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Location {
     pub(crate) source: u32,
     pub(crate) row: u32,
@@ -225,7 +228,12 @@ impl Dataset {
                 first_unknown_words(&split, words).join(", ")
             );
         }
-        Ok(Dataset { split, encoded, sources, locations })
+        let mut images = locations.clone();
+        images.sort_unstable();
+        images.dedup();
+        let place = |location| images.binary_search(location).expect("it is one of them") as u32;
+        let image_of = locations.iter().map(place).collect();
+        Ok(Dataset { split, encoded, sources, images, image_of })
     }
 
     /// Opens the feature files that a split's config names, and joins them with the split.
@@ -281,6 +289,47 @@ impl Dataset {
         self.sources.first().map_or(0, |source| source.feature_dim())
     }
 
+    /// Number of distinct images. They are in order of where their features are.
+    pub fn n_images(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Number of regions of an image.
+    pub fn n_regions(&self, image: usize) -> usize {
+        self.source(self.images[image]).n_regions(self.images[image].row as usize)
+    }
+
+    /// A type that holds all features exactly.
+    pub fn element_type(&self) -> ElementType {
+        let halves = self.sources.iter().all(|source| source.element_type() == ElementType::F16);
+        if halves { ElementType::F16 } else { ElementType::F32 }
+    }
+
+    /// Reads the features of some images, in parallel: their regions one after the other, [regions, D].
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or are NaN or infinite.
+    ///
+    /// # Panics
+    ///
+    /// When `features` has another length.
+    pub fn read_features(&self, images: Range<usize>, features: &mut [f32]) -> Result<()> {
+        let mut rest = features;
+        let mut places = Vec::with_capacity(images.len());
+        for image in images {
+            let (place, behind) = rest.split_at_mut(self.n_regions(image) * self.feature_dim());
+            places.push((self.images[image], place));
+            rest = behind;
+        }
+        assert!(rest.is_empty(), "as many numbers as the images have");
+        places.into_par_iter().try_for_each(|(location, features)| {
+            let source = self.source(location);
+            let mut boxes = vec![0.0; source.n_regions(location.row as usize) * 4];
+            source.read(location.row as usize, features, &mut boxes)
+        })
+    }
+
     /// Names of the region sources, for messages.
     pub fn source_names(&self) -> String {
         let mut names: Vec<String> = self.sources.iter().map(|source| source.name()).collect();
@@ -295,7 +344,12 @@ impl Dataset {
     }
 
     pub(crate) fn location(&self, question: usize) -> Location {
-        self.locations[question]
+        self.images[self.image(question)]
+    }
+
+    /// The place of a question's image among the distinct images.
+    pub(crate) fn image(&self, question: usize) -> usize {
+        self.image_of[question] as usize
     }
 
     pub(crate) fn source(&self, location: Location) -> &dyn RegionSource {

@@ -105,11 +105,13 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// How many batches are made ahead. Each takes its size in memory.
     pub prefetch: usize,
+    /// Whether batches have features and boxes. Who has them already needs only [`Batch::images`].
+    pub features: bool,
 }
 
 impl Default for LoaderOptions {
     fn default() -> LoaderOptions {
-        LoaderOptions { batch_size: 512, sampler: Sampler::Random, seed: 0, prefetch: 2 }
+        LoaderOptions { batch_size: 512, sampler: Sampler::Random, seed: 0, prefetch: 2, features: true }
     }
 }
 
@@ -155,7 +157,17 @@ impl Loader {
     /// Starts an epoch at its batch number `first` (0 for all of it). A thread of its own makes the batches,
     /// with the help of rayon's pool, up to `prefetch` ahead of the consumer; dropping the iterator stops it.
     pub fn epoch(&self, epoch: u64, first: usize) -> Batches {
-        let LoaderOptions { batch_size, sampler, seed, prefetch } = self.options;
+        self.epoch_with(epoch, first, |batch| batch)
+    }
+
+    /// [`Loader::epoch`], whose thread also makes something of each batch.
+    pub fn epoch_with<T: Send + 'static>(
+        &self,
+        epoch: u64,
+        first: usize,
+        mut make: impl FnMut(Batch) -> T + Send + 'static,
+    ) -> Batches<T> {
+        let LoaderOptions { batch_size, sampler, seed, prefetch, features } = self.options;
         let (sender, receiver) = sync_channel(prefetch);
         let (dataset, pool) = (self.dataset.clone(), self.pool.clone());
         let thread = std::thread::spawn(move || {
@@ -163,12 +175,12 @@ impl Loader {
             let mut batches = order.chunks(batch_size).skip(first).peekable();
             while let Some(questions) = batches.next() {
                 // Page by page on demand, a disk would read far more than is wanted, and wait in between.
-                if let Some(next) = batches.peek() {
+                if let Some(next) = batches.peek().filter(|_| features) {
                     dataset.prefetch(next);
                 }
-                let batch = Batch::gather_into(&pool, &dataset, questions);
-                let failed = batch.is_err();
-                if sender.send(batch).is_err() || failed {
+                let made = Batch::gather_into(&pool, &dataset, questions, features).map(&mut make);
+                let failed = made.is_err();
+                if sender.send(made).is_err() || failed {
                     return;
                 }
             }
@@ -177,17 +189,17 @@ impl Loader {
     }
 }
 
-/// The batches of an epoch, an iterator. It ends after the first error.
+/// The batches of an epoch, or what was made of them: an iterator. It ends after the first error.
 #[derive(Debug)]
-pub struct Batches {
-    receiver: Option<Receiver<Result<Batch>>>,
+pub struct Batches<T = Batch> {
+    receiver: Option<Receiver<Result<T>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Iterator for Batches {
-    type Item = Result<Batch>;
+impl<T> Iterator for Batches<T> {
+    type Item = Result<T>;
 
-    fn next(&mut self) -> Option<Result<Batch>> {
+    fn next(&mut self) -> Option<Result<T>> {
         let next = self.receiver.as_ref()?.recv().ok();
         if next.is_none() {
             self.stop();
@@ -196,7 +208,7 @@ impl Iterator for Batches {
     }
 }
 
-impl Batches {
+impl<T> Batches<T> {
     /// Waits for the thread, and hands on its panic, if it had one: a bug must not look like a short epoch.
     fn stop(&mut self) {
         drop(self.receiver.take());
@@ -208,7 +220,7 @@ impl Batches {
     }
 }
 
-impl Drop for Batches {
+impl<T> Drop for Batches<T> {
     fn drop(&mut self) {
         self.stop();
     }

@@ -59,7 +59,10 @@ fn dataset(n_images: usize) -> Dataset {
 }
 
 fn loader(n_images: usize, sampler: Sampler, seed: u64) -> Loader {
-    Loader::new(Arc::new(dataset(n_images)), LoaderOptions { batch_size: 16, sampler, seed, prefetch: 3 })
+    Loader::new(
+        Arc::new(dataset(n_images)),
+        LoaderOptions { batch_size: 16, sampler, seed, prefetch: 3, ..LoaderOptions::default() },
+    )
 }
 
 fn epoch(loader: &Loader, epoch: u64) -> Vec<Batch> {
@@ -176,4 +179,35 @@ fn batches_are_cut_into_parts() {
             assert_eq!(same, expected);
         }
     }
+}
+
+/// The features that a batch leaves out are those of its images in the dataset.
+#[test]
+fn batches_without_features() {
+    let whole = loader(60, Sampler::Random, 4);
+    let dataset = whole.dataset();
+    let bare = Loader::new(dataset.clone(), LoaderOptions { features: false, ..*whole.options() });
+    assert_eq!(dataset.n_images(), 60);
+    for (with, without) in epoch(&whole, 1).into_iter().zip(epoch(&bare, 1)) {
+        assert!(without.features.is_empty() && without.boxes.is_empty());
+        for (place, &image) in with.images.iter().enumerate() {
+            let mut features = vec![0.0; dataset.n_regions(image) * 2];
+            dataset.read_features(image..image + 1, &mut features).unwrap();
+            assert_eq!(features, with.features[place * with.max_regions * 2..][..features.len()]);
+        }
+        let parts = [&with, &without].map(|batch| batch.clone().parts(3));
+        let same = Batch { features: with.features.clone(), boxes: with.boxes.clone(), ..without };
+        assert_eq!(same, with);
+        for (with, without) in parts[0].iter().zip(&parts[1]) {
+            assert_eq!((&with.images, &with.n_regions), (&without.images, &without.n_regions));
+        }
+    }
+    let all = |images: std::ops::Range<usize>| {
+        let mut features = vec![0.0; images.clone().map(|image| dataset.n_regions(image) * 2).sum()];
+        dataset.read_features(images, &mut features).map(|()| features)
+    };
+    assert_eq!(all(0..60).unwrap(), [all(0..7), all(7..7), all(7..60)].map(Result::unwrap).concat());
+    let broken = loader(80, Sampler::Random, 4).dataset().clone();
+    let mut features = vec![0.0; (60..70).map(|image| broken.n_regions(image) * 2).sum()];
+    assert!(broken.read_features(60..70, &mut features).unwrap_err().to_string().contains("row 66 is broken"));
 }

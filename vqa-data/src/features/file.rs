@@ -8,7 +8,7 @@ use super::RegionSource;
 use super::image_ids::ImageIds;
 use super::partial::unfinished;
 use super::store::{Store, open_dataset};
-use super::writer::{FeatureTable, ImageEntry};
+use super::writer::{ElementType, FeatureTable, ImageEntry};
 use crate::json::map_file;
 use crate::{Error, Result};
 
@@ -244,6 +244,10 @@ impl RegionSource for FeatureFile {
             Regions::Fixed(k) => *k,
             Regions::Adaptive(ranges) => (ranges[row][1] - ranges[row][0]) as usize,
         }
+    }
+
+    fn element_type(&self) -> ElementType {
+        self.features.element_type()
     }
 
     fn prefetch(&self, row: usize) {

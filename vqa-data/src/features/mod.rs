@@ -46,6 +46,11 @@ pub trait RegionSource: Send + Sync {
     /// Number of regions of the image in `row`.
     fn n_regions(&self, row: usize) -> usize;
 
+    /// A type that holds the features exactly.
+    fn element_type(&self) -> ElementType {
+        ElementType::F32
+    }
+
     /// Says that the image in `row` will be read soon, so that it can be fetched from the disk meanwhile. Returns at once.
     fn prefetch(&self, row: usize) {
         let _ = row;
