@@ -31,6 +31,8 @@ pub struct TrainConfig {
     pub ema_decay: f64,
     /// Order of the training questions.
     pub sampler: Sampler,
+    /// Whether the features of all images are put on the device, once, rather than those of each batch.
+    pub features_on_device: FeaturesOnDevice,
     /// Steps from one step line in `metrics.jsonl` to the next.
     pub log_every: u64,
     /// Whether gradients are clipped.
@@ -56,15 +58,30 @@ pub enum Precision {
     /// float32 throughout.
     #[default]
     Fp32,
+    /// On a GPU, products of float32 matrices in TF32, which has 11 bits of precision; elsewhere as `fp32`.
+    Tf32,
     /// bfloat16 arithmetic with float32 weights.
     Bf16,
+}
+
+/// Where the features of all images are while a model is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeaturesOnDevice {
+    /// On the GPU, if there is one that they fit on with 4 GiB to spare.
+    #[default]
+    Auto,
+    /// On the device, a CPU included.
+    Always,
+    /// In their file.
+    Never,
 }
 
 impl Precision {
     /// libtorch's name of it.
     pub fn kind(self) -> Kind {
         match self {
-            Precision::Fp32 => Kind::Float,
+            Precision::Fp32 | Precision::Tf32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
         }
     }
@@ -102,6 +119,7 @@ impl Default for TrainConfig {
             accumulate: 1,
             ema_decay: 0.0,
             sampler: Sampler::default(),
+            features_on_device: FeaturesOnDevice::default(),
             log_every: 50,
             clip_grad: true,
             max_grad_norm: 0.25,

@@ -56,12 +56,15 @@ pub enum Error {
     },
     /// The computer's or the GPU's memory is full.
     #[error(
-        "out of memory: lower train.batch_size (now {batch_size}), or the sizes in [model]; {}",
+        "out of memory: lower train.batch_size (now {batch_size}), or the sizes in [model]{}; {}",
+        if *features_on_device { ", or set train.features_on_device = \"never\"" } else { "" },
         Saved(saved, WITH_MEMORY)
     )]
     OutOfMemory {
         /// Questions in a batch.
         batch_size: usize,
+        /// Whether all features may be in the same memory.
+        features_on_device: bool,
         /// What was saved before, if anything.
         saved: Option<String>,
     },

@@ -37,8 +37,10 @@
 #![deny(missing_docs)]
 
 mod config;
+mod cuda;
 mod curves;
 mod error;
+mod feed;
 mod loss;
 mod memory;
 mod metrics;
@@ -47,9 +49,10 @@ mod rehearsal;
 mod run_dir;
 mod tensorboard;
 mod trainer;
+mod unread;
 
 pub use crate::{
-    config::{AdamaxConfig, Precision, TrainConfig},
+    config::{AdamaxConfig, FeaturesOnDevice, Precision, TrainConfig},
     error::{Error, Result},
     loss::{bce_with_logits, dense_targets, loss, loss_and_gradient, sce_with_logits},
     memory::is_out_of_memory,

@@ -6,17 +6,57 @@ use vqa_model::LossKind;
 
 /// Soft targets as a dense tensor, [B, n_answers].
 pub fn dense_targets(targets: &SoftTargets, n_answers: i64, device: Device) -> Tensor {
-    let (mut places, mut scores) = (Vec::new(), Vec::new());
+    SparseTargets::new(targets, device).dense(n_answers)
+}
+
+/// The soft targets of B questions on a device, as the P pairs of a question and a candidate that has a score.
+#[derive(Debug)]
+pub(crate) struct SparseTargets {
+    pub(crate) n_questions: i64,
+    /// `[P]` The question in the batch.
+    pub(crate) questions: Tensor,
+    /// `[P]`
+    pub(crate) answers: Tensor,
+    /// `[P]` float32.
+    pub(crate) scores: Tensor,
+}
+
+/// Questions, answers and scores of [`SparseTargets`].
+pub(crate) fn target_lists(targets: &SoftTargets) -> (Vec<i64>, Vec<i64>, Vec<f32>) {
+    let (mut questions, mut answers, mut scores) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..targets.len() {
         for (answer, score) in targets.of(i) {
-            places.push(i as i64 * n_answers + i64::from(answer));
+            questions.push(i as i64);
+            answers.push(i64::from(answer));
             scores.push(score);
         }
     }
-    let mut dense = Tensor::zeros([targets.len() as i64 * n_answers], (Kind::Float, device));
-    let places = Tensor::from_slice(&places).to_device(device);
-    let scores = Tensor::from_slice(&scores).to_device(device);
-    dense.scatter_(0, &places, &scores).view([targets.len() as i64, n_answers])
+    (questions, answers, scores)
+}
+
+impl SparseTargets {
+    pub(crate) fn new(targets: &SoftTargets, device: Device) -> SparseTargets {
+        let (questions, answers, scores) = target_lists(targets);
+        SparseTargets {
+            n_questions: targets.len() as i64,
+            questions: Tensor::from_slice(&questions).to_device(device),
+            answers: Tensor::from_slice(&answers).to_device(device),
+            scores: Tensor::from_slice(&scores).to_device(device),
+        }
+    }
+
+    /// [B, n_answers].
+    pub(crate) fn dense(&self, n_answers: i64) -> Tensor {
+        let mut dense = Tensor::zeros([self.n_questions * n_answers], (Kind::Float, self.scores.device()));
+        let places = &self.questions * n_answers + &self.answers;
+        dense.scatter_(0, &places, &self.scores).view([self.n_questions, n_answers])
+    }
+
+    /// The sum of what the best answers of logits [B, n_answers] earn: a float64, which that of a batch fits in exactly.
+    pub(crate) fn total_score(&self, logits: &Tensor) -> Tensor {
+        let best = logits.argmax(1, false).index_select(0, &self.questions); // [P]
+        (&self.scores * best.eq_tensor(&self.answers)).sum(Kind::Double)
+    }
 }
 
 /// The configured loss of logits [B, n_answers] against soft targets [B, n_answers], a scalar.

@@ -186,7 +186,7 @@ fn adamax(
 
 /// The numbers of a flat float32 tensor on the CPU.
 #[allow(unsafe_code)]
-fn numbers_mut(tensor: &mut Tensor) -> &mut [f32] {
+pub(crate) fn numbers_mut(tensor: &mut Tensor) -> &mut [f32] {
     assert!(tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous());
     if tensor.numel() == 0 {
         return &mut [];

@@ -3,13 +3,12 @@
 use std::time::{Duration, Instant};
 
 use tch::Kind;
-use vqa_data::Batch;
-use vqa_model::ModelInput;
 
 use crate::Result;
 use crate::optim::Optimizer;
 use crate::run_dir::Progress;
-use crate::trainer::Trainer;
+use crate::trainer::{Event, Trainer};
+use crate::unread::Unread;
 
 /// What a rehearsal saw.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,12 +33,12 @@ pub struct Rehearsal {
 
 impl Trainer<'_> {
     /// Trains a step, then more until `enough` has passed, and validates two batches. Nothing is written; the parameters are
-    /// not what they were afterwards.
+    /// not what they were afterwards. Of events there are only [`Event::Features`].
     ///
     /// # Errors
     ///
     /// Those of [`Trainer::run`] that have nothing to do with files.
-    pub fn rehearse(&self, enough: Duration) -> Result<Rehearsal> {
+    pub fn rehearse(&self, enough: Duration, on_event: &mut dyn FnMut(Event)) -> Result<Rehearsal> {
         /// More would not make the mean much better.
         const MOST: u32 = 20;
         let mut optimizer = Optimizer::new(self.vs.variables(), self.config);
@@ -53,24 +52,29 @@ impl Trainer<'_> {
             batch_bytes: 0,
             optimizer_bytes: 0,
         };
+        let train = self.feed(self.train, self.config.accumulate, on_event)?;
+        let val = self.val.map(|val| self.feed(val, 1, on_event)).transpose()?;
         let (mut epoch, mut of_epoch) = (1, 0);
-        let mut batches = self.train.epoch(epoch, 0);
+        let mut batches = train.epoch(epoch, 0);
+        let mut unread = Unread::default();
         let mut tic = Instant::now();
         while seen.n_steps == 0 || (seen.n_steps < MOST && seen.step < enough) {
             let Some(batch) = batches.next() else {
                 // An epoch of one batch has no second step.
                 epoch += 1;
                 of_epoch = 0;
-                batches = self.train.epoch(epoch, 0);
+                batches = train.epoch(epoch, 0);
                 continue;
             };
-            let batch = batch?;
+            let batch = batch??;
             of_epoch += 1;
-            let data = tic.elapsed();
-            seen.batch_bytes = seen.batch_bytes.max(bytes(&batch));
-            let at = Progress { epoch: epoch - 1, batch: of_epoch - 1, step: optimizer.n_steps() };
-            seen.loss = self.add_gradients(batch, &at)?.mean_loss();
+            let data = tic.elapsed().saturating_sub(batch.waited);
+            seen.batch_bytes = seen.batch_bytes.max(batch.bytes);
+            let at = Progress { epoch: epoch - 1, batch: of_epoch, step: optimizer.n_steps() + 1 };
+            let lr = optimizer.lr();
+            unread.push(at, lr, self.add_gradients(&train, batch));
             optimizer.apply();
+            seen.loss = self.read(&mut unread)?.iter().map(|read| read.sums.mean_loss()).sum();
             // On a GPU the step is over when something that it made is read.
             let _ = self.vs.trainable_variables().first().map(|parameter| parameter.sum(Kind::Float).double_value(&[]));
             if seen.first_step == Duration::ZERO {
@@ -87,20 +91,17 @@ impl Trainer<'_> {
         let state = optimizer.state();
         seen.optimizer_bytes = state.iter().map(|(_, tensor)| tensor.numel() * tensor.kind().elt_size_in_bytes()).sum();
         drop(batches);
-        if let Some(val) = self.val {
+        if let Some(val) = val {
             tic = Instant::now();
             for batch in val.epoch(0, 0).take(2) {
-                let input = ModelInput::from_batch(&batch?, self.vs.device(), self.config.precision.kind());
-                let _ = self.model.infer(&input).best_answers();
+                for mut part in batch??.parts {
+                    let (input, _) = val.tensors(&mut part);
+                    let _ = self.model.infer(&input).best_answers();
+                }
                 seen.val_batch = Some(tic.elapsed());
                 tic = Instant::now();
             }
         }
         Ok(seen)
     }
-}
-
-/// Bytes of a batch: its features, but for little.
-fn bytes(batch: &Batch) -> usize {
-    size_of_val(&*batch.features) + size_of_val(&*batch.boxes) + size_of_val(&*batch.tokens)
 }

@@ -63,10 +63,14 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Adds a step.
-    pub(crate) fn finish_step(&mut self, sums: Sums) {
+    /// Counts a step.
+    pub(crate) fn finish_step(&mut self) {
         self.progress.batch += 1;
         self.progress.step += 1;
+    }
+
+    /// Adds the figures of a step.
+    pub(crate) fn add(&mut self, sums: Sums) {
         self.of_epoch.add(sums);
         self.of_interval.add(sums);
     }

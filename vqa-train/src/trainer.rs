@@ -2,15 +2,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tch::nn::VarStore;
-use vqa_data::{Batch, Loader, SoftTargets, split_mix_64};
-use vqa_model::{Header, LossKind, ModelInput, VqaModel};
+use tch::{Device, Kind, Tensor};
+use vqa_data::{Loader, SoftTargets, split_mix_64};
+use vqa_model::{Header, LossKind, VqaModel};
 
-use crate::config::TrainConfig;
-use crate::loss::{dense_targets, loss, loss_and_gradient};
+use crate::config::{FeaturesOnDevice, Precision, TrainConfig};
+use crate::cuda::allow_tf32;
+use crate::feed::{Fed, Feed};
+use crate::loss::{loss, loss_and_gradient};
 use crate::memory::unless_out_of_memory;
 use crate::metrics::{EpochMetrics, Line, StepMetrics, Sums};
 use crate::optim::Optimizer;
 use crate::run_dir::{Best, MetricsFile, Progress, RunDir, State};
+use crate::unread::{NotFinite, Pass, Read, Step, Unread};
 use crate::{Error, Result};
 
 /// Trains a model on a loader's batches, validates it on another's, and keeps a checkpoint of every epoch.
@@ -45,9 +49,16 @@ pub struct Trainer<'a> {
 /// What a run reports while it goes.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A training step was made.
+    /// Features were put on the device, where they stay.
+    Features {
+        /// Images done.
+        n: usize,
+        /// Images in all.
+        of: usize,
+    },
+    /// A training step was made. On a GPU such events come together, when `log_every` steps are made.
     Step {
-        /// Its figures alone; `step` counts from the start of the run.
+        /// Its figures alone, its durations on a GPU being means; `step` counts from the start of the run.
         metrics: &'a StepMetrics,
         /// The batch in the epoch, counted from 1.
         batch: usize,
@@ -99,8 +110,22 @@ impl Trainer<'_> {
     pub fn run(&self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
         unless_out_of_memory(|| self.run_epochs(on_event)).unwrap_or_else(|| {
             let batch_size = self.train.options().batch_size;
-            Err(Error::OutOfMemory { batch_size, saved: self.run.saved()? })
+            let features_on_device = match self.config.features_on_device {
+                FeaturesOnDevice::Auto => self.vs.device().is_cuda(),
+                FeaturesOnDevice::Always => true,
+                FeaturesOnDevice::Never => false,
+            };
+            Err(Error::OutOfMemory { batch_size, features_on_device, saved: self.run.saved()? })
         })
+    }
+
+    /// The way of a loader's batches to the device.
+    pub(crate) fn feed(&self, loader: &Loader, n_parts: usize, on_event: &mut dyn FnMut(Event)) -> Result<Feed> {
+        let device = self.vs.device();
+        if device.is_cuda() && !allow_tf32(self.config.precision == Precision::Tf32) {
+            tracing::warn!("this libtorch cannot be told whether to compute in TF32");
+        }
+        Feed::new(loader, (device, n_parts), self.config, &mut |n, of| on_event(Event::Features { n, of }))
     }
 
     fn run_epochs(&self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
@@ -108,45 +133,53 @@ impl Trainer<'_> {
         let mut state = self.run.restore(self.train.dataset().len(), self.vs, &mut optimizer)?;
         let mut metrics_file = self.run.open_metrics(state.progress)?;
         self.run.remove_old_checkpoints(&state, self.config)?;
+        let train = self.feed(self.train, self.config.accumulate, on_event)?;
+        let val = self.val.map(|val| self.feed(val, 1, on_event)).transpose()?;
         let mut last = None;
 
         while state.progress.epoch < self.config.n_epochs && !state.is_out_of_patience(self.config.patience) {
             let epoch = state.progress.epoch + 1;
-            let mut batches = self.train.epoch(epoch, state.progress.batch as usize);
+            let mut batches = train.epoch(epoch, state.progress.batch as usize);
+            let mut unread = Unread::default();
             loop {
                 let tic = Instant::now();
                 let Some(batch) = batches.next() else { break };
-                let batch = batch?;
-                let data = tic.elapsed();
+                let batch = batch??;
+                let data = tic.elapsed().saturating_sub(batch.waited);
 
                 tch::manual_seed(dropout_seed(self.seed, state.progress.step) as i64);
                 let lr = optimizer.lr();
-                let mut sums = self.add_gradients(batch, &state.progress)?;
-                let tic = Instant::now();
+                let mut made = self.add_gradients(&train, batch);
                 optimizer.apply();
-                sums.data += data;
-                sums.backward += tic.elapsed();
-                state.finish_step(sums);
-                let Progress { batch, step, .. } = state.progress;
-                let metrics = sums.metrics(epoch, step, lr);
-                on_event(Event::Step { metrics: &metrics, batch: batch as usize, n_batches: self.train.n_batches() });
-                if step.is_multiple_of(self.config.log_every) {
+                made.sums.data += data;
+                made.sums.backward += tic.elapsed().saturating_sub(made.sums.duration());
+                state.finish_step();
+                unread.push(state.progress, lr, made);
+
+                let step = state.progress.step;
+                let logs = step.is_multiple_of(self.config.log_every);
+                if logs || self.vs.device() == Device::Cpu {
+                    self.report(&mut unread, &mut state, on_event)?;
+                }
+                if logs {
                     metrics_file.append(&Line::Step(state.of_interval.metrics(epoch, step, lr)))?;
                     state.of_interval = Sums::default();
                 }
                 let stop = self.stop.load(Ordering::Relaxed);
                 // Never, if it is 0.
                 if stop || step.is_multiple_of(self.config.checkpoint_every) {
+                    self.report(&mut unread, &mut state, on_event)?;
                     self.save(&state, &mut metrics_file, &optimizer)?;
                 }
                 if stop {
                     return Ok(Outcome::Stopped(state.progress));
                 }
             }
+            self.report(&mut unread, &mut state, on_event)?;
 
             let tic = Instant::now();
             let mut val_scores = None;
-            if let Some(val) = self.val.filter(|_| epoch.is_multiple_of(self.config.val_freq)) {
+            if let Some(val) = val.as_ref().filter(|_| epoch.is_multiple_of(self.config.val_freq)) {
                 val_scores = optimizer.with_average(|| self.validate(val, on_event))?;
                 if val_scores.is_none() {
                     self.save(&state, &mut metrics_file, &optimizer)?;
@@ -175,43 +208,62 @@ impl Trainer<'_> {
         Ok(Outcome::Finished { progress: state.progress, last, best: state.best })
     }
 
-    /// Goes through a batch, forward and backward, in as many parts as the config says.
-    pub(crate) fn add_gradients(&self, batch: Batch, at: &Progress) -> Result<Sums> {
-        let (device, kind) = (self.vs.device(), self.config.precision.kind());
+    /// Goes through a batch, forward and backward, part by part.
+    pub(crate) fn add_gradients(&self, feed: &Feed, batch: Fed) -> Step {
         let weight = |targets: &SoftTargets| match self.loss {
             LossKind::Logistic => targets.len(),
             // Questions without labels are not in the mean.
             LossKind::Softmax => (0..targets.len()).filter(|&i| targets.best(i) > 0.0).count(),
         };
-        let of_all = weight(&batch.targets).max(1) as f64;
-        let mut sums = Sums { n_steps: 1, n_questions: batch.len(), ..Sums::default() };
-        let mut mean_loss = 0.0;
-        for part in batch.parts(self.config.accumulate) {
+        let of_all = batch.parts.iter().map(|part| weight(&part.batch.targets)).sum::<usize>().max(1) as f64;
+        let mut sums = Sums { n_steps: 1, ..Sums::default() };
+        let mut passes = Vec::with_capacity(batch.parts.len());
+        for mut part in batch.parts {
             let tic = Instant::now();
-            let input = ModelInput::from_batch(&part, device, kind);
+            let (input, targets) = feed.tensors(&mut part);
             sums.data += tic.elapsed();
 
             let tic = Instant::now();
             let pass = self.model.train(&input);
-            let targets = dense_targets(&part.targets, pass.output.logits.size()[1], device);
-            let (loss, of_logits) = loss_and_gradient(self.loss, &pass.output.logits, &targets);
-            let loss = loss.double_value(&[]);
-            if !loss.is_finite() {
-                let question_ids = part.question_ids.iter().take(5).copied().collect();
-                let (epoch, batch, step) = (at.epoch + 1, at.batch + 1, at.step + 1);
-                return Err(Error::Diverged { loss, epoch, batch, step, question_ids, saved: self.run.saved()? });
-            }
-            sums.score += part.targets.total_score(&pass.output.best_answers());
+            let logits = &pass.output.logits; // [B, n_answers]
+            let (loss, of_logits) = loss_and_gradient(self.loss, logits, &targets.dense(logits.size()[1]));
+            let score = targets.total_score(logits);
+            let share = weight(&part.batch.targets) as f64 / of_all;
             sums.forward += tic.elapsed();
 
             let tic = Instant::now();
-            let share = weight(&part.targets) as f64 / of_all;
-            mean_loss += share * loss;
             pass.backward(&(of_logits * share));
             sums.backward += tic.elapsed();
+            sums.n_questions += part.batch.len();
+            passes.push(Pass {
+                share,
+                loss,
+                score,
+                question_ids: part.batch.question_ids.iter().take(5).copied().collect(),
+            });
         }
-        sums.loss = mean_loss * sums.n_questions as f64;
-        Ok(sums)
+        Step { sums, passes }
+    }
+
+    /// The figures of the steps that are made; waits for a GPU.
+    pub(crate) fn read(&self, unread: &mut Unread) -> Result<Vec<Read>> {
+        match unread.read() {
+            Ok(read) => Ok(read),
+            Err(NotFinite { loss, at, question_ids }) => {
+                let (epoch, batch, step) = (at.epoch + 1, at.batch, at.step);
+                Err(Error::Diverged { loss, epoch, batch, step, question_ids, saved: self.run.saved()? })
+            }
+        }
+    }
+
+    /// Adds the steps that are made to the state, and reports them.
+    fn report(&self, unread: &mut Unread, state: &mut State, on_event: &mut dyn FnMut(Event)) -> Result<()> {
+        for Read { at, lr, sums } in self.read(unread)? {
+            state.add(sums);
+            let metrics = sums.metrics(at.epoch + 1, at.step, lr);
+            on_event(Event::Step { metrics: &metrics, batch: at.batch as usize, n_batches: self.train.n_batches() });
+        }
+        Ok(())
     }
 
     /// Saves where the run stands. The metrics first: a resume drops lines after the state, and cannot make up missing ones.
@@ -221,27 +273,28 @@ impl Trainer<'_> {
     }
 
     /// Scores all of `val`; nothing if the run was asked to stop.
-    fn validate(&self, val: &Loader, on_event: &mut dyn FnMut(Event)) -> Result<Option<Scores>> {
-        let mut sums = Scores::default();
+    fn validate(&self, val: &Feed, on_event: &mut dyn FnMut(Event)) -> Result<Option<Scores>> {
+        // On the device, in float64.
+        let mut sums = [0.0, 0.0].map(|zero: f64| Tensor::from(zero).to_device(self.vs.device()));
+        let (mut n, mut upper_bound) = (0, 0.0);
         for (index, batch) in val.epoch(0, 0).enumerate() {
-            let batch = batch?;
-            let input = ModelInput::from_batch(&batch, self.vs.device(), self.config.precision.kind());
-            let output = self.model.infer(&input);
-            let targets = dense_targets(&batch.targets, output.logits.size()[1], self.vs.device());
-            sums.loss += loss(self.loss, &output.logits, &targets).double_value(&[]) * batch.len() as f64;
-            sums.score += batch.targets.total_score(&output.best_answers());
-            sums.upper_bound += batch.targets.total_best();
+            for mut part in batch??.parts {
+                let (input, targets) = val.tensors(&mut part);
+                let logits = self.model.infer(&input).logits;
+                let loss = loss(self.loss, &logits, &targets.dense(logits.size()[1])).to_kind(Kind::Double);
+                let _ = sums[0].g_add_(&(loss * part.batch.len() as f64));
+                let _ = sums[1].g_add_(&targets.total_score(&logits));
+                upper_bound += part.batch.targets.total_best();
+                n += part.batch.len();
+            }
             on_event(Event::Validation { batch: index + 1, n_batches: val.n_batches() });
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
         }
-        let n = val.dataset().len() as f64;
-        Ok(Some(Scores {
-            loss: sums.loss / n,
-            score: 100.0 * sums.score / n,
-            upper_bound: 100.0 * sums.upper_bound / n,
-        }))
+        let n = n as f64;
+        let [loss, score] = sums.map(|sum| sum.double_value(&[]));
+        Ok(Some(Scores { loss: loss / n, score: 100.0 * score / n, upper_bound: 100.0 * upper_bound / n }))
     }
 
     fn header(&self, metrics: &EpochMetrics) -> Header {

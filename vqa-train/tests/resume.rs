@@ -400,7 +400,7 @@ fn batches_in_parts() {
         let mut record = |event: &Event, _: &Model, _: &AtomicBool| match event {
             Event::Step { metrics, .. } => losses.push(metrics.loss),
             Event::Epoch(metrics) => losses.push(metrics.val_score.unwrap()),
-            Event::Validation { .. } => {}
+            Event::Features { .. } | Event::Validation { .. } => {}
         };
         let run = world.dir.path().join(name);
         for n_epochs in 1..=2 {

@@ -8,6 +8,7 @@ use anyhow::Result;
 use vqa_data::Loader;
 use vqa_train::{Rehearsal, Trainer};
 
+use crate::commands::watch::show;
 use crate::config::Config;
 use crate::terminal::duration;
 
@@ -17,7 +18,7 @@ const ENOUGH: Duration = Duration::from_secs(10);
 /// Rehearses a run with so many epochs left, and says what it would take.
 pub fn report(config: &Config, trainer: &Trainer, n_epochs: u64) -> Result<String> {
     eprintln!("trying some steps");
-    let (seen, peak) = with_peak(|| trainer.rehearse(ENOUGH));
+    let (seen, peak) = with_peak(|| trainer.rehearse(ENOUGH, &mut show(n_epochs)));
     let seen = seen?;
     let mut lines = vec![
         ("steps", steps(config, trainer, n_epochs)),

@@ -16,7 +16,7 @@ use crate::terminal::{Progress, print};
 
 /// Keys that a resumed run may have otherwise than before: they change no number that training computes, but for the last
 /// digits on another device.
-const FREE: [&str; 8] = [
+const FREE: [&str; 9] = [
     "device",
     "train.n_epochs",
     "train.val_freq",
@@ -25,6 +25,7 @@ const FREE: [&str; 8] = [
     "train.keep_last",
     "train.keep_best",
     "train.log_every",
+    "train.features_on_device",
 ];
 
 /// Keys that a resumed run may change for the steps to come, when it diverged say. The run's config.toml notes what they were.

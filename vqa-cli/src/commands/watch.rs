@@ -11,7 +11,15 @@ pub fn show(n_epochs: u64) -> impl FnMut(Event) {
     let mut bar: Option<(bool, Progress)> = None;
     let mut recent = Recent::default();
     let mut of_last_epoch = None;
+    let mut features = None;
     move |event| match event {
+        Event::Features { n, of } => {
+            let progress = features.get_or_insert_with(|| Progress::new("features to the device", "images", of as u64));
+            progress.reach(n as u64, String::new);
+            if n == of {
+                features = None;
+            }
+        }
         Event::Step { metrics, batch, n_batches } => {
             if bar.as_ref().is_none_or(|(training, _)| !training) {
                 bar = Some((true, Progress::told(format!("epoch {}/{n_epochs}", metrics.epoch), n_batches as u64)));

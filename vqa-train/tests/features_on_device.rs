@@ -1,0 +1,159 @@
+//! Features that are all on the device give the numbers that features batch by batch give, bit for bit.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tch::Device;
+use tch::nn::VarStore;
+use vqa_data::*;
+use vqa_model::{Baseline, DataDims, LossKind, ModelConfig};
+use vqa_train::{Event, FeaturesOnDevice, Precision, RunDir, TrainConfig, Trainer};
+
+/// A file's images, of which the first has its first region only, the second two, and so on.
+struct Adaptive(FeatureFile);
+
+impl RegionSource for Adaptive {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn n_images(&self) -> usize {
+        self.0.n_images()
+    }
+
+    fn feature_dim(&self) -> usize {
+        self.0.feature_dim()
+    }
+
+    fn row(&self, image_id: u64) -> Option<usize> {
+        self.0.row(image_id)
+    }
+
+    fn n_regions(&self, row: usize) -> usize {
+        1 + row % self.0.n_regions(row)
+    }
+
+    fn element_type(&self) -> ElementType {
+        self.0.element_type()
+    }
+
+    fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> Result<()> {
+        let k = self.0.n_regions(row);
+        let (mut all_features, mut all_boxes) = (vec![0.0; k * self.feature_dim()], vec![0.0; k * 4]);
+        self.0.read(row, &mut all_features, &mut all_boxes)?;
+        features.copy_from_slice(&all_features[..features.len()]);
+        boxes.copy_from_slice(&all_boxes[..boxes.len()]);
+        Ok(())
+    }
+}
+
+/// The training half of a small shapes world, and its validation half: two sources in one split.
+fn dataset(dir: &Path, element_type: ElementType) -> (Arc<Dataset>, DataDims) {
+    let data = dir.join("data");
+    write_shapes(&data, ShapesSpec { n_train: 24, n_val: 12, seed: 3 }, &|_| {}).unwrap();
+    let files = ["train", "val"].map(|name| ShapesSplit::files(&data, name));
+    let stats = ChannelStats::measure(&list_pictures(&files[0].images).unwrap(), &|_| {}).unwrap();
+    let grid = Grid { rows: 2, columns: 2, whole: true, patch: 2 };
+    let extraction = Extraction { grid, stats, element_type, shard: None };
+    let sources: Vec<Arc<dyn RegionSource>> = files
+        .iter()
+        .zip(["train.h5", "val.h5"])
+        .map(|(files, name)| {
+            let path = dir.join(name);
+            extraction.write(&list_pictures(&files.images).unwrap(), &path, &|_| {}).unwrap();
+            Arc::new(Adaptive(FeatureFile::open(path).unwrap())) as Arc<dyn RegionSource>
+        })
+        .collect();
+    let source = |files: ShapesSplit| {
+        let (q_jsons, a_jsons) = (vec![files.questions], vec![files.annotations]);
+        SourceConfig { q_jsons, a_jsons, features: None, images: None }
+    };
+    let split = Split::load(&SplitConfig::from(files.map(source).to_vec())).unwrap();
+    let (words, answers) = build_dictionaries([&split], &DictConfig { min_answer_count: 1, ..DictConfig::default() });
+    let dataset = Dataset::new(split, &words, &answers, 14, sources).unwrap();
+    let dims = DataDims {
+        n_words: words.len() as i64,
+        n_answers: answers.len() as i64,
+        feature_dim: dataset.feature_dim() as i64,
+    };
+    (Arc::new(dataset), dims)
+}
+
+/// Losses, scores and checkpoint of two epochs, and how many images were put on the device.
+fn train(dataset: &Arc<Dataset>, dims: DataDims, config: &TrainConfig, run: &Path) -> (Vec<u64>, Vec<u8>, usize) {
+    let model: ModelConfig = serde_json::from_str(
+        r#"{"hid_dim": 8, "lm": {"word_emb_dim": 4}, "topdown_att": {"hid_dim": 8}, "mlp": {"hid_dim": 8}}"#,
+    )
+    .unwrap();
+    tch::manual_seed(1);
+    let vs = VarStore::new(Device::Cpu);
+    let model = Baseline::new(vs.root(), &model, dims);
+    let loader = |sampler| {
+        let options = LoaderOptions { batch_size: 16, sampler, seed: 5, ..LoaderOptions::default() };
+        Loader::new(dataset.clone(), options)
+    };
+    let trainer = Trainer {
+        model: &model,
+        vs: &vs,
+        loss: LossKind::Logistic,
+        config,
+        seed: 5,
+        train: &loader(config.sampler),
+        val: Some(&loader(Sampler::Sequential)),
+        run: &RunDir::new(run),
+        header: BTreeMap::new().into_iter().collect(),
+        stop: &AtomicBool::new(false),
+    };
+    let (mut figures, mut n_put) = (Vec::new(), 0);
+    trainer
+        .run(&mut |event| match event {
+            Event::Features { n, of } => {
+                assert!(n <= of && of == dataset.n_images());
+                n_put += usize::from(n == of);
+            }
+            Event::Step { metrics, .. } => figures.extend([metrics.loss.to_bits(), metrics.score.to_bits()]),
+            Event::Epoch(metrics) => {
+                figures.extend([metrics.val_loss, metrics.val_score].map(|figure| figure.unwrap().to_bits()));
+            }
+            Event::Validation { .. } => {}
+        })
+        .unwrap();
+    (figures, std::fs::read(run.join("model_2.safetensors")).unwrap(), n_put)
+}
+
+/// One test, for dropout comes from the process's one generator.
+#[test]
+fn the_same_numbers_wherever_the_features_are() {
+    for element_type in [ElementType::F32, ElementType::F16] {
+        let dir = tempfile::tempdir().unwrap();
+        let (dataset, dims) = dataset(dir.path(), element_type);
+        assert_eq!(dataset.element_type(), element_type);
+        for (precision, sampler, accumulate) in [
+            (Precision::Fp32, Sampler::Random, 1),
+            (Precision::Tf32, Sampler::Grouped, 1),
+            (Precision::Bf16, Sampler::Random, 3),
+        ] {
+            let trained = |features_on_device| {
+                let run = dir.path().join(format!("{precision:?} {features_on_device:?}"));
+                let config = TrainConfig {
+                    n_epochs: 2,
+                    batch_size: 16,
+                    precision,
+                    sampler,
+                    accumulate,
+                    features_on_device,
+                    ..TrainConfig::default()
+                };
+                train(&dataset, dims, &config, &run)
+            };
+            let (expected, checkpoint, n_put) = trained(FeaturesOnDevice::Auto);
+            assert!(n_put == 0 && expected.len() > 20);
+            let (found, same_checkpoint, n_put) = trained(FeaturesOnDevice::Always);
+            assert_eq!(n_put, 2, "those of training and of validation");
+            assert_eq!(found, expected);
+            assert!(same_checkpoint == checkpoint);
+        }
+    }
+}
