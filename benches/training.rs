@@ -3,9 +3,13 @@
 //!     cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json write BATCHES.safetensors
 //!     cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json train|evaluate fp32|bf16 [random|grouped]
 //!
-//! The second form prints JSON. Its batches come from the loader as it goes. The first form writes a few batches as tensors, for
-//! `python/training.py`.
+//! The second form prints JSON. Its batches, 512 questions in training and twice as many in evaluation as in `vqa evaluate`, come from
+//! the loader as it goes. Beside the questions a second, it counts the arithmetic of the matrix products that are left when
+//! what is the same is done once, and says how much of it a single large product does here. The first form writes a few batches as
+//! tensors, for `python/training.py`.
 
+use std::collections::HashSet;
+use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +17,7 @@ use std::time::Instant;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::nn::VarStore;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 use vqa_data::{
     Annotations, AnswerDict, Batch, Dataset, FeatureFile, Loader, LoaderOptions, RegionSource, Sampler, SoftTargets,
     Split, WordDict, read_questions,
@@ -24,6 +28,7 @@ use vqa_train::{Optimizer, Precision, TrainConfig, dense_targets, loss_and_gradi
 const N_ANSWERS: i64 = 3129;
 /// Steps that are not counted: memory is got from the system, and pages of the file are mapped.
 const N_WARM: usize = 3;
+const N_COUNTED: usize = 12;
 
 /// As many answers to each question as VQA2.0 has on average, their scores being those that annotators can give.
 fn targets(batch: &Batch) -> SoftTargets {
@@ -37,6 +42,32 @@ fn targets(batch: &Batch) -> SoftTargets {
         targets.push(drawn.into_iter().map(|answer| (answer, [0.3, 0.6, 0.9, 1.0][answer as usize % 4])));
     }
     targets
+}
+
+/// Multiplications and additions, in 10^9, of a batch's products in a forward pass, and of those that need a gradient of their input.
+fn gflop(batch: &Batch, dims: DataDims) -> [f64; 2] {
+    let tokens: Vec<&[i64]> = batch.tokens.chunks(batch.max_len).collect();
+    let beginnings: HashSet<&[i64]> = tokens.iter().flat_map(|q| (1..=q.len()).map(|n| &q[..n])).collect();
+    let (words, texts): (HashSet<_>, HashSet<_>) = (batch.tokens.iter().collect(), tokens.iter().collect());
+    let (b, h, m, e) = (batch.len() as f64, 1024.0, 2048.0, 300.0);
+    let d = dims.feature_dim as f64;
+    let regions = (batch.n_images() * batch.max_regions) as f64 * d * h;
+    let question =
+        beginnings.len() as f64 * 3.0 * h * h + words.len() as f64 * e * 3.0 * h + texts.len() as f64 * 2.0 * h * h;
+    let rest = b * (d * h + h * m + m * dims.n_answers as f64);
+    [regions + question + rest, question + rest].map(|products| 2.0 * products / 1e9)
+}
+
+/// The most arithmetic a second of a product, in GFLOP/s: of a batch's regions with a layer's weight.
+fn matmul_peak(kind: Kind) -> f64 {
+    let (m, k, n) = (3420, 2048, 1024);
+    let [a, b] = [[m, k], [k, n]].map(|shape| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind));
+    let seconds = |_| {
+        let started = Instant::now();
+        let _ = black_box(a.mm(&b));
+        started.elapsed().as_secs_f64()
+    };
+    (2 * m * k * n) as f64 / (0..20).map(seconds).fold(f64::INFINITY, f64::min) / 1e9
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,7 +87,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         (_, Some(&"random")) => Sampler::Random,
         _ => Sampler::Grouped,
     };
-    let batch_size: usize = std::env::var("BATCH").map_or(Ok(512), |n| n.parse())?;
+    let batch_size = if *what == "evaluate" { 1024 } else { 512 };
     let loader =
         Loader::new(dataset.clone(), LoaderOptions { batch_size, sampler, seed: 1, ..LoaderOptions::default() });
     let dims =
@@ -87,15 +118,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(&"bf16") => Precision::Bf16,
         _ => Precision::Fp32,
     };
-    let n_batches: usize = std::env::var("BATCHES").map_or(Ok(12), |n| n.parse())?;
     tch::manual_seed(1);
     let vs = VarStore::new(Device::Cpu);
     let model = Baseline::new(vs.root(), &ModelConfig::default(), dims);
     let mut optimizer = Optimizer::new(vs.variables(), &TrainConfig::default());
-    let (mut n_questions, mut started) = (0, Instant::now());
-    for (i, batch) in loader.epoch(0, 0).take(N_WARM + n_batches).enumerate() {
+    let (mut n_questions, mut arithmetic, mut started) = (0, 0.0, Instant::now());
+    for (i, batch) in loader.epoch(0, 0).take(N_WARM + N_COUNTED).enumerate() {
         if i == N_WARM {
-            (n_questions, started) = (0, Instant::now());
+            (n_questions, arithmetic, started) = (0, 0.0, Instant::now());
         }
         let batch = batch?;
         let input = ModelInput::from_batch(&batch, Device::Cpu, precision.kind());
@@ -110,8 +140,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             model.infer(&input).best_answers();
         }
         n_questions += batch.len();
+        let [forward, with_input_gradient] = gflop(&batch, dims);
+        arithmetic += if *what == "train" { 2.0 * forward + with_input_gradient } else { forward };
     }
     let seconds = started.elapsed().as_secs_f64();
-    println!("{{\"questions_per_s\": {:.1}}}", n_questions as f64 / seconds);
+    println!(
+        "{{\"questions_per_s\": {:.1}, \"products_gflop_per_s\": {:.0}, \"matmul_peak_gflop_per_s\": {:.0}}}",
+        n_questions as f64 / seconds,
+        arithmetic / seconds,
+        matmul_peak(precision.kind())
+    );
     Ok(())
 }

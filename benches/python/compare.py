@@ -1,4 +1,4 @@
-"""Measures the data side beside Python, in turn, on made-up files of VQA2.0's size, and prints a table.
+"""Measures the data side, training and answering beside Python and PyTorch, in turn, on made-up files of VQA2.0's size, and prints a table.
 
     make bench
 
@@ -21,6 +21,7 @@ IMAGES = 3000
 ROUNDS = int(os.environ.get("ROUNDS", 3))
 VQA = str(ROOT / "target/release/vqa")
 LOAD = str(ROOT / "target/release/examples/load")
+TRAINING = str(ROOT / "target/release/examples/training")
 
 
 def run(*command):
@@ -71,6 +72,9 @@ def main():
                               [("OpenEnded_mscoco", "questions"), ("mscoco", "annotations")])
     results = DATA / "results_val.json"
     train_questions = DATA / "v2_OpenEnded_mscoco_train2014_questions.json"
+    batches = DATA / "batches.safetensors"
+    if not batches.exists():
+        run(TRAINING, h5, train_questions, "write", batches)
     figures = {}
     add = lambda key, value: figures.setdefault(key, []).append(value)
     for path in [*jsons, results, tsv, h5]:
@@ -118,6 +122,15 @@ def main():
         output = python("loader.py", h5)[2]
         add("load py", max(float(rate) for rate in re.findall(r"([\d.]+) GB/s", output)))
 
+        for precision in ["fp32", "bf16"]:
+            for what, sampler in [("train", "grouped"), ("train", "random"), ("evaluate", "sequential")]:
+                figure = json.loads(run(TRAINING, h5, train_questions, what, precision, sampler)[2])
+                add(f"{what} {sampler} {precision}", figure["questions_per_s"])
+                add(f"{what} {sampler} {precision} share", figure["products_gflop_per_s"] / figure["matmul_peak_gflop_per_s"])
+                add(f"{precision} peak", figure["matmul_peak_gflop_per_s"])
+            for what in ["train", "evaluate"]:
+                add(f"{what} {precision} py", json.loads(python("training.py", batches, what, precision)[2])["questions_per_s"])
+
     median = {key: statistics.median(values) for key, values in figures.items()}
     print(f"{os.cpu_count()} cores; medians of {ROUNDS} rounds; {sum(p.stat().st_size for p in jsons) / 1e6:.0f} MB of JSON\n")
     print("| what | Python | vqa | ratio | limit | |\n| --- | --- | --- | --- | --- | --- |")
@@ -138,6 +151,17 @@ def main():
             f"| {ours:.1f} GB/s, {median[f'load {sampler} first']:.1f} in the first epoch | {ours / theirs:.1f} x "
             f"| {bound:.1f} GB/s memcpy on one core, {median['load limit all']:.1f} on all | {100 * ours / bound:.0f} % of one core's |"
         )
+    for what, sampler, title in [
+        ("train", "grouped", "training, batches grouped by image"),
+        ("train", "random", "training, random batches"),
+        ("evaluate", "sequential", "answering"),
+    ]:
+        for precision in ["fp32", "bf16"]:
+            ours, theirs = median[f"{what} {sampler} {precision}"], median[f"{what} {precision} py"]
+            print(
+                f"| {title}, {precision} | {theirs:.0f} questions/s | {ours:.0f} questions/s | {ours / theirs:.1f} x "
+                f"| {median[f'{precision} peak']:.0f} GFLOP/s, a matrix product | {100 * median[f'{what} {sampler} {precision} share']:.0f} % of it |"
+            )
     print(f"\nprivate memory while loading: {max(figures['private MB']):.0f} MB")
 
 

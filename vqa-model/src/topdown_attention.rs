@@ -62,10 +62,13 @@ impl TopdownAttention {
 
 impl ConcatAttention {
     fn scores(&self, question: &Tensor, input: &ModelInput) -> Tensor {
-        let regions = input.features.index_select(0, &input.image_rows); // [B, K, D]
-        let k = regions.size()[1];
-        let question = question.unsqueeze(1).expand([-1, k, -1], false); // [B, K, question_dim]
-        let joint = self.nonlinear.forward(&Tensor::cat(&[regions, question], 2)); // [B, K, hid_dim]
+        // The layer's product with [region; question] is the sum of two, and regions need theirs once for each image.
+        let [layer] = &self.nonlinear.layers[..] else { panic!("one layer") };
+        let kind = question.kind();
+        let (weight, d) = (layer.weight().to_kind(kind), input.features.size()[2]);
+        let of_regions = input.features.linear(&weight.narrow(1, 0, d), None::<Tensor>); // [N, K, hid_dim]
+        let of_question = question.linear(&weight.narrow(1, d, weight.size()[1] - d), Some(&layer.bias.to_kind(kind))); // [B, hid_dim]
+        let joint = (of_regions.index_select(0, &input.image_rows) + of_question.unsqueeze(1)).relu(); // [B, K, hid_dim]
         self.linear.forward(&joint).squeeze_dim(2)
     }
 }

@@ -313,11 +313,16 @@ impl RunDir {
     /// Opens the metrics for appending, without the lines of what will be trained again.
     pub(crate) fn open_metrics(&self, progress: Progress) -> Result<MetricsFile> {
         #[derive(Deserialize)]
-        struct Place {
-            epoch: u64,
-            step: Option<u64>,
+        #[serde(tag = "kind", rename_all = "lowercase")]
+        enum Place {
+            Step { step: u64 },
+            Epoch { epoch: u64 },
         }
-        let is_before = |place: Place| place.step.map_or(place.epoch <= progress.epoch, |step| step <= progress.step);
+        let is_before = |place: Place| match place {
+            Place::Step { step } => step <= progress.step,
+            // Its step may be saved, and its validation not.
+            Place::Epoch { epoch } => epoch <= progress.epoch,
+        };
         let path = self.metrics();
         let old = match fs::read_to_string(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => String::new(),

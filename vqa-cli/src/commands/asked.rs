@@ -21,6 +21,7 @@ use crate::terminal::Progress;
 pub struct Asked {
     checkpoint: Checkpoint,
     loader: Loader,
+    batch_size: usize,
     /// The number type of the arithmetic: the one that it was trained in.
     kind: Kind,
     sources: Vec<SourceConfig>,
@@ -48,12 +49,14 @@ impl Asked {
         }
         let dataset = split::dataset(&config, &args.data, checkpoint.words(), checkpoint.answers())?;
         checkpoint.check(&dataset)?;
-        let batch_size = args.batch_size.map_or(config.train.batch_size, |size| size as usize);
+        let given = args.batch_size.map(|size| size as usize);
+        let batch_size = given.unwrap_or(split::answering_batch_size(&config));
         let options = LoaderOptions { batch_size, sampler: sampler(dataset.split()), ..LoaderOptions::default() };
         Ok(Asked {
             seed: config.seed,
             checkpoint,
             loader: Loader::new(Arc::new(dataset), options),
+            batch_size: given.unwrap_or(config.train.batch_size),
             kind: config.train.precision.kind(),
             sources: config.split(&args.data)?.composition.clone(),
             place: config.place(&args.data),
@@ -65,9 +68,9 @@ impl Asked {
         self.loader.dataset()
     }
 
-    /// Questions in a batch.
+    /// Questions in a batch of the run, or as many as were asked for.
     pub fn batch_size(&self) -> usize {
-        self.loader.options().batch_size
+        self.batch_size
     }
 
     /// The name of the checkpoint.

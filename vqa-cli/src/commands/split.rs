@@ -30,3 +30,9 @@ pub fn dataset(
     vqa_data::Dataset::open(split, split_config, words, answers, config.dict.max_question_len)
         .with_context(|| config.place(name))
 }
+
+/// Questions in a batch where none is learnt from: with no gradients to keep there is room for more, and larger batches share
+/// more images and beginnings of questions.
+pub fn answering_batch_size(config: &Config) -> usize {
+    2 * config.train.batch_size
+}

@@ -140,25 +140,20 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
         n_parameters as f64 / 1e6
     );
 
-    let loader = |dataset: &Arc<Dataset>, sampler| {
-        let options = LoaderOptions {
-            batch_size: config.train.batch_size,
-            sampler,
-            seed: config.seed,
-            ..LoaderOptions::default()
-        };
+    let loader = |dataset: &Arc<Dataset>, batch_size, sampler| {
+        let options = LoaderOptions { batch_size, sampler, seed: config.seed, ..LoaderOptions::default() };
         Loader::new(dataset.clone(), options)
     };
     // Nothing is lost where a dry run is stopped at once.
     let finish_the_step = (!dry_run).then(FinishTheStep::new);
-    let val_loader = val.as_ref().map(|val| loader(val, Sampler::Sequential));
+    let val_loader = val.as_ref().map(|val| loader(val, split::answering_batch_size(config), Sampler::Sequential));
     let trainer = Trainer {
         model: &model,
         vs: &vs,
         loss: config.model.loss,
         config: &config.train,
         seed: config.seed,
-        train: &loader(&train, config.train.sampler),
+        train: &loader(&train, config.train.batch_size, config.train.sampler),
         val: val_loader.as_ref(),
         run: &run,
         header: dims.to_header(),

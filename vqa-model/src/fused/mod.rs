@@ -15,6 +15,8 @@ mod linear;
 mod memory;
 mod prefix_tree;
 
+use std::sync::Once;
+
 use half::bf16;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -46,8 +48,22 @@ pub(crate) fn serves(model: &Baseline, input: &ModelInput) -> bool {
         && input.features.numel() > 0
 }
 
+/// Keeps libtorch's threads from spinning while rayon's have work. Its libgomp lets each thread spin for milliseconds
+/// after a product, unless it manages more threads than there are cores: then it gives way at once. So each of rayon's threads asks
+/// it for help once, which it never needs. Worth 5 to 15 % on two cores.
+fn share_cores() {
+    static SHARED: Once = Once::new();
+    SHARED.call_once(|| {
+        rayon::broadcast(|_| {
+            const ENOUGH_FOR_TWO_THREADS: i64 = 1 << 17;
+            let _ = Tensor::ones([ENOUGH_FOR_TWO_THREADS], (Kind::Float, Device::Cpu)).exp_();
+        });
+    });
+}
+
 /// What the model says, without dropout.
 pub(crate) fn infer(model: &Baseline, input: &ModelInput) -> ModelOutput {
+    share_cores();
     tch::no_grad(|| match input.features.kind() {
         Kind::BFloat16 => Pass::<bf16>::forward(model, input, None).0,
         _ => Pass::<f32>::forward(model, input, None).0,
@@ -60,6 +76,7 @@ pub(crate) fn train<'a>(model: &'a Baseline, input: &'a ModelInput, seed: u64) -
         let (output, pass) = tch::no_grad(|| Pass::<T>::forward(model, input, Some(seed)));
         TrainingPass::new(output, move |of_logits| tch::no_grad(|| pass.backward(of_logits)))
     }
+    share_cores();
     match input.features.kind() {
         Kind::BFloat16 => train::<bf16>(model, input, seed),
         _ => train::<f32>(model, input, seed),
