@@ -163,6 +163,13 @@ fn contents(run: &Path) -> BTreeMap<String, Vec<u8>> {
             }
         }
     }
+    // The title of the curves is the directory's name.
+    if let Some(svg) = found.get_mut("curves.svg") {
+        let title = format!("\n{}\n", run.file_name().unwrap().display());
+        let text = String::from_utf8(std::mem::take(svg)).unwrap();
+        assert!(text.contains(&title));
+        *svg = text.replacen(&title, "\n", 1).into_bytes();
+    }
     let metrics = String::from_utf8(found.remove("metrics.jsonl").unwrap()).unwrap();
     let without_durations = metrics.lines().map(|line| {
         let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
