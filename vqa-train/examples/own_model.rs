@@ -2,11 +2,11 @@
 //!
 //!     cargo run --release -p vqa-train --example own_model -- demo/train.h5 demo/data/v2_*train_questions.json demo/data/v2_*train_annotations.json
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::Arc;
 
 use tch::{Device, Kind, nn, nn::Module};
 use vqa_data::*;
-use vqa_model::{LossKind, ModelInput, ModelOutput, VqaModel};
+use vqa_model::{ModelInput, ModelOutput, VqaModel};
 use vqa_train::{Event, RunDir, TrainConfig, Trainer};
 
 struct Bag {
@@ -26,13 +26,10 @@ impl VqaModel for Bag {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files: Vec<_> = std::env::args_os().skip(1).map(std::path::PathBuf::from).collect();
-    let [features, questions, annotations] = &files[..] else {
-        return Err("own_model FEATURES QUESTIONS ANNOTATIONS".into());
-    };
-    let (q_jsons, a_jsons) = (vec![questions.clone()], vec![annotations.clone()]);
-    let config =
-        SplitConfig::from(vec![SourceConfig { q_jsons, a_jsons, features: Some(features.clone()), images: None }]);
+    let [features, questions, annotations] = [1, 2, 3].map(|i| std::env::args_os().nth(i).expect("three files").into());
+    let source =
+        SourceConfig { q_jsons: vec![questions], a_jsons: vec![annotations], features: Some(features), images: None };
+    let config = SplitConfig::from(vec![source]);
     let split = Split::load(&config)?;
     let (words, answers) = build_dictionaries([&split], &DictConfig::default());
     let dataset = Arc::new(Dataset::open(split, &config, &words, &answers, 14)?);
@@ -45,22 +42,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         regions: nn::linear(vs.root() / "regions", feature_dim, 128, Default::default()),
         answers: nn::linear(vs.root() / "answers", 128, answers.len() as i64, Default::default()),
     };
-    let (config, run, stop) =
-        (TrainConfig { n_epochs: 5, ..TrainConfig::default() }, RunDir::new("runs/own_model"), AtomicBool::new(false));
-    let (loss, header) = (LossKind::Logistic, Default::default());
-    let trainer = Trainer {
-        model: &model,
-        vs: &vs,
-        loss,
-        config: &config,
-        seed: 1,
-        train: &train,
-        val: None,
-        run: &run,
-        header,
-        stop: &stop,
-    };
-    trainer.run(&mut |event| {
+    let (config, run) = (TrainConfig { n_epochs: 5, ..TrainConfig::default() }, RunDir::new("runs/own_model"));
+    Trainer::new(&model, &vs, &config, &train, &run).run(&mut |event| {
         if let Event::Epoch(epoch) = event {
             println!("epoch {} loss {:.2} score {:.1}", epoch.epoch, epoch.train_loss, epoch.train_score);
         }

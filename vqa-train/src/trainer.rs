@@ -100,7 +100,23 @@ struct Scores {
     upper_bound: f64,
 }
 
-impl Trainer<'_> {
+/// A stop that nobody asks for.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+impl<'a> Trainer<'a> {
+    /// A trainer without the parts that may be left out: it validates nothing, adds nothing to headers, nobody stops it, its seed
+    /// is 0 and its loss logistic. For others, fill in their fields: `Trainer { val: Some(&val), ..Trainer::new(…) }`.
+    pub fn new(
+        model: &'a dyn VqaModel,
+        vs: &'a VarStore,
+        config: &'a TrainConfig,
+        train: &'a Loader,
+        run: &'a RunDir,
+    ) -> Trainer<'a> {
+        let (loss, header) = (LossKind::Logistic, Header::new());
+        Trainer { model, vs, loss, config, seed: 0, train, val: None, run, header, stop: &NEVER }
+    }
+
     /// Trains from where the run directory stands: from the start, or after the last saved step.
     ///
     /// # Errors

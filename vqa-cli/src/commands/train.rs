@@ -1,6 +1,5 @@
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, bail};
 use tch::nn::VarStore;
@@ -41,9 +40,6 @@ pub struct Trained {
     /// The best epoch, if any was validated.
     pub best: Option<Best>,
 }
-
-/// A stop that nobody asks for.
-static NEVER: AtomicBool = AtomicBool::new(false);
 
 pub fn run(args: &TrainArgs) -> Result<()> {
     let mut config = Config::load(&args.config.config, &args.config.set)?;
@@ -147,18 +143,17 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
     // Nothing is lost where a dry run is stopped at once.
     let finish_the_step = (!dry_run).then(FinishTheStep::new);
     let val_loader = val.as_ref().map(|val| loader(val, split::answering_batch_size(config), Sampler::Sequential));
-    let trainer = Trainer {
-        model: &model,
-        vs: &vs,
+    let train_loader = loader(&train, config.train.batch_size, config.train.sampler);
+    let mut trainer = Trainer {
         loss: config.model.loss,
-        config: &config.train,
         seed: config.seed,
-        train: &loader(&train, config.train.batch_size, config.train.sampler),
         val: val_loader.as_ref(),
-        run: &run,
         header: dims.to_header(),
-        stop: finish_the_step.as_ref().map_or(&NEVER, FinishTheStep::flag),
+        ..Trainer::new(&model, &vs, &config.train, &train_loader, &run)
     };
+    if let Some(finish_the_step) = &finish_the_step {
+        trainer.stop = finish_the_step.flag();
+    }
     if dry_run {
         let n_done = run.progress()?.map_or(0, |progress| progress.epoch);
         print(&dry_run::report(config, &trainer, config.train.n_epochs.saturating_sub(n_done))?)?;
