@@ -80,7 +80,10 @@ impl QuestionEmbedding {
         let n_directions = if bidirectional { 2 } else { 1 };
         let batch = words.size()[0];
         let zeros = Tensor::zeros([n_layers * n_directions, batch, self.hid_dim], (words.kind(), words.device()));
-        let weights: Vec<Tensor> = self.weights.iter().map(|weight| weight.to_kind(words.kind())).collect();
+        let mut weights: Vec<Tensor> = self.weights.iter().map(|weight| weight.to_kind(words.kind())).collect();
+        if words.device().is_cuda() {
+            weights = in_one_piece(&weights);
+        }
         let states = match rnn_type {
             RnnKind::Gru => words.gru(&zeros, &weights, true, n_layers, dropout, train, bidirectional, true).0,
             RnnKind::Lstm => {
@@ -95,5 +98,58 @@ impl QuestionEmbedding {
         let forward = last.narrow(1, 0, self.hid_dim);
         let backward = states.select(1, 0).narrow(1, self.hid_dim, self.hid_dim);
         Tensor::cat(&[forward, backward], 1)
+    }
+}
+
+/// The same weights as views of one flat tensor, matrices before biases. That is how cuDNN wants them: anything else libtorch
+/// copies together itself at each call, and prints a warning each time.
+fn in_one_piece(weights: &[Tensor]) -> Vec<Tensor> {
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by_key(|&i| weights[i].dim() == 1);
+    let parts: Vec<Tensor> = order.iter().map(|&i| weights[i].reshape([-1])).collect();
+    let flat = Tensor::cat(&parts, 0);
+    let mut views: Vec<(usize, Tensor)> = Vec::with_capacity(weights.len());
+    let mut start = 0;
+    for i in order {
+        let len = weights[i].numel() as i64;
+        views.push((i, flat.narrow(0, start, len).view_as(&weights[i])));
+        start += len;
+    }
+    views.sort_by_key(|&(i, _)| i);
+    views.into_iter().map(|(_, view)| view).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::nn::VarStore;
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    /// States, and gradients of all weights, are those of the weights themselves.
+    #[test]
+    fn weights_in_one_piece_are_the_same_weights() {
+        let vs = VarStore::new(Device::Cpu);
+        let config =
+            LanguageModelConfig { word_emb_dim: 3, n_layers: 2, bidirectional: true, ..LanguageModelConfig::default() };
+        let rnn = QuestionEmbedding::new(vs.root(), 5, &config);
+        let words = Tensor::randn([4, 6, 3], (Kind::Float, Device::Cpu));
+        let zeros = Tensor::zeros([4, 4, 5], (Kind::Float, Device::Cpu));
+        let run = |weights: &[Tensor]| {
+            let states = words.gru(&zeros, weights, true, 2, 0.0, false, true, true).0;
+            let gradients = Tensor::run_backward(&[states.square().sum(Kind::Float)], &rnn.weights, false, false);
+            let flat: Vec<Tensor> = gradients.iter().chain([&states]).map(|tensor| tensor.reshape([-1])).collect();
+            Tensor::cat(&flat, 0)
+        };
+        let pieces = in_one_piece(&rnn.weights);
+        assert!(run(&rnn.weights).equal(&run(&pieces)));
+        // Matrices in order, then biases, with nothing in between.
+        let place = |tensor: &Tensor| tensor.data_ptr() as usize;
+        let (matrices, biases): (Vec<_>, Vec<_>) = pieces.iter().partition(|piece| piece.dim() == 2);
+        let mut expected = place(matrices[0]);
+        for piece in matrices.into_iter().chain(biases) {
+            assert_eq!(place(piece), expected);
+            expected += 4 * piece.numel();
+        }
     }
 }
