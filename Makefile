@@ -11,12 +11,13 @@ TEST_ENV = PYTHON=$(PYTHON)$(if $(LIBTORCH),, VQA_REQUIRE_PYTORCH=1)
 INSTALLED = .libtorch/$(TORCH).installed
 H5PY = .libtorch/h5py.installed
 
-.PHONY: help setup demo test bench fuzz lint clean
+.PHONY: help setup demo test bench bench-gpu fuzz lint clean
 
 help:
 	@echo "make demo    train a model on a generated dataset, and see where it looks"
 	@echo "make test    formatting, Clippy, all tests, and a short demo"
 	@echo "make bench   Criterion benches, and the data side beside Python"
+	@echo "make bench-gpu   training on a GPU beside PyTorch, or what to copy to where one is"
 	@echo "make fuzz    damaged files for every reader, ten minutes"
 	@echo "make setup   install libtorch and what else the build needs (the others do it by themselves)"
 
@@ -62,6 +63,19 @@ bench: setup $(if $(LIBTORCH),,$(H5PY))
 $(H5PY): $(INSTALLED)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .libtorch h5py
 	touch $@
+
+# One file that needs a libtorch and nothing else. It makes its data in memory, and has the Python that it is compared with in it.
+GPU_BENCH = target/bench-gpu/bench_gpu
+bench-gpu: setup
+	$(CARGO) build --release -p vqa-benches --bin bench_gpu
+	mkdir -p $(dir $(GPU_BENCH))
+	strip --strip-debug -o $(GPU_BENCH) target/release/bench_gpu
+	@if nvidia-smi >/dev/null 2>&1; then \
+		PYTHONPATH=$(CURDIR)/.libtorch:$$PYTHONPATH PYTHON=$(PYTHON) $(GPU_BENCH); \
+	else \
+		echo "There is no GPU here. Copy $(GPU_BENCH) to where one is, with the same glibc or a newer one, and $(TORCH) for Python:"; \
+		echo "  LD_LIBRARY_PATH=\$$(python3 -c 'import torch; print(torch.__path__[0] + \"/lib\")') ./bench_gpu"; \
+	fi
 
 # A minute of damaged files for each reader, on the stable toolchain.
 fuzz: setup

@@ -11,7 +11,8 @@ use crate::questions::{question, word, zipf};
 
 const N_ANSWERS: usize = 90_000;
 
-fn answer(n: usize) -> String {
+/// The n-th most frequent answer.
+pub fn answer(n: usize) -> String {
     match n {
         0 => "yes".to_owned(),
         1 => "no".to_owned(),

@@ -11,7 +11,14 @@ use crate::{Error, Result};
 pub fn parse_device(name: &str) -> Result<Device> {
     match name {
         "cpu" => Ok(Device::Cpu),
-        "auto" => Ok(if load_cuda().is_ok() { Device::Cuda(0) } else { Device::Cpu }),
+        "auto" if !has_driver() => Ok(Device::Cpu),
+        "auto" => Ok(load_cuda().map_or_else(
+            |reason| {
+                tracing::warn!("there is an NVIDIA driver, but {reason}");
+                Device::Cpu
+            },
+            |_| Device::Cuda(0),
+        )),
         _ => {
             let index = match name.strip_prefix("cuda") {
                 Some("") => Some(0),
@@ -25,7 +32,9 @@ pub fn parse_device(name: &str) -> Result<Device> {
             };
             let n_devices = load_cuda().map_err(Error::Device)?;
             if index >= n_devices {
-                return Err(Error::Device(format!("there is no GPU {index}: {n_devices} are here, counted from 0")));
+                return Err(Error::Device(format!(
+                    "there is no GPU {index}: they are counted from 0, and the last one is {}", n_devices - 1
+                )));
             }
             Ok(Device::Cuda(index))
         }
@@ -39,24 +48,33 @@ pub fn parse_device(name: &str) -> Result<Device> {
 /// 907, 980). It is loaded only where an NVIDIA driver is, since it is large.
 #[allow(unsafe_code)]
 fn load_cuda() -> std::result::Result<usize, String> {
-    // SAFETY: both libraries are what the program was linked against or would have been; their
-    // initialisers run here instead of at program start, and are made to.
-    let driver = unsafe { libloading::Library::new("libcuda.so.1") };
-    let Ok(driver) = driver else {
+    if !has_driver() {
         return Err("no GPU can be used: there is no NVIDIA driver (libcuda.so.1); use the device \"cpu\"".to_owned());
-    };
-    std::mem::forget(driver);
-    // SAFETY: as above.
+    }
+    // SAFETY: the program was linked against it or would have been; its initialisers run here instead of at program start, and
+    // are made to.
     match unsafe { libloading::Library::new("libtorch_cuda.so") } {
         Ok(library) => std::mem::forget(library),
         Err(error) => {
             return Err(format!(
-                "no GPU can be used: this libtorch has no CUDA part ({error}); use the device \"cpu\""
+                "no GPU can be used: this libtorch has no CUDA part, or lacks a library for it ({error}); use the device \"cpu\""
             ));
         }
     }
     match Cuda::device_count() {
         n if n > 0 => Ok(n as usize),
         _ => Err("no GPU can be used: the NVIDIA driver shows none, or is too old for this libtorch".to_owned()),
+    }
+}
+
+#[allow(unsafe_code)]
+fn has_driver() -> bool {
+    // SAFETY: the driver's initialisers are made to run whenever a program begins.
+    match unsafe { libloading::Library::new("libcuda.so.1") } {
+        Ok(driver) => {
+            std::mem::forget(driver);
+            true
+        }
+        Err(_) => false,
     }
 }

@@ -1,0 +1,331 @@
+//! How fast the article's model trains on a GPU, on made-up data of VQA2.0's size, and how fast PyTorch trains it there.
+//!
+//!     make bench-gpu
+//!
+//! This program needs a libtorch to run, and no Rust, no network and no files: it makes its own data, and carries the Python that
+//! it compares itself with. Where there is a `python3` that has torch,
+//!
+//!     LD_LIBRARY_PATH=$(python3 -c 'import torch; print(torch.__path__[0] + "/lib")') ./bench_gpu
+//!
+//! Training is that of `vqa train`, whole epochs of it, the first of which does not count. PyTorch trains the module of the
+//! tests, as fast as it can: see `python/gpu.py`. With `--device cpu --tiny` all of it runs in seconds, and means nothing.
+
+// Some of what they write is for other benches.
+#[allow(dead_code)]
+mod json_files;
+mod questions;
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use clap::Parser;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tch::Device;
+use tch::nn::VarStore;
+use vqa_data::{
+    AnswerDict, Dataset, Loader, LoaderOptions, RegionSource, Sampler, SourceConfig, Split, SplitConfig, WordDict,
+};
+use vqa_model::{Baseline, DataDims, ModelConfig, parse_device};
+use vqa_train::{Event, FeaturesOnDevice, Precision, RunDir, TrainConfig, Trainer};
+
+/// The Python of the comparison.
+const SCRIPTS: [(&str, &str); 2] = [
+    ("gpu.py", include_str!("python/gpu.py")),
+    ("baseline.py", include_str!("../vqa-model/tests/pytorch/baseline.py")),
+];
+
+type Error = Box<dyn std::error::Error>;
+
+/// Trains the article's model on made-up data of VQA2.0's size, and has PyTorch do it too.
+#[derive(Parser)]
+struct Args {
+    /// cuda, cuda:1, cpu
+    #[arg(long, default_value = "cuda")]
+    device: String,
+    /// fp32, tf32, bf16
+    #[arg(long, value_delimiter = ',', default_value = "bf16,tf32")]
+    precision: Vec<String>,
+    /// Where features are: always (on the device), never (batch by batch)
+    #[arg(long, value_delimiter = ',', default_value = "always,never")]
+    features_on_device: Vec<String>,
+    #[arg(long, default_value_t = 443_757)]
+    questions: usize,
+    #[arg(long, default_value_t = 82_783)]
+    images: usize,
+    #[arg(long, default_value_t = 36)]
+    regions: usize,
+    #[arg(long, default_value_t = 2048)]
+    feature_dim: usize,
+    #[arg(long, default_value_t = 3129)]
+    answers: usize,
+    #[arg(long, default_value_t = 512)]
+    batch_size: usize,
+    /// Epochs; the first counts only if it is the last
+    #[arg(long, default_value_t = 2)]
+    epochs: u64,
+    /// Steps that are measured in PyTorch
+    #[arg(long, default_value_t = 200)]
+    python_steps: usize,
+    /// The Python with torch
+    #[arg(long, env = "PYTHON", default_value = "python3")]
+    python: String,
+    /// Small sizes, to see that it works
+    #[arg(long)]
+    tiny: bool,
+}
+
+impl Args {
+    fn model(&self) -> ModelConfig {
+        let mut config = ModelConfig::default();
+        if self.tiny {
+            (config.hid_dim, config.topdown_att.hid_dim, config.mlp.hid_dim, config.lm.word_emb_dim) = (16, 16, 16, 8);
+        }
+        config
+    }
+}
+
+fn main() -> Result<(), Error> {
+    let mut args = Args::parse();
+    if args.tiny {
+        (args.questions, args.images, args.regions, args.feature_dim, args.answers) = (640, 120, 5, 16, 40);
+        (args.batch_size, args.python_steps) = (64, 3);
+    }
+    // Before anything else: libtorch believes what it sees first of CUDA.
+    let device = parse_device(&args.device)?;
+    let dir = tempfile::tempdir()?;
+    let (dataset, dims) = make_data(&args, dir.path())?;
+    eprintln!(
+        "{} questions about {} images of {} x {}, {} words, {} answers; batches of {}; {}",
+        dataset.len(),
+        dataset.n_images(),
+        args.regions,
+        args.feature_dim,
+        dims.n_words,
+        dims.n_answers,
+        args.batch_size,
+        device_name(device)
+    );
+    let python = Python::new(&args, dir.path(), &dataset, dims)?;
+    println!("| features | precision | vqa | PyTorch | ratio |\n| --- | --- | --- | --- | --- |");
+    for features in &args.features_on_device {
+        for precision in &args.precision {
+            let (per_s, seconds) = train(&args, device, &dataset, dims, features, precision, dir.path())?;
+            let theirs = python.as_ref().and_then(|python| python.train(features, precision));
+            let compared = theirs.map_or("| |".to_owned(), |(theirs, how)| {
+                let epoch = args.questions as f64 / theirs;
+                format!("| {theirs:.0}/s, {epoch:.1} s an epoch ({how}) | {:.2} x |", per_s / theirs)
+            });
+            println!("| {features} | {precision} | {per_s:.0}/s, {seconds:.1} s an epoch {compared}");
+        }
+    }
+    Ok(())
+}
+
+/// What the GPU is, if its driver's program is there to say so.
+fn device_name(device: Device) -> String {
+    let Device::Cuda(index) = device else { return "on the CPU: its speed means nothing here".to_owned() };
+    let output = Command::new("nvidia-smi")
+        .args(["--query-gpu=name", "--format=csv,noheader", "-i"])
+        .arg(index.to_string())
+        .output();
+    output.map_or_else(|_| format!("GPU {index}"), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Regions of any images, cut out of one long row of numbers.
+struct MadeUp {
+    n_images: usize,
+    n_regions: usize,
+    feature_dim: usize,
+    numbers: Vec<f32>,
+}
+
+impl MadeUp {
+    /// Places that an image may begin at.
+    const PLACES: usize = 1 << 22;
+
+    fn new(args: &Args) -> MadeUp {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        // Half of them zero, as behind a ReLU.
+        let numbers =
+            (0..MadeUp::PLACES + args.regions * args.feature_dim).map(|_| (rng.random::<f32>() * 4.0 - 2.0).max(0.0));
+        MadeUp {
+            n_images: args.images,
+            n_regions: args.regions,
+            feature_dim: args.feature_dim,
+            numbers: numbers.collect(),
+        }
+    }
+}
+
+impl RegionSource for MadeUp {
+    fn name(&self) -> String {
+        "made-up features".to_owned()
+    }
+
+    fn n_images(&self) -> usize {
+        self.n_images
+    }
+
+    fn feature_dim(&self) -> usize {
+        self.feature_dim
+    }
+
+    fn row(&self, image_id: u64) -> Option<usize> {
+        (0..self.n_images).contains(&(image_id as usize / 3)).then_some(image_id as usize / 3)
+    }
+
+    fn n_regions(&self, _: usize) -> usize {
+        self.n_regions
+    }
+
+    fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> vqa_data::Result<()> {
+        let start = row.wrapping_mul(0x9e37_79b9) % MadeUp::PLACES;
+        features.copy_from_slice(&self.numbers[start..start + features.len()]);
+        boxes.fill(0.0);
+        Ok(())
+    }
+}
+
+/// Questions and answers as `generate` makes them, read from their files as always.
+fn make_data(args: &Args, dir: &Path) -> Result<(Arc<Dataset>, DataDims), Error> {
+    json_files::write_split(dir, ("train", args.questions, args.images, 0))?;
+    let source = SourceConfig {
+        q_jsons: vec![dir.join("v2_OpenEnded_mscoco_train2014_questions.json")],
+        a_jsons: vec![dir.join("v2_mscoco_train2014_annotations.json")],
+        features: None,
+        images: None,
+    };
+    let split = Split::load(&SplitConfig::from(vec![source]))?;
+    let words = WordDict::from_questions(split.questions.iter().map(|question| &*question.question));
+    let answers: Vec<String> = (0..args.answers).map(json_files::answer).collect();
+    let answers = AnswerDict::from_answers(answers.iter().map(String::as_str), 1);
+    let dims =
+        DataDims { n_words: words.len() as i64, n_answers: answers.len() as i64, feature_dim: args.feature_dim as i64 };
+    let dataset = Dataset::new(split, &words, &answers, 14, vec![Arc::new(MadeUp::new(args))])?;
+    Ok((Arc::new(dataset), dims))
+}
+
+/// A setting of the config, by the name that it has there.
+fn setting<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, Error> {
+    Ok(serde_json::from_value(name.into())?)
+}
+
+/// Questions a second and seconds of the last epoch.
+fn train(
+    args: &Args,
+    device: Device,
+    dataset: &Arc<Dataset>,
+    dims: DataDims,
+    features_on_device: &str,
+    precision: &str,
+    dir: &Path,
+) -> Result<(f64, f64), Error> {
+    tch::manual_seed(1);
+    let vs = VarStore::new(device);
+    let model = Baseline::new(vs.root(), &args.model(), dims);
+    let config = TrainConfig {
+        n_epochs: args.epochs,
+        batch_size: args.batch_size,
+        sampler: Sampler::Grouped,
+        precision: setting::<Precision>(precision)?,
+        features_on_device: setting::<FeaturesOnDevice>(features_on_device)?,
+        keep_last: 1,
+        ..TrainConfig::default()
+    };
+    let options = LoaderOptions {
+        batch_size: args.batch_size,
+        sampler: config.sampler,
+        seed: 1,
+        prefetch: 4,
+        ..LoaderOptions::default()
+    };
+    let loader = Loader::new(dataset.clone(), options);
+    let run = RunDir::new(dir.join(format!("{features_on_device}-{precision}")));
+    let started = std::time::Instant::now();
+    let mut of_last = (0.0, 0.0);
+    Trainer::new(&model, &vs, &config, &loader, &run).run(&mut |event| match event {
+        Event::Features { n, of } if n == of => {
+            eprintln!("{of} images put on the device in {:.1} s", started.elapsed().as_secs_f64());
+        }
+        Event::Epoch(epoch) => {
+            of_last = (dataset.len() as f64 / epoch.seconds, epoch.seconds);
+            eprintln!(
+                "vqa, features on device: {features_on_device}, {precision}, epoch {}: {:.0}/s, {:.2} s, loss {:.3}",
+                epoch.epoch, of_last.0, epoch.seconds, epoch.train_loss
+            );
+        }
+        _ => {}
+    })?;
+    fs::remove_dir_all(run.path())?;
+    Ok(of_last)
+}
+
+/// PyTorch, with the same questions in files.
+struct Python {
+    python: String,
+    dir: PathBuf,
+}
+
+impl Python {
+    /// Nothing, and a message, if there is no Python that has torch.
+    fn new(args: &Args, dir: &Path, dataset: &Dataset, dims: DataDims) -> Result<Option<Python>, Error> {
+        let found = Command::new(&args.python).args(["-c", "import torch"]).output();
+        if !found.is_ok_and(|output| output.status.success()) {
+            eprintln!("{} has no torch: nothing to compare with", args.python);
+            return Ok(None);
+        }
+        for (name, text) in SCRIPTS {
+            fs::write(dir.join(name), text)?;
+        }
+        let encoded = dataset.encoded();
+        let rows = dataset.split().questions.iter().map(|question| (question.image_id / 3) as i32);
+        write_numbers(&dir.join("tokens.i32"), encoded.tokens.iter().map(|&token| token as i32), i32::to_le_bytes)?;
+        write_numbers(&dir.join("images.i32"), rows, i32::to_le_bytes)?;
+        let targets = (0..dataset.len()).map(|i| encoded.targets.of(i).collect::<Vec<_>>());
+        let ends = targets.clone().scan(0, |end, of| {
+            *end += of.len() as i32;
+            Some(*end)
+        });
+        write_numbers(&dir.join("ends.i32"), ends, i32::to_le_bytes)?;
+        let flat = targets.flatten();
+        write_numbers(&dir.join("answers.i32"), flat.clone().map(|(answer, _)| answer as i32), i32::to_le_bytes)?;
+        write_numbers(&dir.join("scores.f32"), flat.map(|(_, score)| score), f32::to_le_bytes)?;
+        let spec = serde_json::json!({
+            "device": args.device, "model": args.model(), "n_words": dims.n_words, "n_answers": dims.n_answers,
+            "n_images": args.images, "n_regions": args.regions, "feature_dim": args.feature_dim, "max_len": encoded.max_len,
+            "batch_size": args.batch_size, "n_steps": args.python_steps,
+        });
+        fs::write(dir.join("spec.json"), spec.to_string())?;
+        Ok(Some(Python { python: args.python.clone(), dir: dir.to_owned() }))
+    }
+
+    /// Questions a second, and in which way: the fastest of PyTorch's.
+    fn train(&self, features: &str, precision: &str) -> Option<(f64, String)> {
+        let mut command = Command::new(&self.python);
+        command.arg(self.dir.join("gpu.py")).args([features, precision]).stderr(Stdio::inherit());
+        let output = command.output().ok()?;
+        let figures = String::from_utf8_lossy(&output.stdout);
+        let ways = figures.lines().filter_map(|line| {
+            let way: serde_json::Value = serde_json::from_str(line).ok()?;
+            eprintln!("PyTorch, {line}");
+            Some((way["questions_per_s"].as_f64()?, way["how"].as_str()?.to_owned()))
+        });
+        ways.max_by(|a, b| a.0.total_cmp(&b.0))
+    }
+}
+
+fn write_numbers<T>(
+    path: &Path,
+    numbers: impl Iterator<Item = T>,
+    to_bytes: impl Fn(T) -> [u8; 4],
+) -> std::io::Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    for number in numbers {
+        file.write_all(&to_bytes(number))?;
+    }
+    file.flush()
+}
