@@ -33,6 +33,7 @@ pub fn dataset(
 
 /// Questions in a batch where none is learnt from: with no gradients to keep there is room for more, and larger batches share
 /// more images and beginnings of questions.
+#[cfg(feature = "torch")]
 pub fn answering_batch_size(config: &Config) -> usize {
     2 * config.train.batch_size
 }

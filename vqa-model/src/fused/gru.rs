@@ -61,7 +61,7 @@ impl<'a> Gru<'a> {
         let of_words = vectors.mm(&self.weight_ih.tr()); // [words, 3 H]
         let of_words = numbers::<T>(&of_words);
         let biases = [2, 3].map(|i| self.parameters[i].detach());
-        let [bias_ih, bias_hh] = [&biases[0], &biases[1]].map(|bias| numbers::<f32>(bias));
+        let [bias_ih, bias_hh] = [&biases[0], &biases[1]].map(numbers::<f32>);
 
         let mut states = vec![0f32; tree.len() * h];
         let mut levels: Vec<Level<T>> = Vec::new();
