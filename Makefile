@@ -17,7 +17,7 @@ help:
 	@echo "make demo    train a model on a generated dataset, and see where it looks"
 	@echo "make test    formatting, Clippy, all tests, and a short demo"
 	@echo "make bench   Criterion benches, and the data side beside Python"
-	@echo "make bench-gpu   training on a GPU beside PyTorch, or what to copy to where one is"
+	@echo "make bench-gpu  training on a GPU beside PyTorch, or what to copy to where one is"
 	@echo "make fuzz    damaged files for every reader, ten minutes"
 	@echo "make setup   install libtorch and what else the build needs (the others do it by themselves)"
 

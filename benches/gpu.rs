@@ -88,8 +88,14 @@ impl Args {
     }
 }
 
-fn main() -> Result<(), Error> {
-    let mut args = Args::parse();
+fn main() {
+    if let Err(error) = run(Args::parse()) {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run(mut args: Args) -> Result<(), Error> {
     if args.tiny {
         (args.questions, args.images, args.regions, args.feature_dim, args.answers) = (640, 120, 5, 16, 40);
         (args.batch_size, args.python_steps) = (64, 3);

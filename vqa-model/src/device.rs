@@ -33,7 +33,8 @@ pub fn parse_device(name: &str) -> Result<Device> {
             let n_devices = load_cuda().map_err(Error::Device)?;
             if index >= n_devices {
                 return Err(Error::Device(format!(
-                    "there is no GPU {index}: they are counted from 0, and the last one is {}", n_devices - 1
+                    "there is no GPU {index}: they are counted from 0, and the last one is {}",
+                    n_devices - 1
                 )));
             }
             Ok(Device::Cuda(index))

@@ -3,7 +3,8 @@
 //! A [`Trainer`] takes any [`VqaModel`](vqa_model::VqaModel) with its parameters, a loader of batches to train on and
 //! one to validate on, and a [`RunDir`] for what it writes: `model_N.safetensors` for each epoch,
 //! `state/` for going on after whatever interrupted it, `metrics.jsonl`, and the same curves as `tensorboard/` and
-//! `curves.svg`. It reports its progress as [`Event`]s. [`Trainer::rehearse`] tries some steps and writes nothing.
+//! `curves.svg`. It reports its progress as [`Event`]s. [`Trainer::rehearse`] tries some steps and writes nothing. On a GPU it keeps
+//! the features of all images there, if they fit ([`FeaturesOnDevice`]), and waits for it only to write a line or to save.
 //!
 //! The parts are there by themselves too: [`bce_with_logits`] and [`sce_with_logits`], [`Adamax`], [`lr_factor`],
 //! and [`Optimizer`], which is all that a step does after the forward pass.
