@@ -5,7 +5,9 @@
 //! This program needs a libtorch to run, and no Rust, no network and no files: it makes its own data, and carries the Python that
 //! it compares itself with. Where there is a `python3` that has torch,
 //!
-//!     LD_LIBRARY_PATH=$(python3 -c 'import torch; print(torch.__path__[0] + "/lib")') ./bench_gpu
+//! ```text
+//! LD_LIBRARY_PATH=$(python3 -c 'import torch; print(torch.__path__[0] + "/lib")') ./bench_gpu
+//! ```
 //!
 //! Training is that of `vqa train`, whole epochs of it, the first of which does not count. PyTorch trains the module of the
 //! tests, as fast as it can: see `python/gpu.py`. With `--device cpu --tiny` all of it runs in seconds, and means nothing.
