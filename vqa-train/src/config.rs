@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tch::Kind;
@@ -138,13 +138,31 @@ impl Default for AdamaxConfig {
     }
 }
 
+/// Whether a parameter's name begins so, at the end of a part of it.
+fn begins_with(name: &str, beginning: &str) -> bool {
+    name.strip_prefix(beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 impl AdamaxConfig {
     /// The weight decay of a parameter.
     pub fn weight_decay_of(&self, name: &str) -> f64 {
-        let fits =
-            |beginning: &str| name.strip_prefix(beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        let groups = self.weight_decay_of.iter().filter(|(beginning, _)| fits(beginning));
+        let groups = self.weight_decay_of.iter().filter(|(beginning, _)| begins_with(name, beginning));
         groups.max_by_key(|(beginning, _)| beginning.len()).map_or(self.weight_decay, |(_, &weight_decay)| weight_decay)
+    }
+
+    /// Checks `weight_decay_of` against the names of a model's parameters.
+    ///
+    /// # Errors
+    ///
+    /// Names a key that fits none of them, and the parts that the model has.
+    pub fn check_names(&self, names: &[String]) -> Result<(), String> {
+        let fits_none = |beginning: &&String| !names.iter().any(|name| begins_with(name, beginning));
+        let Some(unknown) = self.weight_decay_of.keys().find(fits_none) else { return Ok(()) };
+        let parts: BTreeSet<&str> = names.iter().filter_map(|name| name.split('.').next()).collect();
+        let parts = parts.into_iter().collect::<Vec<_>>().join(", ");
+        Err(format!(
+            "train.optim.weight_decay_of.\"{unknown}\" fits no parameter: the model's parts are {parts}, and a checkpoint has the whole names"
+        ))
     }
 }
 

@@ -126,6 +126,8 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
         let vectors = read_word_vectors(glove, &words, config)?;
         model.word_embedding().set_vectors(vectors.numbers());
     }
+    let names: Vec<String> = vs.variables().into_keys().collect();
+    config.train.optim.check_names(&names).map_err(anyhow::Error::msg)?;
     let n_parameters: usize = vs.trainable_variables().iter().map(|variable| variable.numel()).sum();
     eprintln!(
         "train: {} questions | val: {} | {} words, {} answers | {:.1} M parameters on {device:?}",

@@ -175,6 +175,8 @@ fn training() {
     fails(at, &format!("{train} --set device=cuda:7"), &["no GPU can be used"]);
     fails(at, &format!("{train} --set device=gpu"), &["\"gpu\" is unknown"]);
     fails(at, &format!("{train} --set train.batch_size=0"), &["train.batch_size = 0"]);
+    let unknown = format!("{train} --set train.optim.weight_decay_of.w_embb=0");
+    fails(at, &unknown, &["weight_decay_of.\"w_embb\" fits no parameter", "w_emb"]);
     ok(at, "features extract --images data/images/val --out wide.h5 --grid 4x5 --patch 8");
     let wide = "--set data.val.composition.0.features=wide.h5";
     fails(at, &format!("{train} {wide}"), &["wide.h5 has 192 numbers a region", "train.h5 has 48", "--like"]);
