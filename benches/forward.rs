@@ -3,8 +3,8 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use vqa_model::{Baseline, DataDims, ModelConfig, ModelInput, VqaModel};
-use vqa_train::{Optimizer, TrainConfig, bce_with_logits};
+use vqa_model::{Baseline, DataDims, LossKind, ModelConfig, ModelInput, VqaModel};
+use vqa_train::{Optimizer, TrainConfig, bce_with_logits, loss_and_gradient};
 
 const BATCH: i64 = 64;
 
@@ -24,8 +24,17 @@ fn forward(c: &mut Criterion) {
     let mut group = c.benchmark_group("model");
     group.sample_size(10);
     group.throughput(Throughput::Elements(BATCH as u64));
-    group.bench_function("forward", |b| b.iter(|| tch::no_grad(|| model.forward(&input, false))));
+    group.bench_function("forward", |b| b.iter(|| model.infer(&input)));
+    group.bench_function("forward, layer by layer", |b| b.iter(|| tch::no_grad(|| model.forward(&input, false))));
     group.bench_function("training step", |b| {
+        b.iter(|| {
+            let pass = model.train(&input);
+            let (_, of_logits) = loss_and_gradient(LossKind::Logistic, &pass.output.logits, &targets);
+            pass.backward(&of_logits);
+            optimizer.apply();
+        });
+    });
+    group.bench_function("training step, layer by layer", |b| {
         b.iter(|| optimizer.step(&bce_with_logits(&model.forward(&input, true).logits, &targets)));
     });
     group.finish();
