@@ -4,13 +4,15 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use super::kernels::{self, GruInput};
-use super::linear::{converted, gradient};
+use super::linear::{add, gradient, prepared};
 use super::memory::{Number, filled, numbers, numbers_mut};
 use super::prefix_tree::PrefixTree;
 use crate::language_model::WordEmbedding;
 
-/// Below this, libtorch's product of bfloat16 rearranges the whole weight.
-const FEWEST_ROWS: usize = 16;
+/// Rows of a product with so many that count. With fewer than 16, libtorch's product of bfloat16 rearranges the whole weight.
+fn n_rows<T: Number>(n: usize) -> usize {
+    if T::KIND == Kind::Float { n } else { n.max(16) }
+}
 
 /// A one-layer GRU and the word embedding before it, with their weights as a step's products want them.
 pub(super) struct Gru<'a> {
@@ -37,15 +39,11 @@ pub(super) struct GruPass<T> {
 impl<'a> Gru<'a> {
     pub(super) fn new<T: Number>(embedding: &'a WordEmbedding, weights: &'a [Tensor]) -> Gru<'a> {
         let [weight_ih, weight_hh, bias_ih, bias_hh] = weights else { panic!("one layer, one direction") };
-        let weight = |weight: &Tensor| match T::KIND {
-            Kind::Float => weight.detach(),
-            _ => converted::<f32, T>(weight, 1.0),
-        };
         Gru {
             embedding,
             parameters: [weight_ih, weight_hh, bias_ih, bias_hh],
-            weight_ih: weight(weight_ih),
-            weight_hh: weight(weight_hh),
+            weight_ih: prepared::<T>(weight_ih, 1.0).0,
+            weight_hh: prepared::<T>(weight_hh, 1.0).0,
         }
     }
 
@@ -74,21 +72,16 @@ impl<'a> Gru<'a> {
                 0 => &first[..],
                 _ => &earlier[tree.parent(node) * h..][..h],
             };
-            let n_rows = if T::KIND == Kind::Float { nodes.len() } else { nodes.len().max(FEWEST_ROWS) };
-            let before = filled::<T>(&[n_rows as i64, h as i64], |rows| {
+            let before = filled::<T>(&[n_rows::<T>(nodes.len()) as i64, h as i64], |rows| {
                 rows.par_chunks_mut(h).zip(nodes.clone()).for_each(|(row, node)| {
                     kernels::scaled(before_of(node), 1.0, row);
                 });
                 rows[nodes.len() * h..].fill(T::default());
             });
             let of_states = before.mm(&self.weight_hh.tr()); // [n, 3 H]
-            let mut gates = match levels.pop() {
-                Some(level) if !train => level.gates,
-                last => {
-                    levels.extend(last);
-                    Vec::new()
-                }
-            };
+            // Nobody goes back to the level before, unless in training.
+            let unused = if train { None } else { levels.pop() };
+            let mut gates = unused.map_or_else(Vec::new, |level| level.gates);
             gates.resize(nodes.len() * 4 * h, T::default());
             level_states
                 .par_chunks_mut(h)
@@ -118,8 +111,8 @@ impl<'a> Gru<'a> {
         for (t, level) in levels.iter().enumerate().rev() {
             let nodes = tree.level(t);
             let n = nodes.len() as i64;
-            let padded = if T::KIND == Kind::Float { n } else { n.max(FEWEST_ROWS as i64) };
-            let mut of_gate = Tensor::empty([padded, 3 * h as i64], (T::KIND, tch::Device::Cpu));
+            let mut of_gate =
+                Tensor::empty([n_rows::<T>(nodes.len()) as i64, 3 * h as i64], (T::KIND, tch::Device::Cpu));
             let mut of_new = Tensor::empty([n, h as i64], (T::KIND, tch::Device::Cpu));
             let mut of_before = vec![0f32; nodes.len() * h];
             let before_of = |node: usize| match t {
@@ -186,8 +179,4 @@ impl<'a> Gru<'a> {
         let words = Tensor::from_slice(tree.words());
         let _ = gradient(&self.embedding.weight).index_add_(0, &words, &of_vectors);
     }
-}
-
-fn add(sum: &Tensor, x: &Tensor) {
-    let _ = sum.shallow_clone().g_add_(x);
 }

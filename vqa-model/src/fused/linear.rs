@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use super::kernels;
-use super::memory::{Number, numbers, numbers_mut};
+use super::memory::{Number, filled, numbers, numbers_mut};
 use crate::fc::WeightNormLinear;
 
 /// Numbers that a thread works on at once: they fit into its nearest cache.
@@ -21,13 +21,23 @@ pub(super) fn gradient(parameter: &Tensor) -> Tensor {
     parameter.grad()
 }
 
-/// A matrix in another number type, times a factor.
-pub(super) fn converted<A: Number, B: Number>(matrix: &Tensor, factor: f32) -> Tensor {
-    super::memory::filled::<B>(&matrix.size(), |into| {
+/// Adds to a sum, which may be a gradient.
+pub(super) fn add(sum: &Tensor, x: &Tensor) {
+    let _ = sum.shallow_clone().g_add_(x);
+}
+
+/// A float32 weight in the number type of the products, and what is left to multiply these by. In float32 that is the
+/// factor, and no weight is written; others are written once, times the factor.
+pub(super) fn prepared<T: Number>(weight: &Tensor, factor: f64) -> (Tensor, f64) {
+    if T::KIND == Kind::Float {
+        return (weight.detach(), factor);
+    }
+    let written = filled::<T>(&weight.size(), |into| {
         into.par_chunks_mut(CHUNK)
-            .zip(numbers::<A>(matrix).par_chunks(CHUNK))
-            .for_each(|(into, from)| kernels::scaled(from, factor, into));
-    })
+            .zip(numbers::<f32>(weight).par_chunks(CHUNK))
+            .for_each(|(into, from)| kernels::scaled(from, factor as f32, into));
+    });
+    (written, 1.0)
 }
 
 /// The ReLU of a layer, and the dropout after it if there is one, seen from behind.
@@ -47,13 +57,9 @@ pub(super) struct Linear<'a> {
 }
 
 impl<'a> Linear<'a> {
-    /// In float32 the products are scaled, and no weight is written; others are written once, in their type.
     pub(super) fn new<T: Number>(layer: &'a WeightNormLinear) -> Linear<'a> {
         let factor = layer.weight_g.double_value(&[]) / layer.weight_v.norm().double_value(&[]);
-        let (matrix, factor) = match T::KIND {
-            Kind::Float => (layer.weight_v.detach(), factor),
-            _ => (converted::<f32, T>(&layer.weight_v, factor as f32), 1.0),
-        };
+        let (matrix, factor) = prepared::<T>(&layer.weight_v, factor);
         Linear { layer, matrix, factor }
     }
 
@@ -87,7 +93,7 @@ impl<'a> Linear<'a> {
 
     /// Adds to the gradients of the parameters, from the input and the gradient of the output.
     pub(super) fn backward<T: Number>(&self, xs: &Tensor, of_output: &Tensor) {
-        let _ = gradient(&self.layer.bias).g_add_(&of_output.sum_dim_intlist(0, false, Kind::Float));
+        add(&gradient(&self.layer.bias), &of_output.sum_dim_intlist(0, false, Kind::Float));
         add_weight_gradient::<T>(self.layer, &of_output.tr().mm(xs));
     }
 }

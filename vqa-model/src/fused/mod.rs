@@ -30,7 +30,7 @@ use crate::model::{ModelInput, ModelOutput, TrainingPass};
 use crate::topdown_attention::TopdownAttention;
 use attention::{Asked, Masks};
 use gru::Gru;
-use linear::{Linear, add_weight_gradient, gradient, relu_backward};
+use linear::{Linear, add, add_weight_gradient, gradient, relu_backward};
 use memory::{Number, numbers_mut};
 use prefix_tree::PrefixTree;
 
@@ -226,7 +226,7 @@ impl<'a, T: Number> Pass<'a, T> {
         let of_attention = asked.dots::<T>(&features, &of_attended, None); // [B, K]
         let weighted = &of_attention * &self.attention;
         let of_scores = &weighted - &self.attention * weighted.sum_dim_intlist(1, true, Kind::Float); // [B, K]
-        let _ = gradient(&att.linear.bias).g_add_(&of_scores.sum(Kind::Float));
+        add(&gradient(&att.linear.bias), &of_scores.sum(Kind::Float));
         let v_projected = self.v_projected.view([n, k, -1]); // [N, K, A]
         let of_wanted = asked.weighted_sums::<T>(&v_projected, &of_scores, self.masks.as_ref()); // [B, A]
         let mut of_v_projected = asked.sums_over_questions::<T>(&self.wanted, &of_scores, self.masks.as_ref());
