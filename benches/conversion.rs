@@ -8,7 +8,7 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use vqa_data::{Check, Collection, ElementType, Output};
+use vqa_data::features::{Check, Collection, ElementType, Output};
 
 const N_IMAGES: usize = 256;
 const K: usize = 36;

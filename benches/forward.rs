@@ -3,8 +3,12 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use vqa_model::{Baseline, DataDims, LossKind, ModelConfig, ModelInput, VqaModel};
-use vqa_train::{Optimizer, TrainConfig, bce_with_logits, loss_and_gradient};
+use vqa_model::baseline::{Baseline, ModelConfig};
+use vqa_model::loss::LossKind;
+use vqa_model::loss::{bce_with_logits, loss_and_gradient};
+use vqa_model::{DataDims, ModelInput, VqaModel};
+use vqa_train::TrainConfig;
+use vqa_train::optim::Optimizer;
 
 const BATCH: i64 = 64;
 
@@ -15,6 +19,7 @@ fn forward(c: &mut Criterion) {
     let input = ModelInput {
         tokens: Tensor::randint(dims.n_words, [BATCH, 14], (Kind::Int64, Device::Cpu)),
         features: Tensor::randn([BATCH, 36, dims.feature_dim], (Kind::Float, Device::Cpu)),
+        boxes: Tensor::zeros([BATCH, 36, 4], (Kind::Float, Device::Cpu)),
         image_rows: Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)),
         padding: None,
     };

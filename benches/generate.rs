@@ -24,7 +24,7 @@ use base64::engine::general_purpose::STANDARD;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use vqa_data::{FeatureTable, FeatureWriter, ImageEntry};
+use vqa_data::features::{FeatureTable, FeatureWriter, ImageEntry};
 
 use json_files::{image_id, write_split};
 

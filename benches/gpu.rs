@@ -28,11 +28,15 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::Device;
 use tch::nn::VarStore;
-use vqa_data::{
-    AnswerDict, Dataset, Loader, LoaderOptions, RegionSource, Sampler, SourceConfig, Split, SplitConfig, WordDict,
-};
-use vqa_model::{Baseline, DataDims, ModelConfig, parse_device};
-use vqa_train::{Event, FeaturesOnDevice, Precision, RunDir, TrainConfig, Trainer};
+use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::features::RegionSource;
+use vqa_data::questions::{AnswerDict, SourceConfig, Split, SplitConfig, WordDict};
+use vqa_model::DataDims;
+use vqa_model::baseline::{Baseline, ModelConfig};
+use vqa_model::device::parse_device;
+use vqa_model::feed::{FeaturesOnDevice, Precision};
+use vqa_model::run::RunDir;
+use vqa_train::{Event, TrainConfig, Trainer};
 
 /// The Python of the comparison.
 const SCRIPTS: [(&str, &str); 2] = [

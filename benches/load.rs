@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rayon::prelude::*;
-use vqa_data::{
-    Annotations, AnswerDict, Dataset, FeatureFile, Loader, LoaderOptions, RegionSource, Sampler, Split, WordDict,
-    read_questions,
-};
+use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::features::{FeatureFile, RegionSource};
+use vqa_data::questions::{Annotations, AnswerDict, Split, WordDict, read_questions};
 
 /// Bytes a second, in GB, of doing something with `bytes` bytes a few times: the best.
 fn best_rate(bytes: usize, mut copy: impl FnMut()) -> f64 {

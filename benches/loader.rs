@@ -5,10 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use vqa_data::{
-    Annotations, AnswerDict, Dataset, ElementType, FeatureFile, FeatureTable, FeatureWriter, ImageEntry, Loader,
-    LoaderOptions, Question, Sampler, Split, WordDict,
-};
+use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::features::{ElementType, FeatureFile, FeatureTable, FeatureWriter, ImageEntry};
+use vqa_data::questions::{Annotations, AnswerDict, Question, Split, WordDict};
 
 const N_IMAGES: usize = 1024;
 const QUESTIONS_PER_IMAGE: usize = 5;

@@ -6,9 +6,8 @@ mod questions;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use vqa_data::{
-    Accuracy, DictConfig, EncodedQuestions, SourceConfig, Split, SplitConfig, blind_guesses, build_dictionaries,
-};
+use vqa_data::evaluator::{Accuracy, blind_guesses};
+use vqa_data::questions::{DictConfig, EncodedQuestions, SourceConfig, Split, SplitConfig, build_dictionaries};
 
 fn preparation(c: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();

@@ -18,12 +18,17 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use vqa_data::{
-    Annotations, AnswerDict, Batch, Dataset, FeatureFile, Loader, LoaderOptions, RegionSource, Sampler, SoftTargets,
-    Split, WordDict, read_questions,
-};
-use vqa_model::{Baseline, DataDims, Header, LossKind, ModelConfig, ModelInput, VqaModel, write_tensors};
-use vqa_train::{Optimizer, Precision, TrainConfig, dense_targets, loss_and_gradient};
+use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::features::{FeatureFile, RegionSource};
+use vqa_data::questions::{Annotations, AnswerDict, SoftTargets, Split, WordDict, read_questions};
+use vqa_model::baseline::{Baseline, ModelConfig};
+use vqa_model::feed::Precision;
+use vqa_model::loss::LossKind;
+use vqa_model::loss::{dense_targets, loss_and_gradient};
+use vqa_model::weights::{Header, write_tensors};
+use vqa_model::{DataDims, ModelInput, VqaModel};
+use vqa_train::TrainConfig;
+use vqa_train::optim::Optimizer;
 
 const N_ANSWERS: i64 = 3129;
 /// Steps that are not counted: memory is got from the system, and pages of the file are mapped.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use vqa_data::{ElementType, Shard};
+use vqa_data::features::{ElementType, Shard};
 
 /// Visual question answering: prepare data, train, score and explain models on VQA2.0.
 #[derive(Debug, Parser)]

@@ -1,104 +1,57 @@
 //! The config file.
 
-#[cfg(feature = "torch")]
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result};
 use toml::{Table, Value};
-use vqa_data::{DictConfig, Error, IndexMap, SplitConfig};
-
+use vqa_data::Error;
 #[cfg(feature = "torch")]
-use {vqa_model::ModelConfig, vqa_train::TrainConfig};
+use vqa_data::questions::SplitConfig;
 
-/// Without libtorch these tables are not looked into.
+/// Without libtorch the tables of the model and of training are not looked into.
 #[cfg(not(feature = "torch"))]
-type ModelConfig = Table;
-#[cfg(not(feature = "torch"))]
-type TrainConfig = Table;
+type RunConfig = vqa_data::config::Config<Table, Table>;
+#[cfg(feature = "torch")]
+use vqa_train::run::RunConfig;
 
-/// Everything that a run depends on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// A config file.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where this was read from.
-    #[serde(skip)]
+    /// Where it is.
     pub path: PathBuf,
-    pub seed: u64,
-    pub device: String,
-    pub out_dir: PathBuf,
-    pub dict: DictConfig,
-    pub data: IndexMap<String, SplitConfig>,
-    pub model: ModelConfig,
-    pub train: TrainConfig,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            path: PathBuf::new(),
-            seed: 1111,
-            device: "auto".to_owned(),
-            out_dir: "runs/baseline".into(),
-            dict: DictConfig::default(),
-            data: IndexMap::new(),
-            model: ModelConfig::default(),
-            train: TrainConfig::default(),
-        }
-    }
+    /// What it says, its paths absolute.
+    pub run: RunConfig,
 }
 
 impl Config {
     /// Reads a config file, changes the given keys, and makes its paths absolute.
     pub fn load(path: &Path, settings: &[(String, String)]) -> Result<Config> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let mut config: Config = toml::from_str(&text).map_err(|error| explain(path, &text, &error))?;
+        let mut run: RunConfig = toml::from_str(&text).map_err(|error| explain(path, &text, &error))?;
         if !settings.is_empty() {
             let mut table: Table = toml::from_str(&text).map_err(|error| explain(path, &text, &error))?;
             for (key, value) in settings {
                 set(&mut table, key, value)?;
-                config = table
+                run = table
                     .clone()
                     .try_into()
                     .map_err(|error| anyhow::anyhow!("--set {key}={value}: {}", message(&error)))?;
             }
         }
-        config.validate().with_context(|| format!("{}", path.display()))?;
+        validate(&run).map_err(|problem| anyhow::anyhow!("{}: {problem}", path.display()))?;
         let absolute = std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
         let base = absolute.parent().unwrap_or(Path::new("/"));
-        config.path = path.to_owned();
-        config.out_dir = base.join(&config.out_dir);
-        config.dict.resolve_paths(base);
+        run.resolve_paths(base);
         #[cfg(feature = "torch")]
-        config.model.resolve_paths(base);
-        config.data.values_mut().for_each(|split| split.resolve_paths(base));
-        Ok(config)
-    }
-
-    fn validate(&self) -> Result<()> {
-        if self.seed > i64::MAX as u64 {
-            bail!("seed = {}, and at most {} is wanted", self.seed, i64::MAX);
-        }
-        if self.dict.max_question_len == 0 {
-            bail!("dict.max_question_len = 0, and at least 1 is wanted");
-        }
-        for (name, split) in &self.data {
-            split.validate().map_err(|problem| anyhow::anyhow!("data.{name}: {problem}"))?;
-        }
-        #[cfg(feature = "torch")]
-        {
-            self.model.validate().map_err(anyhow::Error::msg)?;
-            self.train.validate().map_err(anyhow::Error::msg)?;
-        }
-        Ok(())
+        run.model.resolve_paths(base);
+        Ok(Config { path: path.to_owned(), run })
     }
 
     /// The split of this name.
     #[cfg(feature = "torch")]
     pub fn split(&self, name: &str) -> Result<&SplitConfig> {
-        self.data.get(name).with_context(|| {
-            let names: Vec<&str> = self.data.keys().map(String::as_str).collect();
+        self.run.data.get(name).with_context(|| {
+            let names: Vec<&str> = self.run.data.keys().map(String::as_str).collect();
             format!("{}: there is no split \"{name}\"; it has: {}", self.path.display(), names.join(", "))
         })
     }
@@ -107,46 +60,16 @@ impl Config {
     pub fn place(&self, split: &str) -> String {
         format!("{}, split \"{split}\"", self.path.display())
     }
-
-    /// The config as a file has it, defaults included.
-    #[cfg(feature = "torch")]
-    pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a config can be written as TOML")
-    }
-
-    /// Dotted keys whose values differ, with both values.
-    #[cfg(feature = "torch")]
-    pub fn differences(&self, other: &Config) -> Vec<(String, String, String)> {
-        let flat = |config: &Config| {
-            let mut flat = BTreeMap::new();
-            flatten("", &Value::try_from(config).expect("a config can be written as TOML"), &mut flat);
-            flat
-        };
-        let (ours, theirs) = (flat(self), flat(other));
-        let nothing = "nothing".to_owned();
-        let keys: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
-        keys.into_iter()
-            .map(|key| {
-                let value = |of: &BTreeMap<String, String>| of.get(key).unwrap_or(&nothing).clone();
-                (key.clone(), value(&ours), value(&theirs))
-            })
-            .filter(|(_, ours, theirs)| ours != theirs)
-            .collect()
-    }
 }
 
-#[cfg(feature = "torch")]
-fn flatten(prefix: &str, value: &Value, flat: &mut BTreeMap<String, String>) {
-    let at = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
-    match value {
-        Value::Table(table) => table.iter().for_each(|(key, value)| flatten(&at(key), value, flat)),
-        Value::Array(list) if list.iter().any(Value::is_table) => {
-            list.iter().enumerate().for_each(|(i, value)| flatten(&at(&i.to_string()), value, flat));
-        }
-        other => {
-            flat.insert(prefix.to_owned(), other.to_string());
-        }
+fn validate(run: &RunConfig) -> Result<(), String> {
+    run.validate()?;
+    #[cfg(feature = "torch")]
+    {
+        run.model.validate()?;
+        run.train.validate()?;
     }
+    Ok(())
 }
 
 /// Sets a dotted key, as in `data.val.composition.0.features`. What is no TOML value is taken as a string.
@@ -227,10 +150,10 @@ mod tests {
             ],
         )
         .unwrap();
-        assert!(config.out_dir.is_absolute() && config.out_dir.ends_with("runs/x"));
-        assert!(config.data["val"].composition[0].features.as_ref().unwrap().is_absolute());
+        assert!(config.run.out_dir.is_absolute() && config.run.out_dir.ends_with("runs/x"));
+        assert!(config.run.data["val"].composition[0].features.as_ref().unwrap().is_absolute());
         #[cfg(feature = "torch")]
-        assert_eq!((config.train.n_epochs, config.train.lr_steps), (3, vec![1, 2]));
+        assert_eq!((config.run.train.n_epochs, config.run.train.lr_steps), (3, vec![1, 2]));
         assert!(load(DATA, &[("data.val.composition.features", "f.h5")]).unwrap_err().contains("is a list"));
         assert!(load(DATA, &[("seed.x", "1")]).is_err());
     }
@@ -243,16 +166,5 @@ mod tests {
         assert!(error.contains("--set dict.word=x") && error.contains("did you mean \"words\"?"), "{error}");
         let error = load("seed = \"one\"", &[]).unwrap_err();
         assert!(error.contains("line 1") && error.contains("a whole number is wanted"), "{error}");
-    }
-
-    #[cfg(feature = "torch")]
-    #[test]
-    fn a_written_config_is_the_same_config() {
-        let config = load(DATA, &[]).unwrap();
-        let again: Config = toml::from_str(&config.to_toml()).unwrap();
-        assert_eq!(Config { path: config.path.clone(), ..again }, config);
-        let other = load(DATA, &[("seed", "2")]).unwrap();
-        let keys: Vec<String> = config.differences(&other).into_iter().map(|(key, ..)| key).collect();
-        assert!(keys.contains(&"seed".to_owned()), "{keys:?}");
     }
 }

@@ -15,7 +15,7 @@ pub fn handle() {
             eprintln!("\nfinishing this step and saving; press Ctrl-C again to stop at once");
             return;
         }
-        match vqa_data::remove_unfinished().first() {
+        match vqa_data::files::remove_unfinished().first() {
             Some(kept) => eprintln!("\nerror: interrupted; the same command goes on with {}", kept.display()),
             None => eprintln!("\nerror: interrupted; what was not finished is removed"),
         }

@@ -14,7 +14,7 @@ use clap::Parser;
 
 use args::{Cli, Command, FeaturesCommand};
 #[cfg(feature = "torch")]
-use vqa_train::is_out_of_memory;
+use vqa_model::memory::is_out_of_memory;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

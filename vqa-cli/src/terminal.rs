@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Prints a result. A reader that has gone away (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
@@ -31,7 +31,7 @@ pub fn duration(duration: Duration) -> String {
 }
 
 /// A progress bar with rate and time left; where stderr is no terminal, a plain line now and then.
-pub struct Progress {
+pub struct ProgressBar {
     what: Cow<'static, str>,
     unit: &'static str,
     /// Whether rate and time left are shown; without them, what is said of the work has them.
@@ -40,36 +40,42 @@ pub struct Progress {
     done: AtomicU64,
     started: Instant,
     last_line: Mutex<Instant>,
-    bar: Option<ProgressBar>,
+    bar: Option<indicatif::ProgressBar>,
 }
 
 /// The least and the most from one plain line to the next. In between, a line comes when a tenth more time has passed.
 const LINE_EVERY: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(300)];
 
-impl Progress {
-    pub fn new(what: &'static str, unit: &'static str, total: u64) -> Progress {
+impl ProgressBar {
+    pub fn new(what: &'static str, unit: &'static str, total: u64) -> ProgressBar {
         let template = format!("{what:<10} {{bar:30}} {{pos}}/{{len}} {unit} | {{rate}} | {{eta}} left {{msg}}");
-        Progress::with_template(what.into(), unit, true, total, &template)
+        ProgressBar::with_template(what.into(), unit, true, total, &template)
     }
 
-    /// A bar of batches beside which there is only what [`Progress::reach`] is told.
+    /// A bar of batches beside which there is only what [`ProgressBar::reach`] is told.
     #[cfg(feature = "torch")]
-    pub fn told(what: String, total: u64) -> Progress {
+    pub fn told(what: String, total: u64) -> ProgressBar {
         let template = format!("{what} {{bar:20}} {{pos}}/{{len}} | {{msg}}");
-        Progress::with_template(what.into(), "batches", false, total, &template)
+        ProgressBar::with_template(what.into(), "batches", false, total, &template)
     }
 
-    fn with_template(what: Cow<'static, str>, unit: &'static str, timed: bool, total: u64, template: &str) -> Progress {
+    fn with_template(
+        what: Cow<'static, str>,
+        unit: &'static str,
+        timed: bool,
+        total: u64,
+        template: &str,
+    ) -> ProgressBar {
         let now = Instant::now();
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+            let bar = indicatif::ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
             let rate = |state: &ProgressState, f: &mut dyn std::fmt::Write| {
                 let _ = write!(f, "{:.0}/s", state.per_sec());
             };
             bar.set_style(ProgressStyle::with_template(template).expect("a valid template").with_key("rate", rate));
             bar
         });
-        Progress { what, unit, timed, total, done: AtomicU64::new(0), started: now, last_line: Mutex::new(now), bar }
+        ProgressBar { what, unit, timed, total, done: AtomicU64::new(0), started: now, last_line: Mutex::new(now), bar }
     }
 
     /// More is done.
@@ -114,7 +120,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressBar {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

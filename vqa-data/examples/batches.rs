@@ -3,9 +3,10 @@
 //!     cargo run --release -p vqa-data --example batches -- train36.hdf5 questions.json [annotations.json]
 
 use std::{sync::Arc, time::Instant};
-use vqa_data::*;
+use vqa_data::batches::{Dataset, Loader, LoaderOptions};
+use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
 
-fn main() -> Result<()> {
+fn main() -> vqa_data::Result<()> {
     let paths: Vec<std::path::PathBuf> = std::env::args_os().skip(1).map(Into::into).collect();
     let [features, questions, annotations @ ..] = &paths[..] else {
         eprintln!("usage: batches FEATURES.h5 QUESTIONS.json [ANNOTATIONS.json]");

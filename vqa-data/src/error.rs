@@ -2,7 +2,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::BadImage;
+use crate::features::bad_image::BadImage;
+use crate::message::in_plain_words;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -119,9 +120,4 @@ impl fmt::Display for JsonProblem<'_> {
             f.write_str(&in_plain_words(&self.0.to_string()))
         }
     }
-}
-
-/// A parser's message in the words of people who do not know Rust.
-pub(crate) fn in_plain_words(message: &str) -> String {
-    message.replace("expected u64", "expected a whole number").replace("expected a sequence", "expected a list")
 }

@@ -1,16 +1,23 @@
 //! Everything of visual question answering before a tensor: VQA2.0's questions and annotations, dictionaries,
 //! soft scores, the official accuracy, region features, and batches. It needs no libtorch and no Python.
 //!
-//! A [`Split`] is the questions of one or more sources, joined with their annotations. [`build_dictionaries`] makes a
-//! [`WordDict`] and an [`AnswerDict`] of them. A [`Dataset`] is a split encoded with the dictionaries, whose regions
-//! come from a [`RegionSource`]: a memory-mapped [`FeatureFile`], or one of your own. A [`Loader`] cuts
-//! it into [`Batch`]es, in an order that a seed fixes, ahead of the consumer and on all cores.
+//! The folders follow the way of the data:
 //!
-//! Beside that stand [`Collection`], [`Extraction`] and [`FeatureWriter`], which make feature files of those in other
-//! forms, of pictures, and of anything; [`Accuracy`], which scores answers
-//! as the official evaluator does; and [`write_shapes`], which draws a small world to try it all on.
+//! - [`questions`]: a [`Split`](questions::Split) is the questions of one or more sources, joined with their annotations.
+//!   [`build_dictionaries`](questions::build_dictionaries) makes a [`WordDict`](questions::WordDict) and an
+//!   [`AnswerDict`](questions::AnswerDict) of them.
+//! - [`evaluator`]: [`Accuracy`](evaluator::Accuracy) scores answers as the official evaluator does.
+//! - [`features`]: regions come from a [`RegionSource`](features::RegionSource): a memory-mapped
+//!   [`FeatureFile`](features::FeatureFile), or one of your own. [`Collection`](features::Collection),
+//!   [`Extraction`](features::Extraction) and [`FeatureWriter`](features::FeatureWriter) make feature files of those in other
+//!   forms, of pictures, and of anything.
+//! - [`batches`]: a [`Dataset`](batches::Dataset) is a split encoded with the dictionaries, with its regions. A
+//!   [`Loader`](batches::Loader) cuts it into [`Batch`](batches::Batch)es, in an order that a seed fixes, ahead of the consumer
+//!   and on all cores.
+//! - [`shapes`]: a small world to try it all on.
+//! - [`files`]: how all of them write: files appear whole or not at all.
 //!
-//! Files that are being read are memory-mapped and must not change meanwhile. Files are written whole or not at all.
+//! Files that are being read are memory-mapped and must not change meanwhile.
 //!
 //! # Example
 //!
@@ -18,7 +25,10 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use vqa_data::*;
+//! use vqa_data::batches::{Dataset, Loader, LoaderOptions};
+//! use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_pictures};
+//! use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
+//! use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
 //!
 //! let dir = tempfile::tempdir().unwrap();
 //! write_shapes(dir.path(), ShapesSpec { n_train: 8, n_val: 2, seed: 1 }, &|_| {})?;
@@ -53,54 +63,16 @@
 
 #![deny(missing_docs)]
 
-mod annotations;
-mod answers;
-mod atomic;
-mod batch;
-mod buffer;
-mod convert;
-mod dataset;
-mod dictionary;
 mod error;
-mod extract;
-mod features;
-mod fingerprint;
-mod glove;
-mod json;
-mod loader;
-mod prepare;
-mod scan;
-mod score;
-mod shapes;
-mod shard;
-mod split;
-mod text;
+mod message;
 
-/// The ordered map that splits are kept in.
-pub use indexmap::IndexMap;
+pub mod batches;
+pub mod config;
+pub mod evaluator;
+pub mod features;
+pub mod files;
+pub mod questions;
+pub mod random;
+pub mod shapes;
 
-pub use crate::{
-    annotations::{Annotation, Annotations, NewAnnotation},
-    answers::{normalize_answer, official_accuracy},
-    atomic::{AtomicDir, AtomicFile, create_directory, remove_unfinished, write_atomic},
-    batch::Batch,
-    buffer::Buffer,
-    convert::{BadImage, Check, Collection, Output},
-    dataset::{Dataset, EncodedQuestions, SoftTargets},
-    dictionary::{AnswerDict, Encoded, WordDict, soft_score},
-    error::{Error, Result},
-    extract::{ChannelStats, Extraction, Grid, Picture, list_pictures, read_picture},
-    features::{
-        ElementType, FeatureFile, FeatureSummary, FeatureTable, FeatureWriter, ImageEntry, ImageRegions, LoadSpeed,
-        RegionSource,
-    },
-    glove::WordVectors,
-    json::{Answer, Question, map_file, read_annotations, read_questions, read_results},
-    loader::{Batches, Loader, LoaderOptions, Sampler},
-    prepare::{DictConfig, SplitReport, build_dictionaries, prepare},
-    score::{Accuracy, blind_guesses},
-    shapes::{ShapesSpec, ShapesSplit, write_shapes},
-    shard::Shard,
-    split::{SourceConfig, Split, SplitConfig, image_path, split_mix_64},
-    text::tokenize,
-};
+pub use crate::error::{Error, Result};

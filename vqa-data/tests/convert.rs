@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use vqa_data::{Check, Collection, ElementType, FeatureFile, Output, RegionSource, Result, Shard};
+use vqa_data::Result;
+use vqa_data::features::{Check, Collection, ElementType, FeatureFile, Output, RegionSource, Shard};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/h5").join(name)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use vqa_data::{ElementType, FeatureFile, FeatureTable, FeatureWriter, ImageEntry, RegionSource};
+use vqa_data::features::{ElementType, FeatureFile, FeatureTable, FeatureWriter, ImageEntry, RegionSource};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/h5").join(name)

@@ -13,10 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use cap::Cap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use vqa_data::{
-    AnswerDict, Check, Collection, ElementType, FeatureFile, Output, RegionSource, WordDict, WordVectors,
-    read_annotations, read_questions, read_results,
-};
+use vqa_data::features::{Check, Collection, ElementType, FeatureFile, Output, RegionSource};
+use vqa_data::questions::{AnswerDict, WordDict, WordVectors, read_annotations, read_questions, read_results};
 
 /// An allocation beyond this fails, and so does the test: no input is larger than some kilobytes. What HDF5 itself allocates, in
 /// C, is not counted.

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use vqa_data::{
-    Annotations, AnswerDict, Batch, Dataset, Error, Loader, LoaderOptions, Question, RegionSource, Result, Sampler,
-    Split, WordDict,
-};
+use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::features::RegionSource;
+use vqa_data::questions::{Annotations, AnswerDict, Question, Split, WordDict};
+use vqa_data::{Error, Result};
 
 /// Images with one to three regions whose features are the image's id.
 struct Numbered {
@@ -191,9 +191,11 @@ fn batches_without_features() {
     for (with, without) in epoch(&whole, 1).into_iter().zip(epoch(&bare, 1)) {
         assert!(without.features.is_empty() && without.boxes.is_empty());
         for (place, &image) in with.images.iter().enumerate() {
-            let mut features = vec![0.0; dataset.n_regions(image) * 2];
-            dataset.read_features(image..image + 1, &mut features).unwrap();
+            let n = dataset.n_regions(image);
+            let (mut features, mut boxes) = (vec![0.0; n * 2], vec![0.0; n * 4]);
+            dataset.read_regions(image..image + 1, &mut features, &mut boxes).unwrap();
             assert_eq!(features, with.features[place * with.max_regions * 2..][..features.len()]);
+            assert_eq!(boxes, with.boxes[place * with.max_regions * 4..][..boxes.len()]);
         }
         let parts = [&with, &without].map(|batch| batch.clone().parts(3));
         let same = Batch { features: with.features.clone(), boxes: with.boxes.clone(), ..without };
@@ -203,11 +205,14 @@ fn batches_without_features() {
         }
     }
     let all = |images: std::ops::Range<usize>| {
-        let mut features = vec![0.0; images.clone().map(|image| dataset.n_regions(image) * 2).sum()];
-        dataset.read_features(images, &mut features).map(|()| features)
+        let n: usize = images.clone().map(|image| dataset.n_regions(image)).sum();
+        let (mut features, mut boxes) = (vec![0.0; n * 2], vec![0.0; n * 4]);
+        dataset.read_regions(images, &mut features, &mut boxes).map(|()| features)
     };
     assert_eq!(all(0..60).unwrap(), [all(0..7), all(7..7), all(7..60)].map(Result::unwrap).concat());
     let broken = loader(80, Sampler::Random, 4).dataset().clone();
-    let mut features = vec![0.0; (60..70).map(|image| broken.n_regions(image) * 2).sum()];
-    assert!(broken.read_features(60..70, &mut features).unwrap_err().to_string().contains("row 66 is broken"));
+    let n: usize = (60..70).map(|image| broken.n_regions(image)).sum();
+    let (mut features, mut boxes) = (vec![0.0; n * 2], vec![0.0; n * 4]);
+    let error = broken.read_regions(60..70, &mut features, &mut boxes).unwrap_err();
+    assert!(error.to_string().contains("row 66 is broken"));
 }

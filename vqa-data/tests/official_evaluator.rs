@@ -1,7 +1,8 @@
 //! Agreement with the official evaluator, from a table of what it answered.
 
 use serde::Deserialize;
-use vqa_data::{Accuracy, Annotations, Answer, NewAnnotation, blind_guesses, normalize_answer, official_accuracy};
+use vqa_data::evaluator::{Accuracy, blind_guesses, normalize_answer, official_accuracy};
+use vqa_data::questions::{Annotations, Answer, NewAnnotation};
 
 #[derive(Deserialize)]
 struct Table {

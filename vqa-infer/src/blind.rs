@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use vqa_data::{RegionSource, Split};
+use vqa_data::features::RegionSource;
+use vqa_data::questions::Split;
 
 /// The region sources of a split with its images in other places: every question is asked about another image than its own,
 /// and all questions about one image about the same other one. The images go round in one cycle (Sattolo's algorithm),
@@ -99,7 +100,8 @@ impl RegionSource for Shuffled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vqa_data::{AnswerDict, Batch, Dataset, Question, WordDict};
+    use vqa_data::batches::{Batch, Dataset};
+    use vqa_data::questions::{AnswerDict, Question, WordDict};
 
     /// Images whose one feature is their id, and the file's number times a thousand.
     struct Numbers(f32, usize);

@@ -1,96 +1,159 @@
 //! A trained model, from the path of its checkpoint alone.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use tch::Device;
-use tch::nn::VarStore;
-use vqa_data::{AnswerDict, Dataset, DictConfig, WordDict};
-use vqa_model::{Baseline, DataDims, ModelConfig, load_weights, read_header};
+use serde::de::DeserializeOwned;
+use tch::nn::{self, VarStore};
+use tch::{Device, Kind};
+use toml::Table;
+use vqa_data::batches::Dataset;
+use vqa_data::config::Config;
+use vqa_data::questions::{AnswerDict, IndexMap, SplitConfig, WordDict};
+use vqa_model::baseline::{Baseline, ModelConfig};
+use vqa_model::device::parse_device;
+use vqa_model::feed::Precision;
+use vqa_model::loss::LossKind;
+use vqa_model::run::{CheckpointHeader, RunDir};
+use vqa_model::weights::load_weights;
+use vqa_model::{DataDims, VqaModel};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
-/// A trained model with its dictionaries. Everything but the weights is looked for beside the checkpoint:
-/// `config.toml`, `words.json`, `answers.json`.
-#[derive(Debug)]
+/// A trained model with its dictionaries. Everything but the weights is looked for beside the checkpoint, in the directory of
+/// its run.
 pub struct Checkpoint {
     path: PathBuf,
-    config: ModelConfig,
-    max_question_len: usize,
+    config: Config<Table, Answering>,
+    loss: LossKind,
     words: WordDict,
     answers: AnswerDict,
     dims: DataDims,
-    model: Baseline,
+    model: Box<dyn VqaModel>,
     /// Keeps the model's parameters.
     vs: VarStore,
 }
 
-/// The part of a run's config that a trained model needs.
+/// What answering needs of `[train]`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Answering {
+    batch_size: usize,
+    precision: Precision,
+}
+
+/// What answering needs of any `[model]`.
 #[derive(Deserialize)]
-struct RunConfig {
-    model: ModelConfig,
-    dict: DictConfig,
+struct AnyModel {
+    #[serde(default)]
+    loss: LossKind,
+}
+
+impl Default for Answering {
+    fn default() -> Answering {
+        Answering { batch_size: 512, precision: Precision::default() }
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint").field("path", &self.path).field("dims", &self.dims).finish_non_exhaustive()
+    }
 }
 
 impl Checkpoint {
-    /// Loads a checkpoint to a device.
+    /// Loads a checkpoint of the article's model to a device, or else to the one that its run's config names.
     ///
     /// # Errors
     ///
     /// When it or one of the files beside it is missing or damaged, or they do not belong together.
-    pub fn open(path: &Path, device: Device) -> Result<Checkpoint> {
-        let dims = DataDims::from_header(&read_header(path)?).ok_or_else(|| {
-            Error::Checkpoint(format!(
-                "{}: its header does not say how many words, answers and numbers a region it was trained on: not a checkpoint of `vqa train`",
-                path.display()
-            ))
-        })?;
-        let run = path.parent().unwrap_or(Path::new(""));
-        let config_path = run.join("config.toml");
-        let text = std::fs::read_to_string(&config_path).map_err(|error| {
-            Error::Checkpoint(format!(
-                "cannot read {}: {error}; a checkpoint's config.toml, words.json and answers.json belong beside it",
-                config_path.display()
-            ))
-        })?;
-        let config: RunConfig = toml::from_str(&text)
-            .map_err(|error| Error::Checkpoint(format!("{}: {}", config_path.display(), error.message())))?;
-        let words = WordDict::load(&run.join("words.json"))?;
-        let answers = AnswerDict::load(&run.join("answers.json"))?;
+    pub fn open(path: &Path, device: Option<Device>) -> Result<Checkpoint> {
+        Checkpoint::open_with(path, device, |vs, config: &ModelConfig, dims| Box::new(Baseline::new(vs, config, dims)))
+    }
+
+    /// [`Checkpoint::open`] of a model of your own: `model` makes it, its parameters below the path, from the `[model]` table of
+    /// the run's config and the sizes that it was trained on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Checkpoint::open`].
+    pub fn open_with<C: DeserializeOwned>(
+        path: &Path,
+        device: Option<Device>,
+        model: impl FnOnce(nn::Path, &C, DataDims) -> Box<dyn VqaModel>,
+    ) -> Result<Checkpoint> {
+        let dims = CheckpointHeader::read(path)?.dims;
+        let run = RunDir::of_checkpoint(path);
+        if !run.config().exists() {
+            return Err(Error::Mismatch {
+                path: run.config(),
+                problem: "no such file; a checkpoint's config.toml, words.json and answers.json belong beside it"
+                    .to_owned(),
+            });
+        }
+        let config: Config<Table, Answering> = run.read_config()?;
+        let of_model = |error: toml::de::Error| Error::Mismatch {
+            path: run.config(),
+            problem: format!("[model]: {}", error.message()),
+        };
+        let model_config: C = config.model.clone().try_into().map_err(of_model)?;
+        let AnyModel { loss } = config.model.clone().try_into().map_err(of_model)?;
+        let (words, answers) = run.read_dictionaries()?;
         for (file, found, trained) in
-            [("words.json", words.len() as i64, dims.n_words), ("answers.json", answers.len() as i64, dims.n_answers)]
+            [(run.words(), words.len() as i64, dims.n_words), (run.answers(), answers.len() as i64, dims.n_answers)]
         {
             if found != trained {
-                return Err(Error::Checkpoint(format!(
-                    "{}: {found} entries, and {} was trained with {trained}: put the file of that run back",
-                    run.join(file).display(),
-                    path.display()
-                )));
+                let checkpoint = path.display();
+                let problem = format!(
+                    "{found} entries, and {checkpoint} was trained with {trained}: put the file of that run back"
+                );
+                return Err(Error::Mismatch { path: file, problem });
             }
         }
-        let vs = VarStore::new(device);
-        let model = Baseline::new(vs.root(), &config.model, dims);
+        let vs = VarStore::new(device.map_or_else(|| parse_device(&config.device), Ok)?);
+        let model = model(vs.root(), &model_config, dims);
         load_weights(&vs, path)?;
-        Ok(Checkpoint {
-            path: path.to_owned(),
-            config: config.model,
-            max_question_len: config.dict.max_question_len,
-            words,
-            answers,
-            dims,
-            model,
-            vs,
-        })
+        Ok(Checkpoint { path: path.to_owned(), config, loss, words, answers, dims, model, vs })
     }
 
     /// The model.
-    pub fn model(&self) -> &Baseline {
-        &self.model
+    pub fn model(&self) -> &dyn VqaModel {
+        &*self.model
     }
 
-    /// Its config.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
+    /// What its logits mean.
+    pub fn loss(&self) -> LossKind {
+        self.loss
+    }
+
+    /// The arithmetic that it was trained in.
+    pub fn precision(&self) -> Precision {
+        self.config.train.precision
+    }
+
+    /// The number type of that arithmetic.
+    pub fn kind(&self) -> Kind {
+        self.precision().kind()
+    }
+
+    /// Questions in a batch that it was trained on.
+    pub fn batch_size(&self) -> usize {
+        self.config.train.batch_size
+    }
+
+    /// The seed of its run.
+    pub fn seed(&self) -> u64 {
+        self.config.seed
+    }
+
+    /// The data splits of its run.
+    pub fn data(&self) -> &IndexMap<String, SplitConfig> {
+        &self.config.data
+    }
+
+    /// The directory of its run.
+    pub fn run(&self) -> RunDir {
+        RunDir::of_checkpoint(&self.path)
     }
 
     /// Where it is.
@@ -110,7 +173,7 @@ impl Checkpoint {
 
     /// Words that a question is cut to.
     pub fn max_question_len(&self) -> usize {
-        self.max_question_len
+        self.config.dict.max_question_len
     }
 
     /// "RUN_model_13", after the run's directory and the checkpoint.
@@ -133,11 +196,13 @@ impl Checkpoint {
         if found == self.dims.feature_dim {
             return Ok(());
         }
-        Err(Error::Checkpoint(format!(
-            "{}: {found} numbers a region, and {} was trained on {}: take features from the same extractor (`vqa features extract --like` the training file)",
-            dataset.source_names(),
-            self.path.display(),
-            self.dims.feature_dim
-        )))
+        Err(Error::Mismatch {
+            path: dataset.source_names().into(),
+            problem: format!(
+                "{found} numbers a region, and {} was trained on {}: take features from the same extractor (`vqa features extract --like` the training file)",
+                self.path.display(),
+                self.dims.feature_dim
+            ),
+        })
     }
 }

@@ -1,16 +1,32 @@
+use std::path::PathBuf;
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, and what to do.
+#[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Questions, features, pictures or files could not be read or written.
     #[error(transparent)]
     Data(#[from] vqa_data::Error),
-    /// Weights or a device could not be used.
+    /// Weights or a device could not be used, or memory is full.
     #[error(transparent)]
     Model(#[from] vqa_model::Error),
-    /// A checkpoint that does not go with the files beside it, or with the data.
-    #[error("{0}")]
-    Checkpoint(String),
+    /// A checkpoint, the files beside it, and the data that do not belong together.
+    #[error("{}: {problem}", path.display())]
+    Mismatch {
+        /// The file that does not fit.
+        path: PathBuf,
+        /// What it does not fit, and the remedy.
+        problem: String,
+    },
+    /// A split that cannot be asked about as is wanted.
+    #[error("{place}: {problem}")]
+    Split {
+        /// Where the split is described.
+        place: String,
+        /// What is wrong with it, and the remedy.
+        problem: String,
+    },
 }

@@ -1,8 +1,9 @@
 //! What a trained VQA model answers, and where it looked.
 //!
-//! A [`Checkpoint`] is a trained model, found by its path. [`answer_all`] answers a whole split, [`predict_batch`] one batch with probabilities and attention. [`attention_map`]
-//! draws the attention over a picture's regions; it needs no model, just numbers. A [`Report`] is a directory
-//! of such pictures with a page that shows them. [`shuffle_images`] asks about wrong images, to see how much a model looks.
+//! A [`Checkpoint`] is a trained model, found by its path; a [`SplitWithModel`] answers and explains a data split with it.
+//! [`answer_all`] and [`predict_batch`] do so for any model. [`attention_map`] draws the attention over a picture's regions; it
+//! needs no model, just numbers. A [`Report`](report::Report) is a directory of such drawings with a page that shows them.
+//! [`shuffle_images`] asks about wrong images, to see how much a model looks.
 //!
 //! # Example
 //!
@@ -23,7 +24,9 @@ mod blind;
 mod checkpoint;
 mod error;
 mod predict;
-mod report;
+mod split_with_model;
+
+pub mod report;
 
 pub use crate::{
     attention_map::{AttentionMapStyle, attention_map},
@@ -31,5 +34,5 @@ pub use crate::{
     checkpoint::Checkpoint,
     error::{Error, Result},
     predict::{Answers, Prediction, answer_all, predict_batch},
-    report::{Explained, Report},
+    split_with_model::SplitWithModel,
 };

@@ -1,10 +1,13 @@
 //! Answers of a trained model.
 
 use tch::{Device, Kind, Tensor};
-use vqa_data::{Answer, AnswerDict, Batch, Loader};
-use vqa_model::{LossKind, ModelInput, VqaModel};
+use vqa_data::batches::Batch;
+use vqa_data::questions::{Answer, AnswerDict};
+use vqa_model::feed::Feed;
+use vqa_model::loss::LossKind;
+use vqa_model::{ModelInput, VqaModel};
 
-use crate::Result;
+use crate::error::Result;
 
 /// What a model answers to one question, and where it looked.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,33 +75,32 @@ pub struct Answers {
     pub upper_bound: f64,
 }
 
-/// Answers all questions of a loader, the model computing in the number type `kind`. `progress` is called with the number of questions just done.
+/// Answers all questions of a feed. `progress` is called with the number of questions just done.
 ///
 /// # Errors
 ///
 /// When the features cannot be read.
 pub fn answer_all(
     model: &dyn VqaModel,
-    loader: &Loader,
+    feed: &Feed,
     dictionary: &AnswerDict,
-    device: Device,
-    kind: Kind,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Answers> {
-    let dataset = loader.dataset();
+    let dataset = feed.loader().dataset();
     let mut answers = vec![0; dataset.len()];
     let (mut score, mut upper_bound) = (0.0, 0.0);
-    for batch in loader.epoch(0, 0) {
-        let batch = batch?;
-        let input = ModelInput::from_batch(&batch, device, kind);
-        let output = model.infer(&input);
-        let best = output.best_answers();
-        score += batch.targets.total_score(&best);
-        upper_bound += batch.targets.total_best();
-        for (&question, answer) in batch.questions.iter().zip(best) {
-            answers[question] = answer;
+    for batch in feed.epoch(0, 0) {
+        for mut part in batch??.parts {
+            let (input, _) = feed.tensors(&mut part);
+            let best = model.infer(&input).best_answers();
+            let batch = &part.batch;
+            score += batch.targets.total_score(&best);
+            upper_bound += batch.targets.total_best();
+            for (&question, answer) in batch.questions.iter().zip(best) {
+                answers[question] = answer;
+            }
+            progress(batch.len() as u64);
         }
-        progress(batch.len() as u64);
     }
     let n = answers.len().max(1) as f64;
     let text = |answer: i64| dictionary.answers()[answer as usize].as_str().into();

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use vqa_model::{Baseline, DataDims, ModelConfig, ModelInput, VqaModel};
+use vqa_model::baseline::{Baseline, ModelConfig};
+use vqa_model::{DataDims, ModelInput, VqaModel};
 
 fn main() {
     let vs = VarStore::new(Device::Cpu);
@@ -17,6 +18,7 @@ fn main() {
     let input = ModelInput {
         tokens: Tensor::randint(dims.n_words, [8, 14], (Kind::Int64, Device::Cpu)),
         features: Tensor::randn([2, 36, dims.feature_dim], (Kind::Float, Device::Cpu)),
+        boxes: Tensor::zeros([2, 36, 4], (Kind::Float, Device::Cpu)),
         image_rows: Tensor::from_slice(&[0i64, 0, 0, 0, 1, 1, 1, 1]),
         padding: None,
     };

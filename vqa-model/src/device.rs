@@ -1,6 +1,8 @@
+//! The device that a config names.
+
 use tch::{Cuda, Device};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The device that a config names: `auto` (the first GPU if there is one, else the CPU), `cpu`, `cuda`,
 /// `cuda:1`.

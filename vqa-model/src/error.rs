@@ -17,6 +17,14 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         problem: String,
     },
+    /// The directory of a run that cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Run {
+        /// A file in it.
+        path: PathBuf,
+        /// What is wrong with it, and the remedy.
+        problem: String,
+    },
     /// A device that cannot be used.
     #[error("{0}")]
     Device(String),

@@ -1,18 +1,22 @@
 //! The joint-embedding model for visual question answering, on libtorch.
 //!
-//! [`Baseline`] is the model: a [`WordEmbedding`] and a [`QuestionEmbedding`] read the question, [`TopdownAttention`]
-//! weighs the regions by it, an [`FCNet`] each for question and attended regions brings both into one space,
-//! where they are multiplied, and [`SimpleClassifier`] scores the answers. Its parameters have the names
-//! and shapes of the PyTorch module, so that [`save_weights`] and [`load_weights`] exchange them with PyTorch; `.pth` files are read too.
+//! Anything that turns a [`ModelInput`] into a [`ModelOutput`] is a [`VqaModel`], and can be trained and asked.
 //!
-//! Anything that turns a [`ModelInput`] into a [`ModelOutput`] is a [`VqaModel`], and can be trained and asked
-//! as `Baseline` can. [`ModelInput::from_batch`] copies a batch of `vqa-data` to a device, which [`parse_device`] finds.
+//! - [`baseline`]: [`Baseline`](baseline::Baseline), the article's model. A word embedding and a recurrent network read the
+//!   question, top-down attention weighs the regions by it, a layer each brings question and attended regions into one space,
+//!   where they are multiplied, and a classifier scores the answers.
+//! - [`loss`]: what logits mean, and how far they are from the soft targets.
+//! - [`feed`]: batches of `vqa-data` on their way to a [`device`].
+//! - [`weights`]: parameters in files, with the names and shapes of the PyTorch module, so that
+//!   [`save_weights`](weights::save_weights) and [`load_weights`](weights::load_weights) exchange them with PyTorch.
+//! - [`run`]: what the directory of a run holds.
 //!
 //! # Example
 //!
 //! ```
 //! use tch::{Device, Kind, Tensor, nn::VarStore};
-//! use vqa_model::{Baseline, DataDims, ModelConfig, ModelInput, VqaModel};
+//! use vqa_model::baseline::{Baseline, ModelConfig};
+//! use vqa_model::{DataDims, ModelInput, VqaModel};
 //!
 //! let vs = VarStore::new(Device::Cpu);
 //! let dims = DataDims { n_words: 50, n_answers: 10, feature_dim: 16 };
@@ -22,6 +26,7 @@
 //! let input = ModelInput {
 //!     tokens: Tensor::from_slice2(&[[50i64, 3, 4], [50, 7, 1], [2, 9, 4]]),
 //!     features: Tensor::randn([2, 5, 16], (Kind::Float, Device::Cpu)),
+//!     boxes: Tensor::zeros([2, 5, 4], (Kind::Float, Device::Cpu)),
 //!     image_rows: Tensor::from_slice(&[0i64, 1, 1]),
 //!     padding: None,
 //! };
@@ -32,27 +37,19 @@
 
 #![deny(missing_docs)]
 
-mod baseline;
-mod config;
-mod device;
 mod error;
-mod fc;
-mod fused;
-mod language_model;
 mod model;
-mod pth;
-mod topdown_attention;
-mod weights;
+
+pub mod baseline;
+pub mod device;
+pub mod feed;
+pub mod loss;
+pub mod memory;
+pub mod run;
+pub mod slice;
+pub mod weights;
 
 pub use crate::{
-    baseline::{Baseline, DataDims},
-    config::{AttentionConfig, AttentionKind, ClassifierConfig, LanguageModelConfig, LossKind, ModelConfig, RnnKind},
-    device::parse_device,
     error::{Error, Result},
-    fc::{FCNet, SimpleClassifier, WeightNormLinear},
-    language_model::{QuestionEmbedding, WordEmbedding},
-    model::{ModelInput, ModelOutput, TrainingPass, VqaModel},
-    pth::read_pth,
-    topdown_attention::{ConcatAttention, ProductAttention, TopdownAttention},
-    weights::{Header, load_weights, read_header, read_tensors, save_weights, write_tensors},
+    model::{DataDims, ModelInput, ModelOutput, TrainingPass, VqaModel},
 };

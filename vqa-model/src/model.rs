@@ -1,5 +1,7 @@
+//! What a VQA model is: a batch in; logits and attention out.
+
 use tch::{Device, Kind, Tensor};
-use vqa_data::Batch;
+use vqa_data::batches::{Batch, Dataset};
 
 /// What a VQA model is to the training loop and to prediction. Implement [`forward`](VqaModel::forward) to train a model of
 /// your own; the other two are that, and may be overridden by something faster.
@@ -46,6 +48,28 @@ impl<'a> TrainingPass<'a> {
     }
 }
 
+/// Sizes that come from the data, not from the config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataDims {
+    /// Words in the dictionary, padding not counted.
+    pub n_words: i64,
+    /// Candidate answers.
+    pub n_answers: i64,
+    /// Length of a region's feature vector, D.
+    pub feature_dim: i64,
+}
+
+impl DataDims {
+    /// The sizes of a dataset and of the dictionaries that it is encoded with.
+    pub fn of(dataset: &Dataset) -> DataDims {
+        DataDims {
+            n_words: dataset.n_words() as i64,
+            n_answers: dataset.n_answers() as i64,
+            feature_dim: dataset.feature_dim() as i64,
+        }
+    }
+}
+
 /// A batch of B questions about N distinct images of at most K regions, as tensors on a device.
 #[derive(Debug)]
 pub struct ModelInput {
@@ -53,6 +77,8 @@ pub struct ModelInput {
     pub tokens: Tensor,
     /// [N, K, D] region features. The model computes in their number type: float32, or bfloat16 with float32 weights.
     pub features: Tensor,
+    /// [N, K, 4] float32: x1 y1 x2 y2 of each region, in pixels of its picture; zero where there is no region.
+    pub boxes: Tensor,
     /// `[B]` for each question, which of the N images it is about.
     pub image_rows: Tensor,
     /// [N, K], true where an image has fewer regions than K; nothing if all have K.
@@ -88,6 +114,7 @@ impl ModelInput {
         ModelInput {
             tokens: Tensor::from_slice(&batch.tokens).view([b, t]).to_device(device),
             features: Tensor::from_slice(&batch.features).view([n, k, d]).to_device(device).to_kind(kind),
+            boxes: Tensor::from_slice(&batch.boxes).view([n, k, 4]).to_device(device),
             image_rows: Tensor::from_slice(&batch.image_rows).to_device(device),
             padding,
         }

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use vqa_model::{
-    Baseline, DataDims, Header, ModelInput, VqaModel, load_weights, read_tensors, save_weights, write_tensors,
-};
+use vqa_model::baseline::Baseline;
+use vqa_model::weights::{Header, load_weights, read_tensors, save_weights, write_tensors};
+use vqa_model::{DataDims, ModelInput, VqaModel};
 
 const DIMS: DataDims = DataDims { n_words: 20, n_answers: 7, feature_dim: 10 };
 
@@ -32,6 +32,7 @@ fn results(vs: &VarStore, model: &Baseline, inputs: &HashMap<String, Tensor>) ->
     let input = ModelInput {
         tokens: inputs["tokens"].shallow_clone(),
         features: inputs["features"].shallow_clone(),
+        boxes: Tensor::zeros([1], (Kind::Float, Device::Cpu)),
         image_rows: inputs["image_rows"].shallow_clone(),
         padding: None,
     };

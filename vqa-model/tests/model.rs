@@ -2,11 +2,11 @@
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use vqa_data::Batch;
-use vqa_model::{
-    AttentionConfig, AttentionKind, Baseline, DataDims, Header, ModelConfig, ModelInput, VqaModel, load_weights,
-    parse_device, read_header, save_weights,
-};
+use vqa_data::batches::Batch;
+use vqa_model::baseline::{AttentionConfig, AttentionKind, Baseline, ModelConfig};
+use vqa_model::device::parse_device;
+use vqa_model::weights::{Header, load_weights, read_header, save_weights};
+use vqa_model::{DataDims, ModelInput, VqaModel};
 
 const DIMS: DataDims = DataDims { n_words: 20, n_answers: 7, feature_dim: 6 };
 
@@ -62,6 +62,7 @@ fn padding_regions_get_no_attention_and_change_nothing() {
             let alone = ModelInput {
                 tokens: Tensor::from_slice(&batch.tokens[i * 3..i * 3 + 3]).unsqueeze(0),
                 features: features.unsqueeze(0),
+                boxes: Tensor::zeros([1, n as i64, 4], (Kind::Float, Device::Cpu)),
                 image_rows: Tensor::from_slice(&[0i64]),
                 padding: None,
             };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
-use vqa_model::{load_weights, read_pth};
+use vqa_model::weights::{load_weights, read_pth};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -68,7 +68,7 @@ fn damaged_files_are_errors() {
     // The same files each time, but for a long search.
     let mut state = if seconds > 0.0 { std::process::id().into() } else { 1u64 };
     let mut random = |n: usize| {
-        state = vqa_data::split_mix_64(state);
+        state = vqa_data::random::split_mix_64(state);
         (state % n as u64) as usize
     };
     let names = ["plain.pth", "legacy.pth", "checkpoint.pth"];

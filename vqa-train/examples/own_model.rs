@@ -5,9 +5,11 @@
 use std::sync::Arc;
 
 use tch::{Device, Kind, nn, nn::Module};
-use vqa_data::*;
+use vqa_data::batches::{Dataset, Loader, LoaderOptions};
+use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
+use vqa_model::run::RunDir;
 use vqa_model::{ModelInput, ModelOutput, VqaModel};
-use vqa_train::{Event, RunDir, TrainConfig, Trainer};
+use vqa_train::{Event, TrainConfig, Trainer};
 
 struct Bag {
     words: nn::Embedding,

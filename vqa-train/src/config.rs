@@ -1,8 +1,10 @@
+//! `[train]` in a config file.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use tch::Kind;
-use vqa_data::Sampler;
+use vqa_data::batches::Sampler;
+use vqa_model::feed::{FeaturesOnDevice, Precision};
 
 /// `[train]` in a config file. The defaults are the article's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,42 +51,6 @@ pub struct TrainConfig {
     pub lr_ratio: f64,
     /// The optimiser.
     pub optim: AdamaxConfig,
-}
-
-/// Number format of the arithmetic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// float32 throughout.
-    #[default]
-    Fp32,
-    /// On a GPU, products of float32 matrices in TF32, which has 11 bits of precision; elsewhere as `fp32`.
-    Tf32,
-    /// bfloat16 arithmetic with float32 weights.
-    Bf16,
-}
-
-/// Where the features of all images are while a model is trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FeaturesOnDevice {
-    /// On the GPU, if there is one that they fit on with 4 GiB to spare.
-    #[default]
-    Auto,
-    /// On the device, a CPU included.
-    Always,
-    /// In their file.
-    Never,
-}
-
-impl Precision {
-    /// libtorch's name of it.
-    pub fn kind(self) -> Kind {
-        match self {
-            Precision::Fp32 | Precision::Tf32 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-        }
-    }
 }
 
 /// `[train.optim]`: Adamax, with PyTorch's names and defaults.
@@ -209,5 +175,19 @@ impl TrainConfig {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_name_that_fits_decides_of_weight_decay() {
+        let weight_decay_of = [("a", 0.1), ("a.b", 0.2), ("a.bc", 0.3)].map(|(name, decay)| (name.to_owned(), decay));
+        let config = AdamaxConfig { weight_decay: 0.5, weight_decay_of: weight_decay_of.into(), ..Default::default() };
+        for (name, decay) in [("a.x", 0.1), ("a.b", 0.2), ("a.b.c", 0.2), ("a.bc.d", 0.3), ("ab", 0.5), ("b.a", 0.5)] {
+            assert_eq!(config.weight_decay_of(name), decay, "{name}");
+        }
     }
 }

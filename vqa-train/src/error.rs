@@ -1,10 +1,14 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::run::change::Change;
+use crate::run::position::Position;
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, and what to do.
+#[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Questions, features or files could not be read or written.
@@ -20,6 +24,47 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it, and the remedy.
         problem: String,
+    },
+    /// Another process trains in the directory.
+    #[error("{}: another process is training in it: wait for its end, or choose another out_dir", out_dir.display())]
+    Locked {
+        /// The directory.
+        out_dir: PathBuf,
+    },
+    /// The directory holds this run already, and nobody asked to resume it.
+    #[error(
+        "{}: this run is in it already, saved after {position}: go on with --resume, or choose another out_dir",
+        out_dir.display()
+    )]
+    RunExists {
+        /// The directory.
+        out_dir: PathBuf,
+        /// Where the run stands.
+        position: Position,
+    },
+    /// The directory holds a run with another config, and nobody asked to resume it.
+    #[error(
+        "{}: a run with another config is in it ({}): choose another out_dir, or go on with that run",
+        out_dir.display(),
+        in_words(changes)
+    )]
+    AnotherRun {
+        /// The directory.
+        out_dir: PathBuf,
+        /// The keys that differ.
+        changes: Vec<Change>,
+    },
+    /// A run cannot be resumed with another value of a key.
+    #[error(
+        "{}: --resume cannot change {}: choose another out_dir, or go on with the run's own config",
+        out_dir.display(),
+        in_words(changes)
+    )]
+    CannotChange {
+        /// The directory.
+        out_dir: PathBuf,
+        /// The keys that differ and may not.
+        changes: Vec<Change>,
     },
     /// The loss is NaN or infinite.
     #[error(
@@ -47,7 +92,7 @@ pub enum Error {
         Saved(saved, CHANGED)
     )]
     NotFinite {
-        /// A weight, or a figure of the optimiser.
+        /// A weight, or a tensor of the optimiser.
         tensor: String,
         /// Steps made since the start of the run.
         step: u64,
@@ -68,6 +113,10 @@ pub enum Error {
         /// What was saved before, if anything.
         saved: Option<String>,
     },
+}
+
+fn in_words(changes: &[Change]) -> String {
+    changes.iter().map(Change::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// What helps against NaN.

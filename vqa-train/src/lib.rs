@@ -1,13 +1,13 @@
 //! Training of VQA models: losses, Adamax, the learning rate's schedule, the loop, checkpoints and metrics.
 //!
 //! A [`Trainer`] takes any [`VqaModel`](vqa_model::VqaModel) with its parameters, a loader of batches to train on and
-//! one to validate on, and a [`RunDir`] for what it writes: `model_N.safetensors` for each epoch,
+//! one to validate on, and a [`RunDir`](vqa_model::run::RunDir) for what it writes: `model_N.safetensors` for each epoch,
 //! `state/` for going on after whatever interrupted it, `metrics.jsonl`, and the same curves as `tensorboard/` and
 //! `curves.svg`. It reports its progress as [`Event`]s. [`Trainer::rehearse`] tries some steps and writes nothing. On a GPU it keeps
-//! the features of all images there, if they fit ([`FeaturesOnDevice`]), and waits for it only to write a line or to save.
+//! the features of all images there, if they fit, and waits for it only to write a line or to save.
 //!
-//! The parts are there by themselves too: [`bce_with_logits`] and [`sce_with_logits`], [`Adamax`], [`lr_factor`],
-//! and [`Optimizer`], which is all that a step does after the forward pass.
+//! The parts are there by themselves too: [`optim`] is all that a step does after the forward pass, [`run`] what is kept for
+//! resuming, [`metrics`] how a run goes.
 //!
 //! # Example
 //!
@@ -15,7 +15,9 @@
 //!
 //! ```
 //! use tch::{Device, Kind, Tensor, nn};
-//! use vqa_train::{Optimizer, TrainConfig, bce_with_logits};
+//! use vqa_model::loss::bce_with_logits;
+//! use vqa_train::TrainConfig;
+//! use vqa_train::optim::Optimizer;
 //!
 //! tch::manual_seed(1);
 //! let vs = nn::VarStore::new(Device::Cpu);
@@ -38,28 +40,18 @@
 #![deny(missing_docs)]
 
 mod config;
-mod cuda;
-mod curves;
 mod error;
-mod feed;
-mod loss;
-mod memory;
-mod metrics;
-mod optim;
 mod rehearsal;
-mod run_dir;
-mod tensorboard;
+mod step;
 mod trainer;
-mod unread;
+
+pub mod metrics;
+pub mod optim;
+pub mod run;
 
 pub use crate::{
-    config::{AdamaxConfig, FeaturesOnDevice, Precision, TrainConfig},
+    config::{AdamaxConfig, TrainConfig},
     error::{Error, Result},
-    loss::{bce_with_logits, dense_targets, loss, loss_and_gradient, sce_with_logits},
-    memory::is_out_of_memory,
-    metrics::{EpochMetrics, StepMetrics},
-    optim::{Adamax, Optimizer, lr_factor},
     rehearsal::Rehearsal,
-    run_dir::{Best, Progress, RunDir, RunLock},
     trainer::{Event, Outcome, Trainer},
 };

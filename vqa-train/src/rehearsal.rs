@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use tch::Kind;
 
-use crate::Result;
-use crate::optim::Optimizer;
-use crate::run_dir::Progress;
+use crate::error::Result;
+use crate::optim::optimizer::Optimizer;
+use crate::run::position::Position;
+use crate::step::{Step, UnreadSteps};
 use crate::trainer::{Event, Trainer};
-use crate::unread::Unread;
 
 /// What a rehearsal saw.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +56,7 @@ impl Trainer<'_> {
         let val = self.val.map(|val| self.feed(val, 1, on_event)).transpose()?;
         let (mut epoch, mut of_epoch) = (1, 0);
         let mut batches = train.epoch(epoch, 0);
-        let mut unread = Unread::default();
+        let mut unread = UnreadSteps::default();
         let mut tic = Instant::now();
         while seen.n_steps == 0 || (seen.n_steps < MOST && seen.step < enough) {
             let Some(batch) = batches.next() else {
@@ -70,11 +70,10 @@ impl Trainer<'_> {
             of_epoch += 1;
             let data = tic.elapsed().saturating_sub(batch.waited);
             seen.batch_bytes = seen.batch_bytes.max(batch.bytes);
-            let at = Progress { epoch: epoch - 1, batch: of_epoch, step: optimizer.n_steps() + 1 };
-            let lr = optimizer.lr();
-            unread.push(at, lr, self.add_gradients(&train, batch));
+            let position = Position { epoch: epoch - 1, batch: of_epoch, step: optimizer.n_steps() + 1 };
+            unread.push(Step::add_gradients(self.model, self.loss, &train, batch, (position, optimizer.lr())));
             optimizer.apply();
-            seen.loss = self.read(&mut unread)?.iter().map(|read| read.sums.mean_loss()).sum();
+            seen.loss = self.read(&mut unread)?.iter().map(|step| step.sums.mean_loss()).sum();
             // On a GPU the step is over when something that it made is read.
             let _ = self.vs.trainable_variables().first().map(|parameter| parameter.sum(Kind::Float).double_value(&[]));
             if seen.first_step == Duration::ZERO {

@@ -1,21 +1,28 @@
+//! The training loop.
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use vqa_data::{Loader, SoftTargets, split_mix_64};
-use vqa_model::{Header, LossKind, VqaModel};
+use vqa_data::batches::Loader;
+use vqa_data::random::split_mix_64;
+use vqa_model::feed::{FeaturesOnDevice, Feed, FeedOptions, Precision, allow_tf32};
+use vqa_model::loss::{LossKind, loss};
+use vqa_model::memory::unless_out_of_memory;
+use vqa_model::run::{CheckpointHeader, RunDir};
+use vqa_model::{DataDims, VqaModel};
 
-use crate::config::{FeaturesOnDevice, Precision, TrainConfig};
-use crate::cuda::allow_tf32;
-use crate::feed::{Fed, Feed};
-use crate::loss::{loss, loss_and_gradient};
-use crate::memory::unless_out_of_memory;
-use crate::metrics::{EpochMetrics, Line, StepMetrics, Sums};
-use crate::optim::Optimizer;
-use crate::run_dir::{Best, MetricsFile, Progress, RunDir, State};
-use crate::unread::{NotFinite, Pass, Read, Step, Unread};
-use crate::{Error, Result};
+use crate::config::TrainConfig;
+use crate::error::{Error, Result};
+use crate::metrics::file::{MetricsFile, draw_curves};
+use crate::metrics::lines::{EpochMetrics, Line, StepMetrics};
+use crate::metrics::sums::Sums;
+use crate::optim::optimizer::Optimizer;
+use crate::run::checkpoints::{remove_old_checkpoints, save_checkpoint};
+use crate::run::position::Position;
+use crate::run::state::{Best, State, saved_in_words};
+use crate::step::{NonFiniteLoss, Step, UnreadSteps};
 
 /// Trains a model on a loader's batches, validates it on another's, and keeps a checkpoint of every epoch.
 ///
@@ -40,8 +47,6 @@ pub struct Trainer<'a> {
     pub val: Option<&'a Loader>,
     /// Where checkpoints, state and metrics go.
     pub run: &'a RunDir,
-    /// Goes into the header of every checkpoint, beside the epoch and its scores.
-    pub header: Header,
     /// When this becomes true, training stops after the step in progress, and saves its state.
     pub stop: &'a AtomicBool,
 }
@@ -81,15 +86,15 @@ pub enum Event<'a> {
 pub enum Outcome {
     /// All epochs are done, or `patience` is at its end.
     Finished {
-        /// Where that is.
-        progress: Progress,
+        /// Where the run stands.
+        position: Position,
         /// The figures of the last epoch; nothing if there was none left to train.
         last: Option<EpochMetrics>,
         /// The best epoch; nothing if none was validated.
         best: Option<Best>,
     },
     /// It was asked to stop, and its state is saved.
-    Stopped(Progress),
+    Stopped(Position),
 }
 
 /// Figures of a validation. Scores are percentages.
@@ -104,8 +109,8 @@ struct Scores {
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 impl<'a> Trainer<'a> {
-    /// A trainer without the parts that may be left out: it validates nothing, adds nothing to headers, nobody stops it, its seed
-    /// is 0 and its loss logistic. For others, fill in their fields: `Trainer { val: Some(&val), ..Trainer::new(…) }`.
+    /// A trainer without the parts that may be left out: it validates nothing, nobody stops it, its seed is 0 and its
+    /// loss logistic. For others, fill in their fields: `Trainer { val: Some(&val), ..Trainer::new(…) }`.
     pub fn new(
         model: &'a dyn VqaModel,
         vs: &'a VarStore,
@@ -113,8 +118,8 @@ impl<'a> Trainer<'a> {
         train: &'a Loader,
         run: &'a RunDir,
     ) -> Trainer<'a> {
-        let (loss, header) = (LossKind::Logistic, Header::new());
-        Trainer { model, vs, loss, config, seed: 0, train, val: None, run, header, stop: &NEVER }
+        let loss = LossKind::Logistic;
+        Trainer { model, vs, loss, config, seed: 0, train, val: None, run, stop: &NEVER }
     }
 
     /// Trains from where the run directory stands: from the start, or after the last saved step.
@@ -131,48 +136,51 @@ impl<'a> Trainer<'a> {
                 FeaturesOnDevice::Always => true,
                 FeaturesOnDevice::Never => false,
             };
-            Err(Error::OutOfMemory { batch_size, features_on_device, saved: self.run.saved()? })
+            Err(Error::OutOfMemory { batch_size, features_on_device, saved: saved_in_words(self.run)? })
         })
     }
 
-    /// The way of a loader's batches to the device.
+    /// The batches of a loader, for the device that the model is on.
     pub(crate) fn feed(&self, loader: &Loader, n_parts: usize, on_event: &mut dyn FnMut(Event)) -> Result<Feed> {
         let device = self.vs.device();
-        if device.is_cuda() && !allow_tf32(self.config.precision == Precision::Tf32) {
+        let TrainConfig { precision, features_on_device, .. } = *self.config;
+        if device.is_cuda() && !allow_tf32(precision == Precision::Tf32) {
             tracing::warn!("this libtorch cannot be told whether to compute in TF32");
         }
-        Feed::new(loader, (device, n_parts), self.config, &mut |n, of| on_event(Event::Features { n, of }))
+        let options = FeedOptions { device, kind: precision.kind(), n_parts, features_on_device };
+        Ok(Feed::new(loader, options, &mut |n, of| on_event(Event::Features { n, of }))?)
     }
 
     fn run_epochs(&self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
         let mut optimizer = Optimizer::new(self.vs.variables(), self.config);
-        let mut state = self.run.restore(self.train.dataset().len(), self.vs, &mut optimizer)?;
-        let mut metrics_file = self.run.open_metrics(state.progress)?;
-        self.run.remove_old_checkpoints(&state, self.config)?;
+        let mut state = State::restore(self.run, self.train.dataset().len(), self.vs, &mut optimizer)?;
+        let mut metrics_file = MetricsFile::open(self.run, state.position)?;
+        remove_old_checkpoints(self.run, &state, self.config)?;
         let train = self.feed(self.train, self.config.accumulate, on_event)?;
         let val = self.val.map(|val| self.feed(val, 1, on_event)).transpose()?;
         let mut last = None;
 
-        while state.progress.epoch < self.config.n_epochs && !state.is_out_of_patience(self.config.patience) {
-            let epoch = state.progress.epoch + 1;
-            let mut batches = train.epoch(epoch, state.progress.batch as usize);
-            let mut unread = Unread::default();
+        while state.position.epoch < self.config.n_epochs && !state.is_out_of_patience(self.config.patience) {
+            let epoch = state.position.epoch + 1;
+            let mut batches = train.epoch(epoch, state.position.batch as usize);
+            let mut unread = UnreadSteps::default();
             loop {
                 let tic = Instant::now();
                 let Some(batch) = batches.next() else { break };
                 let batch = batch??;
                 let data = tic.elapsed().saturating_sub(batch.waited);
 
-                tch::manual_seed(dropout_seed(self.seed, state.progress.step) as i64);
+                tch::manual_seed(dropout_seed(self.seed, state.position.step) as i64);
                 let lr = optimizer.lr();
-                let mut made = self.add_gradients(&train, batch);
+                let after = state.position.after_step();
+                let mut made = Step::add_gradients(self.model, self.loss, &train, batch, (after, lr));
                 optimizer.apply();
                 made.sums.data += data;
                 made.sums.backward += tic.elapsed().saturating_sub(made.sums.duration());
-                state.finish_step();
-                unread.push(state.progress, lr, made);
+                state.position = after;
+                unread.push(made);
 
-                let step = state.progress.step;
+                let step = state.position.step;
                 let logs = step.is_multiple_of(self.config.log_every);
                 if logs || self.vs.device() == Device::Cpu {
                     self.report(&mut unread, &mut state, on_event)?;
@@ -188,7 +196,7 @@ impl<'a> Trainer<'a> {
                     self.save(&state, &mut metrics_file, &optimizer)?;
                 }
                 if stop {
-                    return Ok(Outcome::Stopped(state.progress));
+                    return Ok(Outcome::Stopped(state.position));
                 }
             }
             self.report(&mut unread, &mut state, on_event)?;
@@ -199,12 +207,12 @@ impl<'a> Trainer<'a> {
                 val_scores = optimizer.with_average(|| self.validate(val, on_event))?;
                 if val_scores.is_none() {
                     self.save(&state, &mut metrics_file, &optimizer)?;
-                    return Ok(Outcome::Stopped(state.progress));
+                    return Ok(Outcome::Stopped(state.position));
                 }
             }
             let metrics = EpochMetrics {
                 epoch,
-                step: Some(state.progress.step),
+                step: Some(state.position.step),
                 train_loss: state.of_epoch.mean_loss(),
                 train_score: state.of_epoch.percent(),
                 val_loss: val_scores.map(|scores| scores.loss),
@@ -214,70 +222,35 @@ impl<'a> Trainer<'a> {
             };
             state.finish_epoch(metrics.val_score);
             metrics_file.append(&Line::Epoch(metrics.clone()))?;
-            self.run.draw_curves()?;
-            optimizer.with_average(|| self.run.save_checkpoint(state.progress, self.vs, self.header(&metrics)))?;
+            draw_curves(self.run)?;
+            let header = self.header(&metrics);
+            optimizer.with_average(|| save_checkpoint(self.run, &header, self.vs, state.position.step))?;
             self.save(&state, &mut metrics_file, &optimizer)?;
-            self.run.remove_old_checkpoints(&state, self.config)?;
+            remove_old_checkpoints(self.run, &state, self.config)?;
             on_event(Event::Epoch(&metrics));
             last = Some(metrics);
         }
-        Ok(Outcome::Finished { progress: state.progress, last, best: state.best })
+        Ok(Outcome::Finished { position: state.position, last, best: state.best })
     }
 
-    /// Goes through a batch, forward and backward, part by part.
-    pub(crate) fn add_gradients(&self, feed: &Feed, batch: Fed) -> Step {
-        let weight = |targets: &SoftTargets| match self.loss {
-            LossKind::Logistic => targets.len(),
-            // Questions without labels are not in the mean.
-            LossKind::Softmax => (0..targets.len()).filter(|&i| targets.best(i) > 0.0).count(),
-        };
-        let of_all = batch.parts.iter().map(|part| weight(&part.batch.targets)).sum::<usize>().max(1) as f64;
-        let mut sums = Sums { n_steps: 1, ..Sums::default() };
-        let mut passes = Vec::with_capacity(batch.parts.len());
-        for mut part in batch.parts {
-            let tic = Instant::now();
-            let (input, targets) = feed.tensors(&mut part);
-            sums.data += tic.elapsed();
-
-            let tic = Instant::now();
-            let pass = self.model.train(&input);
-            let logits = &pass.output.logits; // [B, n_answers]
-            let (loss, of_logits) = loss_and_gradient(self.loss, logits, &targets.dense(logits.size()[1]));
-            let score = targets.total_score(logits);
-            let share = weight(&part.batch.targets) as f64 / of_all;
-            sums.forward += tic.elapsed();
-
-            let tic = Instant::now();
-            pass.backward(&(of_logits * share));
-            sums.backward += tic.elapsed();
-            sums.n_questions += part.batch.len();
-            passes.push(Pass {
-                share,
-                loss,
-                score,
-                question_ids: part.batch.question_ids.iter().take(5).copied().collect(),
-            });
-        }
-        Step { sums, passes }
-    }
-
-    /// The figures of the steps that are made; waits for a GPU.
-    pub(crate) fn read(&self, unread: &mut Unread) -> Result<Vec<Read>> {
+    /// The steps that are made, with their losses and scores; waits for a GPU.
+    pub(crate) fn read(&self, unread: &mut UnreadSteps) -> Result<Vec<Step>> {
         match unread.read() {
-            Ok(read) => Ok(read),
-            Err(NotFinite { loss, at, question_ids }) => {
-                let (epoch, batch, step) = (at.epoch + 1, at.batch, at.step);
-                Err(Error::Diverged { loss, epoch, batch, step, question_ids, saved: self.run.saved()? })
+            Ok(steps) => Ok(steps),
+            Err(NonFiniteLoss { loss, position, question_ids }) => {
+                let (epoch, batch, step) = (position.epoch + 1, position.batch, position.step);
+                Err(Error::Diverged { loss, epoch, batch, step, question_ids, saved: saved_in_words(self.run)? })
             }
         }
     }
 
     /// Adds the steps that are made to the state, and reports them.
-    fn report(&self, unread: &mut Unread, state: &mut State, on_event: &mut dyn FnMut(Event)) -> Result<()> {
-        for Read { at, lr, sums } in self.read(unread)? {
+    fn report(&self, unread: &mut UnreadSteps, state: &mut State, on_event: &mut dyn FnMut(Event)) -> Result<()> {
+        for Step { position, lr, sums, .. } in self.read(unread)? {
             state.add(sums);
-            let metrics = sums.metrics(at.epoch + 1, at.step, lr);
-            on_event(Event::Step { metrics: &metrics, batch: at.batch as usize, n_batches: self.train.n_batches() });
+            let metrics = sums.metrics(position.epoch + 1, position.step, lr);
+            let batch = position.batch as usize;
+            on_event(Event::Step { metrics: &metrics, batch, n_batches: self.train.n_batches() });
         }
         Ok(())
     }
@@ -285,7 +258,7 @@ impl<'a> Trainer<'a> {
     /// Saves where the run stands. The metrics first: a resume drops lines after the state, and cannot make up missing ones.
     fn save(&self, state: &State, metrics_file: &mut MetricsFile, optimizer: &Optimizer) -> Result<()> {
         metrics_file.sync()?;
-        self.run.save_state(state, self.vs, optimizer)
+        state.save(self.run, self.vs, optimizer)
     }
 
     /// Scores all of `val`; nothing if the run was asked to stop.
@@ -313,17 +286,15 @@ impl<'a> Trainer<'a> {
         Ok(Some(Scores { loss: loss / n, score: 100.0 * score / n, upper_bound: 100.0 * upper_bound / n }))
     }
 
-    fn header(&self, metrics: &EpochMetrics) -> Header {
-        let mut header = self.header.clone();
-        let mut add = |key: &str, value: String| header.insert(key.to_owned(), value);
-        add("epoch", metrics.epoch.to_string());
-        add("train_loss", metrics.train_loss.to_string());
-        add("train_score", metrics.train_score.to_string());
-        if let (Some(score), Some(upper_bound)) = (metrics.val_score, metrics.val_upper_bound) {
-            add("val_score", score.to_string());
-            add("val_upper_bound", upper_bound.to_string());
+    fn header(&self, metrics: &EpochMetrics) -> CheckpointHeader {
+        CheckpointHeader {
+            epoch: metrics.epoch,
+            train_loss: metrics.train_loss,
+            train_score: metrics.train_score,
+            val_score: metrics.val_score,
+            val_upper_bound: metrics.val_upper_bound,
+            dims: DataDims::of(self.train.dataset()),
         }
-        header
     }
 }
 

@@ -7,9 +7,14 @@ use std::path::Path;
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use vqa_model::{Baseline, DataDims, Header, LossKind, ModelConfig, ModelInput, VqaModel};
-use vqa_model::{read_tensors, save_weights, write_tensors};
-use vqa_train::{AdamaxConfig, Optimizer, TrainConfig, loss_and_gradient};
+use vqa_model::baseline::{Baseline, ModelConfig};
+use vqa_model::loss::LossKind;
+use vqa_model::loss::loss_and_gradient;
+use vqa_model::weights::Header;
+use vqa_model::weights::{read_tensors, save_weights, write_tensors};
+use vqa_model::{DataDims, ModelInput, VqaModel};
+use vqa_train::optim::Optimizer;
+use vqa_train::{AdamaxConfig, TrainConfig};
 
 const DIMS: DataDims = DataDims { n_words: 20, n_answers: 7, feature_dim: 10 };
 const N_STEPS: usize = 50;
@@ -93,6 +98,7 @@ fn fifty_steps_follow_pytorch() {
                 let input = ModelInput {
                     tokens: of_step(0),
                     features: of_step(1),
+                    boxes: Tensor::zeros([1], (Kind::Float, Device::Cpu)),
                     image_rows: Tensor::arange(B, (Kind::Int64, Device::Cpu)),
                     padding: None,
                 };

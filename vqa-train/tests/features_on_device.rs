@@ -1,15 +1,21 @@
 //! Features that are all on the device give the numbers that features batch by batch give, bit for bit.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tch::Device;
 use tch::nn::VarStore;
-use vqa_data::*;
-use vqa_model::{Baseline, DataDims, LossKind, ModelConfig};
-use vqa_train::{Event, FeaturesOnDevice, Precision, RunDir, TrainConfig, Trainer};
+use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::features::{ChannelStats, ElementType, Extraction, FeatureFile, Grid, RegionSource, list_pictures};
+use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
+use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
+use vqa_model::DataDims;
+use vqa_model::baseline::{Baseline, ModelConfig};
+use vqa_model::feed::{FeaturesOnDevice, Precision};
+use vqa_model::loss::LossKind;
+use vqa_model::run::RunDir;
+use vqa_train::{Event, TrainConfig, Trainer};
 
 /// A file's images, of which the first has its first region only, the second two, and so on.
 struct Adaptive(FeatureFile);
@@ -39,7 +45,7 @@ impl RegionSource for Adaptive {
         self.0.element_type()
     }
 
-    fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> Result<()> {
+    fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> vqa_data::Result<()> {
         let k = self.0.n_regions(row);
         let (mut all_features, mut all_boxes) = (vec![0.0; k * self.feature_dim()], vec![0.0; k * 4]);
         self.0.read(row, &mut all_features, &mut all_boxes)?;
@@ -103,7 +109,6 @@ fn train(dataset: &Arc<Dataset>, dims: DataDims, config: &TrainConfig, run: &Pat
         train: &loader(config.sampler),
         val: Some(&loader(Sampler::Sequential)),
         run: &RunDir::new(run),
-        header: BTreeMap::new().into_iter().collect(),
         stop: &AtomicBool::new(false),
     };
     let (mut figures, mut n_put) = (Vec::new(), 0);

@@ -9,9 +9,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use vqa_data::*;
-use vqa_model::{Baseline, DataDims, LossKind, ModelConfig, ModelInput, ModelOutput, VqaModel};
-use vqa_train::{AdamaxConfig, Best, Error, Event, Outcome, Progress, RunDir, TrainConfig, Trainer};
+use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_pictures};
+use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
+use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
+use vqa_model::baseline::{Baseline, ModelConfig};
+use vqa_model::loss::LossKind;
+use vqa_model::run::RunDir;
+use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
+
+use vqa_train::run::{Best, Position, RunLock};
+use vqa_train::{AdamaxConfig, Error, Event, Outcome, TrainConfig, Trainer};
 
 /// A small shapes world.
 struct World {
@@ -130,7 +138,7 @@ fn train(world: &World, run: &Path, sitting: Sitting) -> vqa_train::Result<Outco
         train: &loader(&world.train, sampler),
         val: Some(&loader(&world.val, Sampler::Sequential)),
         run: &RunDir::new(run),
-        header: world.dims.to_header(),
+
         stop: &stop,
     };
     trainer.run(&mut |event| on_event(&event, &model, &stop))
@@ -218,7 +226,7 @@ fn stopped_after_each_step_and_in_each_validation() {
         let mut found = Vec::new();
         let (mut n_sittings, mut validated) = (0, Vec::new());
         loop {
-            let epoch = RunDir::new(&run).progress().unwrap().map_or(0, |progress| progress.epoch);
+            let epoch = Position::saved_in(&RunDir::new(&run)).unwrap().map_or(0, |position| position.epoch);
             let mut stop_at_once = |event: &Event, _: &Model, stop: &AtomicBool| match event {
                 Event::Step { metrics, batch, .. } => {
                     found.push((metrics.epoch, *batch, metrics.step, metrics.loss.to_bits(), metrics.lr.to_bits()));
@@ -235,13 +243,13 @@ fn stopped_after_each_step_and_in_each_validation() {
                 Sitting { config: config.clone(), sampler, accident: None, dropout: true, on_event: &mut stop_at_once };
             n_sittings += 1;
             match train(&world, &run, sitting).unwrap() {
-                Outcome::Finished { progress, .. } => {
-                    assert_eq!(progress, Progress { epoch: 3, batch: 0, step: 3 * n_batches as u64 });
+                Outcome::Finished { position, .. } => {
+                    assert_eq!(position, Position { epoch: 3, batch: 0, step: 3 * n_batches as u64 });
                     break;
                 }
-                Outcome::Stopped(progress) => {
-                    assert_eq!(RunDir::new(&run).progress().unwrap(), Some(progress));
-                    assert_eq!(progress.step, progress.epoch * n_batches as u64 + progress.batch);
+                Outcome::Stopped(position) => {
+                    assert_eq!(Position::saved_in(&RunDir::new(&run)).unwrap(), Some(position));
+                    assert_eq!(position.step, position.epoch * n_batches as u64 + position.batch);
                 }
             }
         }
@@ -271,7 +279,7 @@ fn accidents_lose_nothing_that_was_saved() {
         let sitting = Sitting { accident: Some((pass, accident)), ..plain(config.clone()) };
         let error = train(&world, &run, sitting).unwrap_err();
         let said = error.to_string();
-        let saved = Progress {
+        let saved = Position {
             epoch: 1,
             batch: if accident == Accident::NanGradient { 0 } else { 1 },
             step: if accident == Accident::NanGradient { n_batches } else { n_batches + 1 },
@@ -300,7 +308,7 @@ fn accidents_lose_nothing_that_was_saved() {
         }
         let words = format!("state.safetensors (of step {}) and ", saved.step);
         assert!(said.contains(&words) && said.contains("model_1.safetensors: whole, and --resume goes on"), "{said}");
-        assert_eq!(RunDir::new(&run).progress().unwrap(), Some(saved));
+        assert_eq!(Position::saved_in(&RunDir::new(&run)).unwrap(), Some(saved));
         train(&world, &run, plain(config)).unwrap();
         assert_same(&run, &whole);
     }
@@ -354,7 +362,8 @@ fn patience_and_the_checkpoints_that_are_kept() {
             let run = world.dir.path().join(format!("{name}{i}"));
             let mut outcome = None;
             for n_epochs in sittings {
-                let epoch = RefCell::new(RunDir::new(&run).progress().unwrap().map_or(0, |progress| progress.epoch));
+                let epoch =
+                    RefCell::new(Position::saved_in(&RunDir::new(&run)).unwrap().map_or(0, |position| position.epoch));
                 let mut follow_the_script = |event: &Event, model: &Model, _: &AtomicBool| {
                     if let Event::Epoch(_) = event {
                         *epoch.borrow_mut() += 1;
@@ -365,8 +374,8 @@ fn patience_and_the_checkpoints_that_are_kept() {
                 let sitting = Sitting { on_event: &mut follow_the_script, ..plain(config(n_epochs)) };
                 outcome = Some(train(&world, &run, sitting).unwrap());
             }
-            let Some(Outcome::Finished { progress, best, .. }) = outcome else { panic!("{outcome:?}") };
-            assert_eq!(progress.epoch, n_trained, "case {i}, {name}");
+            let Some(Outcome::Finished { position, best, .. }) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(position.epoch, n_trained, "case {i}, {name}");
             assert_eq!(best, Some(Best { epoch: 2 * val_freq, val_score: high.0 }), "case {i}, {name}");
             assert_eq!(RunDir::new(&run).checkpoints().unwrap(), left, "case {i}, {name}");
         }
@@ -436,15 +445,15 @@ fn batches_in_parts() {
 fn one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::new(dir.path().join("run"));
-    let lock = run.lock().unwrap();
-    let error = RunDir::new(run.path()).lock().unwrap_err().to_string();
+    let lock = RunLock::acquire(&run).unwrap();
+    let error = RunLock::acquire(&RunDir::new(run.path())).unwrap_err().to_string();
     assert!(error.contains("another process is training in it"), "{error}");
     drop(lock);
     // What a killed process leaves.
     for name in [".model_1.safetensors.a1b2c3.tmp", "state/.state.safetensors.d4e5f6.tmp", "notes.tmp"] {
         fs::write(run.path().join(name), "half").unwrap();
     }
-    run.lock().unwrap();
+    RunLock::acquire(&run).unwrap();
     let mut left: Vec<String> =
         fs::read_dir(run.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();

@@ -3,15 +3,17 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use vqa_data::{
-    Accuracy, ElementType, Error, Extraction, Grid, ShapesSplit, Split, blind_guesses, list_pictures, write_atomic,
-};
-use vqa_infer::Report;
-use vqa_train::RunDir;
+use vqa_data::Error;
+use vqa_data::evaluator::{Accuracy, blind_guesses};
+use vqa_data::features::{ElementType, Extraction, Grid, list_pictures};
+use vqa_data::files::write_atomic;
+use vqa_data::questions::Split;
+use vqa_data::shapes::ShapesSplit;
+use vqa_infer::report::Report;
+use vqa_model::run::RunDir;
 
 use crate::args::{DemoArgs, ModelArgs};
-use crate::commands::asked::Asked;
-use crate::commands::{features, prepare, synth, train};
+use crate::commands::{asked, features, prepare, synth, train};
 use crate::config::Config;
 use crate::terminal::print;
 
@@ -61,15 +63,15 @@ pub fn run(args: &DemoArgs) -> Result<()> {
 
     let checkpoint = RunDir::new(at.join("run")).checkpoint(args.epochs);
     step(&format!("vqa evaluate --checkpoint {} --data val", checkpoint.display()));
-    let asked = Asked::open(&ModelArgs {
+    let val = asked::open(&ModelArgs {
         checkpoint: checkpoint.clone(),
         data: "val".to_owned(),
         config: None,
         device: None,
         batch_size: None,
     })?;
-    let annotations = &asked.dataset().split().annotations;
-    let model = Accuracy::of(&asked.answer_all()?.answers, annotations)?;
+    let annotations = &val.dataset().split().annotations;
+    let model = Accuracy::of(&asked::answer_all(&val)?.answers, annotations)?;
     let seen = Split::load(config.split("train")?)?.annotations;
     let blind = Accuracy::of(&blind_guesses(&seen, annotations), annotations)?;
 
@@ -88,7 +90,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         "Left the picture, right where the model looked; the framed cell has the highest weight.".to_owned(),
     ];
     let mut report = Report::new(at.join("maps"), "vqa: the shapes world", notes);
-    asked.explain(&shown(asked.dataset().split()), &mut report)?;
+    asked::explain(&val, &shown(val.dataset().split()), &mut report)?;
     let page = report.finish()?;
 
     print(&format!(

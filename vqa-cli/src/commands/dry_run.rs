@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use vqa_data::Loader;
+use vqa_data::batches::Loader;
 use vqa_train::{Rehearsal, Trainer};
 
 use crate::commands::watch::show;
@@ -33,7 +33,7 @@ pub fn report(config: &Config, trainer: &Trainer, n_epochs: u64) -> Result<Strin
         lines.splice(0..0, loader.map(|loader| (name, split(loader))));
     }
     let mut text: String = lines.iter().map(|(name, line)| format!("{name:<12} {line}\n")).collect();
-    text.push_str(&format!("nothing was written to {}", config.out_dir.display()));
+    text.push_str(&format!("nothing was written to {}", config.run.out_dir.display()));
     Ok(text)
 }
 
@@ -49,7 +49,7 @@ fn split(loader: &Loader) -> String {
 
 fn steps(config: &Config, trainer: &Trainer, n_epochs: u64) -> String {
     let n = trainer.train.n_batches() as u64;
-    format!("{n} an epoch, of {} questions each; {} in {n_epochs} epoch(s)", config.train.batch_size, n * n_epochs)
+    format!("{n} an epoch, of {} questions each; {} in {n_epochs} epoch(s)", config.run.train.batch_size, n * n_epochs)
 }
 
 /// The number of parameters, by the part of the model.
@@ -88,7 +88,7 @@ fn memory(trainer: &Trainer, seen: &Rehearsal, peak: Option<u64>) -> String {
 }
 
 fn features(config: &Config) -> String {
-    let splits = ["train", "val"].into_iter().filter_map(|name| config.data.get(name));
+    let splits = ["train", "val"].into_iter().filter_map(|name| config.run.data.get(name));
     let paths: BTreeSet<_> = splits.flat_map(|split| &split.composition).filter_map(|s| s.features.as_ref()).collect();
     let files: Vec<String> = paths
         .iter()

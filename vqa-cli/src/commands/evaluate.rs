@@ -1,9 +1,11 @@
 use anyhow::{Result, bail};
 use serde::Serialize;
-use vqa_data::{Accuracy, Annotations, write_atomic};
+use vqa_data::evaluator::Accuracy;
+use vqa_data::files::write_atomic;
+use vqa_data::questions::Annotations;
 
 use crate::args::EvaluateArgs;
-use crate::commands::asked::Asked;
+use crate::commands::asked;
 use crate::commands::score::{row, table};
 use crate::terminal::print;
 
@@ -30,17 +32,17 @@ pub struct Blind {
 }
 
 pub fn run(args: &EvaluateArgs) -> Result<()> {
-    let asked = Asked::open(&args.model)?;
-    if asked.dataset().split().annotations.is_empty() {
-        bail!("{}: no annotations to score against; use `vqa predict`", asked.place());
+    let split = asked::open(&args.model)?;
+    let annotations = &split.dataset().split().annotations;
+    if annotations.is_empty() {
+        bail!("{}: no annotations to score against; use `vqa predict`", split.place());
     }
-    let answered = asked.answer_all()?;
-    let annotations = &asked.dataset().split().annotations;
+    let answered = asked::answer_all(&split)?;
     let blind = match args.blind {
         true => {
-            let answered = asked.answer_blind()?;
+            let answered = asked::answer_blind(&split)?;
             let accuracy = Accuracy::of(&answered.answers, annotations)?;
-            Some(Blind { seed: asked.seed(), soft_score: answered.soft_score, accuracy })
+            Some(Blind { seed: split.checkpoint().seed(), soft_score: answered.soft_score, accuracy })
         }
         false => None,
     };

@@ -3,17 +3,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use vqa_data::{
-    BadImage, ChannelStats, Check, Collection, Error, Extraction, FeatureFile, FeatureWriter, Grid, Output, Picture,
+use vqa_data::Error;
+use vqa_data::features::{
+    BadImage, ChannelStats, Check, Collection, Extraction, FeatureFile, FeatureWriter, Grid, Output, Picture,
     RegionSource, Shard, list_pictures,
 };
 
 use crate::args::{ConvertArgs, ExtractArgs, InspectArgs};
-use crate::terminal::{Progress, print};
+use crate::terminal::{ProgressBar, print};
 
 pub fn inspect(args: &InspectArgs) -> Result<()> {
     let file = FeatureFile::open(&args.file)?;
-    let progress = Progress::new("inspect", "images", file.n_images() as u64);
+    let progress = ProgressBar::new("inspect", "images", file.n_images() as u64);
     let summary = file.summarize(&|n| progress.add(n))?;
     drop(progress);
     if args.json {
@@ -59,7 +60,7 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
 
 pub fn convert(args: &ConvertArgs) -> Result<()> {
     let check = if args.skip_bad { Check::Everything } else { Check::Index };
-    let progress = Progress::new("index", "bytes", Collection::n_bytes(&args.inputs));
+    let progress = ProgressBar::new("index", "bytes", Collection::n_bytes(&args.inputs));
     let collection = Collection::open(&args.inputs, check, &|n| progress.add(n))?;
     drop(progress);
     if let [first, ..] = collection.bad_images() {
@@ -73,7 +74,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     let missing = if args.skip_bad { leave_out_missing(&collection, &mut outputs) } else { Vec::new() };
     let element_type = args.element_type.get().unwrap_or(collection.element_type());
     let n_wanted = collection.n_wanted(&outputs, args.shard)?;
-    let progress = Progress::new("convert", "images", n_wanted as u64);
+    let progress = ProgressBar::new("convert", "images", n_wanted as u64);
     collection.convert(&outputs, element_type, args.shard, &|n| progress.add(n)).map_err(|error| {
         let can_be_left_out = matches!(error, Error::BadImage(_)) && !args.skip_bad;
         let hint = if can_be_left_out { "; leave bad images out with --skip-bad" } else { "" };
@@ -218,14 +219,14 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
 
 /// Mean and deviation of the pictures, with a progress bar.
 pub fn measure(pictures: &[Picture]) -> Result<ChannelStats> {
-    let progress = Progress::new("measure", "pictures", pictures.len() as u64);
+    let progress = ProgressBar::new("measure", "pictures", pictures.len() as u64);
     Ok(ChannelStats::measure(pictures, &|n| progress.add(n))?)
 }
 
 /// Extracts pictures to a file, with a progress bar. Returns how many, all or those of a shard.
 pub fn write(pictures: &[Picture], extraction: &Extraction, out: &Path) -> Result<usize> {
     let n_images = extraction.shard.map_or(pictures.len(), |shard| shard.range(pictures.len()).len());
-    let progress = Progress::new("extract", "pictures", n_images as u64);
+    let progress = ProgressBar::new("extract", "pictures", n_images as u64);
     let written = extraction.write(pictures, out, &|n| progress.add(n));
     written.map_err(|error| what_is_kept(error, std::iter::once(Shard::output(extraction.shard, out))))?;
     Ok(n_images)

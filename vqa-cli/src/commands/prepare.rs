@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
-use vqa_data::{IndexMap, Split, SplitReport};
+use vqa_data::questions::{IndexMap, Split, SplitReport};
 
 use crate::args::PrepareArgs;
 use crate::commands::split;
@@ -24,7 +24,7 @@ pub fn run(args: &PrepareArgs) -> Result<()> {
         "{} words, {} answers (given at least {} times), in {seconds:.1} s\n{:<12} {:>9} {:>8} {:>6} {:>14} {:>16} {:>11}",
         prepared.n_words,
         prepared.n_answers,
-        config.dict.min_answer_count,
+        config.run.dict.min_answer_count,
         "split",
         "questions",
         "images",
@@ -40,7 +40,7 @@ pub fn run(args: &PrepareArgs) -> Result<()> {
             split.n_questions, split.n_images, split.n_cut, split.n_unknown_words, split.n_without_answer
         ));
     }
-    text.push_str(&format!("\nwrote {} and {}", config.dict.words.display(), config.dict.answers.display()));
+    text.push_str(&format!("\nwrote {} and {}", config.run.dict.words.display(), config.run.dict.answers.display()));
     print(&text)
 }
 
@@ -53,14 +53,14 @@ pub struct Prepared {
 
 /// Reads the JSON files of every split and writes the dictionaries.
 pub fn prepare(config: &Config) -> Result<Prepared> {
-    if config.data.is_empty() {
+    if config.run.data.is_empty() {
         bail!("{}: it names no data: add [[data.train.composition]] with q_jsons and a_jsons", config.path.display());
     }
     let mut splits = IndexMap::new();
-    for (name, split) in &config.data {
+    for (name, split) in &config.run.data {
         splits.insert(name.clone(), split::load_with(config, name, split, Split::load_whole)?);
     }
-    let (words, answers, splits) =
-        vqa_data::prepare(splits, &config.data, &config.dict).with_context(|| config.path.display().to_string())?;
+    let (words, answers, splits) = vqa_data::questions::prepare(splits, &config.run.data, &config.run.dict)
+        .with_context(|| config.path.display().to_string())?;
     Ok(Prepared { n_words: words.len(), n_answers: answers.len(), splits })
 }

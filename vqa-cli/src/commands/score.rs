@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use vqa_data::{Accuracy, Annotation, Annotations, SourceConfig, Split, SplitConfig, read_results};
+use vqa_data::evaluator::Accuracy;
+use vqa_data::questions::{Annotation, Annotations, SourceConfig, Split, SplitConfig, read_results};
 
 use crate::args::ScoreArgs;
 use crate::terminal::print;

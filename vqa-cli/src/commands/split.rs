@@ -1,10 +1,10 @@
 //! Splits of a config, read with a progress bar.
 
 use anyhow::{Context, Result};
-use vqa_data::{Split, SplitConfig};
+use vqa_data::questions::{Split, SplitConfig};
 
 use crate::config::Config;
-use crate::terminal::Progress;
+use crate::terminal::ProgressBar;
 
 /// Reads the JSON files of a split, whole or as its config says.
 pub fn load_with(
@@ -13,7 +13,7 @@ pub fn load_with(
     split: &SplitConfig,
     load: fn(&SplitConfig, &(dyn Fn(u64) + Sync)) -> vqa_data::Result<Split>,
 ) -> Result<Split> {
-    let progress = Progress::new("read", "bytes", split.json_bytes());
+    let progress = ProgressBar::new("read", "bytes", split.json_bytes());
     load(split, &|bytes| progress.add(bytes)).with_context(|| config.place(name))
 }
 
@@ -22,18 +22,11 @@ pub fn load_with(
 pub fn dataset(
     config: &Config,
     name: &str,
-    words: &vqa_data::WordDict,
-    answers: &vqa_data::AnswerDict,
-) -> Result<vqa_data::Dataset> {
+    words: &vqa_data::questions::WordDict,
+    answers: &vqa_data::questions::AnswerDict,
+) -> Result<vqa_data::batches::Dataset> {
     let split_config = config.split(name)?;
     let split = load_with(config, name, split_config, Split::load_with)?;
-    vqa_data::Dataset::open(split, split_config, words, answers, config.dict.max_question_len)
-        .with_context(|| config.place(name))
-}
-
-/// Questions in a batch where none is learnt from: with no gradients to keep there is room for more, and larger batches share
-/// more images and beginnings of questions.
-#[cfg(feature = "torch")]
-pub fn answering_batch_size(config: &Config) -> usize {
-    2 * config.train.batch_size
+    let max_len = config.run.dict.max_question_len;
+    vqa_data::batches::Dataset::open(split, split_config, words, answers, max_len).with_context(|| config.place(name))
 }

@@ -1,10 +1,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use vqa_data::{ShapesSpec, write_shapes};
+use vqa_data::shapes::{ShapesSpec, write_shapes};
 
 use crate::args::SynthArgs;
-use crate::terminal::{Progress, print};
+use crate::terminal::{ProgressBar, print};
 
 pub fn run(args: &SynthArgs) -> Result<()> {
     write(&args.out, args.images, args.seed)?;
@@ -13,7 +13,7 @@ pub fn run(args: &SynthArgs) -> Result<()> {
 
 /// Writes the shapes world: five pictures in six are for training.
 pub fn write(directory: &Path, n_images: u64, seed: u64) -> Result<()> {
-    let progress = Progress::new("draw", "pictures", n_images);
+    let progress = ProgressBar::new("draw", "pictures", n_images);
     let n_val = (n_images / 6).max(1);
     let spec = ShapesSpec { n_train: (n_images - n_val) as usize, n_val: n_val as usize, seed };
     Ok(write_shapes(directory, spec, &|n| progress.add(n))?)

@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use vqa_train::{Event, StepMetrics};
+use vqa_train::Event;
+use vqa_train::metrics::StepMetrics;
 
-use crate::terminal::{Progress, duration};
+use crate::terminal::{ProgressBar, duration};
 
 /// Shows the events of a run: a bar for each epoch and validation, a line for each finished epoch.
 pub fn show(n_epochs: u64) -> impl FnMut(Event) {
-    let mut bar: Option<(bool, Progress)> = None;
+    let mut bar: Option<(bool, ProgressBar)> = None;
     let mut recent = Recent::default();
     let mut of_last_epoch = None;
     let mut features = None;
     move |event| match event {
         Event::Features { n, of } => {
-            let progress = features.get_or_insert_with(|| Progress::new("features to the device", "images", of as u64));
+            let progress =
+                features.get_or_insert_with(|| ProgressBar::new("features to the device", "images", of as u64));
             progress.reach(n as u64, String::new);
             if n == of {
                 features = None;
@@ -22,7 +24,7 @@ pub fn show(n_epochs: u64) -> impl FnMut(Event) {
         }
         Event::Step { metrics, batch, n_batches } => {
             if bar.as_ref().is_none_or(|(training, _)| !training) {
-                bar = Some((true, Progress::told(format!("epoch {}/{n_epochs}", metrics.epoch), n_batches as u64)));
+                bar = Some((true, ProgressBar::told(format!("epoch {}/{n_epochs}", metrics.epoch), n_batches as u64)));
             }
             recent.add(metrics);
             let left = recent.step * (n_batches - batch) as u32;
@@ -44,7 +46,7 @@ pub fn show(n_epochs: u64) -> impl FnMut(Event) {
         }
         Event::Validation { batch, n_batches } => {
             if bar.as_ref().is_none_or(|(training, _)| *training) {
-                bar = Some((false, Progress::new("validate", "batches", n_batches as u64)));
+                bar = Some((false, ProgressBar::new("validate", "batches", n_batches as u64)));
             }
             bar.as_ref().expect("made above").1.reach(batch as u64, String::new);
         }

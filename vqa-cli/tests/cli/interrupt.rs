@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use vqa_data::split_mix_64;
-use vqa_train::RunDir;
+use vqa_data::random::split_mix_64;
+use vqa_model::run::RunDir;
+use vqa_train::run::Position;
 
 use crate::common::{assert_same_runs, contents, ok, stderr, vqa, world};
 
@@ -51,7 +52,7 @@ fn an_interrupted_run_goes_on_to_the_same_numbers() {
         assert_eq!(command, format!("train --config run{name}/config.toml --resume"));
         assert!(contents(&run).keys().all(|path| !path.to_string_lossy().ends_with(".tmp")));
 
-        let progress = RunDir::new(&run).progress().unwrap().unwrap();
+        let progress = Position::saved_in(&RunDir::new(&run)).unwrap().unwrap();
         assert!(progress.epoch >= 2, "{progress:?}");
         let n_epochs = progress.epoch + 2;
         ok(at, &format!("{command} --set train.n_epochs={n_epochs}"));
@@ -77,7 +78,7 @@ fn the_first_epoch_is_saved_too() {
     let child = slow_run(at);
     signal(&child, "-INT");
     let command = named_command(&child.wait_with_output().unwrap());
-    let progress = RunDir::new(at.join("run")).progress().unwrap().unwrap();
+    let progress = Position::saved_in(&RunDir::new(at.join("run"))).unwrap().unwrap();
     assert_eq!((progress.epoch, progress.batch, progress.step), (0, 1, 1));
     assert!(!at.join("run/model_1.safetensors").exists());
     // It is not begun anew by mistake.
@@ -107,7 +108,7 @@ fn a_second_signal_stops_at_once() {
     let mut rest = String::new();
     pipe.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("error: interrupted") && !rest.contains("stopped after"), "{rest}");
-    assert_eq!(RunDir::new(at.join("run")).progress().unwrap(), None);
+    assert_eq!(Position::saved_in(&RunDir::new(at.join("run"))).unwrap(), None);
     assert!(contents(&at.join("run")).keys().all(|path| !path.to_string_lossy().ends_with(".tmp")));
 }
 
@@ -172,7 +173,7 @@ fn killed_at_random_moments() {
     while n_killed < n_kills || n_finished == 0 {
         let name = format!("run{n_finished}");
         let run = RunDir::new(at.join(&name));
-        let before = run.progress().unwrap().unwrap_or_default();
+        let before = Position::saved_in(&run).unwrap().unwrap_or_default();
         let every = 1 + random(3);
         let mut child = start(at, &format!("{} --resume --set train.checkpoint_every={every}", train(&name)));
         if n_killed < n_kills {
@@ -189,7 +190,7 @@ fn killed_at_random_moments() {
         }
         let output = child.wait_with_output().unwrap();
         // The state is whole, and never an earlier one.
-        let after = run.progress().unwrap().unwrap_or_default();
+        let after = Position::saved_in(&run).unwrap().unwrap_or_default();
         assert!(after.step >= before.step, "{before:?} {after:?}");
         match output.status.code() {
             Some(0) => {

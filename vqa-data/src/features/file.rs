@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::RegionSource;
-use super::image_ids::ImageIds;
-use super::partial::unfinished;
-use super::store::{Store, open_dataset};
-use super::writer::{ElementType, FeatureTable, ImageEntry};
-use crate::json::map_file;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::features::finite::all_finite;
+use crate::features::image_ids::ImageIds;
+use crate::features::source::RegionSource;
+use crate::features::store::{Store, open_dataset};
+use crate::features::table::{ElementType, FeatureTable, ImageEntry};
+use crate::files::mmap::map_file;
+use crate::files::partial::destination_of_unfinished;
 
 /// How the regions of an image lie in the file.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl FeatureFile {
     /// When the file is missing, not HDF5, truncated, or its datasets are missing or do not fit.
     pub fn open(path: impl AsRef<Path>) -> Result<FeatureFile> {
         let path = path.as_ref();
-        if let Some(whole) = unfinished(path) {
+        if let Some(whole) = destination_of_unfinished(path) {
             let whole = whole.display();
             let problem = format!(
                 "unfinished: the command that makes {whole} goes on with it, and gives it that name when it is whole"
@@ -259,12 +260,6 @@ impl RegionSource for FeatureFile {
         self.read_boxes(row, boxes)?;
         if all_finite(features) { Ok(()) } else { Err(self.not_finite()) }
     }
-}
-
-/// Whether no number is NaN or infinite: a loop without branches, which the compiler turns into vector code.
-pub(crate) fn all_finite(numbers: &[f32]) -> bool {
-    const EXPONENT: u32 = 0x7f80_0000;
-    !numbers.iter().fold(false, |found, x| found | (x.to_bits() & EXPONENT == EXPONENT))
 }
 
 /// Whether this is the first question about a path in this process, for what is said once.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 
-use super::{FeatureWriter, ImageRegions};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::features::source::ImageRegions;
+use crate::features::writer::FeatureWriter;
 
 /// Images between two marks of what is done: enough that cores seldom wait for each other at a mark.
 const IMAGES_AT_A_TIME: usize = 128;
@@ -124,7 +125,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::{FeatureTable, ImageEntry};
+    use crate::features::table::{FeatureTable, ImageEntry};
 
     const N: usize = 3 * IMAGES_AT_A_TIME + 10;
 

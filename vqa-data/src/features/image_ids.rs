@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use hdf5::types::TypeDescriptor;
 use serde_pickle::{DeOptions, HashableValue, Value};
 
-use super::store::open_dataset;
-use crate::json::map_file;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::features::store::open_dataset;
+use crate::files::mmap::map_file;
 
 /// The image id of each row, and the row of each image id.
 #[derive(Debug)]

@@ -6,9 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::file::all_finite;
-use super::{FeatureFile, RegionSource};
-use crate::Result;
+use crate::error::Result;
+use crate::features::file::FeatureFile;
+use crate::features::finite::all_finite;
+use crate::features::source::RegionSource;
 
 /// What is in a feature file, from a pass over all of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,65 +1,31 @@
-//! Region features in HDF5 files.
+//! The regions of images: where they come from, and the HDF5 files that they are kept in.
+//!
+//! A [`RegionSource`] is where regions come from; a [`FeatureFile`] is one, memory-mapped. A [`FeatureWriter`] writes such files;
+//! a [`Collection`] makes them of files in other forms, an [`Extraction`] of pictures, either of them in [`Shard`]s.
 
-mod file;
-mod fill;
-mod image_ids;
-mod inspect;
-mod partial;
-mod store;
-mod writer;
+pub(crate) mod bad_image;
+pub(crate) mod convert;
+pub(crate) mod extract;
+pub(crate) mod file;
+pub(crate) mod fill;
+pub(crate) mod finite;
+pub(crate) mod image_ids;
+pub(crate) mod image_name;
+pub(crate) mod inspect;
+pub(crate) mod shard;
+pub(crate) mod source;
+pub(crate) mod store;
+pub(crate) mod table;
+pub(crate) mod writer;
 
-pub use file::FeatureFile;
-pub(crate) use file::all_finite;
-pub(crate) use fill::{Job, Scratch, fill};
-pub use inspect::{FeatureSummary, LoadSpeed};
-pub(crate) use store::MAX_COMPRESSION;
-pub use writer::{ElementType, FeatureTable, FeatureWriter, ImageEntry};
-
-use crate::Result;
-
-/// The regions of an image.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct ImageRegions {
-    /// [K, D].
-    pub features: Vec<f32>,
-    /// [K, 4]: x1 y1 x2 y2 in pixels.
-    pub boxes: Vec<f32>,
-}
-
-/// Where regions come from. Implement it to train on features of your own making; [`FeatureFile`] is the one
-/// for HDF5 files.
-///
-/// Images are addressed by *row*, an index below [`RegionSource::n_images`].
-pub trait RegionSource: Send + Sync {
-    /// A name for messages: a file path, say.
-    fn name(&self) -> String;
-
-    /// Number of images.
-    fn n_images(&self) -> usize;
-
-    /// Length D of a region's feature vector.
-    fn feature_dim(&self) -> usize;
-
-    /// The row of an image, if it is there.
-    fn row(&self, image_id: u64) -> Option<usize>;
-
-    /// Number of regions of the image in `row`.
-    fn n_regions(&self, row: usize) -> usize;
-
-    /// A type that holds the features exactly.
-    fn element_type(&self) -> ElementType {
-        ElementType::F32
-    }
-
-    /// Says that the image in `row` will be read soon, so that it can be fetched from the disk meanwhile. Returns at once.
-    fn prefetch(&self, row: usize) {
-        let _ = row;
-    }
-
-    /// Reads the image in `row`: `features` is [n_regions, D], `boxes` is [n_regions, 4] as x1 y1 x2 y2 in pixels.
-    ///
-    /// # Errors
-    ///
-    /// When the source cannot be read, or a feature is NaN or infinite.
-    fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> Result<()>;
-}
+pub use self::{
+    bad_image::BadImage,
+    convert::{Check, Collection, Output},
+    extract::{ChannelStats, Extraction, Grid, Picture, list_pictures, read_picture},
+    file::FeatureFile,
+    inspect::{FeatureSummary, LoadSpeed},
+    shard::Shard,
+    source::{ImageRegions, RegionSource},
+    table::{ElementType, FeatureTable, ImageEntry},
+    writer::FeatureWriter,
+};

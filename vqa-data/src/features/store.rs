@@ -12,11 +12,9 @@ use hdf5::types::{FloatSize, TypeDescriptor};
 use memmap2::{Advice, Mmap};
 use ndarray::s;
 
-use super::writer::ElementType;
-use crate::{Error, Result};
-
-/// What deflate makes of nothing but zeros, and somewhat more: no data is larger than this times what is stored of it.
-pub(crate) const MAX_COMPRESSION: u64 = 1100;
+use crate::error::{Error, Result};
+use crate::features::table::ElementType;
+use crate::files::limits::MAX_COMPRESSION;
 
 /// Opens a dataset, if it is there, once its size has been found to be one that the file can hold: a damaged or hostile
 /// file says any size, and memory is reserved by it.
@@ -86,7 +84,7 @@ impl Store {
             let there = file.member_names().unwrap_or_default();
             Error::file(
                 path,
-                format!("no dataset \"{name}\" in it (it has: {}): not a file of region features", list(&there)),
+                format!("no dataset \"{name}\" in it (it has: {}): not a file of region features", listed(&there)),
             )
         })?;
         let shape = dataset.shape();
@@ -270,6 +268,6 @@ fn widen_f16(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-pub(super) fn list(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }

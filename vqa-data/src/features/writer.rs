@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,72 +7,11 @@ use half::slice::HalfFloatSliceExt;
 use hdf5::dataset::{AllocTime, FillTime};
 use ndarray::{ArrayView, ArrayView2};
 
-use super::file::FeatureFile;
-use super::partial::{Journal, Partial, partial_path};
-use crate::atomic::making;
-use crate::{Error, Result};
-
-/// The element type that `image_features` is stored in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ElementType {
-    /// Four bytes a number.
-    #[default]
-    F32,
-    /// Two bytes a number: half the disk and half the reading, 11 bits of precision.
-    F16,
-}
-
-/// All of a feature file but its numbers.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct FeatureTable {
-    /// The images, in order of rows.
-    pub images: Vec<ImageEntry>,
-    /// Length of a feature vector, D.
-    pub feature_dim: usize,
-    /// How the features are stored.
-    pub element_type: ElementType,
-    /// Numbers about the source.
-    pub attributes: BTreeMap<String, Vec<f64>>,
-}
-
-/// An image of a [`FeatureTable`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageEntry {
-    /// The image.
-    pub image_id: u64,
-    /// Its width and height in pixels, where they are known.
-    pub size: Option<[u32; 2]>,
-    /// The number of its regions, K.
-    pub n_regions: usize,
-}
-
-impl ElementType {
-    /// Bytes of a number.
-    pub(super) fn size(self) -> usize {
-        match self {
-            ElementType::F32 => 4,
-            ElementType::F16 => 2,
-        }
-    }
-}
-
-impl FeatureTable {
-    /// First and end of each image's regions among those of all images.
-    fn region_ranges(&self) -> impl Iterator<Item = [u64; 2]> {
-        let mut end = 0;
-        self.images.iter().map(move |image| {
-            let first = end;
-            end += image.n_regions as u64;
-            [first, end]
-        })
-    }
-
-    /// K, if all images have the same number of regions: then the layout is [N, K, D], and otherwise [total, D].
-    fn fixed_regions(&self) -> Option<usize> {
-        let first = self.images.first().map_or(0, |image| image.n_regions);
-        self.images.iter().all(|image| image.n_regions == first).then_some(first)
-    }
-}
+use crate::error::{Error, Result};
+use crate::features::file::FeatureFile;
+use crate::features::table::{ElementType, FeatureTable};
+use crate::files::partial::{Journal, Partial, partial_path};
+use crate::files::unfinished::making;
 
 /// Writes a feature file: contiguous `image_features` and `image_bb`, `image_ids`, `image_sizes` where all sizes are
 /// known, and `pos_boxes` if the images have different numbers of regions.
@@ -82,7 +20,7 @@ impl FeatureTable {
 /// several threads. It appears under its name when [`FeatureWriter::finish`] has succeeded, and not before.
 ///
 /// ```
-/// use vqa_data::{FeatureFile, FeatureTable, FeatureWriter, ImageEntry, RegionSource};
+/// use vqa_data::features::{FeatureFile, FeatureTable, FeatureWriter, ImageEntry, RegionSource};
 ///
 /// let path = tempfile::tempdir().unwrap().path().join("features.h5");
 /// let images = vec![ImageEntry { image_id: 42, size: Some([640, 480]), n_regions: 2 }];

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use vqa_model::{
-    AttentionConfig, AttentionKind, ClassifierConfig, LanguageModelConfig, LossKind, ModelConfig, RnnKind,
+use vqa_model::baseline::{
+    AttentionConfig, AttentionKind, ClassifierConfig, LanguageModelConfig, ModelConfig, RnnKind,
 };
+use vqa_model::loss::LossKind;
 
 /// Runs a script of this directory. False means that it was skipped since there is no PyTorch for Python; with
 /// VQA_REQUIRE_PYTORCH=1 that is a failure.

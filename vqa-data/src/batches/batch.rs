@@ -1,0 +1,173 @@
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::batches::buffer::{Buffer, BufferPool};
+use crate::batches::dataset::Dataset;
+use crate::error::Result;
+use crate::questions::soft_targets::SoftTargets;
+
+/// Some questions with the regions of their images, in plain memory.
+///
+/// B questions are about N distinct images of at most K regions. Each image is there once, however many
+/// questions ask about it; [`Batch::image_rows`] says which is whose.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Batch {
+    /// `[B]` The questions' places in the dataset.
+    pub questions: Vec<usize>,
+    /// `[B]`
+    pub question_ids: Vec<u64>,
+    /// `[B]`
+    pub image_ids: Vec<u64>,
+    /// [B, max_len], padded in front.
+    pub tokens: Vec<i64>,
+    /// Number of tokens of a question.
+    pub max_len: usize,
+    /// The soft targets of the B questions.
+    pub targets: SoftTargets,
+    /// `[N]` The images' places among the distinct images of the dataset.
+    pub images: Vec<usize>,
+    /// [N, K, D], zero past an image's last region; empty if the loader was told to leave features out.
+    pub features: Buffer,
+    /// [N, K, 4] x1 y1 x2 y2 in pixels, zero past an image's last region; empty if the features are.
+    pub boxes: Vec<f32>,
+    /// `[N]` The number of regions of each image.
+    pub n_regions: Vec<usize>,
+    /// `[B]` For each question, which of the N images it is about.
+    pub image_rows: Vec<i64>,
+    /// K, the most regions of an image in this batch.
+    pub max_regions: usize,
+    /// D, the length of a feature vector.
+    pub feature_dim: usize,
+}
+
+impl Batch {
+    /// Gathers the questions at these places of the dataset, reading the images in parallel.
+    ///
+    /// # Errors
+    ///
+    /// When features cannot be read, or are NaN or infinite.
+    pub fn gather(dataset: &Dataset, questions: &[usize]) -> Result<Batch> {
+        Batch::gather_into(&BufferPool::new(0), dataset, questions, true)
+    }
+
+    /// [`Batch::gather`] with memory from a pool, and with or without features and boxes.
+    pub(crate) fn gather_into(
+        pool: &Arc<BufferPool>,
+        dataset: &Dataset,
+        questions: &[usize],
+        features: bool,
+    ) -> Result<Batch> {
+        let max_len = dataset.encoded().max_len;
+        let mut batch =
+            Batch { questions: questions.to_vec(), max_len, feature_dim: dataset.feature_dim(), ..Batch::default() };
+        let mut images = Vec::new();
+        let mut places = HashMap::new();
+        for &i in questions {
+            let question = &dataset.split().questions[i];
+            batch.question_ids.push(question.question_id);
+            batch.image_ids.push(question.image_id);
+            batch.tokens.extend_from_slice(&dataset.encoded().tokens[i * max_len..(i + 1) * max_len]);
+            batch.targets.push(dataset.encoded().targets.of(i));
+            let location = dataset.location(i);
+            let place = *places.entry(location).or_insert_with(|| {
+                images.push(location);
+                batch.images.push(dataset.image(i));
+                images.len() - 1
+            });
+            batch.image_rows.push(place as i64);
+        }
+        let n_regions = |location| dataset.source(location).n_regions(location.row as usize);
+        batch.n_regions = images.iter().map(|&location| n_regions(location)).collect();
+        batch.max_regions = batch.n_regions.iter().copied().max().unwrap_or(0);
+        if !features {
+            return Ok(batch);
+        }
+
+        let (k, dim) = (batch.max_regions, batch.feature_dim);
+        batch.features = pool.take(images.len() * k * dim);
+        batch.boxes = vec![0.0; images.len() * k * 4];
+        // A source may have images without regions, and then chunks would have no length.
+        if k * dim > 0 {
+            batch
+                .features
+                .par_chunks_mut(k * dim)
+                .zip(batch.boxes.par_chunks_mut(k * 4))
+                .zip(&images)
+                .zip(&batch.n_regions)
+                .try_for_each(|(((features, boxes), &location), &n)| {
+                    let source = dataset.source(location);
+                    features[n * dim..].fill(0.0);
+                    source.read(location.row as usize, &mut features[..n * dim], &mut boxes[..n * 4])
+                })?;
+        }
+        Ok(batch)
+    }
+
+    /// The batch cut into at most `n` of about the same number of questions, each with the images that it asks about.
+    pub fn parts(self, n: usize) -> Vec<Batch> {
+        if n <= 1 || self.len() <= 1 {
+            return vec![self];
+        }
+        let len = self.len().div_ceil(n);
+        (0..self.len()).step_by(len).map(|start| self.part(start..self.len().min(start + len))).collect()
+    }
+
+    fn part(&self, range: Range<usize>) -> Batch {
+        let mut images = Vec::new();
+        let mut places = vec![None; self.n_images()];
+        let place_of = |&image: &i64| {
+            *places[image as usize].get_or_insert_with(|| {
+                images.push(image as usize);
+                images.len() as i64 - 1
+            })
+        };
+        let image_rows = self.image_rows[range.clone()].iter().map(place_of).collect();
+        let of_images = |numbers: &[f32], len: usize| -> Vec<f32> {
+            // Nothing, where features are left out.
+            let of = |&image: &usize| numbers.get(image * len..(image + 1) * len).unwrap_or_default();
+            images.iter().flat_map(of).copied().collect()
+        };
+        let mut targets = SoftTargets::default();
+        range.clone().for_each(|i| targets.push(self.targets.of(i)));
+        Batch {
+            questions: self.questions[range.clone()].to_vec(),
+            question_ids: self.question_ids[range.clone()].to_vec(),
+            image_ids: self.image_ids[range.clone()].to_vec(),
+            tokens: self.tokens[range.start * self.max_len..range.end * self.max_len].to_vec(),
+            targets,
+            features: of_images(&self.features, self.max_regions * self.feature_dim).into(),
+            boxes: of_images(&self.boxes, self.max_regions * 4),
+            images: images.iter().map(|&image| self.images[image]).collect(),
+            n_regions: images.iter().map(|&image| self.n_regions[image]).collect(),
+            image_rows,
+            ..*self
+        }
+    }
+
+    /// Number of questions, B.
+    pub fn len(&self) -> usize {
+        self.question_ids.len()
+    }
+
+    /// Whether there is no question.
+    pub fn is_empty(&self) -> bool {
+        self.question_ids.is_empty()
+    }
+
+    /// Number of distinct images, N.
+    pub fn n_images(&self) -> usize {
+        self.n_regions.len()
+    }
+
+    /// The boxes of the image that question `i` of the batch is about: x1 y1 x2 y2 in pixels each.
+    pub fn boxes_of(&self, i: usize) -> impl Iterator<Item = [f32; 4]> + '_ {
+        let image = self.image_rows[i] as usize;
+        let first = image * self.max_regions * 4;
+        self.boxes[first..first + self.n_regions[image] * 4]
+            .chunks_exact(4)
+            .map(|corners| [corners[0], corners[1], corners[2], corners[3]])
+    }
+}

@@ -1,0 +1,250 @@
+//! A split as numbers: tokens, soft targets, and where each question's regions are.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::features::file::FeatureFile;
+use crate::features::source::RegionSource;
+use crate::features::table::ElementType;
+use crate::message::first_few;
+use crate::questions::dictionary::{AnswerDict, WordDict};
+use crate::questions::encode::EncodedQuestions;
+use crate::questions::split::{Split, SplitConfig};
+use crate::questions::tokenize::tokenize;
+
+/// A few words that the dictionary lacks, for a message.
+fn first_unknown_words(split: &Split, words: &WordDict) -> Vec<String> {
+    const FEW: usize = 5;
+    let mut unknown: Vec<String> = Vec::new();
+    let mut buffer = String::new();
+    for question in &split.questions {
+        for word in tokenize(&question.question, &mut buffer) {
+            if unknown.len() < FEW && words.id(word).is_none() && !unknown.iter().any(|known| known == word) {
+                unknown.push(word.to_owned());
+            }
+        }
+    }
+    unknown
+}
+
+/// Everything that batches are made of: a split, encoded, with its region features.
+pub struct Dataset {
+    split: Split,
+    encoded: EncodedQuestions,
+    sources: Vec<Arc<dyn RegionSource>>,
+    /// The distinct images of the questions, by source and row.
+    images: Vec<Location>,
+    /// For each question, its image's place among them.
+    image_of: Vec<u32>,
+    n_words: usize,
+    n_answers: usize,
+}
+
+/// Where an image's regions are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Location {
+    pub(crate) source: u32,
+    pub(crate) row: u32,
+}
+
+impl Dataset {
+    /// Joins a split with the regions of its images, one [`RegionSource`] for each source of the split.
+    ///
+    /// # Errors
+    ///
+    /// When images lack features (they are counted, and the first few named), or the sources' feature
+    /// dimensions differ.
+    ///
+    /// # Panics
+    ///
+    /// When the number of region sources is not that of the split.
+    pub fn new(
+        split: Split,
+        words: &WordDict,
+        answers: &AnswerDict,
+        max_len: usize,
+        sources: Vec<Arc<dyn RegionSource>>,
+    ) -> Result<Dataset> {
+        assert_eq!(sources.len() + 1, split.source_starts.len(), "a region source for each source of the split");
+        if let Some(other) = sources.iter().find(|other| other.feature_dim() != sources[0].feature_dim()) {
+            return Err(Error::Mismatch(format!(
+                "{} has features of {} numbers, and {} of {}: the sources of a split must agree",
+                sources[0].name(),
+                sources[0].feature_dim(),
+                other.name(),
+                other.feature_dim()
+            )));
+        }
+        let mut locations = Vec::with_capacity(split.len());
+        for (index, source) in sources.iter().enumerate() {
+            let mut missing = HashSet::new();
+            for question in &split.questions[split.source_starts[index]..split.source_starts[index + 1]] {
+                let row = source.row(question.image_id).unwrap_or_else(|| {
+                    missing.insert(question.image_id);
+                    0
+                });
+                locations.push(Location { source: index as u32, row: row as u32 });
+            }
+            if !missing.is_empty() {
+                let mut missing: Vec<u64> = missing.into_iter().collect();
+                return Err(Error::Mismatch(format!(
+                    "{}: {} image(s) of the questions have no features in it (image ids {}): extract them too, or take the file that belongs to these questions",
+                    source.name(),
+                    missing.len(),
+                    first_few(&mut missing)
+                )));
+            }
+        }
+        let encoded = EncodedQuestions::new(&split, words, answers, max_len);
+        if encoded.n_unknown_words > 0 {
+            tracing::warn!(
+                "{} words of the questions are not in the dictionary, and read as no word ({})",
+                encoded.n_unknown_words,
+                first_unknown_words(&split, words).join(", ")
+            );
+        }
+        let mut images = locations.clone();
+        images.sort_unstable();
+        images.dedup();
+        let place = |location| images.binary_search(location).expect("it is one of them") as u32;
+        let image_of = locations.iter().map(place).collect();
+        let (n_words, n_answers) = (words.len(), answers.len());
+        Ok(Dataset { split, encoded, sources, images, image_of, n_words, n_answers })
+    }
+
+    /// Opens the feature files that a split's config names, and joins them with the split.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FeatureFile::open`] and [`Dataset::new`]; and when a source names no feature file.
+    pub fn open(
+        split: Split,
+        config: &SplitConfig,
+        words: &WordDict,
+        answers: &AnswerDict,
+        max_len: usize,
+    ) -> Result<Dataset> {
+        let mut open: HashMap<&std::path::Path, Arc<dyn RegionSource>> = HashMap::new();
+        let mut sources = Vec::new();
+        for source in &config.composition {
+            let Some(path) = source.features.as_deref() else {
+                return Err(Error::Mismatch(
+                    "a source of the split names no feature file: add features = \"…\" to its composition".to_owned(),
+                ));
+            };
+            if !open.contains_key(path) {
+                open.insert(path, Arc::new(FeatureFile::open(path)?));
+            }
+            sources.push(open[path].clone());
+        }
+        Dataset::new(split, words, answers, max_len, sources)
+    }
+
+    /// Number of questions.
+    pub fn len(&self) -> usize {
+        self.split.len()
+    }
+
+    /// Whether there is no question.
+    pub fn is_empty(&self) -> bool {
+        self.split.is_empty()
+    }
+
+    /// The questions and annotations as text.
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    /// The questions and annotations as numbers.
+    pub fn encoded(&self) -> &EncodedQuestions {
+        &self.encoded
+    }
+
+    /// Number of words in the dictionary that it is encoded with.
+    pub fn n_words(&self) -> usize {
+        self.n_words
+    }
+
+    /// Number of answers in the dictionary that it is encoded with.
+    pub fn n_answers(&self) -> usize {
+        self.n_answers
+    }
+
+    /// Length D of a region's feature vector.
+    pub fn feature_dim(&self) -> usize {
+        self.sources.first().map_or(0, |source| source.feature_dim())
+    }
+
+    /// Number of distinct images. They are in order of where their features are.
+    pub fn n_images(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Number of regions of an image.
+    pub fn n_regions(&self, image: usize) -> usize {
+        self.source(self.images[image]).n_regions(self.images[image].row as usize)
+    }
+
+    /// A type that holds all features exactly.
+    pub fn element_type(&self) -> ElementType {
+        let halves = self.sources.iter().all(|source| source.element_type() == ElementType::F16);
+        if halves { ElementType::F16 } else { ElementType::F32 }
+    }
+
+    /// Reads the regions of some images, in parallel: one image's after the other's, features [regions, D] and boxes
+    /// [regions, 4].
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or are NaN or infinite.
+    ///
+    /// # Panics
+    ///
+    /// When `features` or `boxes` has another length.
+    pub fn read_regions(&self, images: Range<usize>, features: &mut [f32], boxes: &mut [f32]) -> Result<()> {
+        let (mut features, mut boxes) = (features, boxes);
+        let mut shares = Vec::with_capacity(images.len());
+        for image in images {
+            let n = self.n_regions(image);
+            let (of_features, of_boxes);
+            (of_features, features) = features.split_at_mut(n * self.feature_dim());
+            (of_boxes, boxes) = boxes.split_at_mut(n * 4);
+            shares.push((self.images[image], of_features, of_boxes));
+        }
+        assert!(features.is_empty() && boxes.is_empty(), "as many numbers as the images have");
+        shares.into_par_iter().try_for_each(|(location, features, boxes)| {
+            self.source(location).read(location.row as usize, features, boxes)
+        })
+    }
+
+    /// Names of the region sources, for messages.
+    pub fn source_names(&self) -> String {
+        let mut names: Vec<String> = self.sources.iter().map(|source| source.name()).collect();
+        names.dedup();
+        names.join(", ")
+    }
+
+    /// Has the images of these questions fetched from the disk while this goes on.
+    pub(crate) fn prefetch(&self, questions: &[usize]) {
+        let locations: HashSet<Location, FixedState> = questions.iter().map(|&i| self.location(i)).collect();
+        locations.into_iter().for_each(|location| self.source(location).prefetch(location.row as usize));
+    }
+
+    pub(crate) fn location(&self, question: usize) -> Location {
+        self.images[self.image(question)]
+    }
+
+    /// The place of a question's image among the distinct images.
+    pub(crate) fn image(&self, question: usize) -> usize {
+        self.image_of[question] as usize
+    }
+
+    pub(crate) fn source(&self, location: Location) -> &dyn RegionSource {
+        &*self.sources[location.source as usize]
+    }
+}

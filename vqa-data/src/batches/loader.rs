@@ -1,0 +1,143 @@
+//! Batches in a seeded order, made ahead of time.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::batches::batch::Batch;
+use crate::batches::buffer::BufferPool;
+use crate::batches::dataset::Dataset;
+use crate::batches::sampler::Sampler;
+use crate::error::Result;
+
+/// How a [`Loader`] makes batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoaderOptions {
+    /// Questions in a batch; the last batch of an epoch may have fewer.
+    pub batch_size: usize,
+    /// The order of the questions.
+    pub sampler: Sampler,
+    /// Fixes the order.
+    pub seed: u64,
+    /// How many batches are made ahead. Each takes its size in memory.
+    pub prefetch: usize,
+    /// Whether batches have features and boxes. Who has them already needs only [`Batch::images`].
+    pub features: bool,
+}
+
+impl Default for LoaderOptions {
+    fn default() -> LoaderOptions {
+        LoaderOptions { batch_size: 512, sampler: Sampler::Random, seed: 0, prefetch: 2, features: true }
+    }
+}
+
+/// Makes the batches of a dataset, epoch by epoch.
+///
+/// The content of every batch depends on the options and the epoch only, not on threads or timing.
+#[derive(Clone)]
+pub struct Loader {
+    dataset: Arc<Dataset>,
+    options: LoaderOptions,
+    /// Feature memory of batches that the consumer has dropped.
+    pool: Arc<BufferPool>,
+}
+
+impl Loader {
+    /// A loader for `dataset`.
+    ///
+    /// # Panics
+    ///
+    /// When the batch size is 0.
+    pub fn new(dataset: Arc<Dataset>, options: LoaderOptions) -> Loader {
+        assert!(options.batch_size > 0, "a batch has at least one question");
+        // Those waiting in the channel, one being made, one being used.
+        let pool = BufferPool::new(options.prefetch + 2);
+        Loader { dataset, options, pool }
+    }
+
+    /// The dataset.
+    pub fn dataset(&self) -> &Arc<Dataset> {
+        &self.dataset
+    }
+
+    /// The options.
+    pub fn options(&self) -> &LoaderOptions {
+        &self.options
+    }
+
+    /// Number of batches in an epoch.
+    pub fn n_batches(&self) -> usize {
+        self.dataset.len().div_ceil(self.options.batch_size)
+    }
+
+    /// Starts an epoch at its batch number `first` (0 for all of it). A thread of its own makes the batches,
+    /// with the help of rayon's pool, up to `prefetch` ahead of the consumer; dropping the iterator stops it.
+    pub fn epoch(&self, epoch: u64, first: usize) -> Batches {
+        self.epoch_with(epoch, first, |batch| batch)
+    }
+
+    /// [`Loader::epoch`], whose thread also makes something of each batch.
+    pub fn epoch_with<T: Send + 'static>(
+        &self,
+        epoch: u64,
+        first: usize,
+        mut make: impl FnMut(Batch) -> T + Send + 'static,
+    ) -> Batches<T> {
+        let LoaderOptions { batch_size, sampler, seed, prefetch, features } = self.options;
+        let (sender, receiver) = sync_channel(prefetch);
+        let (dataset, pool) = (self.dataset.clone(), self.pool.clone());
+        let thread = std::thread::spawn(move || {
+            let order = sampler.order(&dataset, batch_size, seed, epoch);
+            let mut batches = order.chunks(batch_size).skip(first).peekable();
+            while let Some(questions) = batches.next() {
+                // Page by page on demand, a disk would read far more than is wanted, and wait in between.
+                if let Some(next) = batches.peek().filter(|_| features) {
+                    dataset.prefetch(next);
+                }
+                let made = Batch::gather_into(&pool, &dataset, questions, features).map(&mut make);
+                let failed = made.is_err();
+                if sender.send(made).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Batches { receiver: Some(receiver), thread: Some(thread) }
+    }
+}
+
+/// The batches of an epoch, or what was made of them: an iterator. It ends after the first error.
+#[derive(Debug)]
+pub struct Batches<T = Batch> {
+    receiver: Option<Receiver<Result<T>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<T> Iterator for Batches<T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        let next = self.receiver.as_ref()?.recv().ok();
+        if next.is_none() {
+            self.stop();
+        }
+        next
+    }
+}
+
+impl<T> Batches<T> {
+    /// Waits for the thread, and hands on its panic, if it had one: a bug must not look like a short epoch.
+    fn stop(&mut self) {
+        drop(self.receiver.take());
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl<T> Drop for Batches<T> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

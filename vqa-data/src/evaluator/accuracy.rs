@@ -1,0 +1,157 @@
+//! The official evaluator's figures for a set of answers.
+
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::fast::FixedState;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::evaluator::normalize::{clean, normalize_answer};
+use crate::message::first_few;
+use crate::questions::annotations::{Annotation, Annotations};
+use crate::questions::json::Answer;
+
+/// The official accuracy of an answer, 0 to 1: for each annotator min(1, matches among the others / 3), averaged.
+/// Both sides are normalised only where the annotators disagree.
+///
+/// ```
+/// use vqa_data::evaluator::official_accuracy;
+/// let annotators = ["red", "red", "red", "Red.", "blue", "blue", "pink", "pink", "pink", "pink"];
+/// // Four said "red" after normalisation: six others count 4 of 3, the four themselves 3 of 3.
+/// assert_eq!(official_accuracy("red", &annotators), 1.0);
+/// // Two said "blue": (8 x 2/3 + 2 x 1/3) / 10.
+/// assert!((official_accuracy("blue", &annotators) - 0.6).abs() < 1e-12);
+/// ```
+pub fn official_accuracy<S: AsRef<str>>(answer: &str, annotators: &[S]) -> f64 {
+    let forms: Vec<_> =
+        annotators.iter().map(|given| (clean(given.as_ref()), normalize_answer(given.as_ref()))).collect();
+    official_accuracy_of(answer, forms.iter().map(|(cleaned, normal)| (&**cleaned, &**normal)))
+}
+
+/// [`official_accuracy`] from the annotators' answers, each as [`clean`] leaves it and normalised.
+pub(crate) fn official_accuracy_of<'a>(
+    answer: &str,
+    annotators: impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone,
+) -> f64 {
+    let answer = clean(answer);
+    let n = annotators.len();
+    let Some((first, _)) = annotators.clone().next() else { return 0.0 };
+    let n_matches = if annotators.clone().all(|(cleaned, _)| cleaned == first) {
+        if answer == first { n } else { 0 }
+    } else {
+        let answer = normalize_answer(&answer);
+        annotators.filter(|(_, normal)| *normal == answer).count()
+    };
+    let score = |matches_among_others: usize| (matches_among_others as f64 / 3.0).min(1.0);
+    let own = n_matches as f64 * score(n_matches.saturating_sub(1));
+    let others = (n - n_matches) as f64 * score(n_matches);
+    (own + others) / n as f64
+}
+
+/// The official accuracy in percent, rounded to two digits as the evaluator does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accuracy {
+    /// Over all questions.
+    pub overall: f64,
+    /// By "yes/no", "number" and "other".
+    pub per_answer_type: BTreeMap<String, f64>,
+    /// By the first words of the question.
+    pub per_question_type: BTreeMap<String, f64>,
+}
+
+impl Accuracy {
+    /// Scores one answer for each annotation.
+    ///
+    /// # Errors
+    ///
+    /// When an annotated question has no answer, an answer no annotated question, or a question two answers.
+    pub fn of(answers: &[Answer], annotations: &Annotations) -> Result<Accuracy> {
+        let by_question: HashMap<u64, &str, FixedState> =
+            answers.iter().map(|answer| (answer.question_id, &*answer.answer)).collect();
+        if by_question.len() < answers.len() {
+            return Err(Error::Mismatch(format!(
+                "{} question(s) have more than one answer in the results: give one answer a question",
+                answers.len() - by_question.len()
+            )));
+        }
+        let mut missing: Vec<u64> = annotations
+            .iter()
+            .map(|annotation| annotation.question_id)
+            .filter(|id| !by_question.contains_key(id))
+            .collect();
+        if !missing.is_empty() {
+            return Err(Error::Mismatch(format!(
+                "{} of {} annotated questions have no answer in the results (question ids {}): answer all of them, with `vqa predict` on the same split",
+                missing.len(),
+                annotations.len(),
+                first_few(&mut missing)
+            )));
+        }
+        if by_question.len() > annotations.len() {
+            let known: HashMap<u64, ()> = annotations.iter().map(|annotation| (annotation.question_id, ())).collect();
+            let mut extra: Vec<u64> = by_question.into_keys().filter(|id| !known.contains_key(id)).collect();
+            return Err(Error::Mismatch(format!(
+                "{} answer(s) in the results have no annotation (question ids {}): do these files belong together?",
+                extra.len(),
+                first_few(&mut extra)
+            )));
+        }
+        // Most answers are among a few thousand: each distinct one is cleaned and normalised once.
+        let strings: Vec<&str> = annotations.strings().iter().collect();
+        let forms: Vec<_> = strings.par_iter().map(|text| (clean(text), normalize_answer(text))).collect();
+        let scores: Vec<f64> = (0..annotations.len())
+            .into_par_iter()
+            .with_min_len(1024)
+            .map(|i| {
+                let given = annotations.symbols(i).iter().map(|&symbol| &forms[symbol as usize]);
+                let answer = by_question[&annotations.question_id(i)];
+                official_accuracy_of(answer, given.map(|(cleaned, normal)| (&**cleaned, &**normal)))
+            })
+            .collect();
+        let by_type = |name: for<'a> fn(&Annotation<'a>) -> &'a str| {
+            let mut sums: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+            for (annotation, score) in annotations.iter().zip(&scores) {
+                let (sum, n) = sums.entry(name(&annotation)).or_default();
+                *sum += score;
+                *n += 1;
+            }
+            sums.into_iter().map(|(name, (sum, n))| (name.to_owned(), percent(sum, n))).collect()
+        };
+        Ok(Accuracy {
+            overall: percent(scores.iter().sum(), scores.len()),
+            per_answer_type: by_type(|annotation| annotation.answer_type),
+            per_question_type: by_type(|annotation| annotation.question_type),
+        })
+    }
+}
+
+fn percent(sum: f64, n: usize) -> f64 {
+    if n == 0 { 0.0 } else { (10_000.0 * sum / n as f64).round() / 100.0 }
+}
+
+/// The answers of someone who does not look: for each question the answer that is most frequent for its question
+/// type in `seen`, or most frequent at all where the type is new.
+pub fn blind_guesses(seen: &Annotations, annotations: &Annotations) -> Vec<Answer> {
+    /// Of the most frequent answers, the last in the alphabet.
+    fn most_frequent<'a>(answers: impl Iterator<Item = &'a str>) -> &'a str {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        answers.for_each(|answer| *counts.entry(answer).or_default() += 1);
+        counts.into_iter().max_by_key(|&(_, n)| n).map_or("", |(answer, _)| answer)
+    }
+    let mut types: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for annotation in seen.iter() {
+        types.entry(annotation.question_type).or_default().push(annotation.multiple_choice_answer);
+    }
+    let best: HashMap<&str, &str> =
+        types.into_iter().map(|(name, answers)| (name, most_frequent(answers.into_iter()))).collect();
+    let overall = most_frequent(seen.iter().map(|annotation| annotation.multiple_choice_answer));
+    annotations
+        .iter()
+        .map(|annotation| Answer {
+            question_id: annotation.question_id,
+            answer: (*best.get(annotation.question_type).unwrap_or(&overall)).into(),
+        })
+        .collect()
+}

@@ -1,0 +1,9 @@
+//! The official evaluator of VQA2.0: [`normalize_answer`], and the [`Accuracy`] of a set of answers.
+
+pub(crate) mod accuracy;
+pub(crate) mod normalize;
+
+pub use self::{
+    accuracy::{Accuracy, blind_guesses, official_accuracy},
+    normalize::normalize_answer,
+};

@@ -1,0 +1,343 @@
+//! Files and folders of any form, as one collection of images.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use std::path::{Path, PathBuf};
+
+use foldhash::fast::FixedState;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::features::bad_image::BadImage;
+use crate::features::convert::hdf5::{H5Input, in_order, is_hdf5};
+use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
+use crate::features::convert::npz::NpzFolder;
+use crate::features::convert::tsv::TsvFile;
+use crate::features::fill::{Job, Scratch, fill};
+use crate::features::finite::all_finite;
+use crate::features::shard::Shard;
+use crate::features::source::ImageRegions;
+use crate::features::table::{ElementType, FeatureTable, ImageEntry};
+use crate::features::writer::FeatureWriter;
+use crate::files::fingerprint::Fingerprint;
+use crate::message::first_few;
+
+/// Region features in any of the forms that circulate, indexed, to be converted to feature files:
+///
+/// | form | what is in it |
+/// | --- | --- |
+/// | TSV | a line an image, arrays in base64: bottom-up-attention's 6 columns, or LXMERT's 10 |
+/// | a folder of `.npz` | a file an image, its name ending in the id: `x` [D, K] or [K, D], `bbox` [K, 4], and `image_w`, `image_h` if known (openvqa) |
+/// | HDF5 | whatever [`FeatureFile`](crate::features::FeatureFile) opens; shards of one job are put in order, and must be complete |
+///
+/// Several inputs are one after the other. TSV files and `.npz` are read piece by piece, so that memory does not grow with
+/// them; HDF5 is memory-mapped.
+pub struct Collection {
+    inputs: Vec<Box<dyn Input>>,
+    /// The images that can be used.
+    images: Vec<Place>,
+    bad: Vec<BadImage>,
+    feature_dim: usize,
+    /// What was opened.
+    paths: Vec<PathBuf>,
+    made_from: Fingerprint,
+}
+
+/// A file for [`Collection::convert`] to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// The file.
+    pub path: PathBuf,
+    /// The images that go into it; all if nothing.
+    pub image_ids: Option<HashSet<u64>>,
+}
+
+impl Collection {
+    /// Opens files and folders, and finds their images. `progress` is called with the number of bytes just looked at, of
+    /// [`Collection::n_bytes`].
+    ///
+    /// Images that are malformed, of another feature length than the first, or there already, are set aside: see
+    /// [`Collection::bad_images`].
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read, or there is no image that can be used.
+    pub fn open(paths: &[PathBuf], check: Check, progress: &(dyn Fn(u64) + Sync)) -> Result<Collection> {
+        let mut bad = Vec::new();
+        let mut made_from = Fingerprint::default();
+        let inputs = open_inputs(paths, check, &mut made_from, &mut bad, progress)?;
+        // What cannot be read cannot stand in the way of a later image of the same id.
+        let broken = match check {
+            Check::Index => BTreeMap::new(),
+            Check::Everything => read_all(&inputs)?,
+        };
+        let (images, feature_dim) = usable(&inputs, broken, &mut bad);
+        bad.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
+        match bad.first() {
+            Some(bad) if images.is_empty() => {
+                let problem = format!("no image of region features in it; {}", bad.problem);
+                Err(Error::BadImage(BadImage { problem, ..bad.clone() }))
+            }
+            _ => Ok(Collection { inputs, images, bad, feature_dim, paths: paths.to_vec(), made_from }),
+        }
+    }
+
+    /// Bytes in the files and folders, as far as they are there.
+    pub fn n_bytes(paths: &[PathBuf]) -> u64 {
+        let of_file = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let of_folder = |path: &Path| {
+            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+            entries.map(|entry| of_file(&entry.path())).sum()
+        };
+        paths.iter().map(|path| if path.is_dir() { of_folder(path) } else { of_file(path) }).sum()
+    }
+
+    /// Number of images.
+    pub fn n_images(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Length of a feature vector, D.
+    pub fn feature_dim(&self) -> usize {
+        self.feature_dim
+    }
+
+    /// Images that were set aside, by file and line.
+    pub fn bad_images(&self) -> &[BadImage] {
+        &self.bad
+    }
+
+    /// The type to store the features in if nothing else is wished: float16 if that is what all of them are.
+    pub fn element_type(&self) -> ElementType {
+        let all_half = self.inputs.iter().all(|input| input.element_type() == ElementType::F16);
+        if all_half && !self.inputs.is_empty() { ElementType::F16 } else { ElementType::F32 }
+    }
+
+    /// Writes each output's images to it, in order, or its shard of them to [`Shard::path`]; every image is read once.
+    /// Decodes in parallel, in constant memory, and goes on with a run that was killed. `progress` is called with the
+    /// number of images just done, of [`Collection::n_wanted`].
+    ///
+    /// # Errors
+    ///
+    /// When an output wants images that are not there, an image is malformed, its numbers are NaN, infinite or too large
+    /// for the type, or a file cannot be written. Outputs that are not finished are then as before.
+    pub fn convert(
+        &self,
+        outputs: &[Output],
+        element_type: ElementType,
+        shard: Option<Shard>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        let wanted = self.wanted(outputs, shard)?;
+        let paths: Vec<PathBuf> = outputs.iter().map(|output| Shard::output(shard, &output.path)).collect();
+        self.refuse_clashes(&paths)?;
+        let common = self.common_attributes();
+        let mut writers = Vec::new();
+        for (path, (wanted, n_all)) in paths.iter().zip(&wanted) {
+            let mut attributes = common.clone();
+            attributes.extend(shard.map(|shard| (Shard::ATTRIBUTE.to_owned(), shard.to_attribute(*n_all))));
+            let table = FeatureTable {
+                images: wanted.iter().map(|&image| self.indexed(image).entry).collect(),
+                feature_dim: self.feature_dim,
+                element_type,
+                attributes,
+            };
+            writers.push(FeatureWriter::resume(path, table, &self.made_from.finish())?);
+        }
+        let make = |image: usize, scratch: &mut Scratch| {
+            let (input, number) = self.images[image];
+            read(&*self.inputs[input], number, scratch).map_err(|unreadable| match unreadable {
+                Unreadable::Malformed(problem) => Error::BadImage(self.bad_image(image, problem)),
+                Unreadable::Error(error) => error,
+            })
+        };
+        fill(writers, &jobs(&wanted), &make, progress)
+    }
+
+    /// Which of some images are not among those that can be used, rising.
+    pub fn missing(&self, image_ids: &HashSet<u64>) -> Vec<u64> {
+        let there: HashSet<u64> = (0..self.images.len()).map(|image| self.indexed(image).entry.image_id).collect();
+        let mut missing: Vec<u64> = image_ids.difference(&there).copied().collect();
+        missing.sort_unstable();
+        missing
+    }
+
+    /// How many images [`Collection::convert`] will read.
+    ///
+    /// # Errors
+    ///
+    /// When an output wants images that are not there.
+    pub fn n_wanted(&self, outputs: &[Output], shard: Option<Shard>) -> Result<usize> {
+        Ok(jobs(&self.wanted(outputs, shard)?).len())
+    }
+
+    /// The numbers of the images that each output gets, rising; and how many it would get without a shard.
+    fn wanted(&self, outputs: &[Output], shard: Option<Shard>) -> Result<Vec<(Vec<usize>, usize)>> {
+        let of_output = |output: &Output| {
+            let mut wanted: Vec<usize> = (0..self.images.len()).collect();
+            if let Some(ids) = &output.image_ids {
+                wanted.retain(|&image| ids.contains(&self.indexed(image).entry.image_id));
+                if wanted.len() < ids.len() {
+                    let mut missing = self.missing(ids);
+                    return Err(Error::file(
+                        &output.path,
+                        format!(
+                            "{} of the {} images wanted for it are not in the input (image ids {}): give all inputs, or take them out of the list",
+                            missing.len(),
+                            ids.len(),
+                            first_few(&mut missing)
+                        ),
+                    ));
+                }
+            }
+            let n_all = wanted.len();
+            if let Some(shard) = shard {
+                wanted = wanted[shard.range(n_all)].to_vec();
+            }
+            Ok((wanted, n_all))
+        };
+        outputs.iter().map(of_output).collect()
+    }
+
+    /// An output must not be an input, and each has a file of its own.
+    fn refuse_clashes(&self, outputs: &[PathBuf]) -> Result<()> {
+        let mut seen: HashSet<PathBuf> = self.paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
+        for path in outputs {
+            let whole = path.canonicalize().or_else(|_| std::path::absolute(path)).map_err(Error::io("write", path))?;
+            if !seen.insert(whole) {
+                return Err(Error::file(path, "is an input, or given twice: choose another file to write"));
+            }
+        }
+        Ok(())
+    }
+
+    fn indexed(&self, image: usize) -> &Indexed {
+        let (input, number) = self.images[image];
+        &self.inputs[input].images()[number]
+    }
+
+    fn bad_image(&self, image: usize, problem: String) -> BadImage {
+        let Indexed { path, line, .. } = self.indexed(image);
+        BadImage { path: path.clone(), line: *line, problem }
+    }
+
+    /// What all inputs say of themselves alike.
+    fn common_attributes(&self) -> BTreeMap<String, Vec<f64>> {
+        let mut inputs = self.inputs.iter().map(|input| input.attributes());
+        let mut common = inputs.next().unwrap_or_default();
+        common.remove(Shard::ATTRIBUTE);
+        inputs.for_each(|other| common.retain(|name, values| other.get(name) == Some(values)));
+        common
+    }
+}
+
+/// Reads an image into `scratch.regions`, and sees that it is what the index says, and numbers.
+fn read(input: &dyn Input, image: usize, scratch: &mut Scratch) -> Result<(), Unreadable> {
+    input.read(image, scratch)?;
+    let Indexed { entry: ImageEntry { image_id, n_regions, .. }, feature_dim, .. } = input.images()[image];
+    let ImageRegions { features, boxes } = &scratch.regions;
+    if [features.len(), boxes.len()] != [n_regions * feature_dim, n_regions * 4] {
+        return Err(Unreadable::Malformed(format!("image {image_id} has changed while it was read")));
+    }
+    if !all_finite(features) || !all_finite(boxes) {
+        return Err(Unreadable::Malformed(format!("image {image_id} has NaN or infinite features or boxes")));
+    }
+    Ok(())
+}
+
+/// Opens each file or folder as what it is.
+fn open_inputs(
+    paths: &[PathBuf],
+    check: Check,
+    made_from: &mut Fingerprint,
+    bad: &mut Vec<BadImage>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<Box<dyn Input>>> {
+    let (h5, others): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| is_hdf5(path));
+    if !h5.is_empty() && !others.is_empty() {
+        let problem = "no HDF5 file, unlike others that are given: convert files of one form at a time";
+        return Err(Error::file(others[0], problem));
+    }
+    let mut h5_inputs = Vec::new();
+    for path in h5 {
+        made_from.add_file(path)?;
+        h5_inputs.push(H5Input::open(path)?);
+    }
+    let mut inputs: Vec<Box<dyn Input>> = Vec::new();
+    for input in in_order(h5_inputs)? {
+        inputs.push(Box::new(input));
+    }
+    for path in others {
+        if path.is_dir() {
+            inputs.push(Box::new(NpzFolder::open(path, made_from, bad, progress)?));
+        } else {
+            made_from.add_file(path)?;
+            inputs.push(Box::new(TsvFile::open(path, check, bad, progress)?));
+        }
+    }
+    Ok(inputs)
+}
+
+/// Where an image is: input, and number in it.
+type Place = (usize, usize);
+
+fn places(inputs: &[Box<dyn Input>]) -> impl Iterator<Item = Place> {
+    inputs.iter().enumerate().flat_map(|(i, input)| (0..input.images().len()).map(move |j| (i, j)))
+}
+
+/// Reads every image, and says what is wrong with those that cannot be read.
+fn read_all(inputs: &[Box<dyn Input>]) -> Result<BTreeMap<Place, String>> {
+    let read = |scratch: &mut Scratch, &(input, number): &Place| match read(&*inputs[input], number, scratch) {
+        Ok(()) => Ok(None),
+        Err(Unreadable::Malformed(problem)) => Ok(Some(((input, number), problem))),
+        Err(Unreadable::Error(error)) => Err(error),
+    };
+    let places: Vec<Place> = places(inputs).collect();
+    let results = places.par_iter().with_min_len(4).map_init(Scratch::default, read);
+    results.filter_map(Result::transpose).collect()
+}
+
+/// The images that can be used, in order, and the length of their feature vectors; the others are added to `bad`.
+fn usable(
+    inputs: &[Box<dyn Input>],
+    mut broken: BTreeMap<Place, String>,
+    bad: &mut Vec<BadImage>,
+) -> (Vec<Place>, usize) {
+    let indexed = |&(i, j): &Place| &inputs[i].images()[j];
+    let first = places(inputs).find(|place| indexed(place).entry.n_regions > 0 && !broken.contains_key(place));
+    let feature_dim = first.map_or(0, |place| indexed(&place).feature_dim);
+    let mut seen: HashMap<u64, Place, FixedState> = HashMap::default();
+    let mut images = Vec::new();
+    for place in places(inputs) {
+        let Indexed { entry: ImageEntry { image_id, n_regions, .. }, feature_dim: dim, path, line } = indexed(&place);
+        let problem = if let Some(problem) = broken.remove(&place) {
+            problem
+        } else if *n_regions > 0 && *dim != feature_dim {
+            format!("image {image_id} has {dim} numbers a region, and {feature_dim} before")
+        } else if let Some(earlier) = seen.get(image_id).map(indexed) {
+            let there = earlier.path.display();
+            match earlier.line {
+                Some(line) if earlier.path == *path => format!("image {image_id} again, after line {line}"),
+                Some(line) => format!("image {image_id} again, after line {line} of {there}"),
+                None => format!("image {image_id} again, after {there}"),
+            }
+        } else {
+            seen.insert(*image_id, place);
+            images.push(place);
+            continue;
+        };
+        bad.push(BadImage { path: path.clone(), line: *line, problem });
+    }
+    (images, feature_dim)
+}
+
+/// The images of several outputs, each once, with its row in every output that wants it.
+fn jobs(wanted: &[(Vec<usize>, usize)]) -> Vec<Job> {
+    let mut targets: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
+    for (output, (images, _)) in wanted.iter().enumerate() {
+        for (row, &image) in images.iter().enumerate() {
+            targets.entry(image).or_default().push((output, row));
+        }
+    }
+    targets.into_iter().map(|(source, targets)| Job { source, targets }).collect()
+}

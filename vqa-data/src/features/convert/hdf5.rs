@@ -1,0 +1,115 @@
+//! Feature files as input: another element type, another layout, some of the images, several files as one.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::features::convert::input::{Indexed, Input, Unreadable};
+use crate::features::file::FeatureFile;
+use crate::features::fill::Scratch;
+use crate::features::shard::Shard;
+use crate::features::source::RegionSource;
+use crate::features::table::ElementType;
+
+pub(super) struct H5Input {
+    file: FeatureFile,
+    images: Vec<Indexed>,
+    element_type: ElementType,
+    attributes: BTreeMap<String, Vec<f64>>,
+    /// Which shard it is, if it is one, and how many images all of them have.
+    shard: Option<(Shard, usize)>,
+}
+
+impl H5Input {
+    pub(super) fn open(path: &Path) -> Result<H5Input> {
+        let file = FeatureFile::open(path)?;
+        let table = file.table()?;
+        let feature_dim = table.feature_dim;
+        let indexed = |entry| Indexed { entry, feature_dim, path: path.to_owned(), line: None };
+        let images = table.images.into_iter().map(indexed).collect();
+        let shard = table.attributes.get(Shard::ATTRIBUTE).and_then(|values| Shard::from_attribute(values));
+        Ok(H5Input { file, images, element_type: table.element_type, attributes: table.attributes, shard })
+    }
+}
+
+impl Input for H5Input {
+    fn images(&self) -> &[Indexed] {
+        &self.images
+    }
+
+    fn element_type(&self) -> ElementType {
+        self.element_type
+    }
+
+    fn attributes(&self) -> BTreeMap<String, Vec<f64>> {
+        self.attributes.clone()
+    }
+
+    fn read(&self, image: usize, scratch: &mut Scratch) -> Result<(), Unreadable> {
+        let n = self.file.n_regions(image);
+        scratch.regions.features.resize(n * self.file.feature_dim(), 0.0);
+        scratch.regions.boxes.resize(n * 4, 0.0);
+        let read = self.file.read_features(image, &mut scratch.regions.features);
+        read.and_then(|()| self.file.read_boxes(image, &mut scratch.regions.boxes)).map_err(|error| match error {
+            // A chunk that HDF5 cannot decompress, say.
+            Error::File { problem, .. } => {
+                Unreadable::Malformed(format!("image {}: {problem}", self.images[image].entry.image_id))
+            }
+            other => Unreadable::Error(other),
+        })
+    }
+}
+
+/// Whether a file begins as HDF5 does, also behind a user block. What cannot be read is not: its error comes later.
+pub(super) fn is_hdf5(path: &Path) -> bool {
+    const SIGNATURE: &[u8; 8] = b"\x89HDF\r\n\x1a\n";
+    let Ok(mut file) = File::open(path) else { return false };
+    let mut start = Vec::new();
+    if file.by_ref().take(4096 + 8).read_to_end(&mut start).is_err() {
+        return false;
+    }
+    [0, 512, 1024, 2048, 4096].iter().any(|&at| start.get(at..at + 8) == Some(SIGNATURE))
+}
+
+/// The files as they are given; but shards in the order of the whole, once it is sure that they are all there and of one
+/// job.
+pub(super) fn in_order(mut inputs: Vec<H5Input>) -> Result<Vec<H5Input>> {
+    let Some((first, n_images)) = inputs.iter().find_map(|input| input.shard) else { return Ok(inputs) };
+    let count = first.count();
+    let element_type = inputs[0].element_type;
+    let mut paths: Vec<Option<&Path>> = vec![None; count as usize];
+    for input in &inputs {
+        let path = input.file.path();
+        let Some((shard, _)) = input.shard.filter(|(shard, n)| (shard.count(), *n) == (count, n_images)) else {
+            let problem =
+                format!("no shard of {count} of {n_images} images, unlike others: merge the shards of one job alone");
+            return Err(Error::file(path, problem));
+        };
+        if let Some(twin) = paths[shard.index() as usize - 1].replace(path) {
+            let (index, twin) = (shard.index(), twin.display());
+            return Err(Error::file(path, format!("is shard {index} of {count}, and so is {twin}: give each once")));
+        }
+        if input.images.len() != shard.range(n_images).len() || input.element_type != element_type {
+            let problem = "does not fit the other shards: make all of them from the same input, with the same options";
+            return Err(Error::file(path, problem));
+        }
+    }
+    let missing: Vec<String> =
+        (1..).zip(&paths).filter(|(_, path)| path.is_none()).map(|(index, _): (u32, _)| index.to_string()).collect();
+    if !missing.is_empty() {
+        let problem = format!("is one of {count} shards, of which {} missing: give all of them", list(&missing));
+        return Err(Error::file(inputs[0].file.path(), problem));
+    }
+    inputs.sort_by_key(|input| input.shard.map(|(shard, _)| shard.index()));
+    Ok(inputs)
+}
+
+/// "3 is" or "3, 5, 6 are".
+fn list(numbers: &[String]) -> String {
+    const FEW: usize = 10;
+    let more = if numbers.len() > FEW { ", …" } else { "" };
+    let verb = if numbers.len() == 1 { "is" } else { "are" };
+    format!("{}{more} {verb}", numbers[..numbers.len().min(FEW)].join(", "))
+}

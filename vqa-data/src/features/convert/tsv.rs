@@ -1,0 +1,364 @@
+//! Bottom-up-attention's TSV files of region features.
+//!
+//! A line is an image, its arrays in base64: `image_id image_w image_h num_boxes boxes features` in the files of
+//! peteanderson80/bottom-up-attention, `img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes
+//! boxes features` in LXMERT's. There is no header.
+//!
+//! The index is made without reading the features: how long a line must be follows from its first columns, and whether
+//! it is that long shows in a look at its end. What looks otherwise is searched for its end.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use memchr::memchr;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::features::bad_image::BadImage;
+use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
+use crate::features::fill::Scratch;
+use crate::features::image_name::number_at_end;
+use crate::features::table::{ElementType, ImageEntry};
+use crate::message::shorten;
+
+/// A TSV file, indexed: which image is on which line.
+pub(super) struct TsvFile {
+    path: PathBuf,
+    file: File,
+    images: Vec<Indexed>,
+    places: Vec<Places>,
+}
+
+/// Where the columns of a line are in the file.
+#[derive(Debug, PartialEq)]
+struct Places {
+    boxes: Range<u64>,
+    features: Range<u64>,
+}
+
+impl TsvFile {
+    pub(super) fn open(
+        path: &Path,
+        check: Check,
+        bad: &mut Vec<BadImage>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<TsvFile> {
+        let file = File::open(path).map_err(Error::io("read", path))?;
+        let metadata = file.metadata().map_err(Error::io("read", path))?;
+        if !metadata.is_file() {
+            return Err(Error::file(path, "neither a TSV or HDF5 file nor a folder of .npz files"));
+        }
+        let len = metadata.len();
+        refuse_archives(&file).map_err(|problem| Error::file(path, problem))?;
+        let lines = index(&file, len, PIECE, check, progress).map_err(Error::io("read", path))?;
+        let (mut images, mut places) = (Vec::new(), Vec::new());
+        for (line, parsed) in (1..).zip(lines) {
+            match parsed {
+                Line::Image(entry, feature_dim, columns) => {
+                    images.push(Indexed { entry, feature_dim, path: path.to_owned(), line: Some(line) });
+                    places.push(columns);
+                }
+                Line::Bad(problem) => bad.push(BadImage { path: path.to_owned(), line: Some(line), problem }),
+                Line::Empty => {}
+            }
+        }
+        if images.is_empty() && bad.iter().all(|bad| bad.path != path) {
+            return Err(Error::file(path, "no line in it: not a TSV file of region features"));
+        }
+        Ok(TsvFile { path: path.to_owned(), file, images, places })
+    }
+}
+
+impl Input for TsvFile {
+    fn images(&self) -> &[Indexed] {
+        &self.images
+    }
+
+    fn element_type(&self) -> ElementType {
+        ElementType::F32
+    }
+
+    fn read(&self, image: usize, scratch: &mut Scratch) -> Result<(), Unreadable> {
+        let Indexed { entry, feature_dim, .. } = &self.images[image];
+        let Places { boxes, features } = &self.places[image];
+        // The two columns follow each other.
+        scratch.bytes.resize((features.end - boxes.start) as usize, 0);
+        self.file.read_exact_at(&mut scratch.bytes, boxes.start).map_err(Error::io("read", &self.path))?;
+        let bytes = |place: &Range<u64>| {
+            &scratch.bytes[(place.start - boxes.start) as usize..(place.end - boxes.start) as usize]
+        };
+        let n = entry.n_regions;
+        let malformed = |column: &str, problem: String| Unreadable::Malformed(format!("{column} {problem}"));
+        decode(bytes(features), n * feature_dim, &mut scratch.regions.features)
+            .map_err(|e| malformed("features", e))?;
+        decode(bytes(boxes), n * 4, &mut scratch.regions.boxes).map_err(|e| malformed("boxes", e))
+    }
+}
+
+/// Decodes base64 to `n` little-endian float32.
+fn decode(base64: &[u8], n: usize, numbers: &mut Vec<f32>) -> Result<(), String> {
+    // The decoder wants room for the padding too.
+    numbers.resize(n + 1, 0.0);
+    let len = STANDARD
+        .decode_slice(base64, bytemuck::must_cast_slice_mut(numbers))
+        .map_err(|e| format!("is no base64 ({e})"))?;
+    if len != n * 4 {
+        return Err(format!("has {len} bytes, and {} are wanted", n * 4));
+    }
+    numbers.truncate(n);
+    if cfg!(target_endian = "big") {
+        numbers.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits().swap_bytes()));
+    }
+    Ok(())
+}
+
+/// What people give by mistake.
+fn refuse_archives(file: &File) -> Result<(), String> {
+    let mut start = [0; 2];
+    match file.read_exact_at(&mut start, 0).map(|()| &start) {
+        Ok(b"\x1f\x8b") => Err("compressed with gzip: unpack it first".to_owned()),
+        Ok(b"PK") => Err("an archive: of .npz files give the folder, and unpack others".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Work for one core at a time, in bytes.
+const PIECE: u64 = 64 << 20;
+
+/// The lines of a file, in order, found in parallel pieces.
+fn index(
+    file: &File,
+    len: u64,
+    piece: u64,
+    check: Check,
+    progress: &(dyn Fn(u64) + Sync),
+) -> std::io::Result<Vec<Line>> {
+    let starts: Vec<u64> = (0..len).step_by(piece as usize).collect();
+    let pieces = starts.par_iter().map(|&start| {
+        let end = (start + piece).min(len);
+        let lines = Lines { file, len }.index(start, end, check);
+        progress(end - start);
+        lines
+    });
+    Ok(pieces.collect::<std::io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// A line of a file.
+#[derive(Debug, PartialEq)]
+enum Line {
+    /// With the length of its feature vectors.
+    Image(ImageEntry, usize, Places),
+    Bad(String),
+    Empty,
+}
+
+/// The lines of a file, read in small pieces.
+struct Lines<'a> {
+    file: &'a File,
+    len: u64,
+}
+
+impl Lines<'_> {
+    /// Parses the lines that begin in `start..end`.
+    fn index(&self, start: u64, end: u64, check: Check) -> std::io::Result<Vec<Line>> {
+        /// Enough for the columns before the features, of a hundred regions; and of any number that makes sense.
+        const HEAD: usize = 8 << 10;
+        const LONGEST_HEAD: usize = 4 << 20;
+        let mut lines = Vec::new();
+        let mut at = match start {
+            0 => 0,
+            // A line that begins before the piece and ends behind it leaves it empty.
+            _ => self.line_end(start - 1, end)? + 1,
+        };
+        let mut feature_dim = None;
+        while at < end {
+            let mut head = self.read(at, HEAD)?;
+            let columns = loop {
+                let line_end =
+                    memchr(b'\n', &head).or_else(|| (at + head.len() as u64 == self.len).then_some(head.len()));
+                let columns = Columns::find(&head[..line_end.unwrap_or(head.len())]);
+                if line_end.is_some() || columns.is_ok() || head.len() >= LONGEST_HEAD {
+                    break columns;
+                }
+                // The features begin behind it.
+                head = self.read(at, head.len() * 8)?;
+            };
+            let line_end = match (&columns, feature_dim) {
+                // Whoever looks at everything wants every line break found, also one within a column.
+                (Ok(columns), Some(dim)) if check == Check::Index => {
+                    self.expected_end(at + columns.features as u64, columns.n_regions * dim)?
+                }
+                _ => None,
+            };
+            let line_end = match line_end {
+                Some(line_end) => line_end,
+                None => self.line_end(at, self.len)?,
+            };
+            let line = match columns {
+                Ok(columns) => columns.finish(at, line_end, self)?,
+                Err(_) if line_end == at || (line_end == at + 1 && head[0] == b'\r') => Line::Empty,
+                Err(problem) => Line::Bad(problem),
+            };
+            if let Line::Image(ImageEntry { n_regions: 1.., .. }, dim, _) = &line {
+                feature_dim = Some(*dim);
+            }
+            lines.push(line);
+            at = line_end + 1;
+        }
+        Ok(lines)
+    }
+
+    /// Bytes of the file, up to `n`.
+    fn read(&self, at: u64, n: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; (self.len - at.min(self.len)).min(n as u64) as usize];
+        self.file.read_exact_at(&mut bytes, at)?;
+        Ok(bytes)
+    }
+
+    /// The next line break from `at` on, or `limit`, if there is none before it.
+    fn line_end(&self, mut at: u64, limit: u64) -> std::io::Result<u64> {
+        while at < limit {
+            let bytes = self.read(at, (limit - at).min(256 << 10) as usize)?;
+            if let Some(found) = memchr(b'\n', &bytes) {
+                return Ok(at + found as u64);
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(limit)
+    }
+
+    /// Where a line ends whose features begin at `features` and are `n` numbers, if it ends there indeed.
+    fn expected_end(&self, features: u64, n: usize) -> std::io::Result<Option<u64>> {
+        let Some(at) = n.checked_mul(4).map(|bytes| features.saturating_add(bytes.div_ceil(3) as u64 * 4)) else {
+            return Ok(None);
+        };
+        Ok(match &self.read(at, 2)?[..] {
+            [b'\n', ..] => Some(at),
+            [] if at == self.len => Some(at),
+            b"\r\n" => Some(at + 1),
+            _ => None,
+        })
+    }
+}
+
+/// The columns before the features.
+struct Columns {
+    image_id: u64,
+    size: [u32; 2],
+    n_regions: usize,
+    boxes: Range<usize>,
+    /// Where the features begin.
+    features: usize,
+}
+
+impl Columns {
+    /// Finds the columns in the beginning of a line.
+    fn find(head: &[u8]) -> Result<Columns, String> {
+        let mut columns: Vec<Range<usize>> = Vec::with_capacity(10);
+        let mut at = 0;
+        while columns.len() < 9
+            && let Some(tab) = memchr(b'\t', &head[at..])
+        {
+            columns.push(at..at + tab);
+            at += tab + 1;
+        }
+        let text = |column: usize| std::str::from_utf8(&head[columns[column].clone()]).unwrap_or_default().trim();
+        // In the fourth column one form has the number of regions, the other base64 of as many 8-byte integers.
+        let is_short = columns.len() == 5 || (columns.len() > 5 && text(3).parse::<u32>().is_ok());
+        let (id, width, height, count, boxes) = match columns.len() {
+            _ if is_short => (0, 1, 2, 3, 4),
+            9 => (0, 2, 1, 7, 8),
+            n => return Err(format!("{} columns, and 6 (bottom-up-attention) or 10 (LXMERT) are wanted", n + 1)),
+        };
+        let number_of = |column: usize, name: &str| -> Result<u32, String> {
+            text(column).parse().map_err(|_| format!("{name} is \"{}\", and a number is wanted", shorten(text(column))))
+        };
+        // LXMERT writes COCO_val2014_000000262148 for 262148.
+        let image_id = number_at_end(text(id)).ok_or_else(|| {
+            format!("the image id is \"{}\", and a number is wanted, at its end at least", shorten(text(id)))
+        })?;
+        let n_regions = number_of(count, "num_boxes")? as usize;
+        let size = [number_of(width, "the width")?, number_of(height, "the height")?];
+        let boxes = columns[boxes].clone();
+        let boxes_len = decoded_len(boxes.len() as u64, &head[boxes.clone()]);
+        if boxes_len != n_regions as u64 * 16 {
+            return Err(format!("boxes has {boxes_len} bytes, and {n_regions} boxes have {}", n_regions * 16));
+        }
+        let features = boxes.end + 1;
+        Ok(Columns { image_id, size, n_regions, boxes, features })
+    }
+
+    /// The whole line, which begins and ends at these places.
+    fn finish(self, start: u64, line_end: u64, lines: &Lines) -> std::io::Result<Line> {
+        let Columns { image_id, size, n_regions, boxes, features } = self;
+        let features = start + features as u64..line_end;
+        let tail_at = line_end.saturating_sub(4).max(features.start);
+        let mut tail = &lines.read(tail_at, (line_end - tail_at) as usize)?[..];
+        tail = tail.strip_suffix(b"\r").unwrap_or(tail);
+        let features = features.start..tail_at + tail.len() as u64;
+        let features_len = decoded_len(features.end - features.start, tail);
+        let dim = features_len / 4 / (n_regions as u64).max(1);
+        if n_regions > 0 && (features_len == 0 || features_len != dim * 4 * n_regions as u64) {
+            return Ok(Line::Bad(format!(
+                "features has {features_len} bytes, which {n_regions} regions cannot share (a line cut off?)"
+            )));
+        }
+        let boxes = start + boxes.start as u64..start + boxes.end as u64;
+        let entry = ImageEntry { image_id, size: Some(size), n_regions };
+        Ok(Line::Image(entry, dim as usize, Places { boxes, features }))
+    }
+}
+
+/// Bytes that a base64 column of this length holds, by its end.
+fn decoded_len(len: u64, end: &[u8]) -> u64 {
+    let padding = end.iter().rev().take_while(|&&byte| byte == b'=').count() as u64;
+    (len / 4 * 3).saturating_sub(padding)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// However a file is cut into pieces, and however closely it is looked at: the lines are those of plain splitting.
+        #[test]
+        fn pieces_change_nothing(
+            kinds in prop::collection::vec(0usize..6, 0..30), piece in 1u64..400, ends_in_break in any::<bool>()
+        ) {
+            let features = |n: usize| STANDARD.encode([n as f32, 0.5].map(f32::to_le_bytes).concat().repeat(n));
+            let line = |(i, kind): (usize, &usize)| match kind {
+                0 => String::new(),
+                1 => "7\t8".to_owned(),
+                2 => "x\t".repeat(12),
+                n => format!("{i}\t640\t480\t{0}\t{1}\t{2}", n - 2, STANDARD.encode(vec![0; 16 * (n - 2)]), features(n - 2)),
+            };
+            let lines: Vec<String> = kinds.iter().enumerate().map(line).collect();
+            let text = lines.join("\n") + if ends_in_break { "\n" } else { "" };
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+            for check in [Check::Index, Check::Everything] {
+                let found = index(&file, text.len() as u64, piece, check, &|_| {}).unwrap();
+                prop_assert_eq!(&found, &index(&file, text.len() as u64, PIECE, check, &|_| {}).unwrap());
+                prop_assert_eq!(found.len(), text.lines().count());
+                for (i, (found, line)) in found.iter().zip(text.lines()).enumerate() {
+                    match found {
+                        Line::Empty => prop_assert!(line.is_empty()),
+                        Line::Bad(_) => prop_assert!((1..3).contains(&kinds[i])),
+                        Line::Image(entry, dim, places) => {
+                            prop_assert_eq!((entry.image_id, entry.n_regions, *dim), (i as u64, kinds[i] - 2, 2));
+                            let column = |place: &Range<u64>| &text[place.start as usize..place.end as usize];
+                            prop_assert_eq!(column(&places.features), line.rsplit('\t').next().unwrap());
+                            prop_assert_eq!(column(&places.boxes), line.rsplit('\t').nth(1).unwrap());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

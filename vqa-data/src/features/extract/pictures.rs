@@ -1,0 +1,98 @@
+//! Pictures in a folder.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use image::{ImageError, ImageReader, RgbImage};
+
+use crate::error::{Error, Result};
+use crate::features::image_name::number_at_end;
+
+/// A picture to extract from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// The number at the end of the file's stem.
+    pub image_id: u64,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// The JPEG and PNG files in a directory, in order of the image ids, each of which is the number at the end
+/// of the file's stem: `COCO_val2014_000000000042.jpg` is image 42.
+///
+/// # Errors
+///
+/// When the directory cannot be read or has no pictures, a stem ends in no number, or two files have the
+/// same id.
+pub fn list_pictures(directory: &Path) -> Result<Vec<Picture>> {
+    let mut pictures = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(Error::io("read the directory", directory))? {
+        let path = entry.map_err(Error::io("read the directory", directory))?.path();
+        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+        if !["jpg", "jpeg", "png"].iter().any(|known| extension == *known) {
+            continue;
+        }
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let image_id = number_at_end(&stem).ok_or_else(|| {
+            Error::file(
+                &path,
+                "the name ends in no image id: name pictures like COCO_train2014_000000000009.jpg, or move others away",
+            )
+        })?;
+        pictures.push(Picture { image_id, path });
+    }
+    pictures.sort_by_key(|picture| picture.image_id);
+    if let Some(twins) = pictures.windows(2).find(|pair| pair[0].image_id == pair[1].image_id) {
+        return Err(Error::file(
+            &twins[1].path,
+            format!("has the image id {}, like {}: rename one", twins[1].image_id, twins[0].path.display()),
+        ));
+    }
+    if pictures.is_empty() {
+        return Err(Error::file(directory, "no .jpg, .jpeg or .png files in it"));
+    }
+    Ok(pictures)
+}
+
+/// Decodes a picture to RGB.
+///
+/// # Errors
+///
+/// When the file is missing, damaged, or not a JPEG or PNG.
+pub fn read_picture(path: &Path) -> Result<RgbImage> {
+    Ok(open_picture(path)?.decode().map_err(unreadable(path))?.into_rgb8())
+}
+
+/// Width and height of a picture, without decoding the rest.
+pub(super) fn read_size(path: &Path) -> Result<[u32; 2]> {
+    let (width, height) = open_picture(path)?.into_dimensions().map_err(unreadable(path))?;
+    Ok([width, height])
+}
+
+fn open_picture(path: &Path) -> Result<ImageReader<BufReader<File>>> {
+    let reader = ImageReader::open(path).map_err(Error::io("read", path))?;
+    reader.with_guessed_format().map_err(Error::io("read", path))
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(ImageError) -> Error {
+    move |e| Error::file(path, format!("not a readable picture ({e}): fetch it again, or take it out of the directory"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_directories_are_explained() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        assert!(list_pictures(at).unwrap_err().to_string().contains("no .jpg"));
+        std::fs::write(at.join("a_1.png"), "no picture").unwrap();
+        assert!(read_picture(&at.join("a_1.png")).unwrap_err().to_string().contains("not a readable picture"));
+        std::fs::write(at.join("b_01.jpg"), "").unwrap();
+        assert!(list_pictures(at).unwrap_err().to_string().contains("image id 1, like"));
+        std::fs::write(at.join("logo.png"), "").unwrap();
+        assert!(list_pictures(at).unwrap_err().to_string().contains("ends in no image id"));
+    }
+}

@@ -1,0 +1,51 @@
+//! Where regions come from.
+
+use crate::error::Result;
+use crate::features::table::ElementType;
+
+/// The regions of an image.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ImageRegions {
+    /// [K, D].
+    pub features: Vec<f32>,
+    /// [K, 4]: x1 y1 x2 y2 in pixels.
+    pub boxes: Vec<f32>,
+}
+
+/// Where regions come from. Implement it to train on features of your own making; [`FeatureFile`] is the one
+/// for HDF5 files.
+///
+/// Images are addressed by *row*, an index below [`RegionSource::n_images`].
+pub trait RegionSource: Send + Sync {
+    /// A name for messages: a file path, say.
+    fn name(&self) -> String;
+
+    /// Number of images.
+    fn n_images(&self) -> usize;
+
+    /// Length D of a region's feature vector.
+    fn feature_dim(&self) -> usize;
+
+    /// The row of an image, if it is there.
+    fn row(&self, image_id: u64) -> Option<usize>;
+
+    /// Number of regions of the image in `row`.
+    fn n_regions(&self, row: usize) -> usize;
+
+    /// A type that holds the features exactly.
+    fn element_type(&self) -> ElementType {
+        ElementType::F32
+    }
+
+    /// Says that the image in `row` will be read soon, so that it can be fetched from the disk meanwhile. Returns at once.
+    fn prefetch(&self, row: usize) {
+        let _ = row;
+    }
+
+    /// Reads the image in `row`: `features` is [n_regions, D], `boxes` is [n_regions, 4] as x1 y1 x2 y2 in pixels.
+    ///
+    /// # Errors
+    ///
+    /// When the source cannot be read, or a feature is NaN or infinite.
+    fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> Result<()>;
+}

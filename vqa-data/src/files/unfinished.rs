@@ -1,0 +1,54 @@
+//! What this process is in the middle of writing, for when it is stopped.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Files and directories of this process that are not yet renamed, for [`remove_unfinished`].
+static UNFINISHED: Mutex<BTreeMap<PathBuf, IfStopped>> = Mutex::new(BTreeMap::new());
+
+/// Held while something unfinished is made and noted, and for ever once [`remove_unfinished`] has begun.
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// What becomes of something unfinished when the program is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfStopped {
+    /// It is of no use to anybody.
+    Remove,
+    /// The same command goes on with it.
+    Keep,
+}
+
+/// Removes the temporary files and directories of this process, but for those that the same command would go on with, which
+/// are returned: for a signal handler that is about to exit, since an exit runs no destructors. From then on other threads
+/// wait where they would begin another.
+pub fn remove_unfinished() -> Vec<PathBuf> {
+    std::mem::forget(making());
+    let mut kept = Vec::new();
+    for (path, if_stopped) in unfinished().iter() {
+        match if_stopped {
+            IfStopped::Keep => kept.push(path.clone()),
+            IfStopped::Remove if path.is_dir() => drop(fs::remove_dir_all(path)),
+            IfStopped::Remove => drop(fs::remove_file(path)),
+        }
+    }
+    kept
+}
+
+/// A signal handler waits while this is held.
+pub(crate) fn making() -> std::sync::MutexGuard<'static, ()> {
+    MAKING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn note_unfinished(path: &Path, if_stopped: IfStopped) {
+    unfinished().insert(path.to_owned(), if_stopped);
+}
+
+pub(crate) fn forget_unfinished(path: &Path) {
+    unfinished().remove(path);
+}
+
+fn unfinished() -> std::sync::MutexGuard<'static, BTreeMap<PathBuf, IfStopped>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,21 @@
+//! Parts of messages.
+
+/// The smallest few of some ids, for a message.
+pub(crate) fn first_few(ids: &mut [u64]) -> String {
+    const FEW: usize = 5;
+    ids.sort_unstable();
+    let shown: Vec<String> = ids.iter().take(FEW).map(u64::to_string).collect();
+    let more = if ids.len() > FEW { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// The beginning of a text, for a message.
+pub(crate) fn shorten(text: &str) -> String {
+    const FEW: usize = 20;
+    text.chars().take(FEW).collect()
+}
+
+/// A parser's message in the words of people who do not know Rust.
+pub(crate) fn in_plain_words(message: &str) -> String {
+    message.replace("expected u64", "expected a whole number").replace("expected a sequence", "expected a list")
+}

@@ -1,0 +1,338 @@
+//! Words and answers to ids and back.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use foldhash::fast::FixedState;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::evaluator::normalize::normalize_answer;
+use crate::files::atomic::write_atomic;
+use crate::questions::annotations::Annotations;
+use crate::questions::json::read_json;
+use crate::questions::soft_targets::SoftTargets;
+use crate::questions::tokenize::tokenize;
+
+/// Strings with ids, counted from 0 in order of first appearance. On disk: a JSON list in that order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Vocabulary {
+    entries: Vec<String>,
+    ids: HashMap<String, u32, FixedState>,
+}
+
+impl Vocabulary {
+    fn insert(&mut self, entry: &str) {
+        if !self.ids.contains_key(entry) {
+            self.ids.insert(entry.to_owned(), self.entries.len() as u32);
+            self.entries.push(entry.to_owned());
+        }
+    }
+
+    fn load(path: &Path) -> Result<Vocabulary> {
+        let mut vocabulary = Vocabulary::default();
+        for entry in read_json::<Vec<String>>(path)? {
+            if vocabulary.ids.contains_key(&entry) {
+                return Err(Error::file(
+                    path,
+                    format!("\"{entry}\" is there twice: make the file again with `vqa prepare`"),
+                ));
+            }
+            vocabulary.insert(&entry);
+        }
+        Ok(vocabulary)
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        write_atomic(path, &serde_json::to_vec_pretty(&self.entries).expect("strings are valid JSON"))
+    }
+}
+
+/// Work for one core at a time.
+const QUESTIONS_AT_A_TIME: usize = 4096;
+
+/// How a question fared in [`WordDict::encode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Encoded {
+    /// Words of the question, before cutting.
+    pub n_words: usize,
+    /// Words within the limit that the dictionary lacks, encoded as padding.
+    pub n_unknown: usize,
+}
+
+/// The words of the questions. The id after the last word is padding.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WordDict(Vocabulary);
+
+impl WordDict {
+    /// Builds the dictionary of all words in `questions`, in order of first appearance.
+    pub fn from_questions<'a>(questions: impl IntoIterator<Item = &'a str>) -> WordDict {
+        let questions: Vec<&str> = questions.into_iter().collect();
+        // Few pieces: each meets the frequent words anew.
+        let n_pieces = 2 * rayon::current_num_threads();
+        let pieces: Vec<Vocabulary> = questions
+            .par_chunks(questions.len().div_ceil(n_pieces).max(QUESTIONS_AT_A_TIME))
+            .map(|questions| {
+                let mut vocabulary = Vocabulary::default();
+                let mut buffer = String::new();
+                for question in questions {
+                    tokenize(question, &mut buffer).for_each(|word| vocabulary.insert(word));
+                }
+                vocabulary
+            })
+            .collect();
+        // The words of the pieces, in order, are the words of the whole, in order.
+        let mut vocabulary = Vocabulary::default();
+        pieces.iter().flat_map(|piece| &piece.entries).for_each(|word| vocabulary.insert(word));
+        WordDict(vocabulary)
+    }
+
+    /// Reads a JSON list of words.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing, no JSON list of strings, or has a word twice.
+    pub fn load(path: &Path) -> Result<WordDict> {
+        Vocabulary::load(path).map(WordDict)
+    }
+
+    /// Writes the JSON list of words, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        self.0.save(path)
+    }
+
+    /// Number of words, padding not counted; this is also the id of padding.
+    pub fn len(&self) -> usize {
+        self.0.entries.len()
+    }
+
+    /// Whether there is no word.
+    pub fn is_empty(&self) -> bool {
+        self.0.entries.is_empty()
+    }
+
+    /// The id that stands for "no word": one after the last word's.
+    pub fn padding(&self) -> i64 {
+        self.len() as i64
+    }
+
+    /// The words in order of their ids.
+    pub fn words(&self) -> &[String] {
+        &self.0.entries
+    }
+
+    /// The id of a word (lower-case, as [`tokenize`] gives it).
+    pub fn id(&self, word: &str) -> Option<u32> {
+        self.0.ids.get(word).copied()
+    }
+
+    /// Encodes a question into `tokens`: its first `tokens.len()` words, padded in front.
+    ///
+    /// A word that the dictionary lacks becomes padding, and is counted.
+    pub fn encode(&self, question: &str, tokens: &mut [i64]) -> Encoded {
+        self.encode_with(question, tokens, &mut String::new())
+    }
+
+    /// [`WordDict::encode`] with a buffer to use again.
+    pub(crate) fn encode_with(&self, question: &str, tokens: &mut [i64], buffer: &mut String) -> Encoded {
+        let (mut n_words, mut n_unknown) = (0, 0);
+        for word in tokenize(question, buffer) {
+            if n_words < tokens.len() {
+                tokens[n_words] = match self.id(word) {
+                    Some(id) => i64::from(id),
+                    None => {
+                        n_unknown += 1;
+                        self.padding()
+                    }
+                };
+            }
+            n_words += 1;
+        }
+        let n_kept = n_words.min(tokens.len());
+        tokens[n_kept..].fill(self.padding());
+        tokens.rotate_right(tokens.len() - n_kept);
+        Encoded { n_words, n_unknown }
+    }
+}
+
+/// The candidate answers, the model's classes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AnswerDict(Vocabulary);
+
+impl AnswerDict {
+    /// Builds the dictionary of the normalised answers that appear at least `min_count` times, in order of
+    /// first appearance. On VQA2.0, train and val, the `multiple_choice_answer`s that appear at least 9
+    /// times are 3,129.
+    pub fn from_answers<'a>(answers: impl IntoIterator<Item = &'a str>, min_count: usize) -> AnswerDict {
+        let mut counts = AnswerCounts::default();
+        answers.into_iter().for_each(|answer| counts.add(&normalize_answer(answer), 1));
+        counts.frequent(min_count)
+    }
+
+    /// [`AnswerDict::from_answers`] of the `multiple_choice_answer`s of annotations, each distinct one normalised once.
+    pub fn from_annotations<'a>(all: impl IntoIterator<Item = &'a Annotations>, min_count: usize) -> AnswerDict {
+        let mut counts = AnswerCounts::default();
+        for annotations in all {
+            // Symbols in order of first appearance, with how often they appear.
+            let mut n_seen = vec![0; annotations.strings().len()];
+            let mut order = Vec::new();
+            for symbol in (0..annotations.len()).map(|i| annotations.multiple_choice_symbol(i)) {
+                if n_seen[symbol as usize] == 0 {
+                    order.push(symbol);
+                }
+                n_seen[symbol as usize] += 1;
+            }
+            for symbol in order {
+                counts.add(&normalize_answer(annotations.strings().get(symbol)), n_seen[symbol as usize]);
+            }
+        }
+        counts.frequent(min_count)
+    }
+
+    /// Reads a JSON list of answers.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing, no JSON list of strings, or has an answer twice.
+    pub fn load(path: &Path) -> Result<AnswerDict> {
+        Vocabulary::load(path).map(AnswerDict)
+    }
+
+    /// Writes the JSON list of answers, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        self.0.save(path)
+    }
+
+    /// Number of candidate answers.
+    pub fn len(&self) -> usize {
+        self.0.entries.len()
+    }
+
+    /// Whether there is no answer.
+    pub fn is_empty(&self) -> bool {
+        self.0.entries.is_empty()
+    }
+
+    /// The answers in order of their ids.
+    pub fn answers(&self) -> &[String] {
+        &self.0.entries
+    }
+
+    /// The id of a normalised answer.
+    pub fn id(&self, answer: &str) -> Option<u32> {
+        self.0.ids.get(answer).copied()
+    }
+
+    /// The soft target of a question: each candidate that an annotator gave, with its score
+    /// min(1, 0.3 x number of annotators who gave it), in order of the candidates' ids. Annotators' answers are
+    /// normalised first.
+    pub fn soft_target<S: AsRef<str>>(&self, annotators: &[S]) -> Vec<(u32, f32)> {
+        let ids = annotators.iter().map(|answer| self.id(&normalize_answer(answer.as_ref())));
+        soft_target(ids.flatten().collect())
+    }
+
+    /// The soft targets of annotations, in order, each distinct answer normalised once.
+    pub fn soft_targets(&self, annotations: &Annotations) -> SoftTargets {
+        let strings: Vec<&str> = annotations.strings().iter().collect();
+        let ids: Vec<Option<u32>> = strings.par_iter().map(|answer| self.id(&normalize_answer(answer))).collect();
+        let starts: Vec<usize> = (0..annotations.len()).step_by(QUESTIONS_AT_A_TIME).collect();
+        let pieces: Vec<SoftTargets> = starts
+            .par_iter()
+            .map(|&start| {
+                let mut targets = SoftTargets::default();
+                for i in start..(start + QUESTIONS_AT_A_TIME).min(annotations.len()) {
+                    let given = annotations.symbols(i).iter().filter_map(|&symbol| ids[symbol as usize]);
+                    targets.push(soft_target(given.collect()));
+                }
+                targets
+            })
+            .collect();
+        let mut targets = SoftTargets::default();
+        pieces.iter().for_each(|piece| targets.append(piece));
+        targets
+    }
+}
+
+/// How often normalised answers appear, in order of first appearance.
+#[derive(Default)]
+struct AnswerCounts {
+    answers: Vocabulary,
+    counts: Vec<usize>,
+}
+
+impl AnswerCounts {
+    fn add(&mut self, answer: &str, n: usize) {
+        self.answers.insert(answer);
+        self.counts.resize(self.answers.entries.len(), 0);
+        self.counts[self.answers.ids[answer] as usize] += n;
+    }
+
+    fn frequent(&self, min_count: usize) -> AnswerDict {
+        let mut frequent = Vocabulary::default();
+        let counted = self.answers.entries.iter().zip(&self.counts);
+        counted.filter(|&(_, &n)| n >= min_count).for_each(|(answer, _)| frequent.insert(answer));
+        AnswerDict(frequent)
+    }
+}
+
+/// Scores from the ids that the annotators gave.
+fn soft_target(mut ids: Vec<u32>) -> Vec<(u32, f32)> {
+    ids.sort_unstable();
+    ids.chunk_by(|a, b| a == b).map(|same| (same[0], soft_score(same.len()))).collect()
+}
+
+/// The soft score of an answer that `n` of ten annotators gave: 0, 0.3, 0.6, 0.9, 1.
+pub fn soft_score(n: usize) -> f32 {
+    match n {
+        0 => 0.0,
+        1 => 0.3,
+        2 => 0.6,
+        3 => 0.9,
+        _ => 1.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodes_as_the_design_says() {
+        let words = WordDict::from_questions(["What is red?", "is the cat red"]);
+        assert_eq!(words.words(), ["what", "is", "red", "the", "cat"]);
+        let mut tokens = [0; 4];
+        assert_eq!(words.encode("The cat?", &mut tokens), Encoded { n_words: 2, n_unknown: 0 });
+        assert_eq!(tokens, [5, 5, 3, 4]);
+        assert_eq!(words.encode("what dog is red the cat", &mut tokens), Encoded { n_words: 6, n_unknown: 1 });
+        assert_eq!(tokens, [0, 5, 1, 2]);
+        assert_eq!(words.encode("", &mut tokens), Encoded { n_words: 0, n_unknown: 0 });
+        assert_eq!(tokens, [5; 4]);
+    }
+
+    #[test]
+    fn soft_targets_count_annotators() {
+        let answers = AnswerDict::from_answers(["yes", "2", "Two", "no"], 1);
+        assert_eq!(answers.answers(), ["yes", "2", "no"]);
+        let target = answers.soft_target(&["two", "2", "2.", "maybe", "yes", "2"]);
+        assert_eq!(target, [(0, 0.3), (1, 1.0)]);
+    }
+
+    #[test]
+    fn a_dictionary_survives_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("words.json");
+        let words = WordDict::from_questions(["what's \"that\" ☃"]);
+        words.save(&path).unwrap();
+        assert_eq!(WordDict::load(&path).unwrap(), words);
+        std::fs::write(&path, r#"["a", "b", "a"]"#).unwrap();
+        assert!(WordDict::load(&path).unwrap_err().to_string().contains("\"a\" is there twice"));
+    }
+}

@@ -1,0 +1,530 @@
+//! VQA2.0's JSON files: questions, annotations, results.
+//!
+//! A file is one list, hundreds of megabytes long. It is mapped, cut at places that look like the start of an entry, and
+//! the pieces are parsed in parallel, strings borrowed from the map, entries of VQA2.0's own form by a scanner that knows
+//! just that. The guess is then proven: every piece must have
+//! ended exactly where the next began. If it does not hold, or anything is wrong, the file is parsed from the
+//! front as any other, and errors have their line.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use memchr::memmem;
+use rayon::prelude::*;
+use serde::de::{DeserializeOwned, IgnoredAny, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{Error, Result};
+use crate::files::mmap::map_file;
+use crate::message::in_plain_words;
+use crate::questions::annotations::{Annotations, NewAnnotation};
+use crate::questions::scan::{Scanner, once};
+
+/// A question, as in `v2_OpenEnded_mscoco_train2014_questions.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "a question")]
+pub struct Question {
+    /// The picture that it is about.
+    pub image_id: u64,
+    /// The text.
+    pub question: Box<str>,
+    /// Unique within a source.
+    pub question_id: u64,
+}
+
+/// A model's answer, in the format of VQA2.0's evaluation server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "{\"question_id\": …, \"answer\": …}")]
+pub struct Answer {
+    /// The question.
+    pub question_id: u64,
+    /// The text.
+    pub answer: Box<str>,
+}
+
+/// A string of the file, borrowed unless it has escapes.
+#[derive(Debug)]
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<'a>, D::Error> {
+        struct Borrow;
+        impl<'de> Visitor<'de> for Borrow {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Borrow)
+    }
+}
+
+/// An entry of an annotations file. Excerpts of VQA2.0 go without what is optional here.
+#[derive(Deserialize)]
+#[serde(expecting = "an annotation")]
+struct AnnotationInFile<'a> {
+    #[serde(borrow)]
+    question_type: Option<Text<'a>>,
+    #[serde(borrow)]
+    multiple_choice_answer: Option<Text<'a>>,
+    #[serde(borrow)]
+    answers: Vec<AnswerInFile<'a>>,
+    image_id: Option<u64>,
+    #[serde(borrow)]
+    answer_type: Option<Text<'a>>,
+    question_id: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "{\"answer\": …}")]
+struct AnswerInFile<'a> {
+    #[serde(borrow)]
+    answer: Text<'a>,
+}
+
+impl<'a> Extend<AnnotationInFile<'a>> for Annotations {
+    fn extend<I: IntoIterator<Item = AnnotationInFile<'a>>>(&mut self, annotations: I) {
+        fn text<'b>(text: &'b Option<Text>) -> Option<&'b str> {
+            text.as_ref().map(|text| &*text.0)
+        }
+        for file in annotations {
+            let new = NewAnnotation {
+                question_id: file.question_id,
+                image_id: file.image_id,
+                question_type: text(&file.question_type),
+                answer_type: text(&file.answer_type),
+                multiple_choice_answer: text(&file.multiple_choice_answer),
+            };
+            self.push(new, file.answers.iter().map(|given| &*given.answer.0));
+        }
+    }
+}
+
+/// An entry of a list.
+trait Entry<'a>: Deserialize<'a> {
+    /// Reads an entry in the form that VQA2.0 has; nothing if it has another.
+    fn scan(scanner: &mut Scanner<'a>) -> Option<Self>;
+}
+
+impl<'a> Entry<'a> for Question {
+    fn scan(scanner: &mut Scanner<'a>) -> Option<Question> {
+        let (mut image_id, mut question, mut question_id) = (None, None, None);
+        scanner.object(|value, key| match key {
+            "image_id" => once(&mut image_id, value.number()),
+            "question" => once(&mut question, value.string()),
+            "question_id" => once(&mut question_id, value.number()),
+            _ => None,
+        })?;
+        Some(Question { image_id: image_id?, question: question?.into(), question_id: question_id? })
+    }
+}
+
+impl<'a> Entry<'a> for Answer {
+    fn scan(scanner: &mut Scanner<'a>) -> Option<Answer> {
+        let (mut question_id, mut answer) = (None, None);
+        scanner.object(|value, key| match key {
+            "question_id" => once(&mut question_id, value.number()),
+            "answer" => once(&mut answer, value.string()),
+            _ => None,
+        })?;
+        Some(Answer { question_id: question_id?, answer: answer?.into() })
+    }
+}
+
+impl<'a> Entry<'a> for AnnotationInFile<'a> {
+    fn scan(scanner: &mut Scanner<'a>) -> Option<AnnotationInFile<'a>> {
+        /// As VQA2.0 has them.
+        const ANNOTATORS: usize = 10;
+        let (mut question_type, mut multiple_choice_answer, mut answer_type) = (None, None, None);
+        let (mut image_id, mut question_id, mut answers) = (None, None, None);
+        scanner.object(|value, key| match key {
+            "question_type" => once(&mut question_type, value.string()),
+            "multiple_choice_answer" => once(&mut multiple_choice_answer, value.string()),
+            "answer_type" => once(&mut answer_type, value.string()),
+            "image_id" => once(&mut image_id, value.number()),
+            "question_id" => once(&mut question_id, value.number()),
+            "answers" => {
+                let mut given = Vec::with_capacity(ANNOTATORS);
+                value.list(|item| {
+                    given.push(AnswerInFile::scan(item)?);
+                    Some(())
+                })?;
+                once(&mut answers, Some(given))
+            }
+            _ => None,
+        })?;
+        let text = |text: Option<&'a str>| text.map(|text| Text(Cow::Borrowed(text)));
+        Some(AnnotationInFile {
+            question_type: text(question_type),
+            multiple_choice_answer: text(multiple_choice_answer),
+            answers: answers?,
+            image_id,
+            answer_type: text(answer_type),
+            question_id: question_id?,
+        })
+    }
+}
+
+impl<'a> AnswerInFile<'a> {
+    fn scan(scanner: &mut Scanner<'a>) -> Option<AnswerInFile<'a>> {
+        let mut answer = None;
+        scanner.object(|value, key| match key {
+            "answer" => once(&mut answer, value.string()),
+            "answer_confidence" => value.string().map(drop),
+            "answer_id" => value.number().map(drop),
+            _ => None,
+        })?;
+        Some(AnswerInFile { answer: Text(Cow::Borrowed(answer?)) })
+    }
+}
+
+/// The top level of a file: which kind it is shows in the list it has.
+#[derive(Deserialize)]
+#[serde(bound = "Q: Deserialize<'de>, A: Deserialize<'de>")]
+struct TopLevel<Q, A> {
+    questions: Option<Q>,
+    annotations: Option<A>,
+}
+
+/// Reads a VQA2.0 questions file.
+///
+/// # Errors
+///
+/// When the file is missing, no JSON (with line and column), or not a questions file.
+pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
+    let bytes = map_file(path)?;
+    if let Some(pieces) = parse_list::<Question, Vec<Question>>(&bytes, Some("questions"), n_pieces()) {
+        return Ok(pieces.into_iter().flatten().collect());
+    }
+    refuse_bare_list(path, &bytes, "questions")?;
+    let file: TopLevel<Vec<Question>, IgnoredAny> = from_slice(path, &bytes)?;
+    match (file.questions, file.annotations) {
+        (Some(questions), _) => Ok(questions),
+        (None, Some(_)) => {
+            Err(Error::file(path, "an annotations file where a questions file is wanted: were the two swapped?"))
+        }
+        (None, None) => Err(Error::file(path, "no list \"questions\" in it: not a VQA2.0 questions file")),
+    }
+}
+
+/// Reads a VQA2.0 annotations file.
+///
+/// # Errors
+///
+/// When the file is missing, no JSON (with line and column), or not an annotations file.
+pub fn read_annotations(path: &Path) -> Result<Annotations> {
+    let bytes = map_file(path)?;
+    let mut annotations = Annotations::new();
+    if let Some(pieces) = parse_list::<AnnotationInFile, Annotations>(&bytes, Some("annotations"), n_pieces()) {
+        pieces.into_iter().for_each(|piece| annotations.append(piece));
+        return Ok(annotations);
+    }
+    refuse_bare_list(path, &bytes, "annotations")?;
+    let file: TopLevel<IgnoredAny, Vec<AnnotationInFile>> = from_slice(path, &bytes)?;
+    match (file.annotations, file.questions) {
+        (Some(list), _) => {
+            annotations.extend(list);
+            Ok(annotations)
+        }
+        (None, Some(_)) => {
+            Err(Error::file(path, "a questions file where an annotations file is wanted: were the two swapped?"))
+        }
+        (None, None) => Err(Error::file(path, "no list \"annotations\" in it: not a VQA2.0 annotations file")),
+    }
+}
+
+/// Reads a results file: a list of `{"question_id": …, "answer": …}`.
+///
+/// # Errors
+///
+/// When the file is missing, no JSON (with line and column), or not such a list.
+pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
+    let bytes = map_file(path)?;
+    match parse_list::<Answer, Vec<Answer>>(&bytes, None, n_pieces()) {
+        Some(pieces) => Ok(pieces.into_iter().flatten().collect()),
+        None => from_slice(path, &bytes).map_err(|error| match error {
+            Error::Json { cause, .. } if !cause.is_eof() => Error::file(
+                path,
+                format!(
+                    "no results file, which is a list of {{\"question_id\": 1, \"answer\": \"yes\"}}: {}",
+                    in_plain_words(&cause.to_string())
+                ),
+            ),
+            other => other,
+        }),
+    }
+}
+
+/// Pieces that a file is cut into: more than cores, so that a slow one holds nobody up, but each costs a merge.
+fn n_pieces() -> usize {
+    2 * rayon::current_num_threads()
+}
+
+/// Parses the list under a key of the top-level object, or the list that is the top level, in parallel: one collection for
+/// each piece, in order. Nothing if the file is not exactly of that form, or wrong in any way.
+fn parse_list<'a, T, C>(bytes: &'a [u8], key: Option<&str>, n_pieces: usize) -> Option<Vec<C>>
+where
+    T: Entry<'a>,
+    C: Default + Extend<T> + Send,
+{
+    let start = match key {
+        Some(key) => {
+            let key = format!("\"{key}\"");
+            let after_key = memmem::find(bytes, key.as_bytes())? + key.len();
+            let colon = skip_space(bytes, after_key);
+            (bytes.get(colon) == Some(&b':')).then(|| skip_space(bytes, colon + 1))?
+        }
+        None => skip_space(bytes, 0),
+    };
+    let first = skip_space(bytes, start + 1);
+    if bytes.get(start) != Some(&b'[') || bytes.get(first) != Some(&b'{') {
+        return None;
+    }
+    // An entry looks like the first one up to the end of its first key: `{"question_id"`.
+    let key_end = memmem::find_iter(&bytes[first..], b"\"").nth(1)? + first;
+    let entry_start = memmem::Finder::new(&bytes[first..=key_end]);
+    let mut starts = vec![first];
+    for piece in 1..n_pieces {
+        let from = first + (bytes.len() - first) / n_pieces * piece;
+        match entry_start.find(&bytes[from..]) {
+            Some(found) if from + found > starts[starts.len() - 1] => starts.push(from + found),
+            _ => {}
+        }
+    }
+    let ends: Vec<Option<usize>> = starts.iter().skip(1).copied().map(Some).chain([None]).collect();
+    let pieces: Vec<(C, usize)> = starts
+        .par_iter()
+        .zip(&ends)
+        .map(|(&start, &end)| parse_entries::<T, C>(bytes, start, end))
+        .collect::<Option<_>>()?;
+    let list_end = pieces.last()?.1;
+    // With the entries replaced by a mark, the rest must be an object whose list has just that mark; or the bare list.
+    const MARK: &str = "vqa: the entries stood here";
+    let mark = format!("\"{MARK}\"]");
+    let rest = [&bytes[..=start], mark.as_bytes(), &bytes[list_end..]].concat();
+    let list = match key {
+        Some("questions") => serde_json::from_slice::<TopLevel<Vec<String>, IgnoredAny>>(&rest).ok()?.questions?,
+        Some(_) => serde_json::from_slice::<TopLevel<IgnoredAny, Vec<String>>>(&rest).ok()?.annotations?,
+        None => serde_json::from_slice(&rest).ok()?,
+    };
+    if list != [MARK] {
+        return None;
+    }
+    Some(pieces.into_iter().map(|(collection, _)| collection).collect())
+}
+
+/// Parses entries from `start` on, up to exactly `end`, or to the end of the list. Returns them, and where they
+/// ended: behind the list's bracket in the latter case.
+fn parse_entries<'a, T, C>(bytes: &'a [u8], start: usize, end: Option<usize>) -> Option<(C, usize)>
+where
+    T: Entry<'a>,
+    C: Default + Extend<T>,
+{
+    let mut collection = C::default();
+    let mut at = start;
+    // Once for the piece, instead of for each string in it. It begins and ends at brackets, so not within a character.
+    let text = std::str::from_utf8(&bytes[start..end.unwrap_or(bytes.len())]).ok()?;
+    loop {
+        let mut scanner = Scanner::new(&text[at - start..]);
+        let (entry, len) = match T::scan(&mut scanner) {
+            Some(entry) => (entry, scanner.offset()),
+            None => {
+                let mut stream = serde_json::Deserializer::from_str(&text[at - start..]).into_iter::<T>();
+                (stream.next()?.ok()?, stream.byte_offset())
+            }
+        };
+        collection.extend([entry]);
+        at = skip_space(bytes, at + len);
+        match bytes.get(at)? {
+            _ if end.is_some_and(|end| at >= end) => return None,
+            b',' => at = skip_space(bytes, at + 1),
+            b']' if end.is_none() => return Some((collection, at + 1)),
+            _ => return None,
+        }
+        match end {
+            Some(end) if at == end => return Some((collection, at)),
+            Some(end) if at > end => return None,
+            _ => {}
+        }
+    }
+}
+
+fn skip_space(bytes: &[u8], from: usize) -> usize {
+    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+    let space = bytes[from.min(bytes.len())..].iter().take_while(is_space).count();
+    from + space
+}
+
+/// Reads a JSON file into `T`.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    from_slice(path, &map_file(path)?)
+}
+
+fn from_slice<'a, T: Deserialize<'a>>(path: &Path, bytes: &'a [u8]) -> Result<T> {
+    // Windows' editors begin UTF-8 with a mark.
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    serde_json::from_slice(text).map_err(|cause| match bytes {
+        [0x1f, 0x8b, ..] | [b'P', b'K', ..] => Error::file(path, "compressed, and JSON is wanted: unpack it"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Error::file(path, "UTF-16, and UTF-8 is wanted: save it so"),
+        _ => Error::Json { path: path.to_owned(), cause },
+    })
+}
+
+/// A list alone would be read as an object whose first field it has.
+fn refuse_bare_list(path: &Path, bytes: &[u8], key: &str) -> Result<()> {
+    if bytes.get(skip_space(bytes, 0)) != Some(&b'[') {
+        return Ok(());
+    }
+    Err(Error::file(path, format!("a bare list, and one under a key is wanted, as in VQA2.0: {{\"{key}\": […]}}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn error_of<T: std::fmt::Debug>(read: fn(&Path) -> Result<T>, content: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file.json");
+        std::fs::write(&path, content).unwrap();
+        read(&path).unwrap_err().to_string()
+    }
+
+    /// VQA2.0 excerpts in circulation have nothing but ids and answers.
+    #[test]
+    fn annotations_may_be_bare() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.json");
+        let text = r#"{"annotations": [{"question_id": 3, "answers": [
+            {"answer": "mesh"}, {"answer": "net", "answer_confidence": "maybe", "answer_id": 2}, {"answer": "net"}]}]}"#;
+        std::fs::write(&path, text).unwrap();
+        let annotations = read_annotations(&path).unwrap();
+        let annotation = annotations.get(0).unwrap();
+        assert_eq!((annotation.multiple_choice_answer, annotation.image_id), ("net", None));
+        assert_eq!((annotation.answer_type, annotation.question_type), ("unknown", "unknown"));
+        assert_eq!(annotation.counted_answers(), [("net".to_owned(), 2), ("mesh".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_content() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("q.json");
+        let text = "\u{feff}{\"questions\": [{\"image_id\": 1, \"question\": \"why?\", \"question_id\": 2}]}";
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(read_questions(&path).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        assert!(error_of(read_questions, r#"{"annotations": []}"#).contains("swapped"));
+        assert!(error_of(read_annotations, r#"{"questions": []}"#).contains("swapped"));
+        assert!(error_of(read_questions, r#"{"info": {}}"#).contains("no list \"questions\""));
+        assert!(error_of(read_questions, "{\"questions\": [\n{\"image_id\": 1, \"quest").contains("line 2 column 22"));
+        let missing = error_of(read_questions, "{\"questions\": [\n{\"image_id\": 1, \"question_id\": 1}]}");
+        assert!(missing.contains("missing field `question`") && missing.contains("line 2"), "{missing}");
+        let text = error_of(read_questions, "{\"questions\": [\n{\"image_id\": \"1\"}]}");
+        assert!(text.contains("invalid type: string \"1\", expected a whole number at line 2 column 16"), "{text}");
+        let text = error_of(read_annotations, "{\"annotations\": [{\"question_id\": 1, \"answers\": [\"yes\"]}]}");
+        assert!(text.contains("string \"yes\", expected {\"answer\": …} at line 1"), "{text}");
+        assert!(error_of(read_questions, " [{}]").contains("{\"questions\": […]}"));
+        assert!(error_of(read_annotations, "[]").contains("{\"annotations\": […]}"));
+        assert!(error_of(read_questions, "PK\u{3}\u{4}").contains("compressed, and JSON is wanted: unpack it"));
+        assert!(error_of(read_results, "{}").contains("invalid type: map, expected a list"));
+        assert!(error_of(read_results, "").contains("ends in the middle"));
+        assert!(error_of(read_results, "[{\"question_id\": 1, \"answer\": \"x\"}] x").contains("trailing characters"));
+        assert!(read_questions(Path::new("/nowhere.json")).unwrap_err().to_string().contains("no such file"));
+        assert!(read_questions(Path::new("/")).unwrap_err().to_string().contains("not a file"));
+    }
+
+    /// Text that looks like the start of an entry, and other traps.
+    const TRAPS: [&str; 6] =
+        [r#"}, {"image_id": 5, "question"#, r#"{"image_id""#, "]}", r#"\" \\ é \u0000"#, "", r#"["questions": ["#];
+
+    fn trap() -> impl Strategy<Value = String> {
+        (0..TRAPS.len(), "[ a-c{}\\[\\],:\"\\\\]{0,8}").prop_map(|(i, noise)| format!("{}{noise}", TRAPS[i]))
+    }
+
+    proptest! {
+        /// However a file is cut, and whatever is in its strings: parallel parsing gives what plain parsing gives.
+        #[test]
+        fn cutting_changes_nothing(
+            texts in prop::collection::vec(trap(), 1..40), n_pieces in 1usize..30, pretty in any::<bool>()
+        ) {
+            let list: Vec<Question> = texts
+                .iter()
+                .enumerate()
+                .map(|(i, text)| Question { image_id: i as u64, question: text.as_str().into(), question_id: 7 })
+                .collect();
+            let file = serde_json::json!({"info": {"x": texts}, "questions": list, "z": [1]});
+            let json = if pretty { serde_json::to_vec_pretty(&file) } else { serde_json::to_vec(&file) }.unwrap();
+            if let Some(pieces) = parse_list::<Question, Vec<Question>>(&json, Some("questions"), n_pieces) {
+                prop_assert_eq!(pieces.concat(), list);
+            }
+        }
+
+        /// Whatever is changed in a file: what parallel parsing accepts, plain parsing accepts too, as the same.
+        #[test]
+        fn damage_is_not_accepted(place in 0usize..400, byte in any::<u8>(), n_pieces in 1usize..9) {
+            let list: Vec<Question> = (0..9)
+                .map(|i| Question { image_id: i, question: "why?".into(), question_id: i * 10 })
+                .collect();
+            let mut json = serde_json::to_vec(&serde_json::json!({"info": {}, "questions": list})).unwrap();
+            let place = place % json.len();
+            json[place] = byte;
+            if let Some(pieces) = parse_list::<Question, Vec<Question>>(&json, Some("questions"), n_pieces) {
+                let plain: TopLevel<Vec<Question>, IgnoredAny> = serde_json::from_slice(&json).unwrap();
+                prop_assert_eq!(pieces.concat(), plain.questions.unwrap());
+            }
+        }
+    }
+
+    proptest! {
+        /// Scanned or not, the annotations are the same: whatever is changed in a file, what the pieces give is what serde gives.
+        #[test]
+        fn scanning_changes_nothing(
+            answers in prop::collection::vec("[a-z \"\\\\é]{0,6}", 1..12), place in 0usize..2000, byte in prop::option::of(any::<u8>())
+        ) {
+            let answers: Vec<_> = answers.iter().zip(1..).map(|(answer, i)| {
+                serde_json::json!({"answer": answer, "answer_confidence": "yes", "answer_id": i})
+            }).collect();
+            let annotation = |i: u64| serde_json::json!({
+                "question_type": "what", "multiple_choice_answer": answers[0]["answer"], "answers": answers,
+                "image_id": i, "answer_type": "other", "question_id": i * 10
+            });
+            let list: Vec<_> = (0..4).map(annotation).collect();
+            let mut json = serde_json::to_vec(&serde_json::json!({"annotations": list})).unwrap();
+            let place = place % json.len();
+            json[place] = byte.unwrap_or(json[place]);
+            if let Some(pieces) = parse_list::<AnnotationInFile, Annotations>(&json, Some("annotations"), 2) {
+                let file: TopLevel<IgnoredAny, Vec<AnnotationInFile>> = serde_json::from_slice(&json).unwrap();
+                let mut plain = Annotations::new();
+                plain.extend(file.annotations.unwrap());
+                let mut ours = Annotations::new();
+                pieces.into_iter().for_each(|piece| ours.append(piece));
+                let text = |annotations: &Annotations| format!("{:?}", annotations.iter().collect::<Vec<_>>());
+                prop_assert_eq!(text(&ours), text(&plain));
+            } else {
+                prop_assert!(byte.is_some(), "a sound file is parsed in pieces");
+            }
+        }
+    }
+
+    #[test]
+    fn ordinary_files_are_parsed_in_pieces() {
+        let list: Vec<Question> =
+            (0..100).map(|i| Question { image_id: i, question: "why?".into(), question_id: i * 10 }).collect();
+        let json = serde_json::to_vec(&serde_json::json!({"info": {}, "questions": list, "license": {}})).unwrap();
+        let pieces = parse_list::<Question, Vec<Question>>(&json, Some("questions"), 8).unwrap();
+        assert_eq!(pieces.len(), 8);
+        assert_eq!(pieces.concat(), list);
+    }
+}

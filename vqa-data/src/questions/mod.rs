@@ -1,0 +1,32 @@
+//! Questions and what people answered, from VQA2.0's JSON to numbers.
+//!
+//! [`Split::load`] reads and joins the files of a split; [`build_dictionaries`] makes a [`WordDict`] and an [`AnswerDict`]
+//! of splits; [`EncodedQuestions`] is a split as tokens and [`SoftTargets`]. [`prepare`] does all of that for a config.
+
+pub(crate) mod annotations;
+pub(crate) mod dictionary;
+pub(crate) mod encode;
+pub(crate) mod glove;
+pub(crate) mod image_path;
+pub(crate) mod json;
+pub(crate) mod prepare;
+pub(crate) mod scan;
+pub(crate) mod soft_targets;
+pub(crate) mod split;
+pub(crate) mod tokenize;
+
+/// The ordered map that splits are kept in.
+pub use indexmap::IndexMap;
+
+pub use self::{
+    annotations::{Annotation, Annotations, NewAnnotation},
+    dictionary::{AnswerDict, Encoded, WordDict, soft_score},
+    encode::{EncodedQuestions, SplitReport},
+    glove::WordVectors,
+    image_path::image_path,
+    json::{Answer, Question, read_annotations, read_questions, read_results},
+    prepare::{DictConfig, build_dictionaries, prepare},
+    soft_targets::SoftTargets,
+    split::{SourceConfig, Split, SplitConfig},
+    tokenize::tokenize,
+};

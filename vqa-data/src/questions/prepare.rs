@@ -1,0 +1,91 @@
+//! Dictionaries from the questions and annotations, and what a training run will see of them.
+
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::questions::dictionary::{AnswerDict, WordDict};
+use crate::questions::encode::{EncodedQuestions, SplitReport};
+use crate::questions::split::{Split, SplitConfig};
+
+/// `[dict]` in a config file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DictConfig {
+    /// The word dictionary, a JSON list.
+    pub words: PathBuf,
+    /// The answer dictionary, a JSON list.
+    pub answers: PathBuf,
+    /// How often an answer must appear to be a candidate.
+    pub min_answer_count: usize,
+    /// The number of words that a question is cut to.
+    pub max_question_len: usize,
+}
+
+impl Default for DictConfig {
+    fn default() -> DictConfig {
+        DictConfig {
+            words: "words.json".into(),
+            answers: "answers.json".into(),
+            min_answer_count: 9,
+            max_question_len: 14,
+        }
+    }
+}
+
+impl DictConfig {
+    /// Makes relative paths relative to `base` instead of the working directory.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        self.words = base.join(&self.words);
+        self.answers = base.join(&self.answers);
+    }
+}
+
+/// Builds both dictionaries from splits in order: words from the questions of all of them, answers from the
+/// `multiple_choice_answer` of all annotations.
+pub fn build_dictionaries<'a>(
+    splits: impl IntoIterator<Item = &'a Split> + Clone,
+    config: &DictConfig,
+) -> (WordDict, AnswerDict) {
+    let questions = splits.clone().into_iter().flat_map(|split| &split.questions);
+    let words = WordDict::from_questions(questions.map(|question| &*question.question));
+    let annotations = splits.into_iter().map(|split| &split.annotations);
+    (words, AnswerDict::from_annotations(annotations, config.min_answer_count))
+}
+
+/// Builds the dictionaries of whole splits, writes them to where `config` says, and encodes with them what `data` leaves of
+/// each split: a quick run on some of the questions has the words and answers of a long one.
+///
+/// # Errors
+///
+/// When no split has annotations, no answer is frequent enough, or a dictionary cannot be written.
+pub fn prepare(
+    mut splits: IndexMap<String, Split>,
+    data: &IndexMap<String, SplitConfig>,
+    config: &DictConfig,
+) -> Result<(WordDict, AnswerDict, IndexMap<String, SplitReport>)> {
+    if splits.values().all(|split| split.annotations.is_empty()) {
+        let problem = "no split has annotations, so there are no answers: give the one to train on its a_jsons";
+        return Err(Error::Mismatch(problem.to_owned()));
+    }
+    let (words, answers) = build_dictionaries(splits.values(), config);
+    if answers.is_empty() {
+        return Err(Error::Mismatch(format!(
+            "no answer is given at least {} times, so there is nothing to learn: lower dict.min_answer_count",
+            config.min_answer_count
+        )));
+    }
+    let reports = splits
+        .iter_mut()
+        .map(|(name, split)| {
+            data.get(name).into_iter().for_each(|of_split| split.cut_down(of_split));
+            let encoded = EncodedQuestions::new(split, &words, &answers, config.max_question_len);
+            (name.clone(), encoded.report(split))
+        })
+        .collect();
+    words.save(&config.words)?;
+    answers.save(&config.answers)?;
+    Ok((words, answers, reports))
+}

@@ -1,0 +1,59 @@
+//! Questions to words, as `bottom-up-attention-vqa` splits them.
+
+/// Splits a question into words: lower-cased, `,` and `?` removed, `'s` a word of its own, split on white
+/// space.
+///
+/// The words are written into `buffer`, which is cleared first and can be reused.
+///
+/// ```
+/// let mut buffer = String::new();
+/// let words: Vec<&str> = vqa_data::questions::tokenize("What's the man's hat, red?", &mut buffer).collect();
+/// assert_eq!(words, ["what", "'s", "the", "man", "'s", "hat", "red"]);
+/// ```
+pub fn tokenize<'a>(question: &str, buffer: &'a mut String) -> impl Iterator<Item = &'a str> {
+    buffer.clear();
+    if question.is_ascii() {
+        // Nearly every question. Case does not change the length, so there are no characters to look at.
+        buffer.push_str(question);
+        buffer.make_ascii_lowercase();
+        if question.contains([',', '?']) {
+            buffer.retain(|character| character != ',' && character != '?');
+        }
+    } else {
+        lower_case(question, buffer);
+    }
+    if buffer.contains("'s") {
+        *buffer = buffer.replace("'s", " 's");
+    }
+    buffer.split_whitespace()
+}
+
+/// Appends the question in lower case, without `,` and `?`.
+fn lower_case(question: &str, buffer: &mut String) {
+    let kept = question.chars().filter(|&character| character != ',' && character != '?');
+    buffer.extend(kept.flat_map(char::to_lowercase));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tokenize;
+
+    /// Expected values from Python:
+    /// `q.lower().replace(',', '').replace('?', '').replace("'s", " 's").split()`.
+    #[test]
+    fn agrees_with_python() {
+        let cases: [(&str, &[&str]); 7] = [
+            ("Is this a  cat?", &["is", "this", "a", "cat"]),
+            ("What's up, doc??", &["what", "'s", "up", "doc"]),
+            ("the girls' dog's", &["the", "girls'", "dog", "'s"]),
+            ("it'?s", &["it", "'s"]),
+            ("IT'?S A\u{b}b", &["it", "'s", "a", "b"]),
+            ("\tÉtÉ\u{a0}x\n", &["été", "x"]),
+            ("?,", &[]),
+        ];
+        for (question, words) in cases {
+            let mut buffer = String::from("left over");
+            assert_eq!(tokenize(question, &mut buffer).collect::<Vec<_>>(), words, "{question}");
+        }
+    }
+}

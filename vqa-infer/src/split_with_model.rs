@@ -1,0 +1,189 @@
+//! A data split and the model that is asked about it.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tch::Device;
+use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::features::{FeatureFile, RegionSource};
+use vqa_data::questions::{SourceConfig, Split, SplitConfig, image_path};
+use vqa_model::feed::{Feed, FeedOptions, Precision, allow_tf32};
+
+use crate::blind::shuffle_images;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::predict::{Answers, answer_all, predict_batch};
+use crate::report::explained::Explained;
+use crate::report::report::Report;
+
+/// A checkpoint and a split that its model is asked about.
+pub struct SplitWithModel {
+    checkpoint: Checkpoint,
+    loader: Loader,
+    /// Questions that are drawn at a time.
+    batch_size: usize,
+    sources: Vec<SourceConfig>,
+    /// Where the split is described, for errors about it.
+    place: String,
+}
+
+impl SplitWithModel {
+    /// Joins a checkpoint with a split that `config` describes, and `place` says where. Answers in batches of `batch_size`, or
+    /// else of twice what it was trained in: with no gradients to keep there is room for more, and larger batches share more
+    /// images and beginnings of questions.
+    ///
+    /// # Errors
+    ///
+    /// When the features of the split cannot be opened, or are not such as the model was trained on.
+    pub fn new(
+        checkpoint: Checkpoint,
+        split: Split,
+        config: &SplitConfig,
+        place: String,
+        batch_size: Option<usize>,
+    ) -> Result<SplitWithModel> {
+        let max_len = checkpoint.max_question_len();
+        let dataset = Dataset::open(split, config, checkpoint.words(), checkpoint.answers(), max_len)
+            .map_err(|error| Error::Split { place: place.clone(), problem: error.to_string() })?;
+        checkpoint.check(&dataset)?;
+        let options = LoaderOptions {
+            batch_size: batch_size.unwrap_or(2 * checkpoint.batch_size()),
+            sampler: sampler(dataset.split()),
+            ..LoaderOptions::default()
+        };
+        Ok(SplitWithModel {
+            loader: Loader::new(Arc::new(dataset), options),
+            batch_size: batch_size.unwrap_or(checkpoint.batch_size()),
+            sources: config.composition.clone(),
+            checkpoint,
+            place,
+        })
+    }
+
+    /// The split.
+    pub fn dataset(&self) -> &Dataset {
+        self.loader.dataset()
+    }
+
+    /// The checkpoint.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Questions in a batch of the run, or as many as were asked for.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    /// Where the split is described.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Answers the whole split, in its order. `progress` is called with the number of questions just done.
+    ///
+    /// # Errors
+    ///
+    /// When the features cannot be read.
+    pub fn answer_all(&self, progress: &mut dyn FnMut(u64)) -> Result<Answers> {
+        self.answer(&self.loader, progress)
+    }
+
+    /// Answers the whole split with other images in the places of its own, as [`shuffle_images`] does by the run's seed.
+    ///
+    /// # Errors
+    ///
+    /// When the features cannot be read, or there is only one image.
+    pub fn answer_blind(&self, progress: &mut dyn FnMut(u64)) -> Result<Answers> {
+        let problem = |problem: &str| Error::Split { place: self.place.clone(), problem: problem.to_owned() };
+        let mut open: HashMap<&Path, Arc<dyn RegionSource>> = HashMap::new();
+        let mut sources = Vec::new();
+        for source in &self.sources {
+            let path = source.features.as_deref().ok_or_else(|| problem("it names no features"))?;
+            if !open.contains_key(path) {
+                open.insert(path, Arc::new(FeatureFile::open(path)?));
+            }
+            sources.push(open[path].clone());
+        }
+        let split = self.dataset().split().clone();
+        let shuffled = shuffle_images(&split, &sources, self.checkpoint.seed())
+            .ok_or_else(|| problem("all of its questions are about one image, so there is none to exchange it for"))?;
+        let max_len = self.dataset().encoded().max_len;
+        // What it warns of was said when the split was opened.
+        let silent = tracing::subscriber::NoSubscriber::default();
+        let dataset = tracing::subscriber::with_default(silent, || {
+            Dataset::new(split, self.checkpoint.words(), self.checkpoint.answers(), max_len, shuffled)
+        })?;
+        self.answer(&Loader::new(Arc::new(dataset), *self.loader.options()), progress)
+    }
+
+    fn answer(&self, loader: &Loader, progress: &mut dyn FnMut(u64)) -> Result<Answers> {
+        let checkpoint = &self.checkpoint;
+        let device = checkpoint.device();
+        if device != Device::Cpu {
+            allow_tf32(checkpoint.precision() == Precision::Tf32);
+        }
+        let options = FeedOptions { kind: checkpoint.kind(), ..FeedOptions::new(device) };
+        let feed = Feed::new(loader, options, &mut |_, _| {})?;
+        answer_all(checkpoint.model(), &feed, checkpoint.answers(), progress)
+    }
+
+    /// Answers some questions, by their places in the split, and adds them to a report. `progress` is called with the number
+    /// of questions just done.
+    ///
+    /// # Errors
+    ///
+    /// When features or pictures cannot be read, or the report cannot be written.
+    pub fn explain(&self, questions: &[usize], report: &mut Report, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        let checkpoint = &self.checkpoint;
+        let text = |answer: i64| checkpoint.answers().answers()[answer as usize].clone();
+        let split = self.dataset().split();
+        for questions in questions.chunks(self.batch_size) {
+            let batch = Batch::gather(self.dataset(), questions)?;
+            let predictions =
+                predict_batch(checkpoint.model(), checkpoint.loss(), &batch, checkpoint.device(), checkpoint.kind());
+            for (i, prediction) in predictions.into_iter().enumerate() {
+                let question = batch.questions[i];
+                let annotation = split.annotations.get(question);
+                report.add(&Explained {
+                    question_id: batch.question_ids[i],
+                    question: split.questions[question].question.to_string(),
+                    answer: text(prediction.answer),
+                    best: prediction.best.iter().map(|&(answer, p)| (text(answer), p)).collect(),
+                    annotators: annotation.map(|annotation| annotation.counted_answers()).unwrap_or_default(),
+                    soft_score: annotation.map(|_| batch.targets.score(i, prediction.answer as u32)),
+                    picture: self.picture(question, batch.image_ids[i])?,
+                    boxes: batch.boxes_of(i).collect(),
+                    attention: prediction.attention,
+                })?;
+                progress(1);
+            }
+        }
+        Ok(())
+    }
+
+    fn picture(&self, question: usize, image_id: u64) -> Result<PathBuf> {
+        let problem = |problem: String| Error::Split { place: self.place.clone(), problem };
+        let source = &self.sources[self.dataset().split().source_of(question)];
+        let template = source.images.as_ref().ok_or_else(|| {
+            problem("it does not say where the pictures are: add images = \"…/{image_id:012}.jpg\" to its composition, and give that config with --config".to_owned())
+        })?;
+        image_path(template, image_id).map_err(|error| problem(error.to_string()))
+    }
+}
+
+/// The order of the files where an image's questions follow each other in them, as in VQA2.0's; otherwise one that brings them
+/// together, so that each image is read and projected once.
+fn sampler(split: &Split) -> Sampler {
+    let mut seen = HashSet::new();
+    let mut last = None;
+    for (i, question) in split.questions.iter().enumerate() {
+        let image = Some((split.source_of(i), question.image_id));
+        if image != last && !seen.insert(image) {
+            return Sampler::Grouped;
+        }
+        last = image;
+    }
+    Sampler::Sequential
+}

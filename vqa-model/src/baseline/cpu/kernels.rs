@@ -1,0 +1,307 @@
+//! Loops over rows of numbers, each compiled for several generations of processors; the best is chosen as the program
+//! runs. They are written so that the compiler turns them into vector instructions.
+
+use multiversion::multiversion;
+
+use crate::baseline::cpu::slice::Number;
+
+/// Numbers that are worked on at once: as many float32 as the widest vectors hold.
+pub(super) const LANES: usize = 16;
+
+/// e to the x, within 2e-7 of it, relative; x outside of ± 87 counts as ± 87.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    // Adding this pushes all but the whole part of a number out of the mantissa (Cody and Waite).
+    const ROUND: f32 = 12_582_912.0;
+    const LN_2_HIGH: f32 = 0.693_145_75;
+    const LN_2_LOW: f32 = 1.428_606_8e-6;
+    let x = x.clamp(-87.0, 87.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * LN_2_HIGH - n * LN_2_LOW;
+    // The series of e to the r, whose |r| is at most ln 2 / 2.
+    let p = 1.0 / 720.0;
+    let p = p * r + 1.0 / 120.0;
+    let p = p * r + 1.0 / 24.0;
+    let p = p * r + 1.0 / 6.0;
+    let p = p * r + 0.5;
+    let p = p * r + 1.0;
+    let p = p * r + 1.0;
+    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    2.0 * sigmoid(2.0 * x) - 1.0
+}
+
+/// The sum of products of two rows.
+#[multiversion(targets = "simd")]
+pub(super) fn dot<A: Number, B: Number>(a: &[A], b: &[B]) -> f32 {
+    let mut sums = [0f32; 2 * LANES];
+    let (a, a_rest) = a.as_chunks::<{ 2 * LANES }>();
+    let (b, b_rest) = b.as_chunks::<{ 2 * LANES }>();
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..2 * LANES {
+            sums[lane] += a[lane].to_f32() * b[lane].to_f32();
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a.to_f32() * b.to_f32()).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// Adds `factor` times a row to `sum`.
+#[multiversion(targets = "simd")]
+pub(super) fn add_scaled<T: Number>(sum: &mut [f32], factor: f32, row: &[T]) {
+    for (sum, x) in sum.iter_mut().zip(row) {
+        *sum += factor * x.to_f32();
+    }
+}
+
+/// Writes `factor` times a row as another type.
+#[multiversion(targets = "simd")]
+pub(super) fn scaled<A: Number, B: Number>(row: &[A], factor: f32, into: &mut [B]) {
+    for (into, x) in into.iter_mut().zip(row) {
+        *into = B::from_f32(factor * x.to_f32());
+    }
+}
+
+/// [`dot`] over the places that a mask keeps.
+#[multiversion(targets = "simd")]
+pub(super) fn masked_dot<T: Number>(mask: &[u16], a: &[T], b: &[f32]) -> f32 {
+    let mut sums = [0f32; LANES];
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    for ((a, b), &mask) in a.iter().zip(b).zip(mask) {
+        for lane in 0..LANES {
+            let product = a[lane].to_f32() * b[lane];
+            sums[lane] += if mask >> lane & 1 != 0 { product } else { 0.0 };
+        }
+    }
+    let mut sum: f32 = sums.iter().sum();
+    if let Some(&mask) = mask.get(a.len()) {
+        for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+            sum += if mask >> lane & 1 != 0 { a.to_f32() * b } else { 0.0 };
+        }
+    }
+    sum
+}
+
+/// [`add_scaled`] at the places that a mask keeps.
+#[multiversion(targets = "simd")]
+pub(super) fn add_masked<T: Number>(sum: &mut [f32], factor: f32, mask: &[u16], row: &[T]) {
+    let (sum, sum_rest) = sum.as_chunks_mut::<LANES>();
+    let (row, row_rest) = row.as_chunks::<LANES>();
+    let n_chunks = sum.len();
+    for ((sum, row), &mask) in sum.iter_mut().zip(row).zip(mask) {
+        for lane in 0..LANES {
+            sum[lane] += if mask >> lane & 1 != 0 { factor * row[lane].to_f32() } else { 0.0 };
+        }
+    }
+    if let Some(&mask) = mask.get(n_chunks) {
+        for (lane, (sum, x)) in sum_rest.iter_mut().zip(row_rest).enumerate() {
+            *sum += if mask >> lane & 1 != 0 { factor * x.to_f32() } else { 0.0 };
+        }
+    }
+}
+
+/// Draws a mask for a row: each place is kept where 16 random bits, of which the key and the place decide, are below
+/// `threshold`.
+#[multiversion(targets = "simd")]
+pub(super) fn draw_mask(key: u64, threshold: u32, mask: &mut [u16]) {
+    let (low, high) = (key as u32, (key >> 32) as u32);
+    for (place, pair) in mask.chunks_mut(2).enumerate() {
+        let mut bits = [0u32; LANES];
+        for (lane, bits) in bits.iter_mut().enumerate() {
+            // A hash of two rounds (Wellons' lowbias32) of a Weyl sequence.
+            let mut x = low.wrapping_add(((place * LANES + lane) as u32).wrapping_mul(0x9e37_79b9));
+            x ^= (x >> 16) ^ high;
+            x = x.wrapping_mul(0x7feb_352d);
+            x ^= x >> 15;
+            x = x.wrapping_mul(0x846c_a68b);
+            *bits = x ^ (x >> 16);
+        }
+        let mut kept = [0u32; 2];
+        for (lane, bits) in bits.iter().enumerate() {
+            kept[0] |= u32::from(bits & 0xffff < threshold) << lane;
+            kept[1] |= u32::from(bits >> 16 < threshold) << lane;
+        }
+        for (mask, kept) in pair.iter_mut().zip(kept) {
+            *mask = kept as u16;
+        }
+    }
+}
+
+/// Makes a layer's output of its product: times `factor`, plus the bias, and with `relu` at least 0.
+#[multiversion(targets = "simd")]
+pub(super) fn finish_layer<T: Number>(row: &mut [T], factor: f32, bias: &[f32], relu: bool) {
+    let least = if relu { 0.0 } else { f32::NEG_INFINITY };
+    for (x, bias) in row.iter_mut().zip(bias) {
+        let y = factor * x.to_f32() + bias;
+        // NaN stays NaN.
+        *x = T::from_f32(if y < least { least } else { y });
+    }
+}
+
+/// Dropout after a ReLU: what a mask keeps is multiplied by `scale`, the rest is 0.
+#[multiversion(targets = "simd")]
+pub(super) fn dropout<T: Number>(row: &mut [T], mask: &[u16], scale: f32) {
+    for (chunk, &mask) in row.chunks_mut(LANES).zip(mask) {
+        for (lane, x) in chunk.iter_mut().enumerate() {
+            let kept = if mask >> lane & 1 != 0 { scale } else { 0.0 };
+            *x = T::from_f32(x.to_f32() * kept);
+        }
+    }
+}
+
+/// The gradient before a ReLU, and a dropout after it with this scale, from the gradient after both: `y`, which they
+/// made, is 0 where either stopped it.
+#[multiversion(targets = "simd")]
+pub(super) fn relu_backward<T: Number>(gradient: &mut [T], y: &[T], scale: f32) {
+    for (gradient, y) in gradient.iter_mut().zip(y) {
+        *gradient = T::from_f32(if y.to_f32() > 0.0 { gradient.to_f32() * scale } else { 0.0 });
+    }
+}
+
+/// A row of gates as three equal parts: reset, update, new.
+#[inline(always)]
+fn thirds<T>(row: &[T]) -> [&[T]; 3] {
+    let h = row.len() / 3;
+    [&row[..h], &row[h..2 * h], &row[2 * h..]]
+}
+
+#[inline(always)]
+fn thirds_mut<T>(row: &mut [T]) -> [&mut [T]; 3] {
+    let h = row.len() / 3;
+    let (reset, rest) = row.split_at_mut(h);
+    let (update, new) = rest.split_at_mut(h);
+    [reset, update, new]
+}
+
+/// What a GRU's cell reads: the input's and the state's share of the gates, [3 H] each, without and with these biases.
+pub(super) struct GruInput<'a, T> {
+    pub(super) of_word: &'a [T],
+    pub(super) of_state: &'a [T],
+    pub(super) bias_ih: &'a [f32],
+    pub(super) bias_hh: &'a [f32],
+    pub(super) before: &'a [f32],
+}
+
+/// A cell of a GRU: its next state, [H], and for the backward pass its gates, [4 H]: reset, update, new, and the state's
+/// share of new.
+#[multiversion(targets = "simd")]
+pub(super) fn gru_forward<T: Number>(input: GruInput<T>, state: &mut [f32], gates: &mut [T]) {
+    let h = state.len();
+    let ([xr, xz, xn], [hr, hz, hn]) = (thirds(input.of_word), thirds(input.of_state));
+    let ([bxr, bxz, bxn], [bhr, bhz, bhn]) = (thirds(input.bias_ih), thirds(input.bias_hh));
+    let (xr, xz, xn, hr, hz, hn) = (&xr[..h], &xz[..h], &xn[..h], &hr[..h], &hz[..h], &hn[..h]);
+    let (bxr, bxz, bxn, bhr, bhz, bhn) = (&bxr[..h], &bxz[..h], &bxn[..h], &bhr[..h], &bhz[..h], &bhn[..h]);
+    let before = &input.before[..h];
+    let (reset, rest) = gates.split_at_mut(h);
+    let [update, new, share] = thirds_mut(rest);
+    let (update, new, share) = (&mut update[..h], &mut new[..h], &mut share[..h]);
+    for i in 0..h {
+        let r = sigmoid(xr[i].to_f32() + bxr[i] + hr[i].to_f32() + bhr[i]);
+        let z = sigmoid(xz[i].to_f32() + bxz[i] + hz[i].to_f32() + bhz[i]);
+        let s = hn[i].to_f32() + bhn[i];
+        let n = tanh(xn[i].to_f32() + bxn[i] + r * s);
+        state[i] = n + z * (before[i] - n);
+        reset[i] = T::from_f32(r);
+        update[i] = T::from_f32(z);
+        new[i] = T::from_f32(n);
+        share[i] = T::from_f32(s);
+    }
+}
+
+/// The gradients of a cell from its state's, [H]: of the state's share of the gates, [3 H]; of the word's share of new,
+/// [H], for its shares of the others are the same; and of the state before, [H], but for what comes through the gates.
+#[multiversion(targets = "simd")]
+pub(super) fn gru_backward<T: Number>(
+    gates: &[T],
+    before: &[f32],
+    of_state: &[f32],
+    of_gates: &mut [T],
+    of_new: &mut [T],
+    of_before: &mut [f32],
+) {
+    let h = of_state.len();
+    let (reset, rest) = gates.split_at(h);
+    let [update, new, share] = thirds(rest);
+    let (update, new, share) = (&update[..h], &new[..h], &share[..h]);
+    let [of_reset, of_update, of_share] = thirds_mut(of_gates);
+    let (of_reset, of_update, of_share) = (&mut of_reset[..h], &mut of_update[..h], &mut of_share[..h]);
+    let (before, of_new, of_before) = (&before[..h], &mut of_new[..h], &mut of_before[..h]);
+    for i in 0..h {
+        let (r, z, n, s) = (reset[i].to_f32(), update[i].to_f32(), new[i].to_f32(), share[i].to_f32());
+        let d = of_state[i];
+        let dn = d * (1.0 - z) * (1.0 - n * n);
+        of_new[i] = T::from_f32(dn);
+        of_share[i] = T::from_f32(dn * r);
+        of_reset[i] = T::from_f32(dn * s * r * (1.0 - r));
+        of_update[i] = T::from_f32(d * (before[i] - n) * z * (1.0 - z));
+        of_before[i] = d * z;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::bf16;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn functions_are_close_to_the_standard_library(x in -30f32..30.0) {
+            let x64 = f64::from(x);
+            prop_assert!((f64::from(exp(x)) / x64.exp() - 1.0).abs() < 3e-7, "exp {x}");
+            prop_assert!((f64::from(sigmoid(x)) - 1.0 / (1.0 + (-x64).exp())).abs() < 1e-6, "sigmoid {x}");
+            prop_assert!((f64::from(tanh(x)) - x64.tanh()).abs() < 1e-6, "tanh {x}");
+        }
+
+        #[test]
+        fn bf16_is_rounded_as_by_half(bits: u32) {
+            let x = f32::from_bits(bits);
+            let found = <bf16 as Number>::from_f32(x);
+            prop_assert!(x.is_nan() || found.to_bits() == bf16::from_f32(x).to_bits(), "{x}");
+        }
+
+        #[test]
+        fn masked_loops_do_what_their_names_say(row in prop::collection::vec(-2f32..2.0, 0..100), key: u64) {
+            let n = row.len();
+            let mut mask = vec![0; n.div_ceil(LANES)];
+            draw_mask(key, 40_000, &mut mask);
+            let kept = |i: usize| mask[i / LANES] >> (i % LANES) & 1 != 0;
+            let other: Vec<f32> = (0..n).map(|i| (i % 7) as f32 - 3.0).collect();
+            let expected: f32 = (0..n).filter(|&i| kept(i)).map(|i| row[i] * other[i]).sum();
+            prop_assert!((masked_dot(&mask, &row, &other) - expected).abs() < 1e-4);
+            let expected: f32 = (0..n).map(|i| row[i] * other[i]).sum();
+            prop_assert!((dot(&row, &other) - expected).abs() < 1e-4);
+
+            let mut sum = other.clone();
+            add_masked(&mut sum, 0.5, &mask, &row);
+            let mut dropped = row.clone();
+            finish_layer(&mut dropped, 1.0, &vec![0.0; n], true);
+            dropout(&mut dropped, &mask, 2.0);
+            let mut gradient = other.clone();
+            relu_backward(&mut gradient, &dropped, 2.0);
+            for i in 0..n {
+                prop_assert_eq!(sum[i], if kept(i) { other[i] + 0.5 * row[i] } else { other[i] });
+                let passes = kept(i) && row[i] > 0.0;
+                prop_assert_eq!(dropped[i], if passes { 2.0 * row[i] } else { 0.0 });
+                prop_assert_eq!(gradient[i], if passes { 2.0 * other[i] } else { 0.0 });
+            }
+        }
+    }
+
+    #[test]
+    fn ends_of_the_range() {
+        assert_eq!((sigmoid(200.0), sigmoid(-200.0) < 1e-37, tanh(200.0), tanh(-200.0)), (1.0, true, 1.0, -1.0));
+        assert!(sigmoid(f32::NAN).is_nan() && tanh(f32::NAN).is_nan());
+        assert!(<bf16 as Number>::from_f32(f32::NAN).to_f32().is_nan());
+    }
+}

@@ -1,0 +1,155 @@
+use tch::Tensor;
+use tch::nn::{Init, Path};
+
+use crate::baseline::config::{LanguageModelConfig, RnnKind};
+
+/// Word ids to word vectors. The last id is padding: its vector is zero and stays so.
+#[derive(Debug)]
+pub struct WordEmbedding {
+    pub(crate) weight: Tensor, // [n_words + 1, dim]
+    pub(crate) padding: i64,
+}
+
+impl WordEmbedding {
+    /// Vectors for `n_words` words and padding, standard normal as in PyTorch's `nn.Embedding`. The parameter
+    /// is `emb.weight`.
+    pub fn new(vs: Path, n_words: i64, dim: i64) -> WordEmbedding {
+        let weight = (vs / "emb").var("weight", &[n_words + 1, dim], Init::Randn { mean: 0.0, stdev: 1.0 });
+        let _ = tch::no_grad(|| weight.get(n_words).zero_());
+        WordEmbedding { weight, padding: n_words }
+    }
+
+    /// Begins with these vectors, [n_words, dim], instead of random ones.
+    ///
+    /// # Panics
+    ///
+    /// When there are more or fewer numbers.
+    pub fn set_vectors(&self, numbers: &[f32]) {
+        let words = self.weight.narrow(0, 0, self.padding);
+        let vectors = Tensor::from_slice(numbers).view_as(&words);
+        tch::no_grad(|| words.shallow_clone().copy_(&vectors));
+    }
+
+    /// [B, T] to [B, T, dim].
+    pub fn forward(&self, tokens: &Tensor) -> Tensor {
+        Tensor::embedding(&self.weight, tokens, self.padding, false, false)
+    }
+}
+
+/// Word vectors to a question vector: the last state of a GRU or LSTM.
+#[derive(Debug)]
+pub struct QuestionEmbedding {
+    pub(crate) weights: Vec<Tensor>,
+    hid_dim: i64,
+    pub(crate) config: LanguageModelConfig,
+}
+
+impl QuestionEmbedding {
+    /// A network with PyTorch's initialisation, uniform in ± 1 / sqrt(hid_dim). The parameters are
+    /// `rnn.weight_ih_l0`, `rnn.weight_hh_l0`, `rnn.bias_ih_l0`, `rnn.bias_hh_l0`, and so on for
+    /// each layer and, with the ending `_reverse`, direction.
+    pub fn new(vs: Path, hid_dim: i64, config: &LanguageModelConfig) -> QuestionEmbedding {
+        let rnn = vs / "rnn";
+        let bound = 1.0 / (hid_dim as f64).sqrt();
+        let uniform = Init::Uniform { lo: -bound, up: bound };
+        let n_gates = match config.rnn_type {
+            RnnKind::Gru => 3,
+            RnnKind::Lstm => 4,
+        };
+        let endings: &[&str] = if config.bidirectional { &["", "_reverse"] } else { &[""] };
+        let mut weights = Vec::new();
+        for layer in 0..config.n_layers {
+            let in_dim = if layer == 0 { config.word_emb_dim } else { hid_dim * endings.len() as i64 };
+            for ending in endings {
+                let mut add = |name: &str, shape: &[i64]| {
+                    weights.push(rnn.var(&format!("{name}_l{layer}{ending}"), shape, uniform));
+                };
+                add("weight_ih", &[n_gates * hid_dim, in_dim]);
+                add("weight_hh", &[n_gates * hid_dim, hid_dim]);
+                add("bias_ih", &[n_gates * hid_dim]);
+                add("bias_hh", &[n_gates * hid_dim]);
+            }
+        }
+        QuestionEmbedding { weights, hid_dim, config: config.clone() }
+    }
+
+    /// [B, T, word_emb_dim] to [B, hid_dim]; to [B, 2 hid_dim] if bidirectional, the forward state after the
+    /// last word beside the backward state after the first. In the number type of the input.
+    pub fn forward(&self, words: &Tensor, train: bool) -> Tensor {
+        let LanguageModelConfig { rnn_type, n_layers, bidirectional, dropout, .. } = self.config;
+        let n_directions = if bidirectional { 2 } else { 1 };
+        let batch = words.size()[0];
+        let zeros = Tensor::zeros([n_layers * n_directions, batch, self.hid_dim], (words.kind(), words.device()));
+        let mut weights: Vec<Tensor> = self.weights.iter().map(|weight| weight.to_kind(words.kind())).collect();
+        if words.device().is_cuda() {
+            weights = in_one_piece(&weights);
+        }
+        let states = match rnn_type {
+            RnnKind::Gru => words.gru(&zeros, &weights, true, n_layers, dropout, train, bidirectional, true).0,
+            RnnKind::Lstm => {
+                let initial = [zeros.shallow_clone(), zeros];
+                words.lstm(&initial, &weights, true, n_layers, dropout, train, bidirectional, true).0
+            }
+        }; // [B, T, n_directions * hid_dim]
+        let last = states.select(1, -1);
+        if !bidirectional {
+            return last;
+        }
+        let forward = last.narrow(1, 0, self.hid_dim);
+        let backward = states.select(1, 0).narrow(1, self.hid_dim, self.hid_dim);
+        Tensor::cat(&[forward, backward], 1)
+    }
+}
+
+/// The same weights as views of one flat tensor, matrices before biases. That is how cuDNN wants them: anything else libtorch
+/// copies together itself at each call, and prints a warning each time.
+fn in_one_piece(weights: &[Tensor]) -> Vec<Tensor> {
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by_key(|&i| weights[i].dim() == 1);
+    let parts: Vec<Tensor> = order.iter().map(|&i| weights[i].reshape([-1])).collect();
+    let flat = Tensor::cat(&parts, 0);
+    let mut views: Vec<(usize, Tensor)> = Vec::with_capacity(weights.len());
+    let mut start = 0;
+    for i in order {
+        let len = weights[i].numel() as i64;
+        views.push((i, flat.narrow(0, start, len).view_as(&weights[i])));
+        start += len;
+    }
+    views.sort_by_key(|&(i, _)| i);
+    views.into_iter().map(|(_, view)| view).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::nn::VarStore;
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    /// States, and gradients of all weights, are those of the weights themselves.
+    #[test]
+    fn weights_in_one_piece_are_the_same_weights() {
+        let vs = VarStore::new(Device::Cpu);
+        let config =
+            LanguageModelConfig { word_emb_dim: 3, n_layers: 2, bidirectional: true, ..LanguageModelConfig::default() };
+        let rnn = QuestionEmbedding::new(vs.root(), 5, &config);
+        let words = Tensor::randn([4, 6, 3], (Kind::Float, Device::Cpu));
+        let zeros = Tensor::zeros([4, 4, 5], (Kind::Float, Device::Cpu));
+        let run = |weights: &[Tensor]| {
+            let states = words.gru(&zeros, weights, true, 2, 0.0, false, true, true).0;
+            let gradients = Tensor::run_backward(&[states.square().sum(Kind::Float)], &rnn.weights, false, false);
+            let flat: Vec<Tensor> = gradients.iter().chain([&states]).map(|tensor| tensor.reshape([-1])).collect();
+            Tensor::cat(&flat, 0)
+        };
+        let pieces = in_one_piece(&rnn.weights);
+        assert!(run(&rnn.weights).equal(&run(&pieces)));
+        // Matrices in order, then biases, with nothing in between.
+        let place = |tensor: &Tensor| tensor.data_ptr() as usize;
+        let (matrices, biases): (Vec<_>, Vec<_>) = pieces.iter().partition(|piece| piece.dim() == 2);
+        let mut expected = place(matrices[0]);
+        for piece in matrices.into_iter().chain(biases) {
+            assert_eq!(place(piece), expected);
+            expected += 4 * piece.numel();
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The article's model, [`Baseline`], and its layers.
+
+pub(crate) mod config;
+pub(crate) mod cpu;
+pub(crate) mod fc;
+pub(crate) mod language_model;
+pub(crate) mod layers;
+pub(crate) mod topdown_attention;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::model::{ModelInput, ModelOutput, TrainingPass, VqaModel};
+
+pub use self::{
+    config::{AttentionConfig, AttentionKind, ClassifierConfig, LanguageModelConfig, ModelConfig, RnnKind},
+    fc::{FCNet, SimpleClassifier, WeightNormLinear},
+    language_model::{QuestionEmbedding, WordEmbedding},
+    layers::Baseline,
+    topdown_attention::{ConcatAttention, ProductAttention, TopdownAttention},
+};
+
+impl VqaModel for Baseline {
+    fn forward(&self, input: &ModelInput, train: bool) -> ModelOutput {
+        self.forward_by_layers(input, train)
+    }
+
+    fn infer(&self, input: &ModelInput) -> ModelOutput {
+        if cpu::serves(self, input) {
+            return cpu::infer(self, input);
+        }
+        tch::no_grad(|| self.forward(input, false))
+    }
+
+    fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
+        if cpu::serves(self, input) {
+            // Drawn from libtorch, so that its seed decides of this dropout too.
+            let seed = Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]);
+            return cpu::train(self, input, seed as u64);
+        }
+        TrainingPass::of_forward(self.forward(input, true))
+    }
+}

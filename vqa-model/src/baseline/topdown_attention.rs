@@ -1,0 +1,84 @@
+use tch::nn::Path;
+use tch::{Kind, Tensor};
+
+use crate::baseline::config::{AttentionConfig, AttentionKind};
+use crate::baseline::fc::{FCNet, WeightNormLinear, dropout};
+use crate::model::ModelInput;
+
+/// Which regions matter to the question: a weight for each, adding up to 1.
+#[derive(Debug)]
+pub enum TopdownAttention {
+    /// See [`AttentionKind::Concat`].
+    Concat(ConcatAttention),
+    /// See [`AttentionKind::Product`].
+    Product(ProductAttention),
+}
+
+/// One layer over [region; question], then a linear layer to one number. Parameters: `nonlinear.*`, `linear.*`.
+#[derive(Debug)]
+pub struct ConcatAttention {
+    nonlinear: FCNet,
+    linear: WeightNormLinear,
+}
+
+/// Projections of region and question multiplied element by element, dropout, then a linear layer to one
+/// number. Parameters: `v_proj.*`, `q_proj.*`, `linear.*`.
+#[derive(Debug)]
+pub struct ProductAttention {
+    pub(crate) v_proj: FCNet,
+    pub(crate) q_proj: FCNet,
+    pub(crate) linear: WeightNormLinear,
+    pub(crate) dropout: f64,
+}
+
+impl TopdownAttention {
+    /// An attention of the configured kind.
+    pub fn new(vs: Path, question_dim: i64, feature_dim: i64, config: &AttentionConfig) -> TopdownAttention {
+        let hid_dim = config.hid_dim;
+        let linear = |vs: &Path| WeightNormLinear::new(vs / "linear", hid_dim, 1);
+        match config.kind {
+            AttentionKind::Concat => TopdownAttention::Concat(ConcatAttention {
+                nonlinear: FCNet::new(&vs / "nonlinear", &[feature_dim + question_dim, hid_dim]),
+                linear: linear(&vs),
+            }),
+            AttentionKind::Product => TopdownAttention::Product(ProductAttention {
+                v_proj: FCNet::new(&vs / "v_proj", &[feature_dim, hid_dim]),
+                q_proj: FCNet::new(&vs / "q_proj", &[question_dim, hid_dim]),
+                linear: linear(&vs),
+                dropout: config.dropout,
+            }),
+        }
+    }
+
+    /// The weights of the regions, [B, K], from the questions' vectors [B, question_dim] and the regions of the input.
+    pub fn forward(&self, question: &Tensor, input: &ModelInput, train: bool) -> Tensor {
+        let scores = match self {
+            TopdownAttention::Concat(attention) => attention.scores(question, input),
+            TopdownAttention::Product(attention) => attention.scores(question, input, train),
+        };
+        input.attention(&scores.to_kind(Kind::Float))
+    }
+}
+
+impl ConcatAttention {
+    fn scores(&self, question: &Tensor, input: &ModelInput) -> Tensor {
+        // The layer's product with [region; question] is the sum of two, and regions need theirs once for each image.
+        let [layer] = &self.nonlinear.layers[..] else { panic!("one layer") };
+        let kind = question.kind();
+        let (weight, d) = (layer.weight().to_kind(kind), input.features.size()[2]);
+        let of_regions = input.features.linear(&weight.narrow(1, 0, d), None::<Tensor>); // [N, K, hid_dim]
+        let of_question = question.linear(&weight.narrow(1, d, weight.size()[1] - d), Some(&layer.bias.to_kind(kind))); // [B, hid_dim]
+        let joint = (of_regions.index_select(0, &input.image_rows) + of_question.unsqueeze(1)).relu(); // [B, K, hid_dim]
+        self.linear.forward(&joint).squeeze_dim(2)
+    }
+}
+
+impl ProductAttention {
+    fn scores(&self, question: &Tensor, input: &ModelInput, train: bool) -> Tensor {
+        // The projection is the dearest step of the model, and depends on the image alone: once for each image.
+        let regions = self.v_proj.forward(&input.features).index_select(0, &input.image_rows); // [B, K, hid_dim]
+        let question = self.q_proj.forward(question).unsqueeze(1); // [B, 1, hid_dim]
+        let joint = dropout(&(regions * question), self.dropout, train);
+        self.linear.forward(&joint).squeeze_dim(2)
+    }
+}

@@ -1,0 +1,226 @@
+//! The batches of a loader, for a device.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tch::{Device, Kind, Tensor};
+use vqa_data::batches::{Batch, Batches, Loader, LoaderOptions};
+
+use crate::error::{Error, Result};
+use crate::feed::cuda::Cuda;
+use crate::feed::options::{FeaturesOnDevice, FeedOptions};
+use crate::feed::pieces::{N_PIECES, Piece, pieces};
+use crate::feed::resident::{Resident, fits};
+use crate::feed::staging::Staging;
+use crate::loss::SparseTargets;
+use crate::model::ModelInput;
+
+/// The batches of a loader, for a device.
+pub struct Feed {
+    loader: Loader,
+    options: FeedOptions,
+    resident: Option<Resident>,
+    staging: Option<Arc<Mutex<Staging>>>,
+}
+
+/// A batch on its way to the device, cut into parts.
+pub struct FedBatch {
+    /// The parts, in order.
+    pub parts: Vec<FedPart>,
+    /// How long the loader waited for the GPU, and not the GPU for the loader.
+    pub waited: Duration,
+    /// What the batch took in memory.
+    pub bytes: usize,
+}
+
+/// A batch on its way to the device, or a part of one.
+pub struct FedPart {
+    /// Without features and boxes, where these are on the device.
+    pub batch: Batch,
+    /// What is on its way to the device already.
+    sent: Option<[Tensor; N_PIECES]>,
+}
+
+impl Feed {
+    /// The batches of `loader`, for a device. `on_resident` is told how many images have been put on the device, and of how
+    /// many, where all are.
+    ///
+    /// # Errors
+    ///
+    /// When features are to be put on the device and cannot be read.
+    pub fn new(loader: &Loader, options: FeedOptions, on_resident: &mut dyn FnMut(usize, usize)) -> Result<Feed> {
+        let FeedOptions { device, kind, .. } = options;
+        let cuda = match device {
+            Device::Cuda(index) => {
+                let warn = |reason: String| tracing::warn!("batches go to the GPU by a slower way ({reason})");
+                Cuda::new(index).map_err(warn).ok()
+            }
+            _ => None,
+        };
+        let dataset = loader.dataset();
+        let resident = match options.features_on_device {
+            FeaturesOnDevice::Never => false,
+            FeaturesOnDevice::Always => true,
+            FeaturesOnDevice::Auto => cuda.as_ref().is_some_and(|cuda| fits(dataset, kind, cuda)),
+        };
+        let resident = resident.then(|| Resident::new(dataset, device, kind, on_resident)).transpose()?;
+        let loader_options = LoaderOptions { features: resident.is_none(), ..*loader.options() };
+        let loader = Loader::new(dataset.clone(), loader_options);
+        let n_buffers = loader_options.prefetch + 2;
+        let staging = cuda.map(|cuda| Arc::new(Mutex::new(Staging::new(device, Some(cuda), n_buffers))));
+        Ok(Feed { loader, options, resident, staging })
+    }
+
+    /// The loader.
+    pub fn loader(&self) -> &Loader {
+        &self.loader
+    }
+
+    /// [`Loader::n_batches`].
+    pub fn n_batches(&self) -> usize {
+        self.loader.n_batches()
+    }
+
+    /// [`Loader::epoch`].
+    pub fn epoch(&self, epoch: u64, first: usize) -> Batches<Result<FedBatch>> {
+        let (FeedOptions { kind, n_parts, .. }, staging) = (self.options, self.staging.clone());
+        let starts = self.resident.as_ref().map(Resident::starts);
+        self.loader.epoch_with(epoch, first, move |batch| {
+            let mut waited = Duration::ZERO;
+            let bytes = size_of_val(&*batch.features) + size_of_val(&*batch.boxes) + size_of_val(&*batch.tokens);
+            let make = |mut batch: Batch| {
+                let Some(staging) = &staging else { return Ok(FedPart { batch, sent: None }) };
+                let mut staging = staging.lock().unwrap_or_else(PoisonError::into_inner);
+                let sent = staging.send(&pieces(&batch, kind, starts.as_deref()), &mut waited);
+                batch.features = Vec::new().into();
+                Ok(FedPart { batch, sent: Some(sent.map_err(Error::Device)?) })
+            };
+            let parts = batch.parts(n_parts).into_iter().map(make).collect::<Result<_>>()?;
+            Ok(FedBatch { parts, waited, bytes })
+        })
+    }
+
+    /// The tensors of a part.
+    pub fn tensors(&self, part: &mut FedPart) -> (ModelInput, SparseTargets) {
+        let FeedOptions { device, kind, .. } = self.options;
+        let batch = &part.batch;
+        if part.sent.is_none() && self.resident.is_none() {
+            let targets = SparseTargets::new(&batch.targets, device);
+            return (ModelInput::from_batch(batch, device, kind), targets);
+        }
+        let starts = self.resident.as_ref().map(Resident::starts);
+        let sent = part.sent.take().unwrap_or_else(|| {
+            let pieces = pieces(batch, kind, starts.as_deref());
+            pieces.map(|Piece { numbers, shape }| numbers.tensor().view(&shape[..]).to_device(device))
+        });
+        let [tokens, image_rows, n_regions, questions, answers, scores, regions, boxes] = sent;
+        let k = batch.max_regions as i64;
+        let is_padded = batch.n_regions.iter().any(|&n| n < batch.max_regions);
+        let padding =
+            is_padded.then(|| Tensor::arange(k, (Kind::Int64, device)).unsqueeze(0).ge_tensor(&n_regions.unsqueeze(1)));
+        let (features, boxes) = match &self.resident {
+            Some(resident) => (resident.features(&regions).to_kind(kind), resident.boxes(&regions)),
+            None => (regions, boxes),
+        };
+        let targets = SparseTargets { n_questions: batch.len() as i64, questions, answers, scores };
+        (ModelInput { tokens, features, boxes, image_rows, padding }, targets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vqa_data::batches::Dataset;
+
+    use super::*;
+
+    /// Three questions about two images of one and three regions.
+    fn batch(scale: f32) -> Batch {
+        let mut targets = vqa_data::questions::SoftTargets::default();
+        [vec![(4, 0.3), (1, 1.0)], vec![], vec![(0, 0.6)]].into_iter().for_each(|target| targets.push(target));
+        let features = (0..2 * 3 * 5).map(|i| if (5..15).contains(&i) { 0.0 } else { scale / (1 + i) as f32 });
+        Batch {
+            questions: vec![3, 1, 2],
+            question_ids: vec![30, 10, 20],
+            image_ids: vec![7, 8, 7],
+            tokens: (0..12).collect(),
+            max_len: 4,
+            targets,
+            images: vec![1, 0],
+            features: features.collect::<Vec<_>>().into(),
+            boxes: (0..2 * 3 * 4).map(|i| if (4..12).contains(&i) { 0.0 } else { scale * i as f32 }).collect(),
+            n_regions: vec![1, 3],
+            image_rows: vec![0, 1, 0],
+            max_regions: 3,
+            feature_dim: 5,
+            ..Batch::default()
+        }
+    }
+
+    fn assert_same(found: (ModelInput, SparseTargets), expected: (ModelInput, SparseTargets)) {
+        let tensors = |(input, targets): (ModelInput, SparseTargets)| {
+            let ModelInput { tokens, features, boxes, image_rows, padding } = input;
+            [tokens, features, boxes, image_rows, padding.unwrap(), targets.dense(5), targets.scores]
+        };
+        for (found, expected) in tensors(found).into_iter().zip(tensors(expected)) {
+            assert_eq!((found.kind(), found.size()), (expected.kind(), expected.size()));
+            assert!(found.equal(&expected), "{found}, {expected}");
+        }
+    }
+
+    /// What is laid together, copied in one go and taken apart is what libtorch makes of the numbers one by one. Slots are used
+    /// again, and what was sent before stays.
+    #[test]
+    fn batches_arrive_whole() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let mut staging = Staging::new(Device::Cpu, None, 2);
+            let mut send = |batch: &Batch, starts: Option<&[i64]>| {
+                staging.send(&pieces(batch, kind, starts), &mut Duration::default()).unwrap()
+            };
+            let loader = Loader::new(Arc::new(empty()), LoaderOptions::default());
+            let options = FeedOptions { kind, ..FeedOptions::new(Device::Cpu) };
+            let mut feed = Feed { loader, options, resident: None, staging: None };
+            let batches: Vec<Batch> = (1..=5).map(|scale| batch(scale as f32 / 3.0)).collect();
+            let sent: Vec<_> = batches.iter().map(|batch| send(batch, None)).collect();
+            for (batch, sent) in batches.iter().zip(sent) {
+                let found = feed.tensors(&mut FedPart { batch: batch.clone(), sent: Some(sent) });
+                let expected = ModelInput::from_batch(batch, Device::Cpu, kind);
+                assert_same(found, (expected, SparseTargets::new(&batch.targets, Device::Cpu)));
+            }
+
+            // Image 0 has three regions, image 1 has one.
+            let batch = &batches[3];
+            let numbers: Vec<f32> = [&batch.features[15..30], &batch.features[..5], &[0.0; 5]].concat();
+            let regions = Tensor::from_slice(&numbers).view([5, 5]).to_kind(kind);
+            let corners: Vec<f32> = [&batch.boxes[12..24], &batch.boxes[..4], &[0.0; 4]].concat();
+            let boxes = Tensor::from_slice(&corners).view([5, 4]);
+            feed.resident = Some(Resident { regions, boxes, starts: [0, 3, 4].into() });
+            for sent in [None, Some(send(batch, Some(&[0, 3, 4])))] {
+                let found = feed.tensors(&mut FedPart { batch: batch.clone(), sent });
+                let expected = ModelInput::from_batch(batch, Device::Cpu, kind);
+                assert_same(found, (expected, SparseTargets::new(&batch.targets, Device::Cpu)));
+            }
+        }
+    }
+
+    fn empty() -> Dataset {
+        let split = vqa_data::questions::Split {
+            questions: Vec::new(),
+            annotations: vqa_data::questions::Annotations::new(),
+            source_starts: vec![0],
+        };
+        let (words, answers) =
+            (vqa_data::questions::WordDict::from_questions([]), vqa_data::questions::AnswerDict::default());
+        Dataset::new(split, &words, &answers, 4, Vec::new()).unwrap()
+    }
+
+    #[test]
+    fn scores_on_the_device_are_those_of_the_targets() {
+        let targets = batch(1.0).targets;
+        for best in [[4, 4, 0], [1, 1, 1], [0, 2, 3]] {
+            let logits = Tensor::from_slice(&best.map(i64::from)).one_hot(5).to_kind(Kind::Float);
+            let found = SparseTargets::new(&targets, Device::Cpu).total_score(&logits);
+            assert_eq!(found.kind(), Kind::Double);
+            assert_eq!(found.double_value(&[]), targets.total_score(&best.map(i64::from)));
+        }
+    }
+}

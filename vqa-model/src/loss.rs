@@ -1,0 +1,109 @@
+//! The losses, from logits and the soft targets of a batch.
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Reduction, Tensor};
+use vqa_data::questions::SoftTargets;
+
+/// What the logits mean, and so which loss trains them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossKind {
+    /// Each answer is right or wrong by itself: binary cross-entropy against the soft scores.
+    #[default]
+    Logistic,
+    /// One answer is right: softmax cross-entropy.
+    Softmax,
+}
+
+/// Soft targets as a dense tensor, [B, n_answers].
+pub fn dense_targets(targets: &SoftTargets, n_answers: i64, device: Device) -> Tensor {
+    SparseTargets::new(targets, device).dense(n_answers)
+}
+
+/// The soft targets of B questions on a device, as the P pairs of a question and a candidate that has a score.
+#[derive(Debug)]
+pub struct SparseTargets {
+    pub(crate) n_questions: i64,
+    /// `[P]` The question in the batch.
+    pub(crate) questions: Tensor,
+    /// `[P]`
+    pub(crate) answers: Tensor,
+    /// `[P]` float32.
+    pub(crate) scores: Tensor,
+}
+
+/// Questions, answers and scores of [`SparseTargets`].
+pub(crate) fn target_lists(targets: &SoftTargets) -> (Vec<i64>, Vec<i64>, Vec<f32>) {
+    let (mut questions, mut answers, mut scores) = (Vec::new(), Vec::new(), Vec::new());
+    for i in 0..targets.len() {
+        for (answer, score) in targets.of(i) {
+            questions.push(i as i64);
+            answers.push(i64::from(answer));
+            scores.push(score);
+        }
+    }
+    (questions, answers, scores)
+}
+
+impl SparseTargets {
+    /// Copies soft targets to a device.
+    pub fn new(targets: &SoftTargets, device: Device) -> SparseTargets {
+        let (questions, answers, scores) = target_lists(targets);
+        SparseTargets {
+            n_questions: targets.len() as i64,
+            questions: Tensor::from_slice(&questions).to_device(device),
+            answers: Tensor::from_slice(&answers).to_device(device),
+            scores: Tensor::from_slice(&scores).to_device(device),
+        }
+    }
+
+    /// [B, n_answers].
+    pub fn dense(&self, n_answers: i64) -> Tensor {
+        let mut dense = Tensor::zeros([self.n_questions * n_answers], (Kind::Float, self.scores.device()));
+        let places = &self.questions * n_answers + &self.answers;
+        dense.scatter_(0, &places, &self.scores).view([self.n_questions, n_answers])
+    }
+
+    /// The sum of what the best answers of logits [B, n_answers] earn: a float64, which that of a batch fits in exactly.
+    pub fn total_score(&self, logits: &Tensor) -> Tensor {
+        let best = logits.argmax(1, false).index_select(0, &self.questions); // [P]
+        (&self.scores * best.eq_tensor(&self.answers)).sum(Kind::Double)
+    }
+}
+
+/// The configured loss of logits [B, n_answers] against soft targets [B, n_answers], a scalar.
+pub fn loss(kind: LossKind, logits: &Tensor, targets: &Tensor) -> Tensor {
+    match kind {
+        LossKind::Logistic => bce_with_logits(logits, targets),
+        LossKind::Softmax => sce_with_logits(logits, targets),
+    }
+}
+
+/// The configured loss and its gradient by the logits, [B, n_answers].
+pub fn loss_and_gradient(kind: LossKind, logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
+    let logits = logits.detach().set_requires_grad(true);
+    let loss = loss(kind, &logits, targets);
+    loss.backward();
+    (loss.detach(), logits.grad())
+}
+
+/// Binary cross-entropy of each answer against its soft score, added up over the answers and averaged over the
+/// questions. That is PyTorch's mean over everything times the number of answers, as the seed has it.
+pub fn bce_with_logits(logits: &Tensor, targets: &Tensor) -> Tensor {
+    let n_answers = targets.size()[1] as f64;
+    logits.binary_cross_entropy_with_logits(targets, None::<&Tensor>, None, Reduction::Mean) * n_answers
+}
+
+/// Softmax cross-entropy against the soft scores made to add up to 1, averaged over the questions that have any,
+/// times the number of answers.
+///
+/// For a question with one label this is the seed's loss, whatever the label's score. The seed fails on questions with
+/// several labels or none; here several share the question by their scores, and a question without labels has
+/// nothing to teach: it adds no loss, and the average leaves it out. If no question has labels, the loss is 0.
+pub fn sce_with_logits(logits: &Tensor, targets: &Tensor) -> Tensor {
+    let n_answers = targets.size()[1] as f64;
+    let totals = targets.sum_dim_intlist(1, true, Kind::Float); // [B, 1]
+    let distribution = targets / totals.clamp_min(1e-6);
+    let n_labelled = totals.gt(0.0).sum(Kind::Float).clamp_min(1.0);
+    -(distribution * logits.log_softmax(1, Kind::Float)).sum(Kind::Float) / n_labelled * n_answers
+}

@@ -1,0 +1,141 @@
+//! The names of a run's files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use vqa_data::files::write_atomic;
+use vqa_data::questions::{AnswerDict, WordDict};
+
+use crate::error::{Error, Result};
+
+/// The directory of a run, which need not exist yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// The run in this directory.
+    pub fn new(path: impl Into<PathBuf>) -> RunDir {
+        RunDir { path: path.into() }
+    }
+
+    /// The run that a checkpoint belongs to: everything but the weights is looked for beside it.
+    pub fn of_checkpoint(checkpoint: &Path) -> RunDir {
+        RunDir::new(checkpoint.parent().unwrap_or(Path::new("")))
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The last part of the path.
+    pub fn name(&self) -> String {
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// `config.toml`: everything that made the run.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    /// `words.json`: the word dictionary.
+    pub fn words(&self) -> PathBuf {
+        self.path.join("words.json")
+    }
+
+    /// `answers.json`: the answer dictionary.
+    pub fn answers(&self) -> PathBuf {
+        self.path.join("answers.json")
+    }
+
+    /// `model_N.safetensors`: the checkpoint of an epoch, counted from 1.
+    pub fn checkpoint(&self, epoch: u64) -> PathBuf {
+        self.path.join(format!("model_{epoch}.safetensors"))
+    }
+
+    /// `state/`: what resuming needs.
+    pub fn state_dir(&self) -> PathBuf {
+        self.path.join("state")
+    }
+
+    /// `metrics.jsonl`: a line for each interval of steps and for each epoch.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// `curves.svg`: the scores, loss and learning rate, drawn.
+    pub fn curves(&self) -> PathBuf {
+        self.path.join("curves.svg")
+    }
+
+    /// `tensorboard/`: the same for TensorBoard.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.path.join("tensorboard")
+    }
+
+    /// The epochs of which there is a checkpoint, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the directory is there but cannot be read.
+    pub fn checkpoints(&self) -> Result<Vec<u64>> {
+        if !self.path.exists() {
+            return Ok(Vec::new());
+        }
+        let entries = fs::read_dir(&self.path).map_err(vqa_data::Error::io("read the directory", &self.path))?;
+        let mut epochs: Vec<u64> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                name.strip_prefix("model_")?.strip_suffix(".safetensors")?.parse().ok()
+            })
+            .collect();
+        epochs.sort_unstable();
+        Ok(epochs)
+    }
+
+    /// Reads `config.toml`, or the part of it that `C` takes.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing or does not say what `C` wants.
+    pub fn read_config<C: DeserializeOwned>(&self) -> Result<C> {
+        let path = self.config();
+        let text = fs::read_to_string(&path).map_err(vqa_data::Error::io("read", &path))?;
+        toml::from_str(&text).map_err(|error| Error::Run { path, problem: error.message().to_owned() })
+    }
+
+    /// Writes `config.toml`, below some lines of comments.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn write_config<C: Serialize>(&self, config: &C, comments: &str) -> Result<()> {
+        let text = toml::to_string(config).expect("a config can be written as TOML");
+        Ok(write_atomic(&self.config(), format!("{comments}{text}").as_bytes())?)
+    }
+
+    /// Reads the run's dictionaries.
+    ///
+    /// # Errors
+    ///
+    /// When one is missing or damaged.
+    pub fn read_dictionaries(&self) -> Result<(WordDict, AnswerDict)> {
+        Ok((WordDict::load(&self.words())?, AnswerDict::load(&self.answers())?))
+    }
+
+    /// Writes the run's dictionaries.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be written.
+    pub fn write_dictionaries(&self, words: &WordDict, answers: &AnswerDict) -> Result<()> {
+        words.save(&self.words())?;
+        Ok(answers.save(&self.answers())?)
+    }
+}

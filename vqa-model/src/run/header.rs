@@ -1,0 +1,97 @@
+//! What a checkpoint's header says.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::model::DataDims;
+use crate::weights::safetensors::{Header, read_header};
+
+/// What the header of a checkpoint says of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CheckpointHeader {
+    /// The epoch that it was written after, counted from 1.
+    pub epoch: u64,
+    /// Mean loss of a training question in that epoch.
+    pub train_loss: f64,
+    /// Mean soft score of the training questions in that epoch, in percent.
+    pub train_score: f64,
+    /// Mean soft score of the validation questions, in percent, where the epoch was validated.
+    pub val_score: Option<f64>,
+    /// The soft score of a model that is always right, in percent, where the epoch was validated.
+    pub val_upper_bound: Option<f64>,
+    /// The sizes that the model was made for.
+    pub dims: DataDims,
+}
+
+impl CheckpointHeader {
+    /// As entries of a file's header.
+    pub fn to_header(&self) -> Header {
+        let sizes = [
+            ("n_words", self.dims.n_words),
+            ("n_answers", self.dims.n_answers),
+            ("feature_dim", self.dims.feature_dim),
+        ];
+        let scores = [
+            ("train_loss", Some(self.train_loss)),
+            ("train_score", Some(self.train_score)),
+            ("val_score", self.val_score),
+            ("val_upper_bound", self.val_upper_bound),
+        ];
+        let epoch = [("epoch", self.epoch.to_string())];
+        let sizes = sizes.into_iter().map(|(key, size)| (key, size.to_string()));
+        let scores = scores.into_iter().filter_map(|(key, score)| Some((key, score?.to_string())));
+        epoch.into_iter().chain(sizes).chain(scores).map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    /// Reads the header of a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing or damaged, or no checkpoint of a run.
+    pub fn read(path: &Path) -> Result<CheckpointHeader> {
+        let header = read_header(path)?;
+        CheckpointHeader::from_header(&header).ok_or_else(|| Error::Weights {
+            path: path.to_owned(),
+            problem: "its header does not say how many words, answers and numbers a region it was trained on: not a checkpoint of `vqa train`".to_owned(),
+        })
+    }
+
+    fn from_header(header: &Header) -> Option<CheckpointHeader> {
+        fn value<T: std::str::FromStr>(header: &Header, key: &str) -> Option<T> {
+            header.get(key)?.parse().ok()
+        }
+        Some(CheckpointHeader {
+            epoch: value(header, "epoch")?,
+            train_loss: value(header, "train_loss")?,
+            train_score: value(header, "train_score")?,
+            val_score: value(header, "val_score"),
+            val_upper_bound: value(header, "val_upper_bound"),
+            dims: DataDims {
+                n_words: value(header, "n_words")?,
+                n_answers: value(header, "n_answers")?,
+                feature_dim: value(header, "feature_dim")?,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_survives_its_file() {
+        let dims = DataDims { n_words: 5, n_answers: 3, feature_dim: 7 };
+        for val_score in [None, Some(0.1 + 0.2)] {
+            let header = CheckpointHeader {
+                epoch: 2,
+                train_loss: 1.0 / 3.0,
+                train_score: 40.25,
+                val_score,
+                val_upper_bound: val_score,
+                dims,
+            };
+            assert_eq!(CheckpointHeader::from_header(&header.to_header()), Some(header));
+        }
+    }
+}

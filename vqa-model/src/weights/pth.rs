@@ -1,0 +1,60 @@
+//! Weights from PyTorch's own files.
+
+use std::path::Path;
+
+use pytorch_reader::{DType, PytorchReader};
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
+
+/// What `torch.save` was given besides the plain `state_dict`: a dictionary with the `state_dict` in it, or that of a
+/// `DataParallel`.
+const PREFIXES: [&str; 4] = ["state_dict.", "model_state_dict.", "model.", "module."];
+
+/// Whether a file is PyTorch's own, by its name.
+pub(crate) fn is_pth(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| ["pth", "pt", "bin"].iter().any(|name| extension.eq_ignore_ascii_case(name)))
+}
+
+/// Reads the tensors of a `state_dict` that `torch.save` wrote, on the CPU. The pickle in it is data here: no code of it is
+/// run, and nothing but tensors in dictionaries is understood.
+///
+/// # Errors
+///
+/// When the file is missing, damaged, or has other than float32, float16, bfloat16 or float64.
+pub fn read_pth(path: &Path) -> Result<Vec<(String, Tensor)>> {
+    let weights = |problem: String| Error::Weights { path: path.to_owned(), problem };
+    let damaged = |problem: String| {
+        weights(format!(
+            "not a whole state_dict of PyTorch ({problem}): save it again, with torch.save(model.state_dict(), …)"
+        ))
+    };
+    std::fs::File::open(path).map_err(vqa_data::Error::io("read", path))?;
+    let mut found: Vec<_> =
+        PytorchReader::new(path).map_err(|error| damaged(error.to_string()))?.into_tensors().into_iter().collect();
+    for prefix in PREFIXES {
+        if found.iter().any(|(name, _)| name.starts_with(prefix)) {
+            let below = |(name, tensor): (String, _)| Some((name.strip_prefix(prefix)?.to_owned(), tensor));
+            found = found.into_iter().filter_map(below).collect();
+        }
+    }
+    if found.is_empty() {
+        return Err(damaged("no tensors in it".to_owned()));
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    let read = found.into_iter().map(|(name, tensor)| {
+        let kind = match tensor.dtype() {
+            DType::F32 => Kind::Float,
+            DType::F16 => Kind::Half,
+            DType::BF16 => Kind::BFloat16,
+            DType::F64 => Kind::Double,
+            other => return Err(weights(format!("\"{name}\" is {other:?}, and a float type is wanted"))),
+        };
+        let shape: Vec<i64> = tensor.shape().iter().map(|&length| length as i64).collect();
+        let bytes = tensor.read().map_err(|error| damaged(error.to_string()))?;
+        let tensor = Tensor::f_from_data_size(&bytes, &shape, kind).map_err(|error| weights(error.to_string()))?;
+        Ok((name, tensor))
+    });
+    read.collect()
+}

@@ -1,0 +1,139 @@
+//! Weights as safetensors, named as in PyTorch.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, View};
+use tch::{Device, Kind, Tensor};
+use vqa_data::files::AtomicFile;
+
+use crate::error::{Error, Result};
+
+/// Text about a file, stored in its header (safetensors calls it metadata).
+pub type Header = BTreeMap<String, String>;
+
+/// The metadata entry that holds the whole [`Header`], as a JSON object. safetensors writes several entries in the order of a
+/// hash map, and the same run would give another file each time.
+const ENTRY: &str = "vqa";
+
+/// A tensor on its way to a file, where it is float32. Its bytes are made when they are written, so that there is one copy of
+/// one tensor at a time.
+struct Stored {
+    shape: Vec<usize>,
+    tensor: Tensor,
+}
+
+impl View for Stored {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let flat = self.tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view([-1]);
+        let values = Vec::<f32>::try_from(&flat).expect("a flat float tensor on the CPU");
+        Cow::Owned(values.into_iter().flat_map(f32::to_le_bytes).collect())
+    }
+
+    fn data_len(&self) -> usize {
+        4 * self.tensor.numel()
+    }
+}
+
+/// Writes named tensors as float32, whole or not at all.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], header: Header) -> Result<()> {
+    let stored = tensors.iter().map(|(name, tensor)| {
+        let shape = tensor.size().iter().map(|&length| length as usize).collect();
+        (name, Stored { shape, tensor: tensor.shallow_clone() })
+    });
+    let header = serde_json::to_string(&header).expect("strings are valid JSON");
+    let metadata = HashMap::from([(ENTRY.to_owned(), header)]);
+    let file = AtomicFile::create(path)?;
+    safetensors::serialize_to_file(stored, Some(metadata), file.path()).map_err(|error| match error {
+        SafeTensorError::IoError(error) => vqa_data::Error::io("write", path)(error).into(),
+        other => Error::Weights { path: path.to_owned(), problem: other.to_string() },
+    })?;
+    Ok(file.finish()?)
+}
+
+/// Reads all tensors of a file, on the CPU.
+///
+/// # Errors
+///
+/// When the file is missing, damaged, or has other than float32, float16, bfloat16 or float64.
+pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
+    let bytes = std::fs::read(path).map_err(vqa_data::Error::io("read", path))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| not_safetensors(path, &error))?;
+    let mut read = Vec::new();
+    for (name, view) in tensors.iter() {
+        let kind = match view.dtype() {
+            Dtype::F32 => Kind::Float,
+            Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
+            Dtype::F64 => Kind::Double,
+            other => {
+                let problem = format!("\"{name}\" is {other:?}, and a float type is wanted");
+                return Err(Error::Weights { path: path.to_owned(), problem });
+            }
+        };
+        let shape: Vec<i64> = view.shape().iter().map(|&length| length as i64).collect();
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)
+            .map_err(|error| Error::Weights { path: path.to_owned(), problem: error.to_string() })?;
+        read.push((name.to_owned(), tensor));
+    }
+    Ok(read)
+}
+
+/// Reads the header of a file, and nothing else of it.
+///
+/// # Errors
+///
+/// When the file is missing or damaged.
+pub fn read_header(path: &Path) -> Result<Header> {
+    let (len, start) = read_start(path).map_err(vqa_data::Error::io("read", path))?;
+    let metadata: Metadata = serde_json::from_slice(&start)
+        .map_err(|error| not_safetensors(path, &SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    if (8 + start.len() + metadata.data_len()) as u64 != len {
+        return Err(not_safetensors(path, &SafeTensorError::MetadataIncompleteBuffer));
+    }
+    let entries = metadata.metadata().clone().unwrap_or_default();
+    match entries.get(ENTRY).map(|header| serde_json::from_str(header)) {
+        Some(Ok(header)) => Ok(header),
+        // An entry for each key, as other programs and older versions write them.
+        _ => Ok(entries.into_iter().collect()),
+    }
+}
+
+/// The length of a file, and the JSON at its start, whose length it says first. What it claims beyond its end is not there.
+fn read_start(path: &Path) -> std::io::Result<(u64, Vec<u8>)> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let mut start = [0; 8];
+    let n_read = file.by_ref().take(8).read(&mut start)?;
+    let claimed = if n_read == 8 { u64::from_le_bytes(start) } else { 0 };
+    let mut json = Vec::new();
+    if claimed <= len {
+        file.take(claimed).read_to_end(&mut json)?;
+    }
+    Ok((len, json))
+}
+
+fn not_safetensors(path: &Path, error: &SafeTensorError) -> Error {
+    Error::Weights {
+        path: path.to_owned(),
+        problem: format!(
+            "not a whole safetensors file ({error}): take the checkpoint of another epoch, or copy it again"
+        ),
+    }
+}

@@ -1,0 +1,82 @@
+//! `metrics.jsonl`, and the same for TensorBoard and as a drawing.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use vqa_data::files::write_atomic;
+use vqa_model::run::RunDir;
+
+use crate::error::Result;
+use crate::metrics::curves;
+use crate::metrics::lines::Line;
+use crate::metrics::tensorboard::EventFile;
+use crate::run::position::Position;
+
+/// `metrics.jsonl`, open for appending.
+#[derive(Debug)]
+pub(crate) struct MetricsFile {
+    path: PathBuf,
+    file: File,
+    /// The same for TensorBoard.
+    board: EventFile,
+}
+
+impl MetricsFile {
+    /// Opens the metrics of a run that stands at `position`, without the lines of what will be trained again.
+    pub(crate) fn open(run: &RunDir, position: Position) -> Result<MetricsFile> {
+        #[derive(Deserialize)]
+        #[serde(tag = "kind", rename_all = "lowercase")]
+        enum WrittenAt {
+            Step { step: u64 },
+            Epoch { epoch: u64 },
+        }
+        let is_before = |line: WrittenAt| match line {
+            WrittenAt::Step { step } => step <= position.step,
+            // Its step may be saved, and its validation not.
+            WrittenAt::Epoch { epoch } => epoch <= position.epoch,
+        };
+        let path = run.metrics();
+        let old = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            read => read.map_err(vqa_data::Error::io("read", &path))?,
+        };
+        let kept: String = old
+            .lines()
+            .filter(|line| serde_json::from_str(line).is_ok_and(is_before))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        write_atomic(&path, kept.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(vqa_data::Error::io("write", &path))?;
+        let board = EventFile::replace(&run.tensorboard(), Line::parse_all(&kept))?;
+        Ok(MetricsFile { path, file, board })
+    }
+
+    /// Appends a line, at once.
+    pub(crate) fn append(&mut self, line: &Line) -> Result<()> {
+        let mut text = serde_json::to_string(line).expect("numbers are valid JSON");
+        text.push('\n');
+        self.file.write_all(text.as_bytes()).map_err(vqa_data::Error::io("write", &self.path))?;
+        self.board.append(line)
+    }
+
+    /// Flushes the lines to the disk.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        Ok(self.file.sync_data().map_err(vqa_data::Error::io("write", &self.path))?)
+    }
+}
+
+/// Draws [`RunDir::curves`] from the metrics that are there. Without a finished epoch there is nothing to draw.
+///
+/// # Errors
+///
+/// When the metrics cannot be read, or the drawing not be written.
+pub fn draw_curves(run: &RunDir) -> Result<()> {
+    let path = run.metrics();
+    let text = fs::read_to_string(&path).map_err(vqa_data::Error::io("read", &path))?;
+    match curves::draw(&run.name(), Line::parse_all(&text)) {
+        Some(svg) => Ok(write_atomic(&run.curves(), svg.as_bytes())?),
+        None => Ok(()),
+    }
+}

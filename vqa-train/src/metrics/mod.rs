@@ -1,0 +1,12 @@
+//! How a run goes, in the forms in which people look at it.
+
+pub(crate) mod curves;
+pub(crate) mod file;
+pub(crate) mod lines;
+pub(crate) mod sums;
+pub(crate) mod tensorboard;
+
+pub use self::{
+    file::draw_curves,
+    lines::{EpochMetrics, Line, StepMetrics},
+};

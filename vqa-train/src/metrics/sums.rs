@@ -1,0 +1,58 @@
+//! Values added up over steps.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::lines::StepMetrics;
+
+/// Sums over some steps.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Sums {
+    pub(crate) n_steps: u64,
+    pub(crate) n_questions: usize,
+    pub(crate) loss: f64,
+    pub(crate) score: f64,
+    pub(crate) data: Duration,
+    pub(crate) forward: Duration,
+    pub(crate) backward: Duration,
+}
+
+impl Sums {
+    pub(crate) fn add(&mut self, step: Sums) {
+        self.n_steps += step.n_steps;
+        self.n_questions += step.n_questions;
+        self.loss += step.loss;
+        self.score += step.score;
+        self.data += step.data;
+        self.forward += step.forward;
+        self.backward += step.backward;
+    }
+
+    pub(crate) fn mean_loss(&self) -> f64 {
+        self.loss / self.n_questions.max(1) as f64
+    }
+
+    pub(crate) fn percent(&self) -> f64 {
+        100.0 * self.score / self.n_questions.max(1) as f64
+    }
+
+    pub(crate) fn duration(&self) -> Duration {
+        self.data + self.forward + self.backward
+    }
+
+    pub(crate) fn metrics(&self, epoch: u64, step: u64, lr: f64) -> StepMetrics {
+        let ms = |duration: Duration| 1000.0 * duration.as_secs_f64() / self.n_steps.max(1) as f64;
+        StepMetrics {
+            epoch,
+            step,
+            loss: self.mean_loss(),
+            lr,
+            score: self.percent(),
+            samples_per_s: self.n_questions as f64 / self.duration().as_secs_f64().max(1e-9),
+            data_ms: ms(self.data),
+            forward_ms: ms(self.forward),
+            backward_ms: ms(self.backward),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Adamax, as in PyTorch.
+
+use multiversion::multiversion;
+use rayon::prelude::*;
+use tch::{Device, Tensor};
+
+use crate::config::AdamaxConfig;
+use crate::optim::clip::clip_grad_norm;
+use crate::optim::flat::FlatParameters;
+use crate::optim::slice::values_mut;
+
+/// Adamax, a variant of Adam with the infinity norm (Kingma and Ba 2015, section 7), step by step as
+/// `torch.optim.Adamax`.
+///
+/// It moves all parameters into one flat tensor, and their gradients into another, of which the model's own are views from
+/// then on. Parameters that need no gradient it leaves alone.
+#[derive(Debug)]
+pub struct Adamax {
+    /// The learning rate of the next step.
+    pub lr: f64,
+    config: AdamaxConfig,
+    n_steps: u64,
+    pub(super) flat: FlatParameters,
+    /// The weight decay of each parameter.
+    weight_decay: Vec<f64>,
+    /// The running mean of the gradients, flat.
+    exp_avg: Tensor,
+    /// The decaying maximum of the gradients, flat.
+    exp_inf: Tensor,
+}
+
+impl Adamax {
+    /// An optimiser of these named parameters, float32 and all on one device.
+    pub fn new(parameters: impl IntoIterator<Item = (String, Tensor)>, config: &AdamaxConfig) -> Adamax {
+        let flat = FlatParameters::new(parameters);
+        let weight_decay = flat.ranges.iter().map(|range| config.weight_decay_of(&range.name)).collect();
+        let (exp_avg, exp_inf) = (flat.zeros(), flat.zeros());
+        Adamax { lr: config.lr, config: config.clone(), n_steps: 0, flat, weight_decay, exp_avg, exp_inf }
+    }
+
+    /// Scales the gradients down so that the norm of all together is at most `max_norm`. Returns what it was. As
+    /// `torch.nn.utils.clip_grad_norm_`.
+    pub fn clip_grad_norm(&mut self, max_norm: f64) -> Tensor {
+        clip_grad_norm(&mut self.flat.gradients, max_norm)
+    }
+
+    /// Moves every parameter against its gradient, and makes the gradients zero.
+    pub fn step(&mut self) {
+        self.n_steps += 1;
+        let step_size = self.lr / (1.0 - self.config.betas[0].powi(self.n_steps as i32));
+        if self.flat.values.device() == Device::Cpu {
+            self.step_on_cpu(step_size);
+        } else {
+            tch::no_grad(|| self.step_by_libtorch(step_size));
+        }
+    }
+
+    fn step_by_libtorch(&mut self, step_size: f64) {
+        let AdamaxConfig { betas: [beta1, beta2], eps, .. } = self.config;
+        let FlatParameters { ranges, values, gradients } = &mut self.flat;
+        for (range, &weight_decay) in ranges.iter().zip(&self.weight_decay).filter(|&(_, &decay)| decay != 0.0) {
+            let _ = range.of(gradients).g_add_(&(range.of(values) * weight_decay));
+        }
+        let _ = self.exp_avg.lerp_(gradients, 1.0 - beta1);
+        self.exp_inf = (&self.exp_inf * beta2).maximum(&(gradients.abs() + eps));
+        let _ = values.g_sub_(&(&self.exp_avg / &self.exp_inf * step_size));
+        let _ = gradients.zero_();
+    }
+
+    fn step_on_cpu(&mut self, step_size: f64) {
+        /// Numbers that a thread works on at once.
+        const CHUNK: usize = 1 << 14;
+        let AdamaxConfig { betas: [beta1, beta2], eps, .. } = self.config;
+        let FlatParameters { ranges, values, gradients } = &mut self.flat;
+        let [values, gradients, exp_avg, exp_inf] =
+            [values, gradients, &mut self.exp_avg, &mut self.exp_inf].map(values_mut);
+        let weight_decay = &self.weight_decay;
+        let chunks = values
+            .par_chunks_mut(CHUNK)
+            .zip(gradients.par_chunks_mut(CHUNK))
+            .zip(exp_avg.par_chunks_mut(CHUNK))
+            .zip(exp_inf.par_chunks_mut(CHUNK));
+        chunks.enumerate().for_each(|(i, (((values, gradients), exp_avg), exp_inf))| {
+            let start = (i * CHUNK) as i64;
+            let end = start + values.len() as i64;
+            let first = ranges.partition_point(|range| range.start + range.len() <= start);
+            let of_chunk = ranges[first..].iter().zip(&weight_decay[first..]);
+            for (range, &weight_decay) in of_chunk.take_while(|(range, _)| range.start < end) {
+                let share =
+                    (range.start.max(start) - start) as usize..((range.start + range.len()).min(end) - start) as usize;
+                let factors = [weight_decay, 1.0 - beta1, beta2, eps, step_size].map(|factor| factor as f32);
+                step(
+                    &mut values[share.clone()],
+                    &mut gradients[share.clone()],
+                    &mut exp_avg[share.clone()],
+                    &mut exp_inf[share],
+                    factors,
+                );
+            }
+        });
+    }
+
+    /// Number of steps made.
+    pub fn n_steps(&self) -> u64 {
+        self.n_steps
+    }
+
+    /// Says that so many steps were made.
+    pub(super) fn set_n_steps(&mut self, n_steps: u64) {
+        self.n_steps = n_steps;
+    }
+
+    /// The optimiser's own flat tensors, by PyTorch's names.
+    pub(super) fn state(&self) -> [(&'static str, &Tensor); 2] {
+        [("exp_avg", &self.exp_avg), ("exp_inf", &self.exp_inf)]
+    }
+}
+
+/// A step of some numbers: weight decay, decay of the mean, decay of the maximum, eps, step size.
+#[multiversion(targets = "simd")]
+fn step(
+    parameters: &mut [f32],
+    gradients: &mut [f32],
+    exp_avg: &mut [f32],
+    exp_inf: &mut [f32],
+    [weight_decay, towards, beta2, eps, step_size]: [f32; 5],
+) {
+    for (((parameter, gradient), exp_avg), exp_inf) in parameters.iter_mut().zip(gradients).zip(exp_avg).zip(exp_inf) {
+        let g = *gradient + weight_decay * *parameter;
+        *gradient = 0.0;
+        *exp_avg += towards * (g - *exp_avg);
+        let (before, now) = (*exp_inf * beta2, g.abs() + eps);
+        // NaN stays NaN.
+        *exp_inf = if before > now { before } else { now };
+        *parameter -= step_size * (*exp_avg / *exp_inf);
+    }
+}

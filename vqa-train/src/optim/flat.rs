@@ -1,0 +1,95 @@
+//! All parameters in one tensor, and their gradients in another.
+
+use tch::{Device, Kind, Tensor};
+
+/// A model's parameters moved into one flat tensor, and their gradients into another, of which the model's own are views from
+/// then on: clipping and stepping are each one pass over memory.
+#[derive(Debug)]
+pub(super) struct FlatParameters {
+    /// In the order of their names.
+    pub(super) ranges: Vec<FlatRange>,
+    /// [n] float32.
+    pub(super) values: Tensor,
+    /// [n] float32.
+    pub(super) gradients: Tensor,
+}
+
+/// Where a parameter is in the flat tensors.
+#[derive(Debug)]
+pub(super) struct FlatRange {
+    pub(super) name: String,
+    pub(super) start: i64,
+    shape: Vec<i64>,
+}
+
+impl FlatRange {
+    pub(super) fn len(&self) -> i64 {
+        self.shape.iter().product()
+    }
+
+    /// The parameter's share of a flat tensor, in its shape.
+    pub(super) fn of(&self, flat: &Tensor) -> Tensor {
+        flat.narrow(0, self.start, self.len()).view(&self.shape[..])
+    }
+}
+
+impl FlatParameters {
+    /// Moves these named parameters, float32 and all on one device. Those that need no gradient stay where they are: a frozen
+    /// layer, the running mean of a batch norm.
+    pub(super) fn new(parameters: impl IntoIterator<Item = (String, Tensor)>) -> FlatParameters {
+        /// Parameters begin at multiples of a cache line.
+        const ALIGNED: usize = 16;
+        let mut parameters: Vec<(String, Tensor)> =
+            parameters.into_iter().filter(|(_, parameter)| parameter.requires_grad()).collect();
+        // Sums over parameters must not depend on the order of a hash map.
+        parameters.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut ranges = Vec::with_capacity(parameters.len());
+        let mut n = 0;
+        for (name, parameter) in &parameters {
+            ranges.push(FlatRange { name: name.clone(), start: n as i64, shape: parameter.size() });
+            n += parameter.numel().next_multiple_of(ALIGNED);
+        }
+        let device = parameters.first().map_or(Device::Cpu, |(_, parameter)| parameter.device());
+        let zeros = || Tensor::zeros([n as i64], (Kind::Float, device));
+        let (values, gradients) = (zeros(), zeros());
+        for ((_, parameter), range) in parameters.iter_mut().zip(&ranges) {
+            tch::no_grad(|| range.of(&values).copy_(parameter));
+            parameter.set_data(&range.of(&values));
+            // Only a backward pass makes a gradient; from then on they are added to where it is.
+            (&*parameter * 0.0).sum(Kind::Float).backward();
+            parameter.grad().set_data(&range.of(&gradients));
+        }
+        FlatParameters { ranges, values, gradients }
+    }
+
+    /// A flat tensor of zeros.
+    pub(super) fn zeros(&self) -> Tensor {
+        self.values.zeros_like()
+    }
+
+    /// The parameters' shares of other flat tensors, each named after its tensor and its parameter.
+    pub(super) fn named(&self, flats: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
+        let of_range = |range: &FlatRange| {
+            let name = |kind: &str| format!("{kind}.{}", range.name);
+            flats.iter().map(|(kind, flat)| (name(kind), range.of(flat))).collect::<Vec<_>>()
+        };
+        self.ranges.iter().flat_map(of_range).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As PyTorch's optimisers are given what has `requires_grad`, and leave the rest alone.
+    #[test]
+    fn what_needs_no_gradient_stays_where_it_is() {
+        let tensor = || Tensor::from_slice(&[1f32, 2.0]);
+        let (trained, frozen) = (tensor().set_requires_grad(true), tensor());
+        let address = frozen.data_ptr();
+        let named = [("a.frozen", &frozen), ("b.trained", &trained)];
+        let flat = FlatParameters::new(named.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())));
+        assert_eq!(flat.ranges.iter().map(|range| range.name.as_str()).collect::<Vec<_>>(), ["b.trained"]);
+        assert_eq!((frozen.data_ptr(), trained.data_ptr()), (address, flat.values.data_ptr()));
+    }
+}

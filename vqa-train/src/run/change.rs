@@ -1,0 +1,48 @@
+//! What is other than when a run began.
+
+use std::fmt;
+
+/// What another value of a key would change in a run that is resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Affects {
+    /// No value that training computes, but for the last digits on another device.
+    Nothing,
+    /// The steps to come, as when a run diverged. The run's `config.toml` notes what it was.
+    LaterSteps,
+    /// Nothing, as long as the files are the same: they may have been moved, but keep their names.
+    Paths,
+    /// The steps that were made already.
+    EarlierSteps,
+}
+
+/// A key whose value is another than before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The key, as in `train.optim.lr`.
+    pub key: String,
+    /// Its value in the run.
+    pub before: String,
+    /// Its value now.
+    pub now: String,
+    pub(super) affects: Affects,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}, was {}", self.key, self.now, self.before)
+    }
+}
+
+impl Change {
+    /// Whether a run may be resumed with it.
+    pub(super) fn is_allowed(&self) -> bool {
+        let names = |paths: &str| -> Vec<String> {
+            paths.split('"').map(|path| path.rsplit('/').next().unwrap_or_default().to_owned()).collect()
+        };
+        match self.affects {
+            Affects::Nothing | Affects::LaterSteps => true,
+            Affects::Paths => names(&self.before) == names(&self.now),
+            Affects::EarlierSteps => false,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! A run as it is opened: new, or resumed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tch::nn::VarStore;
+use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::questions::{AnswerDict, WordDict, WordVectors};
+use vqa_model::baseline::Baseline;
+use vqa_model::run::RunDir;
+use vqa_model::weights::load_weights;
+
+use crate::error::{Error, Result};
+use crate::run::lock::RunLock;
+use crate::run::resume::{Resumed, RunConfig, check_run_dir};
+
+/// A run that is about to begin or to be resumed, with its dictionaries.
+#[derive(Debug)]
+pub struct OpenedRun {
+    run: RunDir,
+    resumed: Option<Resumed>,
+    words: WordDict,
+    answers: AnswerDict,
+}
+
+impl OpenedRun {
+    /// Opens a run, and reads its dictionaries. A run that is resumed keeps those that it began with, whatever was prepared
+    /// since. Nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check_run_dir`]; and when there are no dictionaries.
+    pub fn open(run: &RunDir, config: &RunConfig, resume: bool) -> Result<OpenedRun> {
+        let resumed = check_run_dir(run, config, resume)?;
+        let (words, answers) = match resumed {
+            Some(_) => run.read_dictionaries()?,
+            None => {
+                let made = |path: &Path| match path.exists() {
+                    true => Ok(()),
+                    false => Err(Error::Run {
+                        path: path.to_owned(),
+                        problem: "no such file; make the dictionaries with `vqa prepare` first".to_owned(),
+                    }),
+                };
+                made(&config.dict.words)?;
+                made(&config.dict.answers)?;
+                (WordDict::load(&config.dict.words)?, AnswerDict::load(&config.dict.answers)?)
+            }
+        };
+        Ok(OpenedRun { run: run.clone(), resumed, words, answers })
+    }
+
+    /// What is resumed; nothing if the run is new.
+    pub fn resumed(&self) -> Option<&Resumed> {
+        self.resumed.as_ref()
+    }
+
+    /// The words.
+    pub fn words(&self) -> &WordDict {
+        &self.words
+    }
+
+    /// The candidate answers.
+    pub fn answers(&self) -> &AnswerDict {
+        &self.answers
+    }
+
+    /// Loads the weights that `model.init` names, and says which. A run that is resumed has learnt its own.
+    ///
+    /// # Errors
+    ///
+    /// When the weights are of another model, or belong to other dictionaries; when word vectors are named too.
+    pub fn init_weights<'a>(&self, config: &'a RunConfig, vs: &VarStore) -> Result<Option<&'a Path>> {
+        let Some(init) = config.model.init.as_deref().filter(|_| self.resumed.is_none()) else { return Ok(None) };
+        let problem = |problem: &str| Error::Run { path: init.to_owned(), problem: problem.to_owned() };
+        if config.model.lm.glove.is_some() {
+            return Err(problem(
+                "model.init and model.lm.glove both say which word vectors to begin with: leave one out",
+            ));
+        }
+        // Weights of a run belong to its dictionaries; others come without any.
+        let beside = RunDir::of_checkpoint(init);
+        let exists = |path: std::path::PathBuf| Some(path).filter(|path| path.exists());
+        let other_words = exists(beside.words()).map(|path| WordDict::load(&path)).transpose()?;
+        let other_answers = exists(beside.answers()).map(|path| AnswerDict::load(&path)).transpose()?;
+        if other_words.is_some_and(|other| other != self.words)
+            || other_answers.is_some_and(|other| other != self.answers)
+        {
+            return Err(problem(
+                "the dictionaries beside it are other ones than the run would have: set dict.words and dict.answers to them",
+            ));
+        }
+        load_weights(vs, init)?;
+        Ok(Some(init))
+    }
+
+    /// The file of pretrained word vectors that a new run begins with, if its config names one.
+    pub fn word_vectors<'a>(&self, config: &'a RunConfig) -> Option<&'a Path> {
+        config.model.lm.glove.as_deref().filter(|_| self.resumed.is_none())
+    }
+
+    /// Gives a model pretrained word vectors. Returns the ids of the words that have none, rising. `progress` is called with
+    /// the number of bytes just read.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, its vectors are of another length, or it has none of the words.
+    pub fn init_word_vectors(
+        &self,
+        path: &Path,
+        config: &RunConfig,
+        model: &Baseline,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Vec<u32>> {
+        let vectors = WordVectors::read(path, &self.words, progress)?;
+        let problem = |problem: String| Err(Error::Run { path: path.to_owned(), problem });
+        let dim = config.model.lm.word_emb_dim;
+        if vectors.dim() as i64 != dim {
+            return problem(format!("its vectors have {} numbers, and model.lm.word_emb_dim = {dim}", vectors.dim()));
+        }
+        if vectors.missing().len() == self.words.len() {
+            let n = self.words.len();
+            return problem(format!("it has no vector for any of the {n} words: is it of another language?"));
+        }
+        model.word_embedding().set_vectors(vectors.numbers());
+        Ok(vectors.missing().to_vec())
+    }
+
+    /// Makes this process the only one that trains in the directory, and writes what a run begins with: its config, and its
+    /// dictionaries if it is new.
+    ///
+    /// # Errors
+    ///
+    /// When another process trains in it, or a file cannot be written.
+    pub fn begin(&self, config: &RunConfig) -> Result<RunLock> {
+        let lock = RunLock::acquire(&self.run)?;
+        let comments = self.resumed.as_ref().map(Resumed::comments).unwrap_or_default();
+        self.run.write_config(config, &comments)?;
+        if self.resumed.is_none() {
+            self.run.write_dictionaries(&self.words, &self.answers)?;
+        }
+        Ok(lock)
+    }
+}
+
+/// Says what is wrong with the data to train and validate on, if anything.
+///
+/// # Errors
+///
+/// When there is nothing to learn from or nothing to judge by, or the two splits have other features.
+pub fn check_data(config: &RunConfig, train: &Dataset, val: Option<&Dataset>) -> Result<(), String> {
+    if train.split().annotations.is_empty() {
+        return Err("split \"train\": no annotations to learn from: give its composition a_jsons".to_owned());
+    }
+    match val {
+        None if config.train.patience > 0 => {
+            Err(format!("train.patience = {} needs a split \"val\" to judge by", config.train.patience))
+        }
+        Some(val) if val.feature_dim() != train.feature_dim() => Err(format!(
+            "{} has {} numbers a region, and {} has {}: extract val with --like the training file",
+            val.source_names(),
+            val.feature_dim(),
+            train.source_names(),
+            train.feature_dim()
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The batches to train on.
+pub fn train_loader(config: &RunConfig, train: Arc<Dataset>) -> Loader {
+    loader(config, train, config.train.batch_size, config.train.sampler)
+}
+
+/// The batches to validate on. Nothing is learnt from them: with no gradients to keep there is room for more questions, and
+/// larger batches share more images and beginnings of questions.
+pub fn val_loader(config: &RunConfig, val: Arc<Dataset>) -> Loader {
+    loader(config, val, 2 * config.train.batch_size, Sampler::Sequential)
+}
+
+fn loader(config: &RunConfig, dataset: Arc<Dataset>, batch_size: usize, sampler: Sampler) -> Loader {
+    let options = LoaderOptions { batch_size, sampler, seed: config.seed, ..LoaderOptions::default() };
+    Loader::new(dataset, options)
+}

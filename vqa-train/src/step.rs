@@ -1,0 +1,186 @@
+//! A step forward and backward, and its loss and score, which the device may not have come to yet.
+//!
+//! A GPU works behind the program, and reading a value waits until it has caught up. So losses and scores of steps are kept as
+//! tensors, and read together.
+
+use std::time::{Duration, Instant};
+
+use tch::{Kind, Tensor};
+use vqa_data::questions::SoftTargets;
+use vqa_model::VqaModel;
+use vqa_model::feed::{FedBatch, Feed};
+use vqa_model::loss::{LossKind, loss_and_gradient};
+
+use crate::metrics::sums::Sums;
+use crate::run::position::Position;
+
+/// A step that was made.
+pub(crate) struct Step {
+    /// Where the run stands after it.
+    pub(crate) position: Position,
+    /// Its learning rate.
+    pub(crate) lr: f64,
+    /// Its durations and questions; its loss and score when it was read.
+    pub(crate) sums: Sums,
+    /// The losses and scores of the parts of its batch, until they are read.
+    parts: Vec<PartLoss>,
+}
+
+/// Loss and score of a part of a batch.
+struct PartLoss {
+    /// Its share in the mean loss of the batch.
+    share: f64,
+    /// A scalar, the mean loss.
+    loss: Tensor,
+    /// A scalar, the sum of scores.
+    score: Tensor,
+    /// The first few questions.
+    question_ids: Vec<u64>,
+}
+
+/// A loss that is NaN or infinite.
+#[derive(Debug)]
+pub(crate) struct NonFiniteLoss {
+    pub(crate) loss: f64,
+    /// Where the run stands after its step.
+    pub(crate) position: Position,
+    pub(crate) question_ids: Vec<u64>,
+}
+
+impl Step {
+    /// Goes through a batch, forward and backward, part by part: adds to the gradients of the parameters. Where the run stands
+    /// after the step and its learning rate are for the caller to say.
+    pub(crate) fn add_gradients(
+        model: &dyn VqaModel,
+        loss: LossKind,
+        feed: &Feed,
+        batch: FedBatch,
+        (position, lr): (Position, f64),
+    ) -> Step {
+        let weight = |targets: &SoftTargets| match loss {
+            LossKind::Logistic => targets.len(),
+            // Questions without labels are not in the mean.
+            LossKind::Softmax => (0..targets.len()).filter(|&i| targets.best(i) > 0.0).count(),
+        };
+        let of_all = batch.parts.iter().map(|part| weight(&part.batch.targets)).sum::<usize>().max(1) as f64;
+        let mut sums = Sums { n_steps: 1, ..Sums::default() };
+        let mut parts = Vec::with_capacity(batch.parts.len());
+        for mut part in batch.parts {
+            let tic = Instant::now();
+            let (input, targets) = feed.tensors(&mut part);
+            sums.data += tic.elapsed();
+
+            let tic = Instant::now();
+            let pass = model.train(&input);
+            let logits = &pass.output.logits; // [B, n_answers]
+            let (mean_loss, grad_logits) = loss_and_gradient(loss, logits, &targets.dense(logits.size()[1]));
+            let score = targets.total_score(logits);
+            let share = weight(&part.batch.targets) as f64 / of_all;
+            sums.forward += tic.elapsed();
+
+            let tic = Instant::now();
+            pass.backward(&(grad_logits * share));
+            sums.backward += tic.elapsed();
+            sums.n_questions += part.batch.len();
+            let question_ids = part.batch.question_ids.iter().take(5).copied().collect();
+            parts.push(PartLoss { share, loss: mean_loss, score, question_ids });
+        }
+        Step { position, lr, sums, parts }
+    }
+}
+
+/// The steps whose losses and scores are unread, in order.
+#[derive(Default)]
+pub(crate) struct UnreadSteps(Vec<Step>);
+
+impl UnreadSteps {
+    /// Adds a step.
+    pub(crate) fn push(&mut self, step: Step) {
+        self.0.push(step);
+    }
+
+    /// Waits for the steps, and takes them out. How long each took on a GPU is unknown: all are given the mean.
+    ///
+    /// # Errors
+    ///
+    /// The first loss that is NaN or infinite.
+    pub(crate) fn read(&mut self) -> Result<Vec<Step>, NonFiniteLoss> {
+        let mut steps = std::mem::take(&mut self.0);
+        let scalars: Vec<Tensor> = steps
+            .iter()
+            .flat_map(|step| &step.parts)
+            .flat_map(|part| [part.loss.to_kind(Kind::Double), part.score.to_kind(Kind::Double)])
+            .collect();
+        if scalars.is_empty() {
+            return Ok(steps);
+        }
+        let tic = Instant::now();
+        let values = Vec::<f64>::try_from(Tensor::stack(&scalars, 0)).expect("a flat tensor of float64");
+        let mut durations = [Duration::ZERO, Duration::ZERO, tic.elapsed()];
+        let mut values = values.chunks_exact(2);
+        for Step { position, sums, parts, .. } in &mut steps {
+            let mut mean_loss = 0.0;
+            for PartLoss { share, question_ids, .. } in std::mem::take(parts) {
+                let Some(&[loss, score]) = values.next() else { panic!("two values for each part") };
+                if !loss.is_finite() {
+                    return Err(NonFiniteLoss { loss, position: *position, question_ids });
+                }
+                mean_loss += share * loss;
+                sums.score += score;
+            }
+            sums.loss = mean_loss * sums.n_questions as f64;
+            for (sum, duration) in durations.iter_mut().zip([sums.data, sums.forward, sums.backward]) {
+                *sum += duration;
+            }
+        }
+        let [data, forward, backward] = durations.map(|sum| sum / steps.len() as u32);
+        for Step { sums, .. } in &mut steps {
+            (sums.data, sums.forward, sums.backward) = (data, forward, backward);
+        }
+        Ok(steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(at: Position, lr: f64, losses: &[f32]) -> Step {
+        let sums = Sums { n_steps: 1, n_questions: 10, forward: Duration::from_millis(2), ..Sums::default() };
+        let share = 1.0 / losses.len() as f64;
+        let part = |&loss: &f32| PartLoss {
+            share,
+            loss: Tensor::from(loss),
+            score: Tensor::from(1.5f64),
+            question_ids: vec![loss as u64],
+        };
+        Step { position: at, lr, sums, parts: losses.iter().map(part).collect() }
+    }
+
+    fn at(step: u64) -> Position {
+        Position { epoch: 2, batch: step, step }
+    }
+
+    #[test]
+    fn steps_are_read_in_order_and_once() {
+        let mut unread = UnreadSteps::default();
+        assert!(unread.read().unwrap().is_empty());
+        unread.push(step(at(1), 0.1, &[4.0]));
+        unread.push(step(at(2), 0.2, &[1.0, 2.0]));
+        let read = unread.read().unwrap();
+        let found: Vec<_> = read.iter().map(|step| (step.position, step.lr, step.sums.loss, step.sums.score)).collect();
+        assert_eq!(found, [(at(1), 0.1, 40.0, 1.5), (at(2), 0.2, 15.0, 3.0)]);
+        assert!(read.iter().all(|step| step.sums.forward == Duration::from_millis(2)));
+        assert!(unread.read().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_first_part_that_diverged_is_found() {
+        let mut unread = UnreadSteps::default();
+        for (i, losses) in [&[1.0, 2.0][..], &[3.0, f32::INFINITY], &[f32::NAN, f32::NAN]].into_iter().enumerate() {
+            unread.push(step(at(i as u64), 0.1, losses));
+        }
+        let NonFiniteLoss { loss, position, question_ids } = unread.read().err().unwrap();
+        assert_eq!((loss, position, question_ids), (f64::INFINITY, at(1), vec![u64::MAX]));
+    }
+}
