@@ -18,18 +18,6 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// A duration in words: "9 s", "12 min", "2 h 41 min", "3 d 4 h".
-#[cfg(feature = "torch")]
-pub fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0..100 => format!("{seconds} s"),
-        100..6000 => format!("{} min", (seconds + 30) / 60),
-        6000..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
-    }
-}
-
 /// A progress bar with rate and time left; where stderr is no terminal, a plain line now and then.
 pub struct ProgressBar {
     what: Cow<'static, str>,

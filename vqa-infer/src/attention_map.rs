@@ -105,7 +105,7 @@ fn resize(map: &[f64], from: (usize, usize), to: (usize, usize)) -> Vec<f64> {
 fn draw_frame(picture: &mut RgbImage, [x1, y1, x2, y2]: [i64; 4], color: Rgb<u8>) {
     let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
     let half = FRAME_WIDTH / 2;
-    // Far outside, the frame is invisible: stay near the picture, whatever the numbers are.
+    // Far outside, the frame is invisible: stay near the picture, whatever the corners are.
     let near = |corner: i64, length: i64| corner.clamp(-half - 1, length + half + 1);
     let (x1, x2) = (near(x1.min(x2), width), near(x1.max(x2), width));
     let (y1, y2) = (near(y1.min(y2), height), near(y1.max(y2), height));

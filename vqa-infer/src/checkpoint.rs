@@ -15,6 +15,7 @@ use vqa_model::baseline::{Baseline, ModelConfig};
 use vqa_model::device::parse_device;
 use vqa_model::feed::Precision;
 use vqa_model::loss::LossKind;
+use vqa_model::memory::or_out_of_memory;
 use vqa_model::run::{CheckpointHeader, RunDir};
 use vqa_model::weights::load_weights;
 use vqa_model::{DataDims, VqaModel};
@@ -111,7 +112,7 @@ impl Checkpoint {
             }
         }
         let vs = VarStore::new(device.map_or_else(|| parse_device(&config.device), Ok)?);
-        let model = model(vs.root(), &model_config, dims);
+        let model = or_out_of_memory(|| model(vs.root(), &model_config, dims))?;
         load_weights(&vs, path)?;
         Ok(Checkpoint { path: path.to_owned(), config, loss, words, answers, dims, model, vs })
     }
@@ -190,7 +191,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// When its regions have other than the numbers that the model was trained on.
+    /// When its features are not as long as those that the model was trained on.
     pub fn check(&self, dataset: &Dataset) -> Result<()> {
         let found = dataset.feature_dim() as i64;
         if found == self.dims.feature_dim {

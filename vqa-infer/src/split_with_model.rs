@@ -9,6 +9,7 @@ use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler};
 use vqa_data::features::{FeatureFile, RegionSource};
 use vqa_data::questions::{SourceConfig, Split, SplitConfig, image_path};
 use vqa_model::feed::{Feed, FeedOptions, Precision, allow_tf32};
+use vqa_model::memory::or_out_of_memory;
 
 use crate::blind::shuffle_images;
 use crate::checkpoint::Checkpoint;
@@ -125,8 +126,10 @@ impl SplitWithModel {
             allow_tf32(checkpoint.precision() == Precision::Tf32);
         }
         let options = FeedOptions { kind: checkpoint.kind(), ..FeedOptions::new(device) };
-        let feed = Feed::new(loader, options, &mut |_, _| {})?;
-        answer_all(checkpoint.model(), &feed, checkpoint.answers(), progress)
+        or_out_of_memory(|| {
+            let feed = Feed::new(loader, options, &mut |_, _| {})?;
+            answer_all(checkpoint.model(), &feed, checkpoint.answers(), progress)
+        })?
     }
 
     /// Answers some questions, by their places in the split, and adds them to a report. `progress` is called with the number
@@ -141,8 +144,9 @@ impl SplitWithModel {
         let split = self.dataset().split();
         for questions in questions.chunks(self.batch_size) {
             let batch = Batch::gather(self.dataset(), questions)?;
-            let predictions =
-                predict_batch(checkpoint.model(), checkpoint.loss(), &batch, checkpoint.device(), checkpoint.kind());
+            let predictions = or_out_of_memory(|| {
+                predict_batch(checkpoint.model(), checkpoint.loss(), &batch, checkpoint.device(), checkpoint.kind())
+            })?;
             for (i, prediction) in predictions.into_iter().enumerate() {
                 let question = batch.questions[i];
                 let annotation = split.annotations.get(question);

@@ -1,31 +1,63 @@
-use std::path::PathBuf;
+use std::error::Error as StdError;
+use std::path::{Path, PathBuf};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and what to do.
+/// What went wrong, and what to do. A message is whole: what [`source`](StdError::source) gives is in it already.
+#[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file could not be read or written.
+    /// A file could not be read or written; [`vqa_data::Error`] says why.
     #[error(transparent)]
     Data(#[from] vqa_data::Error),
-    /// A file of weights that cannot be used.
+    /// A file of weights that is damaged, or none at all.
     #[error("{}: {problem}", path.display())]
-    Weights {
+    DamagedWeights {
         /// The file.
         path: PathBuf,
         /// What is wrong with it, and the remedy.
         problem: String,
+        /// What its reader said.
+        #[source]
+        source: Option<Box<dyn StdError + Send + Sync>>,
     },
-    /// The directory of a run that cannot be used.
+    /// Sound weights that do not fit: of another model, of another number type, without the header that is needed.
     #[error("{}: {problem}", path.display())]
-    Run {
-        /// A file in it.
+    WeightsMismatch {
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it, and the remedy.
+        /// What does not fit, and the remedy.
         problem: String,
+    },
+    /// A run's `config.toml` that does not say what is needed.
+    #[error("{}: {}", path.display(), source.message())]
+    RunConfig {
+        /// The file.
+        path: PathBuf,
+        /// What its parser said.
+        source: Box<toml::de::Error>,
     },
     /// A device that cannot be used.
     #[error("{0}")]
     Device(String),
+    /// The computer's or the GPU's memory is full.
+    #[error("out of memory: lower train.batch_size (or --batch-size), or the sizes in [model]")]
+    OutOfMemory,
+}
+
+impl Error {
+    /// An [`Error::DamagedWeights`], with what its reader said.
+    pub(crate) fn damaged(
+        path: &Path,
+        problem: impl Into<String>,
+        source: impl StdError + Send + Sync + 'static,
+    ) -> Error {
+        Error::DamagedWeights { path: path.to_owned(), problem: problem.into(), source: Some(Box::new(source)) }
+    }
+
+    /// An [`Error::WeightsMismatch`].
+    pub(crate) fn weights_mismatch(path: &Path, problem: impl Into<String>) -> Error {
+        Error::WeightsMismatch { path: path.to_owned(), problem: problem.into() }
+    }
 }

@@ -1,54 +1,110 @@
-//! Trains a model of one's own, a bag of words and the mean of all regions, on what `make demo` made.
+//! A model of one's own goes all the way: it is trained, resumed, scored and explained, on what `make demo` made.
 //!
-//!     cargo run --release -p vqa-train --example own_model -- demo/train.h5 demo/data/v2_*train_questions.json demo/data/v2_*train_annotations.json
+//!     cargo run --release -p vqa-train --example own_model -- demo
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tch::{Device, Kind, nn, nn::Module};
+use tch::nn::{self, Module, ModuleT, VarStore};
+use tch::{Device, Kind};
 use vqa_data::batches::{Dataset, Loader, LoaderOptions};
+use vqa_data::evaluator::Accuracy;
 use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
+use vqa_data::shapes::ShapesSplit;
+use vqa_infer::report::Report;
+use vqa_infer::{Checkpoint, SplitWithModel};
 use vqa_model::run::RunDir;
-use vqa_model::{ModelInput, ModelOutput, VqaModel};
+use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
+use vqa_train::run::RunConfig;
 use vqa_train::{Event, TrainConfig, Trainer};
 
-struct Bag {
+/// A bag of words looks at the regions, by what is in them and where they are.
+struct BagOfWords {
+    /// Random and frozen: the layer after it learns.
     words: nn::Embedding,
+    question: nn::Linear,
+    /// With a running mean and variance, which are saved though no gradient moves them.
+    norm: nn::BatchNorm,
     regions: nn::Linear,
     answers: nn::Linear,
 }
 
-impl VqaModel for Bag {
-    fn forward(&self, input: &ModelInput, _train: bool) -> ModelOutput {
-        let question = self.words.forward(&input.tokens).sum_dim_intlist(1, false, Kind::Float); // [B, 128]
-        let regions = self.regions.forward(&input.features).relu().index_select(0, &input.image_rows); // [B, K, 128]
-        let logits = self.answers.forward(&(question * regions.mean_dim(1, false, Kind::Float)));
-        let alike = regions.select(2, 0).ones_like() / regions.size()[1] as f64; // [B, K]
-        ModelOutput { logits, attention: alike }
+impl BagOfWords {
+    fn new(vs: &nn::Path, dims: DataDims) -> BagOfWords {
+        const DIM: i64 = 128;
+        let words = nn::embedding(vs / "words", dims.n_words + 1, DIM, Default::default());
+        let _ = words.ws.set_requires_grad(false);
+        BagOfWords {
+            words,
+            question: nn::linear(vs / "question", DIM, DIM, Default::default()),
+            norm: nn::batch_norm1d(vs / "norm", dims.feature_dim, Default::default()),
+            regions: nn::linear(vs / "regions", dims.feature_dim + 4, DIM, Default::default()),
+            answers: nn::linear(vs / "answers", DIM, dims.n_answers, Default::default()),
+        }
+    }
+}
+
+impl VqaModel for BagOfWords {
+    fn forward(&self, input: &ModelInput, train: bool) -> ModelOutput {
+        let words = self.words.forward(&input.tokens).sum_dim_intlist(1, false, Kind::Float); // [B, DIM]
+        let question = self.question.forward(&words).tanh();
+        let [n, k, d] = input.features.size()[..] else { unreachable!("[N, K, D]") };
+        let features = self.norm.forward_t(&input.features.view([n * k, d]), train).view([n, k, d]);
+        let boxes = &input.boxes / input.boxes.amax([1, 2], true); // [N, K, 4], 0 to 1
+        let regions = self.regions.forward(&tch::Tensor::cat(&[features, boxes], 2)).relu(); // [N, K, DIM]
+        let regions = regions.index_select(0, &input.image_rows); // [B, K, DIM]
+        let attention = regions.bmm(&question.unsqueeze(2)).squeeze_dim(2).softmax(1, Kind::Float); // [B, K]
+        let attended = attention.unsqueeze(1).bmm(&regions).squeeze_dim(1); // [B, DIM]
+        ModelOutput { logits: self.answers.forward(&(question * attended)), attention }
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let [features, questions, annotations] = [1, 2, 3].map(|i| std::env::args_os().nth(i).expect("three files").into());
-    let source =
-        SourceConfig { q_jsons: vec![questions], a_jsons: vec![annotations], features: Some(features), images: None };
-    let config = SplitConfig::from(vec![source]);
-    let split = Split::load(&config)?;
-    let (words, answers) = build_dictionaries([&split], &DictConfig::default());
-    let dataset = Arc::new(Dataset::open(split, &config, &words, &answers, 14)?);
-    let feature_dim = dataset.feature_dim() as i64;
-    let train = Loader::new(dataset, LoaderOptions { batch_size: 64, ..LoaderOptions::default() });
+    let demo = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: own_model DEMO_DIRECTORY")?);
+    let (train, val) = (split(&demo, "train"), split(&demo, "val"));
+    let train_split = Split::load(&train)?;
+    let (words, answers) = build_dictionaries([&train_split], &DictConfig::default());
+    let dataset = Arc::new(Dataset::open(train_split, &train, &words, &answers, 14)?);
+    let loader = Loader::new(dataset.clone(), LoaderOptions { batch_size: 256, ..LoaderOptions::default() });
 
-    let vs = nn::VarStore::new(Device::Cpu);
-    let model = Bag {
-        words: nn::embedding(vs.root() / "words", words.len() as i64 + 1, 128, Default::default()),
-        regions: nn::linear(vs.root() / "regions", feature_dim, 128, Default::default()),
-        answers: nn::linear(vs.root() / "answers", 128, answers.len() as i64, Default::default()),
-    };
-    let (config, run) = (TrainConfig { n_epochs: 5, ..TrainConfig::default() }, RunDir::new("runs/own_model"));
-    Trainer::new(&model, &vs, &config, &train, &run).run(&mut |event| {
-        if let Event::Epoch(epoch) = event {
-            println!("epoch {} loss {:.2} score {:.1}", epoch.epoch, epoch.train_loss, epoch.train_score);
-        }
-    })?;
+    // What a checkpoint needs beside it.
+    let run = RunDir::new(demo.join("own_model"));
+    let mut config = RunConfig { out_dir: run.path().to_owned(), ..RunConfig::default() };
+    config.train.batch_size = 256;
+    run.write_config(&config, "")?;
+    run.write_dictionaries(&words, &answers)?;
+
+    // The second sitting resumes where the first one ended, with a model made anew.
+    for n_epochs in [2, 4] {
+        let vs = VarStore::new(Device::Cpu);
+        let model = BagOfWords::new(&vs.root(), DataDims::of(&dataset));
+        let settings = TrainConfig { n_epochs, ..config.train.clone() };
+        Trainer::new(&model, &vs, &settings, &loader, &run).run(&mut |event| {
+            if let Event::Epoch(epoch) = event {
+                println!("epoch {} loss {:.2} score {:.1}", epoch.epoch, epoch.train_loss, epoch.train_score);
+            }
+        })?;
+    }
+
+    let make = |vs: nn::Path, _: &toml::Table, dims| -> Box<dyn VqaModel> { Box::new(BagOfWords::new(&vs, dims)) };
+    let checkpoint = Checkpoint::open_with(&run.checkpoint(4), None, make)?;
+    let asked = SplitWithModel::new(checkpoint, Split::load(&val)?, &val, "val".to_owned(), None)?;
+    let answered = asked.answer_all(&mut |_| {})?;
+    let accuracy = Accuracy::of(&answered.answers, &asked.dataset().split().annotations)?;
+    println!("val: soft score {:.2}, official accuracy {:.2}", answered.soft_score, accuracy.overall);
+    let mut report = Report::new(demo.join("own_model_maps"), "Where a bag of words looks", Vec::new());
+    asked.explain(&[0, 1, 2, 3], &mut report, &mut |_| {})?;
+    println!("open {}", report.finish()?.display());
     Ok(())
+}
+
+/// A split of the demo's.
+fn split(demo: &Path, name: &str) -> SplitConfig {
+    let files = ShapesSplit::files(&demo.join("data"), name);
+    SplitConfig::from(vec![SourceConfig {
+        q_jsons: vec![files.questions],
+        a_jsons: vec![files.annotations],
+        features: Some(demo.join(format!("{name}.h5"))),
+        images: Some(demo.join("data").join(files.image_template).to_string_lossy().into_owned()),
+    }])
 }

@@ -1,13 +1,13 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::position::Position;
 use crate::run::change::Change;
-use crate::run::position::Position;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and what to do.
+/// What went wrong, and what to do. A message is whole: what [`source`](std::error::Error::source) gives is in it already.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -17,10 +17,10 @@ pub enum Error {
     /// Weights or a device could not be used.
     #[error(transparent)]
     Model(#[from] vqa_model::Error),
-    /// The directory of a run that cannot be written or continued.
+    /// A run that lacks a file, or has one that does not fit the others.
     #[error("{}: {problem}", path.display())]
     Run {
-        /// The directory, or a file in it.
+        /// The run's directory, or a file.
         path: PathBuf,
         /// What is wrong with it, and the remedy.
         problem: String,
@@ -31,7 +31,7 @@ pub enum Error {
         /// The directory.
         out_dir: PathBuf,
     },
-    /// The directory holds this run already, and nobody asked to resume it.
+    /// The directory holds this run already, and resuming it was not asked for.
     #[error(
         "{}: this run is in it already, saved after {position}: go on with --resume, or choose another out_dir",
         out_dir.display()
@@ -42,7 +42,7 @@ pub enum Error {
         /// Where the run stands.
         position: Position,
     },
-    /// The directory holds a run with another config, and nobody asked to resume it.
+    /// The directory holds a run with another config, and resuming it was not asked for.
     #[error(
         "{}: a run with another config is in it ({}): choose another out_dir, or go on with that run",
         out_dir.display(),

@@ -2,7 +2,7 @@
 //!
 //! A [`Trainer`] takes any [`VqaModel`](vqa_model::VqaModel) with its parameters, a loader of batches to train on and
 //! one to validate on, and a [`RunDir`](vqa_model::run::RunDir) for what it writes: `model_N.safetensors` for each epoch,
-//! `state/` for going on after whatever interrupted it, `metrics.jsonl`, and the same curves as `tensorboard/` and
+//! `state/` for resuming after an interruption, `metrics.jsonl`, and the same curves as `tensorboard/` and
 //! `curves.svg`. It reports its progress as [`Event`]s. [`Trainer::rehearse`] tries some steps and writes nothing. On a GPU it keeps
 //! the features of all images there, if they fit, and waits for it only to write a line or to save.
 //!
@@ -41,6 +41,7 @@
 
 mod config;
 mod error;
+mod position;
 mod rehearsal;
 mod step;
 mod trainer;
@@ -52,6 +53,7 @@ pub mod run;
 pub use crate::{
     config::{AdamaxConfig, TrainConfig},
     error::{Error, Result},
+    position::Position,
     rehearsal::Rehearsal,
     trainer::{Event, Outcome, Trainer},
 };

@@ -6,7 +6,7 @@ use tch::Kind;
 
 use crate::error::Result;
 use crate::optim::optimizer::Optimizer;
-use crate::run::position::Position;
+use crate::position::Position;
 use crate::step::{Step, UnreadSteps};
 use crate::trainer::{Event, Trainer};
 

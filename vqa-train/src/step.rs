@@ -12,7 +12,7 @@ use vqa_model::feed::{FedBatch, Feed};
 use vqa_model::loss::{LossKind, loss_and_gradient};
 
 use crate::metrics::sums::Sums;
-use crate::run::position::Position;
+use crate::position::Position;
 
 /// A step that was made.
 pub(crate) struct Step {

@@ -9,7 +9,7 @@ use vqa_data::batches::Loader;
 use vqa_data::random::split_mix_64;
 use vqa_model::feed::{FeaturesOnDevice, Feed, FeedOptions, Precision, allow_tf32};
 use vqa_model::loss::{LossKind, loss};
-use vqa_model::memory::unless_out_of_memory;
+use vqa_model::memory::or_out_of_memory;
 use vqa_model::run::{CheckpointHeader, RunDir};
 use vqa_model::{DataDims, VqaModel};
 
@@ -19,14 +19,14 @@ use crate::metrics::file::{MetricsFile, draw_curves};
 use crate::metrics::lines::{EpochMetrics, Line, StepMetrics};
 use crate::metrics::sums::Sums;
 use crate::optim::optimizer::Optimizer;
+use crate::position::Position;
 use crate::run::checkpoints::{remove_old_checkpoints, save_checkpoint};
-use crate::run::position::Position;
 use crate::run::state::{Best, State, saved_in_words};
 use crate::step::{NonFiniteLoss, Step, UnreadSteps};
 
 /// Trains a model on a loader's batches, validates it on another's, and keeps a checkpoint of every epoch.
 ///
-/// On a CPU the same seed gives the same numbers, however often the run was stopped or killed in between: the loader's
+/// On a CPU the same seed gives the same values, however often the run was stopped or killed in between: the loader's
 /// order depends on its seed and the epoch, the dropout of a step on `seed` and the step's number, and the rest is in the state
 /// that the run directory keeps. Dropout's random numbers come from libtorch's generator, which a process has one of, so that two
 /// trainers must not run at the same time in one process.
@@ -63,7 +63,7 @@ pub enum Event<'a> {
     },
     /// A training step was made. On a GPU such events come together, when `log_every` steps are made.
     Step {
-        /// Its figures alone, its durations on a GPU being means; `step` counts from the start of the run.
+        /// The metrics of this step alone, its durations on a GPU being means; `step` counts from the start of the run.
         metrics: &'a StepMetrics,
         /// The batch in the epoch, counted from 1.
         batch: usize,
@@ -88,7 +88,7 @@ pub enum Outcome {
     Finished {
         /// Where the run stands.
         position: Position,
-        /// The figures of the last epoch; nothing if there was none left to train.
+        /// The metrics of the last epoch; nothing if there was none left to train.
         last: Option<EpochMetrics>,
         /// The best epoch; nothing if none was validated.
         best: Option<Best>,
@@ -105,11 +105,11 @@ struct Scores {
     upper_bound: f64,
 }
 
-/// A stop that nobody asks for.
+/// The flag of a trainer that is never stopped.
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 impl<'a> Trainer<'a> {
-    /// A trainer without the parts that may be left out: it validates nothing, nobody stops it, its seed is 0 and its
+    /// A trainer without the parts that may be left out: it validates nothing, it is never stopped, its seed is 0 and its
     /// loss logistic. For others, fill in their fields: `Trainer { val: Some(&val), ..Trainer::new(…) }`.
     pub fn new(
         model: &'a dyn VqaModel,
@@ -129,7 +129,7 @@ impl<'a> Trainer<'a> {
     /// When data cannot be read, a file not be written, the loss or a weight becomes NaN or infinite, or memory is full.
     /// What was saved before is intact then.
     pub fn run(&self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
-        unless_out_of_memory(|| self.run_epochs(on_event)).unwrap_or_else(|| {
+        or_out_of_memory(|| self.run_epochs(on_event)).unwrap_or_else(|_| {
             let batch_size = self.train.options().batch_size;
             let features_on_device = match self.config.features_on_device {
                 FeaturesOnDevice::Auto => self.vs.device().is_cuda(),

@@ -18,8 +18,8 @@ use vqa_model::loss::LossKind;
 use vqa_model::run::RunDir;
 use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
 
-use vqa_train::run::{Best, Position, RunLock};
-use vqa_train::{AdamaxConfig, Error, Event, Outcome, TrainConfig, Trainer};
+use vqa_train::run::{Best, RunLock};
+use vqa_train::{AdamaxConfig, Error, Event, Outcome, Position, TrainConfig, Trainer};
 
 /// A small shapes world.
 struct World {

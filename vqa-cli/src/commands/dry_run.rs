@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
+use indicatif::{DecimalBytes, HumanDuration};
 use vqa_data::batches::Loader;
 use vqa_train::{Rehearsal, Trainer};
 
 use crate::commands::watch::show;
 use crate::config::Config;
-use crate::terminal::duration;
 
 /// Steps are made for about so long, so that their mean means something.
 const ENOUGH: Duration = Duration::from_secs(10);
@@ -76,14 +76,15 @@ fn memory(trainer: &Trainer, seen: &Rehearsal, peak: Option<u64>) -> String {
     let n_loaders = 1 + usize::from(trainer.val.is_some());
     // As many as a loader keeps, and the one on the device.
     let n_batches = n_loaders * (trainer.train.options().prefetch + 2) + 1;
-    let peak = peak.map(|bytes| format!("; at most {} at once in these steps", size(bytes))).unwrap_or_default();
+    let peak =
+        peak.map(|bytes| format!("; at most {} at once in these steps", DecimalBytes(bytes))).unwrap_or_default();
     format!(
         "{} parameters, {} gradients, {} optimiser, {} batches ({n_batches} of {}), and what the layers keep for the backward pass{peak}",
-        size(of_parameters as u64),
-        size(of_parameters as u64),
-        size(seen.optimizer_bytes as u64),
-        size((n_batches * seen.batch_bytes) as u64),
-        size(seen.batch_bytes as u64),
+        DecimalBytes(of_parameters as u64),
+        DecimalBytes(of_parameters as u64),
+        DecimalBytes(seen.optimizer_bytes as u64),
+        DecimalBytes((n_batches * seen.batch_bytes) as u64),
+        DecimalBytes(seen.batch_bytes as u64),
     )
 }
 
@@ -94,7 +95,7 @@ fn features(config: &Config) -> String {
         .iter()
         .map(|path| {
             let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
-            format!("{} {}", path.file_name().unwrap_or_default().to_string_lossy(), size(bytes))
+            format!("{} {}", path.file_name().unwrap_or_default().to_string_lossy(), DecimalBytes(bytes))
         })
         .collect();
     format!("{} on the disk, read as needed", files.join(", "))
@@ -102,7 +103,7 @@ fn features(config: &Config) -> String {
 
 fn disk(trainer: &Trainer, seen: &Rehearsal) -> String {
     let (model, state) = (parameter_bytes(trainer) as u64, seen.optimizer_bytes as u64);
-    format!("{} a checkpoint, {} for state/", size(model), size(model + state))
+    format!("{} a checkpoint, {} for state/", DecimalBytes(model), DecimalBytes(model + state))
 }
 
 fn time(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> String {
@@ -110,26 +111,16 @@ fn time(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> String {
     let train = seen.step * trainer.train.n_batches() as u32;
     let n_vals = n_epochs / trainer.config.val_freq;
     let in_all = train * n_epochs as u32 + val.unwrap_or_default() * n_vals as u32;
-    let val = val.map(|val| format!(" and {} validation", duration(val))).unwrap_or_default();
+    let val = val.map(|val| format!(" and {} validation", HumanDuration(val))).unwrap_or_default();
     let rate = trainer.train.options().batch_size.min(trainer.train.dataset().len()) as f64 / seen.step.as_secs_f64();
     format!(
         "{:.3} s a step ({rate:.0} questions/s, data {:.0} %; the first took {:.2} s): {} training{val} an epoch, {} in all",
         seen.step.as_secs_f64(),
         100.0 * seen.data.as_secs_f64() / seen.step.as_secs_f64(),
         seen.first_step.as_secs_f64(),
-        duration(train),
-        duration(in_all)
+        HumanDuration(train),
+        HumanDuration(in_all)
     )
-}
-
-/// A number of bytes, in words.
-fn size(bytes: u64) -> String {
-    let (value, unit) = match bytes {
-        0..1_000_000 => (bytes as f64 / 1e3, "kB"),
-        1_000_000..1_000_000_000 => (bytes as f64 / 1e6, "MB"),
-        _ => (bytes as f64 / 1e9, "GB"),
-    };
-    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
 /// Does something, and watches this process's own memory (mapped files not counted) meanwhile, where the system tells it.

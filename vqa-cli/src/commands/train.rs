@@ -20,7 +20,7 @@ use crate::terminal::{ProgressBar, print};
 pub struct Trained {
     /// The epoch of the last checkpoint.
     pub epoch: u64,
-    /// The figures of that epoch, unless it was trained earlier.
+    /// The metrics of that epoch, unless it was trained earlier.
     pub last: Option<EpochMetrics>,
     /// The best epoch, if any was validated.
     pub best: Option<Best>,
@@ -126,7 +126,7 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
     }
 }
 
-/// What is other than before, for the user.
+/// The changed keys, for the user.
 fn in_words(changes: &[Change]) -> String {
     let changes: Vec<String> = changes.iter().map(Change::to_string).collect();
     if changes.is_empty() { String::new() } else { format!("; changed: {}", changes.join("; ")) }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use indicatif::HumanDuration;
 use vqa_train::Event;
 use vqa_train::metrics::StepMetrics;
 
-use crate::terminal::{ProgressBar, duration};
+use crate::terminal::ProgressBar;
 
 /// Shows the events of a run: a bar for each epoch and validation, a line for each finished epoch.
 pub fn show(n_epochs: u64) -> impl FnMut(Event) {
@@ -33,14 +34,14 @@ pub fn show(n_epochs: u64) -> impl FnMut(Event) {
             let (_, progress) = bar.as_ref().expect("made above");
             progress.reach(batch as u64, || {
                 format!(
-                    "step {} | loss {:.3}, score {:.1} | {:.0} questions/s, data {:.0} % | {} left, {} in all",
+                    "step {} | loss {:.3}, score {:.1} | {:.0} questions/s, data {:.0} % | {:#} left, {:#} in all",
                     metrics.step,
                     recent.loss,
                     recent.score,
                     recent.questions / recent.step.as_secs_f64().max(1e-9),
                     recent.data_share,
-                    duration(left),
-                    duration(in_all),
+                    HumanDuration(left),
+                    HumanDuration(in_all),
                 )
             });
         }

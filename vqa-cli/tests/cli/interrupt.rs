@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use vqa_data::random::split_mix_64;
 use vqa_model::run::RunDir;
-use vqa_train::run::Position;
+use vqa_train::Position;
 
 use crate::common::{assert_same_runs, contents, ok, stderr, vqa, world};
 

@@ -13,7 +13,7 @@ pub struct Explained {
     pub answer: String,
     /// The model's best answers with their probabilities, best first.
     pub best: Vec<(String, f32)>,
-    /// What the annotators answered, with how many did, most first; nothing if nobody was asked.
+    /// What the annotators answered, with how many did, most first; empty where there are no annotations.
     pub annotators: Vec<(String, usize)>,
     /// The soft score of the answer, 0 to 1, if somebody was asked.
     pub soft_score: Option<f32>,

@@ -107,7 +107,7 @@ impl RunDir {
     pub fn read_config<C: DeserializeOwned>(&self) -> Result<C> {
         let path = self.config();
         let text = fs::read_to_string(&path).map_err(vqa_data::Error::io("read", &path))?;
-        toml::from_str(&text).map_err(|error| Error::Run { path, problem: error.message().to_owned() })
+        toml::from_str(&text).map_err(|error| Error::RunConfig { path, source: Box::new(error) })
     }
 
     /// Writes `config.toml`, below some lines of comments.

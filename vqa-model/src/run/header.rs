@@ -50,9 +50,9 @@ impl CheckpointHeader {
     /// When the file is missing or damaged, or no checkpoint of a run.
     pub fn read(path: &Path) -> Result<CheckpointHeader> {
         let header = read_header(path)?;
-        CheckpointHeader::from_header(&header).ok_or_else(|| Error::Weights {
-            path: path.to_owned(),
-            problem: "its header does not say how many words, answers and numbers a region it was trained on: not a checkpoint of `vqa train`".to_owned(),
+        CheckpointHeader::from_header(&header).ok_or_else(|| {
+            let problem = "its header does not say how many words, answers and numbers a region it was trained on: not a checkpoint of `vqa train`";
+            Error::weights_mismatch(path, problem)
         })
     }
 

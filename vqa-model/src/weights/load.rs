@@ -57,11 +57,9 @@ pub fn load_weights(vs: &VarStore, path: &Path) -> Result<()> {
     if more > 0 {
         problems.push(format!("and {more} more"));
     }
-    Err(Error::Weights {
-        path: path.to_owned(),
-        problem: format!(
-            "weights of another model: {}; use the config and dictionaries that it was trained with",
-            problems.join("; ")
-        ),
-    })
+    let problems = problems.join("; ");
+    Err(Error::weights_mismatch(
+        path,
+        format!("weights of another model: {problems}; use the config and dictionaries that it was trained with"),
+    ))
 }

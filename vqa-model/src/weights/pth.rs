@@ -22,17 +22,11 @@ pub(crate) fn is_pth(path: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// When the file is missing, damaged, or has other than float32, float16, bfloat16 or float64.
+/// When the file is missing or damaged, or has a tensor that is not float32, float16, bfloat16 or float64.
 pub fn read_pth(path: &Path) -> Result<Vec<(String, Tensor)>> {
-    let weights = |problem: String| Error::Weights { path: path.to_owned(), problem };
-    let damaged = |problem: String| {
-        weights(format!(
-            "not a whole state_dict of PyTorch ({problem}): save it again, with torch.save(model.state_dict(), …)"
-        ))
-    };
     std::fs::File::open(path).map_err(vqa_data::Error::io("read", path))?;
     let mut found: Vec<_> =
-        PytorchReader::new(path).map_err(|error| damaged(error.to_string()))?.into_tensors().into_iter().collect();
+        PytorchReader::new(path).map_err(|error| damaged(path, error))?.into_tensors().into_iter().collect();
     for prefix in PREFIXES {
         if found.iter().any(|(name, _)| name.starts_with(prefix)) {
             let below = |(name, tensor): (String, _)| Some((name.strip_prefix(prefix)?.to_owned(), tensor));
@@ -40,7 +34,8 @@ pub fn read_pth(path: &Path) -> Result<Vec<(String, Tensor)>> {
         }
     }
     if found.is_empty() {
-        return Err(damaged("no tensors in it".to_owned()));
+        let problem = not_a_state_dict("no tensors in it");
+        return Err(Error::DamagedWeights { path: path.to_owned(), problem, source: None });
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     let read = found.into_iter().map(|(name, tensor)| {
@@ -49,12 +44,24 @@ pub fn read_pth(path: &Path) -> Result<Vec<(String, Tensor)>> {
             DType::F16 => Kind::Half,
             DType::BF16 => Kind::BFloat16,
             DType::F64 => Kind::Double,
-            other => return Err(weights(format!("\"{name}\" is {other:?}, and a float type is wanted"))),
+            other => {
+                let problem = format!("\"{name}\" is {other:?}, and a float type is wanted");
+                return Err(Error::weights_mismatch(path, problem));
+            }
         };
         let shape: Vec<i64> = tensor.shape().iter().map(|&length| length as i64).collect();
-        let bytes = tensor.read().map_err(|error| damaged(error.to_string()))?;
-        let tensor = Tensor::f_from_data_size(&bytes, &shape, kind).map_err(|error| weights(error.to_string()))?;
+        let bytes = tensor.read().map_err(|error| damaged(path, error))?;
+        let tensor = Tensor::f_from_data_size(&bytes, &shape, kind)
+            .map_err(|error| Error::damaged(path, error.to_string(), error))?;
         Ok((name, tensor))
     });
     read.collect()
+}
+
+fn damaged(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::damaged(path, not_a_state_dict(&error.to_string()), error)
+}
+
+fn not_a_state_dict(why: &str) -> String {
+    format!("not a whole state_dict of PyTorch ({why}): save it again, with torch.save(model.state_dict(), …)")
 }

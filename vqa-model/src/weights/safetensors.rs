@@ -62,7 +62,8 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], header: Header) 
     let file = AtomicFile::create(path)?;
     safetensors::serialize_to_file(stored, Some(metadata), file.path()).map_err(|error| match error {
         SafeTensorError::IoError(error) => vqa_data::Error::io("write", path)(error).into(),
-        other => Error::Weights { path: path.to_owned(), problem: other.to_string() },
+        // Tensors of a model have names, shapes and sizes that it accepts.
+        other => Error::damaged(path, other.to_string(), other),
     })?;
     Ok(file.finish()?)
 }
@@ -71,10 +72,10 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], header: Header) 
 ///
 /// # Errors
 ///
-/// When the file is missing, damaged, or has other than float32, float16, bfloat16 or float64.
+/// When the file is missing or damaged, or has a tensor that is not float32, float16, bfloat16 or float64.
 pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
     let bytes = std::fs::read(path).map_err(vqa_data::Error::io("read", path))?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| not_safetensors(path, &error))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| not_safetensors(path, error))?;
     let mut read = Vec::new();
     for (name, view) in tensors.iter() {
         let kind = match view.dtype() {
@@ -84,12 +85,12 @@ pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
             Dtype::F64 => Kind::Double,
             other => {
                 let problem = format!("\"{name}\" is {other:?}, and a float type is wanted");
-                return Err(Error::Weights { path: path.to_owned(), problem });
+                return Err(Error::weights_mismatch(path, problem));
             }
         };
         let shape: Vec<i64> = view.shape().iter().map(|&length| length as i64).collect();
         let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)
-            .map_err(|error| Error::Weights { path: path.to_owned(), problem: error.to_string() })?;
+            .map_err(|error| Error::damaged(path, error.to_string(), error))?;
         read.push((name.to_owned(), tensor));
     }
     Ok(read)
@@ -103,9 +104,9 @@ pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
 pub fn read_header(path: &Path) -> Result<Header> {
     let (len, start) = read_start(path).map_err(vqa_data::Error::io("read", path))?;
     let metadata: Metadata = serde_json::from_slice(&start)
-        .map_err(|error| not_safetensors(path, &SafeTensorError::InvalidHeaderDeserialization(error)))?;
+        .map_err(|error| not_safetensors(path, SafeTensorError::InvalidHeaderDeserialization(error)))?;
     if (8 + start.len() + metadata.data_len()) as u64 != len {
-        return Err(not_safetensors(path, &SafeTensorError::MetadataIncompleteBuffer));
+        return Err(not_safetensors(path, SafeTensorError::MetadataIncompleteBuffer));
     }
     let entries = metadata.metadata().clone().unwrap_or_default();
     match entries.get(ENTRY).map(|header| serde_json::from_str(header)) {
@@ -129,11 +130,8 @@ fn read_start(path: &Path) -> std::io::Result<(u64, Vec<u8>)> {
     Ok((len, json))
 }
 
-fn not_safetensors(path: &Path, error: &SafeTensorError) -> Error {
-    Error::Weights {
-        path: path.to_owned(),
-        problem: format!(
-            "not a whole safetensors file ({error}): take the checkpoint of another epoch, or copy it again"
-        ),
-    }
+fn not_safetensors(path: &Path, error: SafeTensorError) -> Error {
+    let problem =
+        format!("not a whole safetensors file ({error}): take the checkpoint of another epoch, or copy it again");
+    Error::damaged(path, problem, error)
 }

@@ -5,7 +5,6 @@ use std::ops::Range;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::error::Result;
 use crate::metrics::lines::{EpochMetrics, Line, StepMetrics};
 
 const SIZE: (u32, u32) = (960, 900);

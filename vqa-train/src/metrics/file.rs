@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::metrics::curves;
 use crate::metrics::lines::Line;
 use crate::metrics::tensorboard::EventFile;
-use crate::run::position::Position;
+use crate::position::Position;
 
 /// `metrics.jsonl`, open for appending.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl MetricsFile {
 
     /// Appends a line, at once.
     pub(crate) fn append(&mut self, line: &Line) -> Result<()> {
-        let mut text = serde_json::to_string(line).expect("numbers are valid JSON");
+        let mut text = serde_json::to_string(line).expect("a line can be written as JSON");
         text.push('\n');
         self.file.write_all(text.as_bytes()).map_err(vqa_data::Error::io("write", &self.path))?;
         self.board.append(line)

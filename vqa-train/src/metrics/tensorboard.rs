@@ -53,7 +53,7 @@ struct SessionLog {
     status: i32,
 }
 
-/// `SessionLog.START`: everything from this event's step on comes anew.
+/// `SessionLog.START`: whatever was said of this event's step and later ones is replaced.
 const START: i32 = 1;
 
 /// The end of our files' names. Another program's event files are left alone.

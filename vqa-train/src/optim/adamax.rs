@@ -116,7 +116,7 @@ impl Adamax {
     }
 }
 
-/// A step of some numbers: weight decay, decay of the mean, decay of the maximum, eps, step size.
+/// A step of some parameters. The factors are weight decay, decay of the mean, decay of the maximum, eps, step size.
 #[multiversion(targets = "simd")]
 fn step(
     parameters: &mut [f32],

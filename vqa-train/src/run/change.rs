@@ -1,4 +1,4 @@
-//! What is other than when a run began.
+//! Keys of a config that changed since a run was started.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub(super) enum Affects {
     EarlierSteps,
 }
 
-/// A key whose value is another than before.
+/// A key whose value has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The key, as in `train.optim.lr`.

@@ -5,7 +5,6 @@ pub(crate) mod change;
 pub(crate) mod checkpoints;
 pub(crate) mod lock;
 pub(crate) mod opened;
-pub(crate) mod position;
 pub(crate) mod resume;
 pub(crate) mod state;
 
@@ -13,7 +12,6 @@ pub use self::{
     change::Change,
     lock::RunLock,
     opened::{OpenedRun, check_data, train_loader, val_loader},
-    position::Position,
     resume::{Resumed, RunConfig, check_run_dir},
     state::Best,
 };

@@ -24,8 +24,8 @@ pub struct OpenedRun {
 }
 
 impl OpenedRun {
-    /// Opens a run, and reads its dictionaries. A run that is resumed keeps those that it began with, whatever was prepared
-    /// since. Nothing is written.
+    /// Opens a run, and reads its dictionaries. A resumed run keeps the dictionaries that it was started with, even if
+    /// others were prepared since. Nothing is written.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl OpenedRun {
         Ok(Some(init))
     }
 
-    /// The file of pretrained word vectors that a new run begins with, if its config names one.
+    /// The file of pretrained word vectors that a new run is initialised from, if its config names one.
     pub fn word_vectors<'a>(&self, config: &'a RunConfig) -> Option<&'a Path> {
         config.model.lm.glove.as_deref().filter(|_| self.resumed.is_none())
     }
@@ -126,8 +126,8 @@ impl OpenedRun {
         Ok(vectors.missing().to_vec())
     }
 
-    /// Makes this process the only one that trains in the directory, and writes what a run begins with: its config, and its
-    /// dictionaries if it is new.
+    /// Makes this process the only one that trains in the directory, and writes the run's config, and
+    /// its dictionaries if it is new.
     ///
     /// # Errors
     ///

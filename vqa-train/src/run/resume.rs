@@ -11,8 +11,8 @@ use vqa_model::run::RunDir;
 
 use crate::config::{AdamaxConfig, TrainConfig};
 use crate::error::{Error, Result};
+use crate::position::Position;
 use crate::run::change::{Affects, Change};
-use crate::run::position::Position;
 
 /// The config of a run of the article's model.
 pub type RunConfig = Config<ModelConfig, TrainConfig>;

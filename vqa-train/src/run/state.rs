@@ -1,6 +1,6 @@
 //! What resuming needs: one file, so that weights, optimiser and position cannot come from different moments, whenever the
 //! program or the machine dies. All else follows from it: resuming drops the metrics after it, and trains to the checkpoints
-//! after it again, to the same numbers.
+//! after it again, to the same values.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use vqa_model::weights::{Header, read_header, read_tensors, write_tensors};
 use crate::error::{Error, Result};
 use crate::metrics::sums::Sums;
 use crate::optim::optimizer::Optimizer;
-use crate::run::position::Position;
+use crate::position::Position;
 
 /// The epoch with the highest validation score; the first of them, if several have it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -112,7 +112,7 @@ impl State {
         tensors.extend(optimizer.state());
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         check_finite(run, &tensors, self.position.step)?;
-        let text = serde_json::to_string(self).expect("numbers are valid JSON");
+        let text = serde_json::to_string(self).expect("a state can be written as JSON");
         Ok(write_tensors(&state_file(run), &tensors, Header::from([(STATE.to_owned(), text)]))?)
     }
 
@@ -147,7 +147,7 @@ impl State {
     }
 }
 
-/// What there is of a run, in words: the state and the last checkpoint.
+/// The files that were saved of a run, for a message: the state and the last checkpoint.
 pub(crate) fn saved_in_words(run: &RunDir) -> Result<Option<String>> {
     let Some(Position { epoch, step, .. }) = Position::saved_in(run)? else { return Ok(None) };
     let checkpoint = run.checkpoint(epoch);
