@@ -26,11 +26,12 @@ pub fn save_weights(vs: &VarStore, path: &Path, header: Header) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When the file is damaged, or is of another model: the message names what is missing, what is left over and
-/// what has another shape. The model is then as it was.
+/// When the file is damaged, has a NaN or infinite weight, or is of another model: the message names what is missing, what is
+/// left over and what has another shape. The model is then as it was.
 pub fn load_weights(vs: &VarStore, path: &Path) -> Result<()> {
     let read = if is_pth(path) { read_pth } else { read_tensors };
     let mut found: HashMap<String, Tensor> = read(path)?.into_iter().collect();
+    refuse_not_finite(path, &found)?;
     let mut pairs = Vec::new();
     let mut problems = Vec::new();
     let mut variables: Vec<(String, Tensor)> = vs.variables().into_iter().collect();
@@ -62,4 +63,43 @@ pub fn load_weights(vs: &VarStore, path: &Path) -> Result<()> {
         path,
         format!("weights of another model: {problems}; use the config and dictionaries that it was trained with"),
     ))
+}
+
+/// A model with a NaN in it answers everything alike, and says nothing of it.
+fn refuse_not_finite(path: &Path, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) != 0;
+    let Some(name) = tensors.iter().filter(|(_, tensor)| !is_finite(tensor)).map(|(name, _)| name).min() else {
+        return Ok(());
+    };
+    let problem = format!("\"{name}\" has NaN or infinite weights: take the checkpoint of an earlier epoch");
+    Err(Error::DamagedWeights { path: path.to_owned(), problem, source: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+    use tch::nn::Init;
+
+    use super::*;
+
+    #[test]
+    fn weights_that_are_no_numbers_are_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.safetensors");
+        let vs = VarStore::new(Device::Cpu);
+        let good = (vs.root() / "a").var("weight", &[3], Init::Const(1.0));
+        let bad = (vs.root() / "b").var("weight", &[3], Init::Const(1.0));
+        for x in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let _ = tch::no_grad(|| bad.get(1).fill_(x));
+            save_weights(&vs, &path, Header::new()).unwrap();
+            let error = load_weights(&vs, &path).unwrap_err();
+            assert!(matches!(error, Error::DamagedWeights { .. }));
+            assert!(error.to_string().contains("model.safetensors: \"b.weight\" has NaN or infinite"), "{error}");
+        }
+        let _ = tch::no_grad(|| bad.get(1).fill_(2.0));
+        save_weights(&vs, &path, Header::new()).unwrap();
+        let _ = tch::no_grad(|| good.shallow_clone().zero_());
+        load_weights(&vs, &path).unwrap();
+        assert_eq!(good.double_value(&[1]), 1.0);
+    }
 }
