@@ -71,6 +71,15 @@ impl SparseTargets {
     }
 }
 
+/// How many questions the mean of a loss is over: all of them, or with [`LossKind::Softmax`] those that have a label. Means of
+/// several batches are to be weighted by it.
+pub fn n_in_mean(kind: LossKind, targets: &SoftTargets) -> usize {
+    match kind {
+        LossKind::Logistic => targets.len(),
+        LossKind::Softmax => (0..targets.len()).filter(|&i| targets.best(i) > 0.0).count(),
+    }
+}
+
 /// The configured loss of logits [B, n_answers] against soft targets [B, n_answers], a scalar.
 pub fn loss(kind: LossKind, logits: &Tensor, targets: &Tensor) -> Tensor {
     match kind {
@@ -106,4 +115,36 @@ pub fn sce_with_logits(logits: &Tensor, targets: &Tensor) -> Tensor {
     let distribution = targets / totals.clamp_min(1e-6);
     let n_labelled = totals.gt(0.0).sum(Kind::Float).clamp_min(1.0);
     -(distribution * logits.log_softmax(1, Kind::Float)).sum(Kind::Float) / n_labelled * n_answers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Means of batches, weighted by what they are over, make the mean of everything, however the questions are cut.
+    #[test]
+    fn weighted_means_are_the_mean_of_all() {
+        tch::manual_seed(1);
+        let logits = Tensor::randn([6, 4], (Kind::Float, Device::Cpu));
+        // Half of the questions have no label.
+        let rows = [vec![(1, 0.6), (2, 1.0)], vec![], vec![], vec![(0, 0.3)], vec![(3, 0.9)], vec![]];
+        let of_rows = |rows: &[Vec<(u32, f32)>]| {
+            let mut targets = SoftTargets::default();
+            rows.iter().for_each(|row| targets.push(row.iter().copied()));
+            targets
+        };
+        for kind in [LossKind::Logistic, LossKind::Softmax] {
+            let mean = |first: usize, end: usize| {
+                let targets = of_rows(&rows[first..end]);
+                let logits = logits.narrow(0, first as i64, (end - first) as i64);
+                let loss = loss(kind, &logits, &dense_targets(&targets, 4, Device::Cpu)).double_value(&[]);
+                (loss, n_in_mean(kind, &targets) as f64)
+            };
+            let (all, _) = mean(0, 6);
+            for cut in 1..6 {
+                let [(a, n), (b, m)] = [mean(0, cut), mean(cut, 6)];
+                assert!(((a * n + b * m) / (n + m) - all).abs() < 1e-5 * all, "{kind:?} {cut}");
+            }
+        }
+    }
 }

@@ -6,10 +6,9 @@
 use std::time::{Duration, Instant};
 
 use tch::{Kind, Tensor};
-use vqa_data::questions::SoftTargets;
 use vqa_model::VqaModel;
 use vqa_model::feed::{FedBatch, Feed};
-use vqa_model::loss::{LossKind, loss_and_gradient};
+use vqa_model::loss::{LossKind, loss_and_gradient, n_in_mean};
 
 use crate::metrics::sums::Sums;
 use crate::position::Position;
@@ -57,13 +56,8 @@ impl Step {
         batch: FedBatch,
         (position, lr): (Position, f64),
     ) -> Step {
-        let weight = |targets: &SoftTargets| match loss {
-            LossKind::Logistic => targets.len(),
-            // Questions without labels are not in the mean.
-            LossKind::Softmax => (0..targets.len()).filter(|&i| targets.best(i) > 0.0).count(),
-        };
-        let of_all = batch.parts.iter().map(|part| weight(&part.batch.targets)).sum::<usize>().max(1) as f64;
-        let mut sums = Sums { n_steps: 1, ..Sums::default() };
+        let n_in_means: usize = batch.parts.iter().map(|part| n_in_mean(loss, &part.batch.targets)).sum();
+        let mut sums = Sums { n_steps: 1, n_in_mean_loss: Some(n_in_means), ..Sums::default() };
         let mut parts = Vec::with_capacity(batch.parts.len());
         for mut part in batch.parts {
             let tic = Instant::now();
@@ -75,7 +69,7 @@ impl Step {
             let logits = &pass.output.logits; // [B, n_answers]
             let (mean_loss, grad_logits) = loss_and_gradient(loss, logits, &targets.dense(logits.size()[1]));
             let score = targets.total_score(logits);
-            let share = weight(&part.batch.targets) as f64 / of_all;
+            let share = n_in_mean(loss, &part.batch.targets) as f64 / n_in_means.max(1) as f64;
             sums.forward += tic.elapsed();
 
             let tic = Instant::now();
@@ -128,7 +122,7 @@ impl UnreadSteps {
                 mean_loss += share * loss;
                 sums.score += score;
             }
-            sums.loss = mean_loss * sums.n_questions as f64;
+            sums.loss = mean_loss * sums.n_in_mean_loss() as f64;
             for (sum, duration) in durations.iter_mut().zip([sums.data, sums.forward, sums.backward]) {
                 *sum += duration;
             }

@@ -11,6 +11,9 @@ use crate::metrics::lines::StepMetrics;
 pub(crate) struct Sums {
     pub(crate) n_steps: u64,
     pub(crate) n_questions: usize,
+    /// Questions that the mean of the loss is over. States of older versions lack it, and count all.
+    #[serde(default)]
+    pub(crate) n_in_mean_loss: Option<usize>,
     pub(crate) loss: f64,
     pub(crate) score: f64,
     pub(crate) data: Duration,
@@ -21,6 +24,7 @@ pub(crate) struct Sums {
 impl Sums {
     pub(crate) fn add(&mut self, step: Sums) {
         self.n_steps += step.n_steps;
+        self.n_in_mean_loss = Some(self.n_in_mean_loss() + step.n_in_mean_loss());
         self.n_questions += step.n_questions;
         self.loss += step.loss;
         self.score += step.score;
@@ -29,8 +33,12 @@ impl Sums {
         self.backward += step.backward;
     }
 
+    pub(crate) fn n_in_mean_loss(&self) -> usize {
+        self.n_in_mean_loss.unwrap_or(self.n_questions)
+    }
+
     pub(crate) fn mean_loss(&self) -> f64 {
-        self.loss / self.n_questions.max(1) as f64
+        self.loss / self.n_in_mean_loss().max(1) as f64
     }
 
     pub(crate) fn percent(&self) -> f64 {
