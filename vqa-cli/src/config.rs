@@ -63,6 +63,9 @@ impl Config {
 }
 
 fn validate(run: &RunConfig) -> Result<(), String> {
+    if run.out_dir.as_os_str().is_empty() {
+        return Err("out_dir is empty: name the directory of the run".to_owned());
+    }
     run.validate()?;
     #[cfg(feature = "torch")]
     {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::terminal::say;
+
 /// Set by the first signal while a [`FinishTheStep`] exists.
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -12,17 +14,37 @@ static GRACEFUL: AtomicBool = AtomicBool::new(false);
 pub fn handle() {
     let handler = || {
         if GRACEFUL.load(Ordering::Relaxed) && !STOP.swap(true, Ordering::Relaxed) {
-            eprintln!("\nfinishing this step and saving; press Ctrl-C again to stop at once");
+            say!("\nfinishing this step and saving; press Ctrl-C again to stop at once");
             return;
         }
         match vqa_data::files::remove_unfinished().first() {
-            Some(kept) => eprintln!("\nerror: interrupted; the same command goes on with {}", kept.display()),
-            None => eprintln!("\nerror: interrupted; what was not finished is removed"),
+            Some(kept) => say!("\nerror: interrupted; the same command goes on with {}", kept.display()),
+            None => say!("\nerror: interrupted; what was not finished is removed"),
         }
         exit_at_once();
     };
+    let ignores_hangup = is_ignored(libc::SIGHUP);
     // Fails only if there is a handler already, and there is no other in this program.
     let _ = ctrlc::set_handler(handler);
+    if ignores_hangup {
+        ignore(libc::SIGHUP);
+    }
+}
+
+/// Whether the program was started with a signal ignored, as `nohup` does.
+#[allow(unsafe_code)]
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: a struct of numbers and a pointer, for which zeros are values.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: changes nothing, and writes the action of the signal, whatever its number.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
+#[allow(unsafe_code)]
+fn ignore(signal: libc::c_int) {
+    // SAFETY: there is no handler that could be called after this.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
 /// Ends the program without running destructors: those of libtorch, while other threads compute with it, would crash.

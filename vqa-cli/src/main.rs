@@ -13,6 +13,7 @@ use anyhow::Result;
 use clap::Parser;
 
 use args::{Cli, Command, FeaturesCommand};
+use terminal::say;
 #[cfg(feature = "torch")]
 use vqa_model::memory::is_out_of_memory;
 
@@ -24,6 +25,8 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .without_time()
+        // It would tell stderr that it cannot write to stderr, and panic.
+        .log_internal_errors(false)
         .init();
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("no message");
@@ -31,7 +34,7 @@ fn main() -> ExitCode {
         if !is_out_of_memory(message) {
             let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
             let first_line = message.lines().next().unwrap_or_default();
-            eprintln!("error: a bug in vqa{place}, please report it: {first_line}");
+            say!("error: a bug in vqa{place}, please report it: {first_line}");
         }
     }));
     interrupt::handle();
@@ -40,13 +43,13 @@ fn main() -> ExitCode {
         Ok(Err(error)) => {
             // Messages of libraries may have line breaks.
             let message = format!("{error:#}");
-            eprintln!("error: {}", message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+            say!("error: {}", message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
             ExitCode::FAILURE
         }
         Err(panic) => {
             let message = panic.downcast_ref::<String>().map_or("", String::as_str);
             if is_out_of_memory(message) {
-                eprintln!("error: out of memory: lower train.batch_size (or --batch-size), or the sizes in [model]");
+                say!("error: out of memory: lower train.batch_size (or --batch-size), or the sizes in [model]");
             }
             ExitCode::FAILURE
         }

@@ -18,6 +18,19 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Writes a line to stderr. A stderr that is closed, full or gone ends nothing.
+pub fn write_stderr(line: std::fmt::Arguments) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// [`write_stderr`] with the arguments of `format!`. Not `eprintln!`, which panics where nobody listens.
+macro_rules! say {
+    ($($arguments:tt)*) => {
+        $crate::terminal::write_stderr(format_args!($($arguments)*))
+    };
+}
+pub(crate) use say;
+
 /// A progress bar with rate and time left; where stderr is no terminal, a plain line now and then.
 pub struct ProgressBar {
     what: Cow<'static, str>,
@@ -94,7 +107,7 @@ impl ProgressBar {
             let rate = done as f64 / elapsed.as_secs_f64();
             let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
             let time = if self.timed { format!("{rate:.1}/s | {left:.0} s left ") } else { String::new() };
-            eprintln!("{what}: {done}/{total} {unit} | {time}{}", message());
+            say!("{what}: {done}/{total} {unit} | {time}{}", message());
         }
     }
 
@@ -102,8 +115,8 @@ impl ProgressBar {
     #[cfg(feature = "torch")]
     pub fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| say!("{text}")),
+            None => say!("{text}"),
         }
     }
 }

@@ -83,8 +83,8 @@ pub enum Error {
         step: u64,
         /// The first few questions of the batch.
         question_ids: Vec<u64>,
-        /// What was saved before, if anything.
-        saved: Option<String>,
+        /// What was saved before.
+        saved: SavedFiles,
     },
     /// A gradient or a step was NaN or infinite, though no loss was so far.
     #[error(
@@ -96,8 +96,8 @@ pub enum Error {
         tensor: String,
         /// Steps made since the start of the run.
         step: u64,
-        /// What was saved before, if anything.
-        saved: Option<String>,
+        /// What was saved before.
+        saved: SavedFiles,
     },
     /// The computer's or the GPU's memory is full.
     #[error(
@@ -110,8 +110,8 @@ pub enum Error {
         batch_size: usize,
         /// Whether all features may be in the same memory.
         features_on_device: bool,
-        /// What was saved before, if anything.
-        saved: Option<String>,
+        /// What was saved before.
+        saved: SavedFiles,
     },
 }
 
@@ -129,13 +129,39 @@ const CHANGED: &str = ", with these keys changed too";
 const WITH_MEMORY: &str = " with the same config where there is more memory";
 
 /// What is left of a run that failed.
-struct Saved<'a>(&'a Option<String>, &'a str);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SavedFiles {
+    /// Nothing was saved before.
+    Nothing,
+    /// A state to resume from.
+    State {
+        /// The state's file.
+        path: PathBuf,
+        /// The steps made by then.
+        step: u64,
+        /// The last checkpoint, if there is one.
+        checkpoint: Option<PathBuf>,
+    },
+    /// A state that cannot be read; why.
+    Unreadable(String),
+}
+
+/// What is left of a run, and with what it can be resumed.
+struct Saved<'a>(&'a SavedFiles, &'a str);
 
 impl fmt::Display for Saved<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Saved(Some(saved), with) => write!(f, "{saved}: whole, and --resume goes on from there{with}"),
-            Saved(None, _) => f.write_str("nothing was saved before"),
+        let Saved(saved, with) = self;
+        match saved {
+            SavedFiles::Nothing => f.write_str("nothing was saved before"),
+            SavedFiles::State { path, step, checkpoint } => {
+                write!(f, "saved are {} (of step {step})", path.display())?;
+                if let Some(checkpoint) = checkpoint {
+                    write!(f, " and {}", checkpoint.display())?;
+                }
+                write!(f, ": whole, and --resume goes on from there{with}")
+            }
+            SavedFiles::Unreadable(why) => write!(f, "what was saved before cannot be read: {why}"),
         }
     }
 }

@@ -52,7 +52,7 @@ pub mod run;
 
 pub use crate::{
     config::{AdamaxConfig, TrainConfig},
-    error::{Error, Result},
+    error::{Error, Result, SavedFiles},
     position::Position,
     rehearsal::Rehearsal,
     trainer::{Event, Outcome, Trainer},

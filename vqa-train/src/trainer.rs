@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use vqa_data::batches::Loader;
 use vqa_data::random::split_mix_64;
 use vqa_model::feed::{FeaturesOnDevice, Feed, FeedOptions, Precision, allow_tf32};
-use vqa_model::loss::{LossKind, loss};
+use vqa_model::loss::{LossKind, loss, n_in_mean};
 use vqa_model::memory::or_out_of_memory;
 use vqa_model::run::{CheckpointHeader, RunDir};
 use vqa_model::{DataDims, VqaModel};
@@ -21,7 +21,7 @@ use crate::metrics::sums::Sums;
 use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
 use crate::run::checkpoints::{remove_old_checkpoints, save_checkpoint};
-use crate::run::state::{Best, State, saved_in_words};
+use crate::run::state::{Best, State, saved_files};
 use crate::step::{NonFiniteLoss, Step, UnreadSteps};
 
 /// Trains a model on a loader's batches, validates it on another's, and keeps a checkpoint of every epoch.
@@ -136,7 +136,7 @@ impl<'a> Trainer<'a> {
                 FeaturesOnDevice::Always => true,
                 FeaturesOnDevice::Never => false,
             };
-            Err(Error::OutOfMemory { batch_size, features_on_device, saved: saved_in_words(self.run)? })
+            Err(Error::OutOfMemory { batch_size, features_on_device, saved: saved_files(self.run) })
         })
     }
 
@@ -239,7 +239,7 @@ impl<'a> Trainer<'a> {
             Ok(steps) => Ok(steps),
             Err(NonFiniteLoss { loss, position, question_ids }) => {
                 let (epoch, batch, step) = (position.epoch + 1, position.batch, position.step);
-                Err(Error::Diverged { loss, epoch, batch, step, question_ids, saved: saved_in_words(self.run)? })
+                Err(Error::Diverged { loss, epoch, batch, step, question_ids, saved: saved_files(self.run) })
             }
         }
     }
@@ -265,13 +265,15 @@ impl<'a> Trainer<'a> {
     fn validate(&self, val: &Feed, on_event: &mut dyn FnMut(Event)) -> Result<Option<Scores>> {
         // On the device, in float64.
         let mut sums = [0.0, 0.0].map(|zero: f64| Tensor::from(zero).to_device(self.vs.device()));
-        let (mut n, mut upper_bound) = (0, 0.0);
+        let (mut n, mut n_in_means, mut upper_bound) = (0, 0, 0.0);
         for (index, batch) in val.epoch(0, 0).enumerate() {
             for mut part in batch??.parts {
                 let (input, targets) = val.tensors(&mut part);
                 let logits = self.model.infer(&input).logits;
                 let loss = loss(self.loss, &logits, &targets.dense(logits.size()[1])).to_kind(Kind::Double);
-                let _ = sums[0].g_add_(&(loss * part.batch.len() as f64));
+                let n_in_mean = n_in_mean(self.loss, &part.batch.targets);
+                let _ = sums[0].g_add_(&(loss * n_in_mean as f64));
+                n_in_means += n_in_mean;
                 let _ = sums[1].g_add_(&targets.total_score(&logits));
                 upper_bound += part.batch.targets.total_best();
                 n += part.batch.len();
@@ -283,7 +285,8 @@ impl<'a> Trainer<'a> {
         }
         let n = n as f64;
         let [loss, score] = sums.map(|sum| sum.double_value(&[]));
-        Ok(Some(Scores { loss: loss / n, score: 100.0 * score / n, upper_bound: 100.0 * upper_bound / n }))
+        let loss = loss / n_in_means.max(1) as f64;
+        Ok(Some(Scores { loss, score: 100.0 * score / n, upper_bound: 100.0 * upper_bound / n }))
     }
 
     fn header(&self, metrics: &EpochMetrics) -> CheckpointHeader {

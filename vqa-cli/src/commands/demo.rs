@@ -15,7 +15,7 @@ use vqa_model::run::RunDir;
 use crate::args::{DemoArgs, ModelArgs};
 use crate::commands::{asked, features, prepare, synth, train};
 use crate::config::Config;
-use crate::terminal::print;
+use crate::terminal::{print, say};
 
 /// Names the demo's own directory: one without it is not touched.
 const MARKER: &str = ".vqa-demo";
@@ -33,7 +33,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let started = Instant::now();
     let at = &args.out_dir;
     make_directory(at)?;
-    let step = |command: &str| eprintln!("\n$ {command}");
+    let step = |command: &str| say!("\n$ {command}");
     let dir = at.display();
 
     step(&format!("vqa synth --out {dir}/data --images {}", args.images));
@@ -56,7 +56,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let config = Config::load(&config_path, &[])?;
     step(&format!("vqa prepare --config {dir}/config.toml"));
     let prepared = prepare::prepare(&config)?;
-    eprintln!("{} words, {} answers", prepared.n_words, prepared.n_answers);
+    say!("{} words, {} answers", prepared.n_words, prepared.n_answers);
 
     step(&format!("vqa train --config {dir}/config.toml"));
     train::train(&config, false)?;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::terminal::say;
+
 use anyhow::Result;
 use indicatif::{DecimalBytes, HumanDuration};
 use vqa_data::batches::Loader;
@@ -17,7 +19,7 @@ const ENOUGH: Duration = Duration::from_secs(10);
 
 /// Rehearses a run with so many epochs left, and says what it would take.
 pub fn report(config: &Config, trainer: &Trainer, n_epochs: u64) -> Result<String> {
-    eprintln!("trying some steps");
+    say!("trying some steps");
     let (seen, peak) = with_peak(|| trainer.rehearse(ENOUGH, &mut show(n_epochs)));
     let seen = seen?;
     let mut lines = vec![

@@ -10,7 +10,7 @@ use vqa_data::features::{
 };
 
 use crate::args::{ConvertArgs, ExtractArgs, InspectArgs};
-use crate::terminal::{ProgressBar, print};
+use crate::terminal::{ProgressBar, print, say};
 
 pub fn inspect(args: &InspectArgs) -> Result<()> {
     let file = FeatureFile::open(&args.file)?;
@@ -123,7 +123,7 @@ fn leave_out_missing(collection: &Collection, outputs: &mut [Output]) -> Vec<u64
             continue;
         }
         for id in missing {
-            eprintln!("left out: image {id}, which is wanted for {}, is not in the input", path.display());
+            say!("left out: image {id}, which is wanted for {}, is not in the input", path.display());
             ids.remove(&id);
             all.insert(id);
         }
@@ -148,9 +148,9 @@ fn paths(outputs: &[Output], shard: Option<Shard>) -> impl Iterator<Item = PathB
 /// Says what is left out.
 fn report_bad(bad: &[BadImage]) {
     for bad in bad {
-        eprintln!("left out: {bad}");
+        say!("left out: {bad}");
     }
-    eprintln!("left out: {} image(s) in all", bad.len());
+    say!("left out: {} image(s) in all", bad.len());
 }
 
 /// Reads a file of image ids, one a line.

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -14,7 +15,7 @@ use crate::args::TrainArgs;
 use crate::commands::{dry_run, split, watch};
 use crate::config::Config;
 use crate::interrupt::FinishTheStep;
-use crate::terminal::{ProgressBar, print};
+use crate::terminal::{ProgressBar, print, say};
 
 /// How training ended.
 pub struct Trained {
@@ -60,9 +61,10 @@ pub fn train(config: &Config, resume: bool) -> Result<Trained> {
 fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>> {
     let settings = &config.run;
     let run = RunDir::new(&settings.out_dir);
-    let opened = OpenedRun::open(&run, settings, resume).map_err(|error| with_command(error, &run))?;
-    let (words, answers) = (opened.words(), opened.answers());
-    let dataset = |name: &str| split::dataset(config, name, words, answers).map(Arc::new);
+    refuse_to_replace(&config.path, &run)?;
+    let open = if dry_run { OpenedRun::look } else { OpenedRun::open };
+    let mut opened = open(&run, settings, resume).map_err(|error| with_command(error, &run))?;
+    let dataset = |name: &str| split::dataset(config, name, opened.words(), opened.answers()).map(Arc::new);
     let train = dataset("train")?;
     let val = if settings.data.contains_key("val") { Some(dataset("val")?) } else { None };
     check_data(settings, &train, val.as_deref())
@@ -84,12 +86,12 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
     let names: Vec<String> = vs.variables().into_keys().collect();
     settings.train.optim.check_names(&names).map_err(anyhow::Error::msg)?;
     let n_parameters: usize = vs.trainable_variables().iter().map(|variable| variable.numel()).sum();
-    eprintln!(
+    say!(
         "train: {} questions | val: {} | {} words, {} answers | {:.1} M parameters on {device:?}",
         train.len(),
         val.as_ref().map_or(0, |val| val.len()),
-        words.len(),
-        answers.len(),
+        opened.words().len(),
+        opened.answers().len(),
         n_parameters as f64 / 1e6
     );
 
@@ -112,10 +114,10 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
         print(&dry_run::report(config, &trainer, n_epochs.saturating_sub(n_done))?)?;
         return Ok(None);
     }
-    let _lock = opened.begin(settings)?;
+    opened.begin(settings)?;
     match opened.resumed() {
-        Some(resumed) => eprintln!("going on after {}{}", resumed.position, in_words(&resumed.changes)),
-        None if resume => eprintln!("nothing is saved in {} yet: starting at the first epoch", run.path().display()),
+        Some(resumed) => say!("going on after {}{}", resumed.position, in_words(&resumed.changes)),
+        None if resume => say!("nothing is saved in {} yet: starting at the first epoch", run.path().display()),
         None => {}
     }
     match trainer.run(&mut watch::show(n_epochs))? {
@@ -124,6 +126,17 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
             bail!("stopped after {position}, and saved: go on with `{}`", resume_command(&run))
         }
     }
+}
+
+/// A run writes its whole config into its directory. That must not replace one that somebody wrote by hand: one whose own
+/// `out_dir` is another.
+fn refuse_to_replace(config: &Path, run: &RunDir) -> Result<()> {
+    let is_same_file = matches!((config.canonicalize(), run.config().canonicalize()), (Ok(a), Ok(b)) if a == b);
+    let is_own = || run.words().exists() && run.read_config::<RunConfig>().is_ok_and(|own| own.out_dir == run.path());
+    if is_same_file && !is_own() {
+        bail!("{}: the run would replace it by its own config.toml: choose another out_dir", config.display());
+    }
+    Ok(())
 }
 
 /// The changed keys, for the user.
@@ -156,7 +169,7 @@ fn initialise(opened: &OpenedRun, settings: &RunConfig, model: &Baseline, vs: &V
     /// Words that are named.
     const SHOWN: usize = 5;
     if let Some(path) = opened.init_weights(settings, vs)? {
-        eprintln!("init: weights of {}", path.display());
+        say!("init: weights of {}", path.display());
     }
     let Some(path) = opened.word_vectors(settings) else { return Ok(()) };
     let progress = ProgressBar::new("glove", "bytes", std::fs::metadata(path).map_or(0, |file| file.len()));
@@ -164,7 +177,7 @@ fn initialise(opened: &OpenedRun, settings: &RunConfig, model: &Baseline, vs: &V
     drop(progress);
     let words = opened.words();
     let named: Vec<&str> = missing.iter().take(SHOWN).map(|&id| words.words()[id as usize].as_str()).collect();
-    eprintln!(
+    say!(
         "glove: vectors for {} of {} words{}",
         words.len() - missing.len(),
         words.len(),

@@ -6,7 +6,7 @@ use indicatif::HumanDuration;
 use vqa_train::Event;
 use vqa_train::metrics::StepMetrics;
 
-use crate::terminal::ProgressBar;
+use crate::terminal::{ProgressBar, say};
 
 /// Shows the events of a run: a bar for each epoch and validation, a line for each finished epoch.
 pub fn show(n_epochs: u64) -> impl FnMut(Event) {
@@ -63,7 +63,7 @@ pub fn show(n_epochs: u64) -> impl FnMut(Event) {
             line.push_str(&format!(" | {:.1} s", metrics.seconds));
             match bar.take() {
                 Some((_, progress)) => progress.line(&line),
-                None => eprintln!("{line}"),
+                None => say!("{line}"),
             }
         }
     }

@@ -7,5 +7,7 @@ mod convert;
 mod interrupt;
 #[cfg(feature = "torch")]
 mod seen;
+#[cfg(all(feature = "torch", unix))]
+mod surroundings;
 #[cfg(feature = "torch")]
 mod whole_job;

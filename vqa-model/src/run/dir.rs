@@ -58,9 +58,19 @@ impl RunDir {
         self.path.join(format!("model_{epoch}.safetensors"))
     }
 
-    /// `state/`: what resuming needs.
+    /// `state/`: what resuming needs, and the lock.
     pub fn state_dir(&self) -> PathBuf {
         self.path.join("state")
+    }
+
+    /// `state/state.safetensors`: all that resuming needs, in one file.
+    pub fn state(&self) -> PathBuf {
+        self.state_dir().join("state.safetensors")
+    }
+
+    /// `state/lock`: held by the process that trains in the directory.
+    pub fn lock(&self) -> PathBuf {
+        self.state_dir().join("lock")
     }
 
     /// `metrics.jsonl`: a line for each interval of steps and for each epoch.
@@ -92,7 +102,9 @@ impl RunDir {
             .flatten()
             .filter_map(|entry| {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                name.strip_prefix("model_")?.strip_suffix(".safetensors")?.parse().ok()
+                let epoch: u64 = name.strip_prefix("model_")?.strip_suffix(".safetensors")?.parse().ok()?;
+                // Only names that are given here: "model_0" and "model_07" are somebody's own.
+                (epoch > 0 && self.checkpoint(epoch).ends_with(name)).then_some(epoch)
             })
             .collect();
         epochs.sort_unstable();

@@ -1,7 +1,8 @@
 //! One process at a time in the directory of a run.
 
 use std::fs::{self, File, TryLockError};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use vqa_data::files::create_directory;
 use vqa_model::run::RunDir;
@@ -12,6 +13,9 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct RunLock {
     _file: Option<File>,
+    path: PathBuf,
+    /// The directories that were made for it, the innermost first. A run that does not begin leaves nothing behind.
+    made: Vec<PathBuf>,
 }
 
 impl RunLock {
@@ -21,32 +25,106 @@ impl RunLock {
     ///
     /// When another process trains in it, or the directory cannot be made.
     pub fn acquire(run: &RunDir) -> Result<RunLock> {
-        let directory = run.state_dir();
-        create_directory(&directory)?;
-        let path = directory.join("lock");
-        let file = File::create(&path).map_err(vqa_data::Error::io("write", &path))?;
-        match file.try_lock() {
-            Ok(()) => {
-                for directory in [run.path(), &directory] {
-                    remove_half_written(directory)?;
-                }
-                Ok(RunLock { _file: Some(file) })
+        let state_dir = run.state_dir();
+        let made = state_dir.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+        let made: Vec<PathBuf> = made.map(Path::to_owned).collect();
+        create_directory(&state_dir)?;
+        let path = run.lock();
+        let file = loop {
+            let file = File::create(&path).map_err(vqa_data::Error::io("write", &path))?;
+            match file.try_lock() {
+                // Between opening and locking, a process that did not begin may have removed the file.
+                Ok(()) if !is_at(&file, &path) => {}
+                Ok(()) => break Some(file),
+                Err(TryLockError::WouldBlock) => return Err(Error::Locked { out_dir: run.path().to_owned() }),
+                // A file system without locks: nothing is known of others.
+                Err(TryLockError::Error(_)) => break None,
             }
-            Err(TryLockError::WouldBlock) => Err(Error::Locked { out_dir: run.path().to_owned() }),
-            // A file system without locks: nothing is known of others.
-            Err(TryLockError::Error(_)) => Ok(RunLock { _file: None }),
+        };
+        if file.is_some() {
+            for directory in [run.path(), &state_dir] {
+                remove_half_written(directory)?;
+            }
+        }
+        Ok(RunLock { _file: file, path, made })
+    }
+
+    /// Says that the run has begun: from now on the directory stays.
+    pub(super) fn keep(&mut self) {
+        self.made.clear();
+    }
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        if !self.made.is_empty() {
+            // While it is still locked; directories only where they are empty.
+            let _ = fs::remove_file(&self.path);
+            let _ = self.made.iter().map(fs::remove_dir).take_while(std::io::Result::is_ok).count();
         }
     }
 }
 
-/// Removes temporary files of processes that were killed. They begin with a dot and end with `.tmp`, as `AtomicFile` names them.
+/// Whether an open file is the one that has this name now.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+/// Removes the temporary files of a training that was killed. Those of other commands that write into the directory stay.
 fn remove_half_written(directory: &Path) -> Result<()> {
     let entries = fs::read_dir(directory).map_err(vqa_data::Error::io("read the directory", directory))?;
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with('.') && name.ends_with(".tmp") && path.is_file() {
+        if is_half_written(&name) && path.is_file() {
             fs::remove_file(&path).map_err(vqa_data::Error::io("remove", &path))?;
         }
     }
     Ok(())
+}
+
+/// Whether a name is that of a file that training was writing: `.NAME.random.tmp`, as `AtomicFile` has it.
+fn is_half_written(name: &str) -> bool {
+    const WRITTEN: [&str; 6] =
+        ["config.toml", "words.json", "answers.json", "state.safetensors", "metrics.jsonl", "curves.svg"];
+    let written = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")?.rsplit_once('.'));
+    written.is_some_and(|(written, _)| {
+        let epoch = written.strip_prefix("model_").and_then(|name| name.strip_suffix(".safetensors"));
+        WRITTEN.contains(&written) || epoch.is_some_and(|epoch| epoch.parse::<u64>().is_ok())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_training_was_writing_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunDir::new(directory.path());
+        let names = [".model_3.safetensors.Ab1.tmp", ".metrics.jsonl.x.tmp", "state/.state.safetensors.x.tmp"];
+        let others = [".results.json.Ab1.tmp", ".tmp", "model_3.safetensors", ".model_x.safetensors.1.tmp"];
+        fs::create_dir(run.state_dir()).unwrap();
+        names.iter().chain(&others).for_each(|name| fs::write(directory.path().join(name), "x").unwrap());
+        drop(RunLock::acquire(&run).unwrap());
+        assert!(run.lock().exists());
+        assert!(names.iter().all(|name| !directory.path().join(name).exists()));
+        assert!(others.iter().all(|name| directory.path().join(name).exists()));
+    }
+
+    #[test]
+    fn a_run_that_does_not_begin_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunDir::new(directory.path().join("runs/x"));
+        let lock = RunLock::acquire(&run).unwrap();
+        assert!(matches!(RunLock::acquire(&run), Err(Error::Locked { .. })));
+        drop(lock);
+        assert!(!directory.path().join("runs").exists());
+        let mut lock = RunLock::acquire(&run).unwrap();
+        lock.keep();
+        drop(lock);
+        assert!(run.lock().exists());
+    }
 }

@@ -21,16 +21,29 @@ pub struct OpenedRun {
     resumed: Option<Resumed>,
     words: WordDict,
     answers: AnswerDict,
+    /// Nothing if the run is only looked at.
+    lock: Option<RunLock>,
 }
 
 impl OpenedRun {
-    /// Opens a run, and reads its dictionaries. A resumed run keeps the dictionaries that it was started with, even if
+    /// Makes this process the only one that trains in the directory, and then opens the run in it: what it was found to be, it
+    /// stays.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RunLock::acquire`] and [`OpenedRun::look`].
+    pub fn open(run: &RunDir, config: &RunConfig, resume: bool) -> Result<OpenedRun> {
+        let lock = RunLock::acquire(run)?;
+        Ok(OpenedRun { lock: Some(lock), ..OpenedRun::look(run, config, resume)? })
+    }
+
+    /// Looks at a run, and reads its dictionaries. A resumed run keeps the dictionaries that it was started with, even if
     /// others were prepared since. Nothing is written.
     ///
     /// # Errors
     ///
     /// Those of [`check_run_dir`]; and when there are no dictionaries.
-    pub fn open(run: &RunDir, config: &RunConfig, resume: bool) -> Result<OpenedRun> {
+    pub fn look(run: &RunDir, config: &RunConfig, resume: bool) -> Result<OpenedRun> {
         let resumed = check_run_dir(run, config, resume)?;
         let (words, answers) = match resumed {
             Some(_) => run.read_dictionaries()?,
@@ -47,7 +60,7 @@ impl OpenedRun {
                 (WordDict::load(&config.dict.words)?, AnswerDict::load(&config.dict.answers)?)
             }
         };
-        Ok(OpenedRun { run: run.clone(), resumed, words, answers })
+        Ok(OpenedRun { run: run.clone(), resumed, words, answers, lock: None })
     }
 
     /// What is resumed; nothing if the run is new.
@@ -126,20 +139,23 @@ impl OpenedRun {
         Ok(vectors.missing().to_vec())
     }
 
-    /// Makes this process the only one that trains in the directory, and writes the run's config, and
-    /// its dictionaries if it is new.
+    /// Writes what a run begins with: its config, and its dictionaries if it is new.
     ///
     /// # Errors
     ///
-    /// When another process trains in it, or a file cannot be written.
-    pub fn begin(&self, config: &RunConfig) -> Result<RunLock> {
-        let lock = RunLock::acquire(&self.run)?;
+    /// When a file cannot be written.
+    ///
+    /// # Panics
+    ///
+    /// When the run was only looked at.
+    pub fn begin(&mut self, config: &RunConfig) -> Result<()> {
+        self.lock.as_mut().expect("a run that was opened").keep();
         let comments = self.resumed.as_ref().map(Resumed::comments).unwrap_or_default();
         self.run.write_config(config, &comments)?;
         if self.resumed.is_none() {
             self.run.write_dictionaries(&self.words, &self.answers)?;
         }
-        Ok(lock)
+        Ok(())
     }
 }
 

@@ -97,7 +97,7 @@ macro_rules! compare {
     };
 }
 
-/// The keys whose values differ.
+/// The keys whose values differ, in order.
 fn changes(before: &RunConfig, now: &RunConfig) -> Vec<Change> {
     let mut found = Comparison(Vec::new());
     compare!(found, before, now, "", Config {
@@ -164,6 +164,7 @@ fn changes(before: &RunConfig, now: &RunConfig) -> Vec<Change> {
             weight_decay_of: EarlierSteps,
         }
     );
+    found.0.sort_by(|a, b| a.key.cmp(&b.key));
     found.0
 }
 

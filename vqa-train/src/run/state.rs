@@ -2,15 +2,13 @@
 //! program or the machine dies. All else follows from it: resuming drops the metrics after it, and trains to the checkpoints
 //! after it again, to the same values.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tch::nn::VarStore;
 use vqa_model::run::RunDir;
 use vqa_model::weights::{Header, read_header, read_tensors, write_tensors};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SavedFiles};
 use crate::metrics::sums::Sums;
 use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
@@ -73,11 +71,6 @@ const WEIGHTS: &str = "model.";
 /// In the header of the state's file.
 const STATE: &str = "state";
 
-/// The state's file.
-fn state_file(run: &RunDir) -> PathBuf {
-    run.state_dir().join("state.safetensors")
-}
-
 impl Position {
     /// Where the run in a directory stands; nothing if nothing of it was saved.
     ///
@@ -91,7 +84,7 @@ impl Position {
 
 impl State {
     fn read(run: &RunDir) -> Result<Option<State>> {
-        let path = state_file(run);
+        let path = run.state();
         if !path.exists() {
             return Ok(None);
         }
@@ -113,13 +106,13 @@ impl State {
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         check_finite(run, &tensors, self.position.step)?;
         let text = serde_json::to_string(self).expect("a state can be written as JSON");
-        Ok(write_tensors(&state_file(run), &tensors, Header::from([(STATE.to_owned(), text)]))?)
+        Ok(write_tensors(&run.state(), &tensors, Header::from([(STATE.to_owned(), text)]))?)
     }
 
     /// Goes back to the saved state, or begins one.
     pub(crate) fn restore(run: &RunDir, n_questions: usize, vs: &VarStore, optimizer: &mut Optimizer) -> Result<State> {
         let Some(state) = State::read(run)? else { return Ok(State { n_questions, ..State::default() }) };
-        let path = state_file(run);
+        let path = run.state();
         let of_another = |problem: String| Error::Run {
             path: path.clone(),
             problem: format!("{problem}: go on with what the run began with, or choose another out_dir"),
@@ -147,12 +140,16 @@ impl State {
     }
 }
 
-/// The files that were saved of a run, for a message: the state and the last checkpoint.
-pub(crate) fn saved_in_words(run: &RunDir) -> Result<Option<String>> {
-    let Some(Position { epoch, step, .. }) = Position::saved_in(run)? else { return Ok(None) };
-    let checkpoint = run.checkpoint(epoch);
-    let checkpoint = if checkpoint.exists() { format!(" and {}", checkpoint.display()) } else { String::new() };
-    Ok(Some(format!("saved are {} (of step {step}){checkpoint}", state_file(run).display())))
+/// What there is to resume after an error that ended a run. It never hides that error behind one of its own.
+pub(crate) fn saved_files(run: &RunDir) -> SavedFiles {
+    match Position::saved_in(run) {
+        Ok(None) => SavedFiles::Nothing,
+        Ok(Some(Position { epoch, step, .. })) => {
+            let checkpoint = Some(run.checkpoint(epoch)).filter(|path| path.exists());
+            SavedFiles::State { path: run.state(), step, checkpoint }
+        }
+        Err(error) => SavedFiles::Unreadable(error.to_string()),
+    }
 }
 
 /// Fails where a tensor has NaN or infinite values.
@@ -160,7 +157,7 @@ pub(crate) fn check_finite(run: &RunDir, tensors: &[(String, Tensor)], step: u64
     // A sum is finite if all are, and much faster to find than `isfinite`. One that overflows is no better than infinite.
     let is_finite = |tensor: &Tensor| tensor.sum(tensor.kind()).double_value(&[]).is_finite();
     match tensors.iter().find(|(_, tensor)| !is_finite(tensor)) {
-        Some((name, _)) => Err(Error::NotFinite { tensor: name.clone(), step, saved: saved_in_words(run)? }),
+        Some((name, _)) => Err(Error::NotFinite { tensor: name.clone(), step, saved: saved_files(run) }),
         None => Ok(()),
     }
 }

@@ -1,0 +1,103 @@
+//! What is around the program: where its words go, who else is there, and what it was started with.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::common::{fails, ok, vqa, world};
+
+/// A run goes on whatever becomes of its log: a full disk, a reader that has gone away.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let train = |name: &str| {
+        let mut command = vqa(at, &format!("train --config config.toml --set out_dir={name} --set train.log_every=1"));
+        command.stdout(Stdio::null());
+        command
+    };
+    assert!(train("full").stderr(full()).status().unwrap().success());
+    let mut child = train("gone").stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert!(child.wait().unwrap().success());
+    for name in ["full", "gone"] {
+        assert!(at.join(name).join("model_2.safetensors").exists(), "{name}");
+    }
+    // An error is still one.
+    assert_eq!(vqa(at, "train --config nowhere.toml").stderr(full()).status().unwrap().code(), Some(1));
+}
+
+/// `nohup` starts programs with SIGHUP ignored, and so it stays.
+#[test]
+fn an_ignored_hangup_stays_ignored() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    // The signal comes from the shell that the program was started by, once the run is under way.
+    let script = "trap '' HUP\n\
+        $VQA train --config config.toml --set train.n_epochs=3 2>/dev/null &\n\
+        until [ -e run/model_1.safetensors ]; do sleep 0.02; done\n\
+        kill -HUP $!\n\
+        wait $!";
+    let status = Command::new("sh")
+        .args(["-c", script])
+        .env("VQA", env!("CARGO_BIN_EXE_vqa"))
+        .current_dir(at)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    assert!(at.join("run/model_3.safetensors").exists());
+}
+
+/// The config that somebody wrote is never replaced by that of a run.
+#[test]
+fn a_config_is_not_overwritten() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    let train = "train --config config.toml";
+    fails(at, &format!("{train} --set out_dir=."), &["config.toml: the run would replace it", "another out_dir"]);
+    fails(at, &format!("{train} --set out_dir={}", at.display()), &["the run would replace it"]);
+    fails(at, &format!("{train} --set out_dir="), &["out_dir is empty"]);
+    // A run's own config is its own.
+    ok(at, "train --config config.toml --set train.n_epochs=1");
+    ok(at, "train --config run/config.toml --resume --set train.n_epochs=2");
+}
+
+/// Whatever its config, a second training is told of the first one, and that one is not disturbed.
+#[test]
+fn a_second_training_changes_nothing() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    let mut child =
+        vqa(at, "train --config config.toml --set train.n_epochs=1000000").stderr(Stdio::null()).spawn().unwrap();
+    while !at.join("run/model_1.safetensors").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    for options in ["", "--resume", "--set model.hid_dim=32", "--resume --set seed=8"] {
+        let output = vqa(at, &format!("train --config config.toml {options}")).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("run: another process is training in it"), "{options}: {said}");
+    }
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(fs::read_to_string(at.join("run/config.toml")).unwrap().contains("n_epochs = 1000000"));
+}
+
+/// A training that cannot begin leaves no directory behind.
+#[test]
+fn a_run_that_cannot_begin_leaves_nothing() {
+    let world = world();
+    let at = world.path();
+    let exists = |path: &str| Path::new(&at.join(path)).exists();
+    fails(at, "train --config config.toml --set out_dir=new/run", &["words.json", "vqa prepare"]);
+    assert!(!exists("new"), "made and removed again");
+    ok(at, "prepare --config config.toml");
+    fails(at, "train --config config.toml --set out_dir=new/run --set model.init=no.pth", &["no.pth", "no such file"]);
+    assert!(!exists("new"));
+}
