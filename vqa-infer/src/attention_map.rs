@@ -13,16 +13,16 @@ pub struct AttentionMapStyle {
     pub compress: f64,
     /// Colour of the frame around the most attended box.
     pub frame: Rgb<u8>,
+    /// Width of the frame in pixels, an odd number. If nothing is given it is the article's, 7, and less on pictures of fewer than
+    /// 200 pixels, where that would hide what it frames.
+    pub frame_width: Option<u32>,
 }
 
 impl Default for AttentionMapStyle {
     fn default() -> AttentionMapStyle {
-        AttentionMapStyle { power: 0.8, ground: 1.0, compress: 0.85, frame: Rgb([226, 81, 65]) }
+        AttentionMapStyle { power: 0.8, ground: 1.0, compress: 0.85, frame: Rgb([226, 81, 65]), frame_width: None }
     }
 }
-
-/// Width of the frame in pixels.
-const FRAME_WIDTH: i64 = 5;
 
 /// The blur comes from shrinking the map by this factor and enlarging it again.
 const BLUR: usize = 16;
@@ -70,7 +70,8 @@ pub fn attention_map(picture: &RgbImage, boxes: &[[f32; 4]], attention: &[f32], 
         if most.is_some_and(|(_, highest)| highest >= a) { most } else { Some((i, a)) }
     });
     if let Some((i, _)) = most {
-        draw_frame(&mut drawn, boxes[i].map(|corner| corner as i64), style.frame);
+        let half = style.frame_width.map_or_else(|| half_frame_width(width, height), |width| i64::from(width / 2));
+        draw_frame(&mut drawn, boxes[i].map(|corner| corner as i64), half, style.frame);
     }
     drawn
 }
@@ -101,18 +102,30 @@ fn resize(map: &[f64], from: (usize, usize), to: (usize, usize)) -> Vec<f64> {
     resized
 }
 
-/// Draws a frame whose middle line runs along the box, as far as it lies in the picture.
-fn draw_frame(picture: &mut RgbImage, [x1, y1, x2, y2]: [i64; 4], color: Rgb<u8>) {
+/// Pixels of the frame on either side of its middle line.
+fn half_frame_width(width: usize, height: usize) -> i64 {
+    /// `cv2.rectangle(…, 5)` draws seven pixels.
+    const ARTICLE: i64 = 3;
+    /// The shorter side of the smallest picture that such a frame leaves enough of.
+    const SMALLEST: i64 = 200;
+    (ARTICLE * width.min(height) as i64 / SMALLEST).min(ARTICLE)
+}
+
+/// Draws a frame whose middle line runs along the box, as far as it lies in the picture: all pixels within `half` of that
+/// line, so that its corners are round.
+fn draw_frame(picture: &mut RgbImage, [x1, y1, x2, y2]: [i64; 4], half: i64, color: Rgb<u8>) {
     let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
-    let half = FRAME_WIDTH / 2;
     // Far outside, the frame is invisible: stay near the picture, whatever the corners are.
     let near = |corner: i64, length: i64| corner.clamp(-half - 1, length + half + 1);
     let (x1, x2) = (near(x1.min(x2), width), near(x1.max(x2), width));
     let (y1, y2) = (near(y1.min(y2), height), near(y1.max(y2), height));
     for y in (y1 - half).max(0)..=(y2 + half).min(height - 1) {
         for x in (x1 - half).max(0)..=(x2 + half).min(width - 1) {
-            let inside = x > x1 + half && x < x2 - half && y > y1 + half && y < y2 - half;
-            if !inside {
+            let beside = |at: i64, first: i64, last: i64| (first - at).max(at - last).max(0);
+            let to_edges = |at: i64, first: i64, last: i64| (at - first).abs().min((at - last).abs());
+            let horizontal = [beside(x, x1, x2), to_edges(y, y1, y2)];
+            let vertical = [beside(y, y1, y2), to_edges(x, x1, x2)];
+            if [horizontal, vertical].iter().any(|[a, b]| a * a + b * b <= half * half) {
                 picture.put_pixel(x as u32, y as u32, color);
             }
         }
@@ -148,15 +161,21 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_frame_is_five_pixels_wide_around_the_most_attended_box() {
-        let picture = RgbImage::from_pixel(60, 50, Rgb([0, 0, 0]));
-        let boxes = [[0.0, 0.0, 10.0, 10.0], [20.0, 15.0, 45.0, 40.0]];
+    /// Columns of the frame along the middle of a box, in a picture of this size.
+    fn framed_columns(size: u32) -> Vec<u32> {
+        let picture = RgbImage::from_pixel(size, size, Rgb([0, 0, 0]));
+        let [first, last] = [size / 4, size / 2].map(|corner| corner as f32);
+        let boxes = [[0.0, 0.0, 10.0, 10.0], [first, first, last, last]];
         let drawn = attention_map(&picture, &boxes, &[0.3, 0.7], &AttentionMapStyle::default());
-        let framed = |x: u32, y: u32| *drawn.get_pixel(x, y) == Rgb([226, 81, 65]);
-        let along_middle: Vec<u32> = (0..60).filter(|&x| framed(x, 27)).collect();
-        assert_eq!(along_middle, [18, 19, 20, 21, 22, 43, 44, 45, 46, 47]);
-        assert!(framed(30, 13) && framed(30, 17) && !framed(30, 12) && !framed(30, 18));
+        (0..size).filter(|&x| *drawn.get_pixel(x, size * 3 / 8) == Rgb([226, 81, 65])).collect()
+    }
+
+    #[test]
+    fn the_frame_leaves_enough_of_a_small_picture() {
+        assert_eq!(framed_columns(200), [47, 48, 49, 50, 51, 52, 53, 97, 98, 99, 100, 101, 102, 103]);
+        assert_eq!(framed_columns(400).len(), 14);
+        assert_eq!(framed_columns(100), [24, 25, 26, 49, 50, 51]);
+        assert_eq!(framed_columns(64), [16, 32]);
     }
 
     #[test]
