@@ -25,6 +25,14 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         problem: String,
     },
+    /// A file of a run that is damaged.
+    #[error("{}: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How it shows, and the remedy.
+        problem: String,
+    },
     /// Another process trains in the directory.
     #[error("{}: another process is training in it: wait for its end, or choose another out_dir", out_dir.display())]
     Locked {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tch::nn::{self, Module, ModuleT, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -16,7 +16,7 @@ use vqa_model::run::RunDir;
 use vqa_model::weights::read_tensors;
 use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
 use vqa_train::run::RunConfig;
-use vqa_train::{TrainConfig, Trainer};
+use vqa_train::{Outcome, TrainConfig, Trainer};
 
 const DIM: i64 = 8;
 
@@ -93,12 +93,20 @@ fn world() -> World {
 
 /// Trains to the end of an epoch from where the run stands, as a process of its own would.
 fn train_to(world: &World, run: &RunDir, n_epochs: u64) {
+    try_train_to(world, run, n_epochs).unwrap();
+}
+
+/// libtorch's generator is the process's, so that one run can be under way in it.
+static TRAINING: Mutex<()> = Mutex::new(());
+
+fn try_train_to(world: &World, run: &RunDir, n_epochs: u64) -> vqa_train::Result<Outcome> {
+    let _training = TRAINING.lock().unwrap_or_else(PoisonError::into_inner);
     tch::manual_seed(1);
     let vs = VarStore::new(Device::Cpu);
     let model = OwnModel::new(&vs.root(), DataDims::of(&world.dataset));
     let config = TrainConfig { n_epochs, batch_size: 16, ..TrainConfig::default() };
     let loader = Loader::new(world.dataset.clone(), LoaderOptions { batch_size: 16, ..LoaderOptions::default() });
-    Trainer::new(&model, &vs, &config, &loader, run).run(&mut |_| {}).unwrap();
+    Trainer::new(&model, &vs, &config, &loader, run).run(&mut |_| {})
 }
 
 fn tensors(path: &Path) -> HashMap<String, Tensor> {
@@ -138,4 +146,26 @@ fn a_model_of_ones_own_goes_all_the_way() {
     }
     let error = Checkpoint::open(&whole.checkpoint(3), Some(Device::Cpu)).unwrap_err().to_string();
     assert!(error.contains("weights of another model"), "{error}");
+}
+
+/// Whichever bit of a state is flipped, it is not resumed from.
+#[test]
+fn a_flipped_bit_is_found() {
+    let world = world();
+    let run = RunDir::new(world.directory.path().join("run"));
+    train_to(&world, &run, 1);
+    let state = std::fs::read(run.state()).unwrap();
+    let header_len = u64::from_le_bytes(state[..8].try_into().unwrap()) as usize;
+    let values = 8 + header_len;
+    // In the first tensor, in the middle, in the last value.
+    for place in [values, values + (state.len() - values) / 2, state.len() - 1] {
+        let mut damaged = state.clone();
+        damaged[place] ^= 1;
+        std::fs::write(run.state(), damaged).unwrap();
+        let error = try_train_to(&world, &run, 2).unwrap_err();
+        assert!(matches!(error, vqa_train::Error::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("state.safetensors: it is damaged"), "{error}");
+    }
+    std::fs::write(run.state(), state).unwrap();
+    try_train_to(&world, &run, 2).unwrap();
 }

@@ -3,8 +3,8 @@
 //! after it again, to the same values.
 
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
 use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
 use vqa_model::run::RunDir;
 use vqa_model::weights::{Header, read_header, read_tensors, write_tensors};
 
@@ -68,8 +68,9 @@ impl State {
 /// Before the names of the weights in the state's file.
 const WEIGHTS: &str = "model.";
 
-/// In the header of the state's file.
+/// In the header of the state's file: the state as JSON, and the checksum of all that is in the file.
 const STATE: &str = "state";
+const CHECKSUM: &str = "crc32c";
 
 impl Position {
     /// Where the run in a directory stands; nothing if nothing of it was saved.
@@ -106,7 +107,9 @@ impl State {
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         check_finite(run, &tensors, self.position.step)?;
         let text = serde_json::to_string(self).expect("a state can be written as JSON");
-        Ok(write_tensors(&run.state(), &tensors, Header::from([(STATE.to_owned(), text)]))?)
+        let checksum = checksum(&text, &tensors);
+        let header = Header::from([(STATE.to_owned(), text), (CHECKSUM.to_owned(), checksum)]);
+        Ok(write_tensors(&run.state(), &tensors, header)?)
     }
 
     /// Goes back to the saved state, or begins one.
@@ -123,8 +126,19 @@ impl State {
                 "the run has {before} training questions, and now there are {n_questions}"
             )));
         }
+        let mut tensors = read_tensors(&path)?;
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        let header = read_header(&path)?;
+        // States of older versions have no checksum.
+        if let (Some(text), Some(written)) = (header.get(STATE), header.get(CHECKSUM))
+            && *written != checksum(text, &tensors)
+        {
+            let problem = "it is damaged: what is in it has another checksum than what was written; \
+                take model.init = a checkpoint of the run, and another out_dir";
+            return Err(Error::Damaged { path, problem: problem.to_owned() });
+        }
         let (weights, of_optimizer): (Vec<_>, Vec<_>) =
-            read_tensors(&path)?.into_iter().partition(|(name, _)| name.starts_with(WEIGHTS));
+            tensors.into_iter().partition(|(name, _)| name.starts_with(WEIGHTS));
         let mut variables = vs.variables();
         for (name, stored) in weights {
             match variables.remove(&name[WEIGHTS.len()..]) {
@@ -138,6 +152,21 @@ impl State {
         optimizer.restore(state.position.step, of_optimizer).map_err(of_another)?;
         Ok(state)
     }
+}
+
+/// The checksum of a state and its tensors, which are float32 in the file.
+fn checksum(state: &str, tensors: &[(String, Tensor)]) -> String {
+    let mut sum = crc32c::crc32c(state.as_bytes());
+    for (name, tensor) in tensors {
+        sum = crc32c::crc32c_append(sum, name.as_bytes());
+        for &length in &tensor.size() {
+            sum = crc32c::crc32c_append(sum, &length.to_le_bytes());
+        }
+        let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view([-1]);
+        let values = Vec::<f32>::try_from(&flat).expect("a flat float tensor on the CPU");
+        sum = crc32c::crc32c_append(sum, bytemuck::must_cast_slice(&values));
+    }
+    format!("{sum:08x}")
 }
 
 /// What there is to resume after an error that ended a run. It never hides that error behind one of its own.
