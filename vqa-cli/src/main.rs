@@ -4,6 +4,8 @@ mod args;
 mod commands;
 mod config;
 mod interrupt;
+#[cfg(feature = "torch")]
+mod openmp;
 mod terminal;
 
 use std::io::IsTerminal;

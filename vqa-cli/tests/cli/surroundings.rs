@@ -101,3 +101,28 @@ fn a_run_that_cannot_begin_leaves_nothing() {
     fails(at, "train --config config.toml --set out_dir=new/run --set model.init=no.pth", &["no.pth", "no such file"]);
     assert!(!exists("new"));
 }
+
+/// The threads of libtorch's products must not spin where others want the cores. The policy is in the environment before the
+/// library that reads it is loaded; what somebody sets stays.
+#[cfg(target_os = "linux")]
+#[test]
+fn products_wait_without_spinning() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    for (name, set, expected) in [("unset", None, "passive"), ("set", Some("active"), "active")] {
+        let mut command =
+            vqa(at, &format!("train --config config.toml --set train.n_epochs=1000000 --set out_dir={name}"));
+        command.env_remove("OMP_WAIT_POLICY").envs(set.map(|policy| ("OMP_WAIT_POLICY", policy)));
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        while !at.join(name).join("model_1.safetensors").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let environment = fs::read(format!("/proc/{}/environ", child.id())).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let expected = format!("OMP_WAIT_POLICY={expected}");
+        let found: Vec<&[u8]> = environment.split(|&byte| byte == 0).filter(|v| v.starts_with(b"OMP_WAIT")).collect();
+        assert_eq!(found, [expected.as_bytes()], "{name}");
+    }
+}
