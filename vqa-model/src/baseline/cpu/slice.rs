@@ -1,12 +1,13 @@
 //! Tensors on the CPU as slices, for what is computed here and not by libtorch. The only unsafe code of the fast path.
 
 use half::bf16;
-use tch::{Device, Tensor, kind::Element};
+use tch::{Device, Tensor};
 
 use crate::slice;
+use crate::slice::Value;
 
 /// A number type that the kernels read and write. They compute in float32 whatever they read.
-pub(super) trait Number: Element + Copy + Default + Send + Sync + 'static {
+pub(super) trait Number: Value + Copy + Default + Send + Sync + 'static {
     fn to_f32(self) -> f32;
     fn from_f32(x: f32) -> Self;
 }
