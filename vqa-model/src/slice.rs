@@ -3,7 +3,8 @@
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
-/// A number type of Rust's and the name that libtorch has for it. tch's own `Element` says of bfloat16 that it is float16.
+/// A number type of Rust's and the name that libtorch has for it. tch's own `Element` says of bfloat16 that it
+/// is float16.
 ///
 /// # Safety
 ///
@@ -30,8 +31,8 @@ unsafe impl Value for bf16 {
 ///
 /// # Safety
 ///
-/// All of them have been written; and nothing writes to the tensor's memory while the slice is in use, be it through this
-/// handle or another that shares the memory.
+/// All of them have been written; and nothing writes to the tensor's memory while the slice is in use, be it
+/// through this handle or another that shares the memory.
 ///
 /// # Panics
 ///
@@ -39,7 +40,8 @@ unsafe impl Value for bf16 {
 #[allow(unsafe_code)]
 pub unsafe fn values<T: Value>(tensor: &Tensor) -> &[T] {
     let (start, len) = memory(tensor);
-    // SAFETY: `memory` vouches for place and length, the caller for the rest. The tensor is borrowed, and so keeps its memory.
+    // SAFETY: `memory` vouches for place and length, the caller for the rest. The tensor is borrowed, and so
+    // keeps its memory.
     unsafe { std::slice::from_raw_parts(start, len) }
 }
 
@@ -47,8 +49,8 @@ pub unsafe fn values<T: Value>(tensor: &Tensor) -> &[T] {
 ///
 /// # Safety
 ///
-/// All of them have been written; and nothing else reads or writes the tensor's memory while the slice is in use, be it
-/// through this handle or another that shares the memory.
+/// All of them have been written; and nothing else reads or writes the tensor's memory while the slice is in
+/// use, be it through this handle or another that shares the memory.
 ///
 /// # Panics
 ///
