@@ -24,11 +24,11 @@ pub fn dense_targets(targets: &SoftTargets, n_answers: i64, device: Device) -> T
 #[derive(Debug)]
 pub struct SparseTargets {
     pub(crate) n_questions: i64,
-    /// `[P]` The question in the batch.
+    /// `[P]` the question's index in the batch.
     pub(crate) questions: Tensor,
-    /// `[P]`
+    /// `[P]` the id of the candidate.
     pub(crate) answers: Tensor,
-    /// `[P]` float32.
+    /// `[P]` float32, its soft score.
     pub(crate) scores: Tensor,
 }
 
@@ -60,11 +60,12 @@ impl SparseTargets {
     /// [B, n_answers].
     pub fn dense(&self, n_answers: i64) -> Tensor {
         let mut dense = Tensor::zeros([self.n_questions * n_answers], (Kind::Float, self.scores.device()));
-        let places = &self.questions * n_answers + &self.answers;
-        dense.scatter_(0, &places, &self.scores).view([self.n_questions, n_answers])
+        let indices = &self.questions * n_answers + &self.answers; // [P]
+        dense.scatter_(0, &indices, &self.scores).view([self.n_questions, n_answers])
     }
 
-    /// The sum of what the best answers of logits [B, n_answers] earn: a float64, which that of a batch fits in exactly.
+    /// The sum of the soft scores of each question's best answer, by logits [B, n_answers]. A float64, in which the
+    /// sum of a batch is exact.
     pub fn total_score(&self, logits: &Tensor) -> Tensor {
         let best = logits.argmax(1, false).index_select(0, &self.questions); // [P]
         (&self.scores * best.eq_tensor(&self.answers)).sum(Kind::Double)
@@ -106,9 +107,9 @@ pub fn bce_with_logits(logits: &Tensor, targets: &Tensor) -> Tensor {
 /// Softmax cross-entropy against the soft scores made to add up to 1, averaged over the questions that have any,
 /// times the number of answers.
 ///
-/// For a question with one label this is the seed's loss, whatever the label's score. The seed fails on questions with
-/// several labels or none; here several share the question by their scores, and a question without labels has
-/// nothing to teach: it adds no loss, and the average leaves it out. If no question has labels, the loss is 0.
+/// For a question with one label this is the seed's loss, whatever the label's score. The seed fails on
+/// questions with several labels or none. Here several labels share the question in proportion to their scores, and
+/// a question without labels adds no loss and is left out of the average. If no question has labels, the loss is 0.
 pub fn sce_with_logits(logits: &Tensor, targets: &Tensor) -> Tensor {
     let n_answers = targets.size()[1] as f64;
     let totals = targets.sum_dim_intlist(1, true, Kind::Float); // [B, 1]

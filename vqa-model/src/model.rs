@@ -1,10 +1,10 @@
-//! What a VQA model is: a batch in; logits and attention out.
+//! What a VQA model is: a batch in, logits and attention out.
 
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Batch, Dataset};
 
-/// What a VQA model is to the training loop and to prediction. Implement [`forward`](VqaModel::forward) to train a model of
-/// your own; the other two are that, and may be overridden by something faster.
+/// What a VQA model is to the training loop and to prediction. Implement [`forward`](VqaModel::forward) to
+/// train a model of your own; the other two call it, and may be overridden by something faster.
 pub trait VqaModel {
     /// Answers the questions of a batch, in a way that libtorch can differentiate. With `train`, dropout is on.
     fn forward(&self, input: &ModelInput, train: bool) -> ModelOutput;
@@ -16,35 +16,36 @@ pub trait VqaModel {
 
     /// The forward half of a training step.
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
-        TrainingPass::of_forward(self.forward(input, true))
+        TrainingPass::from_forward(self.forward(input, true))
     }
 }
 
 /// A training step between its forward and its backward half.
 pub struct TrainingPass<'a> {
-    /// What the model said, with dropout.
+    /// Logits and attention, with dropout.
     pub output: ModelOutput,
     backward: Box<dyn FnOnce(&Tensor) + 'a>,
 }
 
 impl<'a> TrainingPass<'a> {
-    /// A step whose backward half is `backward`: given the gradient of a loss by the logits, [B, n_answers], it adds to the
-    /// gradients of all parameters.
+    /// A step whose backward half is `backward`: given the gradient of a loss by the logits, [B, n_answers], it
+    /// adds to the gradients of all parameters.
     pub fn new(output: ModelOutput, backward: impl FnOnce(&Tensor) + 'a) -> TrainingPass<'a> {
         TrainingPass { output, backward: Box::new(backward) }
     }
 
-    /// A step whose backward half libtorch derives from how the output came about.
-    pub fn of_forward(output: ModelOutput) -> TrainingPass<'a> {
+    /// A step whose backward half is libtorch's autograd.
+    pub fn from_forward(output: ModelOutput) -> TrainingPass<'a> {
         let ModelOutput { logits, attention } = output;
-        let said = ModelOutput { logits: logits.detach(), attention: attention.detach() };
-        // The derivative of this sum by the logits is what was given.
-        TrainingPass::new(said, move |of_logits| (logits * of_logits).sum(Kind::Float).backward())
+        let output = ModelOutput { logits: logits.detach(), attention: attention.detach() };
+        // A scalar whose gradient by the logits is the one given.
+        TrainingPass::new(output, move |grad_logits| (logits * grad_logits).sum(Kind::Float).backward())
     }
 
-    /// The backward half: adds to the gradients of all parameters, from that of the loss by the logits, [B, n_answers].
-    pub fn backward(self, of_logits: &Tensor) {
-        (self.backward)(of_logits);
+    /// The backward half: adds to the gradients of all parameters, given that of the loss by the logits,
+    /// [B, n_answers].
+    pub fn backward(self, grad_logits: &Tensor) {
+        (self.backward)(grad_logits);
     }
 }
 
@@ -77,20 +78,20 @@ pub struct ModelInput {
     pub tokens: Tensor,
     /// [N, K, D] region features. The model computes in their number type: float32, or bfloat16 with float32 weights.
     pub features: Tensor,
-    /// [N, K, 4] float32: x1 y1 x2 y2 of each region, in pixels of its picture; zero where there is no region.
+    /// [N, K, 4] float32: x1 y1 x2 y2 of each region, in pixels of its image; zeros where there is no region.
     pub boxes: Tensor,
     /// `[B]` for each question, which of the N images it is about.
     pub image_rows: Tensor,
-    /// [N, K], true where an image has fewer regions than K; nothing if all have K.
+    /// [N, K], true where an image has fewer regions than K; `None` if all have K.
     pub padding: Option<Tensor>,
 }
 
-/// What a model says.
+/// What a model computes for a batch.
 #[derive(Debug)]
 pub struct ModelOutput {
     /// [B, n_answers].
     pub logits: Tensor,
-    /// [B, K], the weight of each region, adding up to 1 over the image's own regions.
+    /// [B, K], the weight of each region. Those of the image's own regions add up to 1, those of padding are 0.
     pub attention: Tensor,
 }
 

@@ -1,48 +1,106 @@
-//! Tensors on the CPU as slices, for what is not computed by libtorch.
+//! Tensors on the CPU as slices, for what libtorch does not compute.
 
-use tch::{Device, Kind, Tensor, kind::Element};
+use half::bf16;
+use tch::{Device, Kind, Tensor};
 
-fn assert_plain(tensor: &Tensor, kind: Kind) {
-    assert!(
-        tensor.device() == Device::Cpu && tensor.kind() == kind && tensor.is_contiguous(),
-        "a contiguous tensor of {kind:?} on the CPU is wanted, not {tensor:?}"
-    );
+/// A number type of Rust's and the name that libtorch has for it. tch's own `Element` says of bfloat16 that it
+/// is float16.
+///
+/// # Safety
+///
+/// The type is laid out in memory as libtorch's [`KIND`](Value::KIND) is, and every pattern of bits is a value of it.
+#[allow(unsafe_code)]
+pub unsafe trait Value: Copy {
+    /// libtorch's name.
+    const KIND: Kind;
+}
+
+// SAFETY: both are IEEE 754's 32-bit numbers.
+#[allow(unsafe_code)]
+unsafe impl Value for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+// SAFETY: both are the upper 16 bits of a float32.
+#[allow(unsafe_code)]
+unsafe impl Value for bf16 {
+    const KIND: Kind = Kind::BFloat16;
 }
 
 /// The values of a contiguous tensor on the CPU.
 ///
 /// # Safety
 ///
-/// Nobody writes to the tensor's memory while the slice is in use, through this handle or another one that shares it.
+/// All of them have been written; and nothing writes to the tensor's memory while the slice is in use, be it
+/// through this handle or another that shares the memory.
 ///
 /// # Panics
 ///
-/// When it is another tensor.
+/// When the tensor is on another device, of another type, or not contiguous.
 #[allow(unsafe_code)]
-pub unsafe fn values<T: Element>(tensor: &Tensor) -> &[T] {
-    assert_plain(tensor, T::KIND);
-    if tensor.numel() == 0 {
-        return &[];
-    }
-    // SAFETY: the tensor has `numel` values of this kind one after the other, and keeps them while it is borrowed.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), tensor.numel()) }
+pub unsafe fn values<T: Value>(tensor: &Tensor) -> &[T] {
+    let (start, len) = memory(tensor);
+    // SAFETY: `memory` vouches for place and length, the caller for the rest. The tensor is borrowed, and so
+    // keeps its memory.
+    unsafe { std::slice::from_raw_parts(start, len) }
 }
 
-/// The values of a contiguous tensor on the CPU, to write.
+/// The values of a contiguous tensor on the CPU, to be changed.
 ///
 /// # Safety
 ///
-/// Nobody else reads or writes the tensor's memory while the slice is in use, through this handle or another one that shares it.
+/// All of them have been written; and nothing else reads or writes the tensor's memory while the slice is in
+/// use, be it through this handle or another that shares the memory.
 ///
 /// # Panics
 ///
-/// When it is another tensor.
+/// When the tensor is on another device, of another type, or not contiguous.
 #[allow(unsafe_code)]
-pub unsafe fn values_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
-    assert_plain(tensor, T::KIND);
-    if tensor.numel() == 0 {
-        return &mut [];
+pub unsafe fn values_mut<T: Value>(tensor: &mut Tensor) -> &mut [T] {
+    let (start, len) = memory(tensor);
+    // SAFETY: as in `values`.
+    unsafe { std::slice::from_raw_parts_mut(start, len) }
+}
+
+/// Where the values of a contiguous tensor on the CPU start, and how many there are, one after the other.
+pub(crate) fn memory<T: Value>(tensor: &Tensor) -> (*mut T, usize) {
+    assert!(
+        tensor.device() == Device::Cpu && tensor.kind() == T::KIND && tensor.is_contiguous(),
+        "a contiguous tensor of {:?} on the CPU is wanted, not {tensor:?}",
+        T::KIND
+    );
+    match tensor.numel() {
+        // libtorch has no memory for these, and a slice may not start at null.
+        0 => (std::ptr::dangling_mut(), 0),
+        len => (tensor.data_ptr().cast(), len),
     }
-    // SAFETY: as above.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<T>(), tensor.numel()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn values_are_those_that_libtorch_shows() {
+        let tensor = Tensor::from_slice(&[1.5f32, -2.0, 0.0]);
+        let mut bf16s = tensor.to_kind(Kind::BFloat16);
+        // SAFETY: written above, and nothing else has these tensors.
+        unsafe {
+            assert_eq!(values::<f32>(&tensor), [1.5, -2.0, 0.0]);
+            assert_eq!(values::<bf16>(&bf16s), [1.5, -2.0, 0.0].map(bf16::from_f32));
+            values_mut::<bf16>(&mut bf16s)[2] = bf16::from_f32(7.0);
+            assert!(values::<f32>(&tensor.narrow(0, 0, 0)).is_empty());
+        }
+        assert_eq!(Vec::<f32>::try_from(bf16s.to_kind(Kind::Float)).unwrap(), [1.5, -2.0, 7.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a contiguous tensor of BFloat16")]
+    #[allow(unsafe_code)]
+    fn float16_is_not_bfloat16() {
+        let tensor = Tensor::zeros([2], (Kind::Half, Device::Cpu));
+        // SAFETY: as above.
+        unsafe { values::<bf16>(&tensor) };
+    }
 }

@@ -1,3 +1,5 @@
+//! The sizes and kinds of the model's parts, as in a config file.
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,11 +11,11 @@ use crate::loss::LossKind;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// Length of the question's and the picture's representation.
+    /// Length of the question's and the image's representation.
     pub hid_dim: i64,
     /// How the loss reads the logits.
     pub loss: LossKind,
-    /// Weights to begin with: a `.safetensors` or `.pth` file of the same model.
+    /// Weights to initialise from: a `.safetensors` or `.pth` file of the same model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
     /// The question encoder.
@@ -30,16 +32,16 @@ pub struct ModelConfig {
 pub struct LanguageModelConfig {
     /// Length of a word vector.
     pub word_emb_dim: i64,
-    /// Pretrained word vectors to begin with, as in `glove.6B.300d.txt`.
+    /// Pretrained word vectors to initialise from, as in `glove.6B.300d.txt`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub glove: Option<PathBuf>,
     /// The recurrent cell.
     pub rnn_type: RnnKind,
     /// Recurrent layers on top of each other.
     pub n_layers: i64,
-    /// Whether the question is read backwards too. The question's representation is then twice as long.
+    /// Whether the question is also read backwards. The question's representation is then twice as long.
     pub bidirectional: bool,
-    /// Dropout between the layers; without effect on a single one.
+    /// Dropout between the layers; a single layer has none.
     pub dropout: f64,
 }
 
@@ -144,7 +146,7 @@ impl ModelConfig {
     ///
     /// # Errors
     ///
-    /// Names the first key whose value makes no model.
+    /// Names the first key whose value cannot be used.
     pub fn validate(&self) -> Result<(), String> {
         let lengths = [
             ("hid_dim", self.hid_dim),

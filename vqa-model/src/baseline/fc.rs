@@ -1,3 +1,5 @@
+//! Fully connected layers with weight norm, and the classifier made of them.
+
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
@@ -40,8 +42,8 @@ pub struct FCNet {
 }
 
 impl FCNet {
-    /// One layer from each of `dims` to the next. The parameters are `main.0.*`, `main.2.*` …, the odd places
-    /// being the ReLUs.
+    /// One layer from each of `dims` to the next. The parameters are `main.0.*`, `main.2.*` …; the odd
+    /// numbers are the ReLUs.
     pub fn new(vs: Path, dims: &[i64]) -> FCNet {
         let main = vs / "main";
         let layers = dims

@@ -1,3 +1,5 @@
+//! The question encoder: word embedding and recurrent network.
+
 use tch::Tensor;
 use tch::nn::{Init, Path};
 
@@ -19,14 +21,14 @@ impl WordEmbedding {
         WordEmbedding { weight, padding: n_words }
     }
 
-    /// Begins with these vectors, [n_words, dim], instead of random ones.
+    /// Replaces the random vectors by pretrained ones, [n_words, dim], all but the padding's.
     ///
     /// # Panics
     ///
-    /// When there are more or fewer numbers.
-    pub fn set_vectors(&self, numbers: &[f32]) {
+    /// When there are more or fewer values.
+    pub fn set_vectors(&self, vectors: &[f32]) {
         let words = self.weight.narrow(0, 0, self.padding);
-        let vectors = Tensor::from_slice(numbers).view_as(&words);
+        let vectors = Tensor::from_slice(vectors).view_as(&words);
         tch::no_grad(|| words.shallow_clone().copy_(&vectors));
     }
 
@@ -101,8 +103,8 @@ impl QuestionEmbedding {
     }
 }
 
-/// The same weights as views of one flat tensor, matrices before biases. That is how cuDNN wants them: anything else libtorch
-/// copies together itself at each call, and prints a warning each time.
+/// The same weights as views of one flat tensor, matrices before biases. That is how cuDNN wants them: anything
+/// else libtorch copies together itself at each call, and prints a warning each time.
 fn in_one_piece(weights: &[Tensor]) -> Vec<Tensor> {
     let mut order: Vec<usize> = (0..weights.len()).collect();
     order.sort_by_key(|&i| weights[i].dim() == 1);
@@ -144,11 +146,11 @@ mod tests {
         let pieces = in_one_piece(&rnn.weights);
         assert!(run(&rnn.weights).equal(&run(&pieces)));
         // Matrices in order, then biases, with nothing in between.
-        let place = |tensor: &Tensor| tensor.data_ptr() as usize;
+        let address = |tensor: &Tensor| tensor.data_ptr() as usize;
         let (matrices, biases): (Vec<_>, Vec<_>) = pieces.iter().partition(|piece| piece.dim() == 2);
-        let mut expected = place(matrices[0]);
+        let mut expected = address(matrices[0]);
         for piece in matrices.into_iter().chain(biases) {
-            assert_eq!(place(piece), expected);
+            assert_eq!(address(piece), expected);
             expected += 4 * piece.numel();
         }
     }

@@ -44,7 +44,7 @@ impl Baseline {
         }
     }
 
-    /// The word embedding, to begin with pretrained vectors.
+    /// The word embedding, for [`set_vectors`](WordEmbedding::set_vectors).
     pub fn word_embedding(&self) -> &WordEmbedding {
         &self.w_emb
     }
@@ -62,7 +62,7 @@ impl Baseline {
     }
 }
 
-/// The regions of each question's image, added up by their weights: [B, D].
+/// The weighted sum of the regions of each question's image, [B, D].
 fn weighted_sum(attention: &Tensor, input: &ModelInput) -> Tensor {
     let regions = input.features.index_select(0, &input.image_rows); // [B, K, D]
     attention.unsqueeze(1).bmm(&regions).squeeze_dim(1)

@@ -33,10 +33,10 @@ impl VqaModel for Baseline {
 
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
         if cpu::serves(self, input) {
-            // Drawn from libtorch, so that its seed decides of this dropout too.
+            // Drawn by libtorch, so that its seed determines this dropout too.
             let seed = Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]);
             return cpu::train(self, input, seed as u64);
         }
-        TrainingPass::of_forward(self.forward(input, true))
+        TrainingPass::from_forward(self.forward(input, true))
     }
 }

@@ -1,3 +1,5 @@
+//! Top-down attention: the question weighs the regions of its image.
+
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
@@ -14,7 +16,7 @@ pub enum TopdownAttention {
     Product(ProductAttention),
 }
 
-/// One layer over [region; question], then a linear layer to one number. Parameters: `nonlinear.*`, `linear.*`.
+/// One layer over [region; question], then a linear layer to one score. Parameters: `nonlinear.*`, `linear.*`.
 #[derive(Debug)]
 pub struct ConcatAttention {
     nonlinear: FCNet,
@@ -22,7 +24,7 @@ pub struct ConcatAttention {
 }
 
 /// Projections of region and question multiplied element by element, dropout, then a linear layer to one
-/// number. Parameters: `v_proj.*`, `q_proj.*`, `linear.*`.
+/// score. Parameters: `v_proj.*`, `q_proj.*`, `linear.*`.
 #[derive(Debug)]
 pub struct ProductAttention {
     pub(crate) v_proj: FCNet,
@@ -50,7 +52,8 @@ impl TopdownAttention {
         }
     }
 
-    /// The weights of the regions, [B, K], from the questions' vectors [B, question_dim] and the regions of the input.
+    /// The weights of the regions, [B, K], from the questions' vectors [B, question_dim] and the regions of the
+    /// input.
     pub fn forward(&self, question: &Tensor, input: &ModelInput, train: bool) -> Tensor {
         let scores = match self {
             TopdownAttention::Concat(attention) => attention.scores(question, input),
@@ -62,20 +65,22 @@ impl TopdownAttention {
 
 impl ConcatAttention {
     fn scores(&self, question: &Tensor, input: &ModelInput) -> Tensor {
-        // The layer's product with [region; question] is the sum of two, and regions need theirs once for each image.
+        // The layer's product with [region; question] is a sum of two. The regions' is computed once for each image.
         let [layer] = &self.nonlinear.layers[..] else { panic!("one layer") };
         let kind = question.kind();
-        let (weight, d) = (layer.weight().to_kind(kind), input.features.size()[2]);
-        let of_regions = input.features.linear(&weight.narrow(1, 0, d), None::<Tensor>); // [N, K, hid_dim]
-        let of_question = question.linear(&weight.narrow(1, d, weight.size()[1] - d), Some(&layer.bias.to_kind(kind))); // [B, hid_dim]
-        let joint = (of_regions.index_select(0, &input.image_rows) + of_question.unsqueeze(1)).relu(); // [B, K, hid_dim]
+        let (weight, bias) = (layer.weight().to_kind(kind), layer.bias.to_kind(kind));
+        let (feature_dim, question_dim) = (input.features.size()[2], question.size()[1]);
+        let v_share = input.features.linear(&weight.narrow(1, 0, feature_dim), None::<Tensor>); // [N, K, hid_dim]
+        let q_share = question.linear(&weight.narrow(1, feature_dim, question_dim), Some(&bias)); // [B, hid_dim]
+        let v_share = v_share.index_select(0, &input.image_rows); // [B, K, hid_dim]
+        let joint = (v_share + q_share.unsqueeze(1)).relu(); // [B, K, hid_dim]
         self.linear.forward(&joint).squeeze_dim(2)
     }
 }
 
 impl ProductAttention {
     fn scores(&self, question: &Tensor, input: &ModelInput, train: bool) -> Tensor {
-        // The projection is the dearest step of the model, and depends on the image alone: once for each image.
+        // The projection is the most expensive step of the model and depends on the image alone: once for each image.
         let regions = self.v_proj.forward(&input.features).index_select(0, &input.image_rows); // [B, K, hid_dim]
         let question = self.q_proj.forward(question).unsqueeze(1); // [B, 1, hid_dim]
         let joint = dropout(&(regions * question), self.dropout, train);

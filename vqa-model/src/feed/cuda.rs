@@ -1,7 +1,7 @@
-//! What is used of CUDA and libtorch that tch does not have: memory that a GPU copies from by itself, events, free memory, TF32.
+//! The parts of CUDA and libtorch that tch lacks: pinned memory, events, how much memory is free, TF32.
 //!
-//! The CUDA functions are those of the runtime that libtorch works with, found through libtorch's own library, whatever version
-//! it has; they have been the same since CUDA 4. Where they are not found, the caller does without.
+//! The CUDA functions are those of the runtime that libtorch itself uses, whatever its version, and are found through
+//! libtorch's library. Their signatures are the same since CUDA 4. Where they are not found, the caller does without.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr::{NonNull, null_mut};
@@ -37,18 +37,18 @@ struct Functions {
     event_destroy: unsafe extern "C" fn(EventHandle) -> Status,
 }
 
-/// The stream that libtorch computes in, as long as nobody sets another: the default one.
+/// The stream that libtorch computes in unless another is set: the default one.
 const LIBTORCH_STREAM: StreamHandle = null_mut();
 
 impl Cuda {
-    /// The runtime for a GPU.
+    /// The runtime for the GPU of this number.
     ///
     /// # Errors
     ///
     /// Says why there is none.
     #[allow(unsafe_code)]
     pub(crate) fn new(device: usize) -> Result<Cuda, String> {
-        // SAFETY: a part of libtorch, which is loaded already where there is a GPU.
+        // SAFETY: this part of libtorch is loaded already where there is a GPU. Its initialisers are made to run.
         let library = unsafe { Library::new("libtorch_cuda.so") }.map_err(|error| error.to_string())?;
         macro_rules! function {
             ($name:literal) => {
@@ -76,7 +76,7 @@ impl Cuda {
     /// Makes this thread's calls go to the GPU.
     #[allow(unsafe_code)]
     fn select(&self) -> Result<(), String> {
-        // SAFETY: takes a number, of whatever value.
+        // SAFETY: any number may be given.
         self.check(unsafe { (self.functions.set_device)(self.device) })
     }
 
@@ -85,105 +85,135 @@ impl Cuda {
         if status == 0 {
             return Ok(());
         }
-        // SAFETY: returns a string that is never freed, for any number.
+        // SAFETY: returns a static string, for any number.
         let words = unsafe { CStr::from_ptr((self.functions.get_error_string)(status)) };
         Err(format!("CUDA says: {}", words.to_string_lossy()))
     }
 
-    /// Bytes of the GPU's memory that nobody has.
+    /// Bytes of the GPU's memory that are free.
     #[allow(unsafe_code)]
     pub(crate) fn free_memory(&self) -> Result<u64, String> {
         self.select()?;
         let (mut free, mut total) = (0, 0);
-        // SAFETY: writes the two numbers.
+        // SAFETY: the function writes to both addresses.
         self.check(unsafe { (self.functions.mem_get_info)(&raw mut free, &raw mut total) })?;
         Ok(free as u64)
     }
 }
 
-/// Memory of the computer that the GPU copies from by itself, at full speed and while the program goes on.
+/// Pinned memory: the computer's memory that a GPU copies from by itself, at full speed, while the program continues.
+///
+/// The bytes can be written only through [`PinnedBytes`], which [`wait`](Pinned::wait) returns once the GPU has
+/// read the last copy, and which ends with the next copy. So nothing writes while the GPU reads.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     cuda: Cuda,
     start: NonNull<c_void>,
     len: usize,
-    /// Passed when the last copy from it is done.
+    /// Marks the end of the last copy.
     copied: EventHandle,
+    /// A copy was started whose end could not be marked: there is no way to tell when the GPU has read it.
+    is_unmarked: bool,
 }
 
-// SAFETY: its memory and its event are its own, and the runtime takes them from any thread.
+/// The bytes of [`Pinned`] memory while the GPU does not read them.
+pub(crate) struct PinnedBytes<'a> {
+    pinned: &'a mut Pinned,
+}
+
+// SAFETY: its memory and its event are its own, and the runtime accepts them from any thread.
 #[allow(unsafe_code)]
 unsafe impl Send for Pinned {}
 
 impl Pinned {
-    /// So many bytes.
+    /// Memory of `len` bytes, all 0.
     #[allow(unsafe_code)]
     pub(crate) fn new(cuda: &Cuda, len: usize) -> Result<Pinned, String> {
-        /// For every GPU, as the process may have several.
+        /// cudaHostAllocPortable: pinned for every GPU, as the process may have several.
         const PORTABLE: c_uint = 1;
-        /// Without a clock, and the thread that waits sleeps.
+        /// cudaEventBlockingSync | cudaEventDisableTiming: a thread that waits sleeps, and no time is taken.
         const EVENT: c_uint = 1 | 2;
         cuda.select()?;
         let mut copied = null_mut();
-        // SAFETY: writes the handle.
+        // SAFETY: the function writes the handle to this address.
         cuda.check(unsafe { (cuda.functions.event_create)(&raw mut copied, EVENT) })?;
         let mut start = null_mut();
-        // SAFETY: writes the address.
+        // SAFETY: the function writes the address of the memory to this address.
         let allocated = cuda.check(unsafe { (cuda.functions.host_alloc)(&raw mut start, len.max(1), PORTABLE) });
-        let start = allocated.and_then(|()| NonNull::new(start).ok_or("CUDA gave no memory".to_owned()));
-        let pinned = start.map(|start| Pinned { cuda: cuda.clone(), start, len, copied });
-        if pinned.is_err() {
-            // SAFETY: it was made above, and nothing waits for it.
-            unsafe { (cuda.functions.event_destroy)(copied) };
-            return pinned;
+        match allocated.and_then(|()| NonNull::new(start).ok_or("CUDA gave no memory".to_owned())) {
+            Ok(start) => {
+                // SAFETY: the memory has this length and nothing else has it yet.
+                unsafe { start.cast::<u8>().write_bytes(0, len) };
+                Ok(Pinned { cuda: cuda.clone(), start, len, copied, is_unmarked: false })
+            }
+            Err(reason) => {
+                // SAFETY: the event was created above and is not in use.
+                unsafe { (cuda.functions.event_destroy)(copied) };
+                Err(reason)
+            }
         }
-        let mut pinned = pinned?;
-        pinned.bytes_mut().fill(0);
-        Ok(pinned)
     }
 
+    /// In bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Waits until the GPU has read what was copied before.
+    /// Waits until the GPU has read the last copy, if there was one.
     #[allow(unsafe_code)]
-    pub(crate) fn wait(&self) -> Result<(), String> {
-        // SAFETY: the event is there as long as this is. One that was never recorded is passed.
-        self.cuda.check(unsafe { (self.cuda.functions.event_synchronize)(self.copied) })
+    pub(crate) fn wait(&mut self) -> Result<PinnedBytes<'_>, String> {
+        if self.is_unmarked {
+            return Err("an earlier copy to the GPU failed".to_owned());
+        }
+        // SAFETY: the event exists as long as `self`. The function returns at once for one that was never recorded.
+        self.cuda.check(unsafe { (self.cuda.functions.event_synchronize)(self.copied) })?;
+        Ok(PinnedBytes { pinned: self })
+    }
+}
+
+impl PinnedBytes<'_> {
+    /// The bytes.
+    #[allow(unsafe_code)]
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: the memory has this length, has been written since `new`, and is borrowed through `self`. The
+        // GPU does not read it: the last copy was waited for, and the next one ends `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.pinned.start.as_ptr().cast(), self.pinned.len) }
     }
 
-    /// The bytes. After [`Pinned::copy_to`] they must not be written before [`Pinned::wait`]: the GPU would read a mixture.
+    /// Has the GPU copy the first bytes to a contiguous tensor on it, as many as the tensor has, after all that
+    /// was queued before. Returns at once.
+    ///
+    /// # Panics
+    ///
+    /// When the tensor is on another device, not contiguous, or larger than the memory.
     #[allow(unsafe_code)]
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the memory has this length, was set to 0 at first, and is nobody else's; the GPU only reads it.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len) }
-    }
-
-    /// Has the GPU copy the beginning to a flat tensor of bytes, when it comes to it. Returns at once.
-    #[allow(unsafe_code)]
-    pub(crate) fn copy_to(&self, tensor: &Tensor) -> Result<(), String> {
+    pub(crate) fn copy_to(self, tensor: &Tensor) -> Result<(), String> {
+        /// cudaMemcpyHostToDevice
         const HOST_TO_DEVICE: c_int = 1;
+        let Pinned { cuda, start, len, copied, is_unmarked } = self.pinned;
         let n = tensor.numel() * tensor.kind().elt_size_in_bytes();
-        assert!(n <= self.len && tensor.is_contiguous() && tensor.device() == Device::Cuda(self.cuda.device as usize));
-        self.cuda.select()?;
-        let Functions { memcpy_async, event_record, .. } = *self.cuda.functions;
-        // SAFETY: both have that many bytes. The pinned ones are freed after a wait; the tensor's memory is libtorch's, which
-        // gives it to others only in the order of this stream.
-        self.cuda.check(unsafe {
-            memcpy_async(tensor.data_ptr(), self.start.as_ptr(), n, HOST_TO_DEVICE, LIBTORCH_STREAM)
-        })?;
-        // SAFETY: the event is there as long as this is.
-        self.cuda.check(unsafe { event_record(self.copied, LIBTORCH_STREAM) })
+        assert!(n <= *len && tensor.is_contiguous() && tensor.device() == Device::Cuda(cuda.device as usize));
+        cuda.select()?;
+        let Functions { memcpy_async, event_record, .. } = *cuda.functions;
+        *is_unmarked = true;
+        // SAFETY: both have that many bytes. The pinned memory is written and freed only after the event
+        // recorded below. The tensor's memory is libtorch's, which reuses it only in the order of this stream.
+        cuda.check(unsafe { memcpy_async(tensor.data_ptr(), start.as_ptr(), n, HOST_TO_DEVICE, LIBTORCH_STREAM) })?;
+        // SAFETY: the event exists as long as the `Pinned`.
+        cuda.check(unsafe { event_record(*copied, LIBTORCH_STREAM) })?;
+        *is_unmarked = false;
+        Ok(())
     }
 }
 
 impl Drop for Pinned {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // Where even waiting fails, the GPU is gone.
-        let _ = self.wait();
-        // SAFETY: both were made in `new`, and the GPU has no more use for them.
+        if self.wait().is_err() {
+            // The GPU may still be reading: the memory is left to the end of the process.
+            return;
+        }
+        // SAFETY: both were made in `new`, and the GPU uses neither any more.
         unsafe {
             (self.cuda.functions.event_destroy)(self.copied);
             (self.cuda.functions.free_host)(self.start.as_ptr());
@@ -191,27 +221,40 @@ impl Drop for Pinned {
     }
 }
 
-/// Whether the GPU may compute products of float32 matrices in TF32, in the whole process. Returns whether this libtorch can be
-/// told; `at::Context` has no other way in from Rust than its two functions' names.
-#[cfg(unix)]
+/// Sets whether the GPU may compute products of float32 matrices in TF32, in the whole process. Returns whether this
+/// libtorch has the setting.
 #[allow(unsafe_code)]
 pub fn allow_tf32(allowed: bool) -> bool {
+    // SAFETY: the name is that of at::Context::setAllowTF32CuBLAS(bool).
+    unsafe { set_in_context(b"_ZN2at7Context18setAllowTF32CuBLASEb\0", allowed) }
+}
+
+/// Calls a setter of `at::Context`, found by its mangled name: libtorch's C interface has none for these settings.
+/// Returns whether it was found.
+///
+/// # Safety
+///
+/// The name ends in a zero, and is that of a method of `at::Context` that takes a bool and returns nothing.
+#[cfg(unix)]
+#[allow(unsafe_code)]
+unsafe fn set_in_context(setter: &[u8], on: bool) -> bool {
     let process = libloading::os::unix::Library::this();
     type GlobalContext = unsafe extern "C" fn() -> *mut c_void;
-    type SetAllowTf32 = unsafe extern "C" fn(*mut c_void, bool);
-    // SAFETY: at::globalContext() returns a reference, and at::Context::setAllowTF32CuBLAS is a method of a bool. Neither
-    // signature is other in a version of libtorch that tch accepts.
+    type Setter = unsafe extern "C" fn(*mut c_void, bool);
+    // SAFETY: at::globalContext() returns a reference, in the one version of libtorch that tch accepts; the
+    // caller vouches for the setter.
     unsafe {
         let context = process.get::<GlobalContext>(b"_ZN2at13globalContextEv\0");
-        let set = process.get::<SetAllowTf32>(b"_ZN2at7Context18setAllowTF32CuBLASEb\0");
+        let set = process.get::<Setter>(setter);
         let (Ok(context), Ok(set)) = (context, set) else { return false };
-        set(context(), allowed);
+        set(context(), on);
     }
     true
 }
 
 #[cfg(not(unix))]
-pub fn allow_tf32(_: bool) -> bool {
+#[allow(unsafe_code)]
+unsafe fn set_in_context(_: &[u8], _: bool) -> bool {
     false
 }
 
@@ -231,14 +274,14 @@ mod tests {
                 context,
             )
         };
-        // A first tensor, so that libtorch is there.
+        // A tensor, so that libtorch is loaded.
         let _ = Tensor::zeros([1], (tch::Kind::Float, Device::Cpu));
         assert!(!is_allowed());
         assert!(allow_tf32(true) && is_allowed());
         assert!(allow_tf32(false) && !is_allowed());
     }
 
-    /// Where there is no driver or no GPU, CUDA's own words say so.
+    /// Where there is no driver or no GPU, the message is CUDA's own.
     #[test]
     fn without_a_gpu_there_is_a_reason() {
         match Cuda::new(0).and_then(|cuda| cuda.free_memory()) {

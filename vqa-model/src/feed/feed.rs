@@ -23,36 +23,36 @@ pub struct Feed {
     staging: Option<Arc<Mutex<Staging>>>,
 }
 
-/// A batch on its way to the device, cut into parts.
+/// A batch on its way to the device, split into parts.
 pub struct FedBatch {
-    /// The parts, in order.
+    /// The parts, in the order of the batch.
     pub parts: Vec<FedPart>,
-    /// How long the loader waited for the GPU, and not the GPU for the loader.
+    /// How long the loader waited for the GPU to read earlier batches.
     pub waited: Duration,
-    /// What the batch took in memory.
+    /// The batch's size in memory.
     pub bytes: usize,
 }
 
-/// A batch on its way to the device, or a part of one.
+/// A part of a batch, which may be all of it, on its way to the device.
 pub struct FedPart {
-    /// Without features and boxes, where these are on the device.
+    /// Without its features, if these are on the device or on their way.
     pub batch: Batch,
-    /// What is on its way to the device already.
+    /// The tensors of its pieces, where they are on their way to the device already.
     sent: Option<[Tensor; N_PIECES]>,
 }
 
 impl Feed {
-    /// The batches of `loader`, for a device. `on_resident` is told how many images have been put on the device, and of how
-    /// many, where all are.
+    /// The batches of `loader`, for a device. Where the features of all images are copied to the device,
+    /// `on_resident` is told how many images are there, and of how many.
     ///
     /// # Errors
     ///
-    /// When features are to be put on the device and cannot be read.
+    /// When the features of all images cannot be read.
     pub fn new(loader: &Loader, options: FeedOptions, on_resident: &mut dyn FnMut(usize, usize)) -> Result<Feed> {
         let FeedOptions { device, kind, .. } = options;
         let cuda = match device {
             Device::Cuda(index) => {
-                let warn = |reason: String| tracing::warn!("batches go to the GPU by a slower way ({reason})");
+                let warn = |reason: String| tracing::warn!("batches are copied to the GPU in a slower way ({reason})");
                 Cuda::new(index).map_err(warn).ok()
             }
             _ => None,
@@ -88,19 +88,19 @@ impl Feed {
         self.loader.epoch_with(epoch, first, move |batch| {
             let mut waited = Duration::ZERO;
             let bytes = size_of_val(&*batch.features) + size_of_val(&*batch.boxes) + size_of_val(&*batch.tokens);
-            let make = |mut batch: Batch| {
+            let send = |mut batch: Batch| {
                 let Some(staging) = &staging else { return Ok(FedPart { batch, sent: None }) };
                 let mut staging = staging.lock().unwrap_or_else(PoisonError::into_inner);
                 let sent = staging.send(&pieces(&batch, kind, starts.as_deref()), &mut waited);
                 batch.features = Vec::new().into();
                 Ok(FedPart { batch, sent: Some(sent.map_err(Error::Device)?) })
             };
-            let parts = batch.parts(n_parts).into_iter().map(make).collect::<Result<_>>()?;
+            let parts = batch.parts(n_parts).into_iter().map(send).collect::<Result<_>>()?;
             Ok(FedBatch { parts, waited, bytes })
         })
     }
 
-    /// The tensors of a part.
+    /// The tensors of a part on the device.
     pub fn tensors(&self, part: &mut FedPart) -> (ModelInput, SparseTargets) {
         let FeedOptions { device, kind, .. } = self.options;
         let batch = &part.batch;
@@ -111,7 +111,7 @@ impl Feed {
         let starts = self.resident.as_ref().map(Resident::starts);
         let sent = part.sent.take().unwrap_or_else(|| {
             let pieces = pieces(batch, kind, starts.as_deref());
-            pieces.map(|Piece { numbers, shape }| numbers.tensor().view(&shape[..]).to_device(device))
+            pieces.map(|Piece { values, shape }| values.tensor().view(&shape[..]).to_device(device))
         });
         let [tokens, image_rows, n_regions, questions, answers, scores, regions, boxes] = sent;
         let k = batch.max_regions as i64;
@@ -152,7 +152,6 @@ mod tests {
             image_rows: vec![0, 1, 0],
             max_regions: 3,
             feature_dim: 5,
-            ..Batch::default()
         }
     }
 
@@ -167,8 +166,8 @@ mod tests {
         }
     }
 
-    /// What is laid together, copied in one go and taken apart is what libtorch makes of the numbers one by one. Slots are used
-    /// again, and what was sent before stays.
+    /// Pieces that are copied together become the tensors that libtorch makes of each alone. Buffers are reused, and
+    /// what was sent from them earlier stays.
     #[test]
     fn batches_arrive_whole() {
         for kind in [Kind::Float, Kind::BFloat16] {
@@ -189,8 +188,8 @@ mod tests {
 
             // Image 0 has three regions, image 1 has one.
             let batch = &batches[3];
-            let numbers: Vec<f32> = [&batch.features[15..30], &batch.features[..5], &[0.0; 5]].concat();
-            let regions = Tensor::from_slice(&numbers).view([5, 5]).to_kind(kind);
+            let features: Vec<f32> = [&batch.features[15..30], &batch.features[..5], &[0.0; 5]].concat();
+            let regions = Tensor::from_slice(&features).view([5, 5]).to_kind(kind);
             let corners: Vec<f32> = [&batch.boxes[12..24], &batch.boxes[..4], &[0.0; 4]].concat();
             let boxes = Tensor::from_slice(&corners).view([5, 4]);
             feed.resident = Some(Resident { regions, boxes, starts: [0, 3, 4].into() });

@@ -20,7 +20,7 @@ pub enum Precision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeaturesOnDevice {
-    /// On the GPU, if there is one that they fit on with 4 GiB to spare.
+    /// On the GPU, if there is one and they fit on it with 4 GiB to spare.
     #[default]
     Auto,
     /// On the device, a CPU included.
@@ -30,7 +30,7 @@ pub enum FeaturesOnDevice {
 }
 
 impl Precision {
-    /// libtorch's name of it.
+    /// libtorch's type of the features and of the arithmetic on them.
     pub fn kind(self) -> Kind {
         match self {
             Precision::Fp32 | Precision::Tf32 => Kind::Float,
@@ -46,9 +46,9 @@ pub struct FeedOptions {
     pub device: Device,
     /// The number type of the features, and so of the arithmetic.
     pub kind: Kind,
-    /// Parts that a batch is cut into.
+    /// How many parts a batch is split into.
     pub n_parts: usize,
-    /// Whether the features of all images are put on the device, once, rather than those of each batch.
+    /// Whether the features of all images are copied to the device once, rather than those of each batch.
     pub features_on_device: FeaturesOnDevice,
 }
 

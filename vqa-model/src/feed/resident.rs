@@ -12,15 +12,15 @@ use crate::feed::cuda::Cuda;
 /// The features of all images of a dataset, on a device.
 #[derive(Debug)]
 pub(super) struct Resident {
-    /// [regions + 1, D], image after image; the last one is zero.
+    /// [regions + 1, D], image after image; the last row is zeros.
     pub(super) regions: Tensor,
-    /// [regions + 1, 4], float32, in the same order.
+    /// [regions + 1, 4] float32, in the same order.
     pub(super) boxes: Tensor,
-    /// The first region of each image, and the region that is zero.
+    /// The row of the first region of each image, and at the end that of the zeros, which stand for padding.
     pub(super) starts: Arc<[i64]>,
 }
 
-/// The smallest number type that changes no number of the arithmetic.
+/// The smallest number type that leaves the results of the arithmetic as they are.
 fn resident_kind(dataset: &Dataset, kind: Kind) -> Kind {
     match (kind, dataset.element_type()) {
         (Kind::Float, ElementType::F16) => Kind::Half,
@@ -28,9 +28,9 @@ fn resident_kind(dataset: &Dataset, kind: Kind) -> Kind {
     }
 }
 
-/// Whether the features fit into the GPU's memory, and leave enough for all else.
+/// Whether the features fit into the GPU's memory and leave enough for everything else.
 pub(super) fn fits(dataset: &Dataset, kind: Kind, cuda: &Cuda) -> bool {
-    /// The article's model takes about a gigabyte and a half for a step of 512 questions, and half of one for itself.
+    /// The article's model takes half a gigabyte, and a step of 512 questions about 1.5 GB more.
     const MARGIN: u64 = 4 << 30;
     let n: usize = (0..dataset.n_images()).map(|image| dataset.n_regions(image)).sum();
     let size = (n + 1) * dataset.feature_dim() * resident_kind(dataset, kind).elt_size_in_bytes();
@@ -39,7 +39,8 @@ pub(super) fn fits(dataset: &Dataset, kind: Kind, cuda: &Cuda) -> bool {
         Ok(free) if size as u64 + MARGIN <= free => true,
         Ok(free) => {
             tracing::warn!(
-                "the features of {} take {:.1} GB, the GPU has {:.1} GB free, and training wants {:.1}: they go there batch by batch",
+                "the features of {} take {:.1} GB, the GPU has {:.1} GB free, and training needs {:.1}: \
+                 they are copied batch by batch",
                 dataset.source_names(),
                 gb(size as u64),
                 gb(free),
@@ -48,20 +49,24 @@ pub(super) fn fits(dataset: &Dataset, kind: Kind, cuda: &Cuda) -> bool {
             false
         }
         Err(reason) => {
-            tracing::warn!("features go to the GPU batch by batch, for its free memory is unknown ({reason})");
+            tracing::warn!(
+                "features are copied to the GPU batch by batch, since its free memory is unknown ({reason})"
+            );
             false
         }
     }
 }
 
 impl Resident {
+    /// Reads the features of all images and copies them. `on_copied` is told how many images there are on the device,
+    /// and of how many.
     pub(super) fn new(
         dataset: &Dataset,
         device: Device,
         kind: Kind,
-        put: &mut dyn FnMut(usize, usize),
+        on_copied: &mut dyn FnMut(usize, usize),
     ) -> Result<Resident> {
-        /// Numbers that are read at once.
+        /// Values that are read at a time, 128 MB.
         const CHUNK: usize = 1 << 25;
         let (n_images, dim) = (dataset.n_images(), dataset.feature_dim());
         let mut starts = vec![0];
@@ -74,40 +79,41 @@ impl Resident {
         let boxes = Tensor::zeros([starts[n_images] + 1, 4], (Kind::Float, device));
         let mut first = 0;
         while first < n_images {
-            let small = |&end: &usize| n_regions(first, end) as usize * dim <= CHUNK;
-            let end = (first + 1..=n_images).take_while(small).last().unwrap_or(first + 1);
+            let is_small = |&end: &usize| n_regions(first, end) as usize * dim <= CHUNK;
+            let end = (first + 1..=n_images).take_while(is_small).last().unwrap_or(first + 1);
             let n = n_regions(first, end);
             let (mut features, mut corners) = (vec![0.0; n as usize * dim], vec![0.0; n as usize * 4]);
             dataset.read_regions(first..end, &mut features, &mut corners)?;
-            let put_into = |resident: &Tensor, numbers: &[f32]| {
-                let numbers = Tensor::from_slice(numbers).view([n, -1]).to_device(device);
-                resident.narrow(0, starts[first], n).copy_(&numbers);
+            let copy_to = |resident: &Tensor, values: &[f32]| {
+                let rows = Tensor::from_slice(values).view([n, -1]).to_device(device);
+                resident.narrow(0, starts[first], n).copy_(&rows);
             };
-            put_into(&regions, &features);
-            put_into(&boxes, &corners);
+            copy_to(&regions, &features);
+            copy_to(&boxes, &corners);
             first = end;
-            put(first, n_images);
+            on_copied(first, n_images);
         }
         Ok(Resident { regions, boxes, starts: starts.into() })
     }
 
-    /// The first region of each image, and the region that is zero.
+    /// The row of the first region of each image, and at the end that of the zeros.
     pub(super) fn starts(&self) -> Arc<[i64]> {
         self.starts.clone()
     }
 
-    /// The features [N, K, D] at these places [N, K].
-    pub(super) fn features(&self, places: &Tensor) -> Tensor {
-        at_places(&self.regions, places)
+    /// The features [N, K, D] of the regions in these rows [N, K].
+    pub(super) fn features(&self, rows: &Tensor) -> Tensor {
+        select_rows(&self.regions, rows)
     }
 
-    /// The boxes [N, K, 4] at these places [N, K].
-    pub(super) fn boxes(&self, places: &Tensor) -> Tensor {
-        at_places(&self.boxes, places)
+    /// The boxes [N, K, 4] of the regions in these rows [N, K].
+    pub(super) fn boxes(&self, rows: &Tensor) -> Tensor {
+        select_rows(&self.boxes, rows)
     }
 }
 
-fn at_places(rows: &Tensor, places: &Tensor) -> Tensor {
-    let [n, k] = places.size()[..] else { panic!("a place for each region") };
-    rows.index_select(0, &places.view([-1])).view([n, k, -1])
+/// [regions + 1, dim] and rows [N, K] to [N, K, dim].
+fn select_rows(regions: &Tensor, rows: &Tensor) -> Tensor {
+    let [n, k] = rows.size()[..] else { panic!("rows are [N, K]") };
+    regions.index_select(0, &rows.view([-1])).view([n, k, -1])
 }

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
-use crate::feed::cuda::{Cuda, Pinned};
+use crate::feed::cuda::{Cuda, Pinned, PinnedBytes};
 use crate::feed::pieces::{N_PIECES, Piece};
 
-/// Memory in which batches are laid together, and from which they are copied to a device, in turn.
+/// Buffers that take turns: the pieces of a batch are written to one of them, one after the other, and copied to the
+/// device together.
 #[derive(Debug)]
 pub(super) struct Staging {
     device: Device,
-    /// Nothing on a CPU.
+    /// `None` on a CPU.
     cuda: Option<Cuda>,
     buffers: Vec<Option<StagingBuffer>>,
     next: usize,
@@ -21,8 +22,14 @@ pub(super) struct Staging {
 #[derive(Debug)]
 enum StagingBuffer {
     Pinned(Pinned),
-    /// On a CPU; whole words, so that any number may begin at the start.
+    /// On a CPU. Whole words, so that the start is aligned for every number type.
     Plain(Vec<u64>),
+}
+
+/// A buffer that nothing reads from any more.
+enum WritableBuffer<'a> {
+    Pinned(PinnedBytes<'a>),
+    Plain(&'a mut [u64]),
 }
 
 impl Staging {
@@ -30,68 +37,93 @@ impl Staging {
         Staging { device, cuda, buffers: (0..n_buffers).map(|_| None).collect(), next: 0 }
     }
 
-    /// Has some numbers copied to the device, as soon as a buffer is free. Adds to `waited` how long that took.
+    /// Waits for a buffer to be free, which it adds to `waited`, and has the pieces copied to the device: the tensors
+    /// returned are there for all that is computed after them.
     pub(super) fn send(
         &mut self,
         pieces: &[Piece; N_PIECES],
         waited: &mut Duration,
     ) -> Result<[Tensor; N_PIECES], String> {
-        /// Pieces begin where libtorch's own tensors might.
-        const ALIGNED: usize = 64;
+        /// Pieces are aligned as libtorch's own tensors are.
+        const ALIGNMENT: usize = 64;
         let mut ends = [0; N_PIECES];
         let mut size = 0;
         for (end, piece) in ends.iter_mut().zip(pieces) {
-            size += piece.numbers.size();
+            size += piece.values.size();
             *end = size;
-            size = size.next_multiple_of(ALIGNED);
+            size = size.next_multiple_of(ALIGNMENT);
         }
-        let start = |i: usize| ends[i] - pieces[i].numbers.size();
+        let start = |i: usize| ends[i] - pieces[i].values.size();
         let device = self.device;
-        let buffer = self.buffer(size, waited)?;
-        let bytes = match buffer {
-            StagingBuffer::Pinned(pinned) => pinned.bytes_mut(),
-            StagingBuffer::Plain(words) => bytemuck::cast_slice_mut(words),
-        };
+        let mut buffer = self.next_buffer(size, waited)?;
         for (i, piece) in pieces.iter().enumerate() {
-            piece.numbers.write(&mut bytes[start(i)..ends[i]]);
+            piece.values.write(&mut buffer.bytes_mut()[start(i)..ends[i]]);
         }
-        let block = match buffer {
-            StagingBuffer::Pinned(pinned) => {
-                let block = Tensor::empty([size as i64], (Kind::Uint8, device));
-                pinned.copy_to(&block)?;
-                block
-            }
-            StagingBuffer::Plain(words) => Tensor::from_slice(&bytemuck::cast_slice::<u64, u8>(words)[..size]),
-        };
+        let block = buffer.copy_to(device, size)?;
         Ok(std::array::from_fn(|i| {
             let bytes = block.narrow(0, start(i) as i64, (ends[i] - start(i)) as i64);
-            bytes.view_dtype(pieces[i].numbers.kind()).view(&pieces[i].shape[..])
+            bytes.view_dtype(pieces[i].values.kind()).view(&pieces[i].shape[..])
         }))
     }
 
-    /// The next buffer, of at least this size, when the GPU has read what was in it.
-    fn buffer(&mut self, size: usize, waited: &mut Duration) -> Result<&mut StagingBuffer, String> {
+    /// The next buffer, of at least this size, once the GPU has read what was in it.
+    fn next_buffer(&mut self, size: usize, waited: &mut Duration) -> Result<WritableBuffer<'_>, String> {
         let n_buffers = self.buffers.len();
-        let place = &mut self.buffers[self.next];
+        let buffer = &mut self.buffers[self.next];
         self.next = (self.next + 1) % n_buffers;
-        let reusable = match place {
-            Some(StagingBuffer::Pinned(pinned)) => {
-                let tic = Instant::now();
-                pinned.wait()?;
-                *waited += tic.elapsed();
-                pinned.len() >= size
-            }
-            Some(StagingBuffer::Plain(words)) => 8 * words.len() >= size,
-            None => false,
-        };
-        if !reusable {
-            // Some more, for the next batch may be a little larger.
+        if buffer.as_ref().is_some_and(|buffer| buffer.len() < size) {
+            // Freeing it waits for the GPU too.
+            let tic = Instant::now();
+            *buffer = None;
+            *waited += tic.elapsed();
+        }
+        if buffer.is_none() {
+            // A little more, as the next batch may be a little larger.
             let size = size + size / 8;
-            *place = Some(match &self.cuda {
+            *buffer = Some(match &self.cuda {
                 Some(cuda) => StagingBuffer::Pinned(Pinned::new(cuda, size)?),
                 None => StagingBuffer::Plain(vec![0; size.div_ceil(8)]),
             });
         }
-        Ok(place.as_mut().expect("made above"))
+        match buffer.as_mut().expect("made above") {
+            StagingBuffer::Pinned(pinned) => {
+                let tic = Instant::now();
+                let bytes = pinned.wait()?;
+                *waited += tic.elapsed();
+                Ok(WritableBuffer::Pinned(bytes))
+            }
+            StagingBuffer::Plain(words) => Ok(WritableBuffer::Plain(words)),
+        }
+    }
+}
+
+impl StagingBuffer {
+    /// In bytes.
+    fn len(&self) -> usize {
+        match self {
+            StagingBuffer::Pinned(pinned) => pinned.len(),
+            StagingBuffer::Plain(words) => size_of_val(&words[..]),
+        }
+    }
+}
+
+impl WritableBuffer<'_> {
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            WritableBuffer::Pinned(bytes) => bytes.as_mut_slice(),
+            WritableBuffer::Plain(words) => bytemuck::cast_slice_mut(words),
+        }
+    }
+
+    /// The first `size` bytes as a tensor on the device.
+    fn copy_to(self, device: Device, size: usize) -> Result<Tensor, String> {
+        match self {
+            WritableBuffer::Pinned(bytes) => {
+                let block = Tensor::empty([size as i64], (Kind::Uint8, device));
+                bytes.copy_to(&block)?;
+                Ok(block)
+            }
+            WritableBuffer::Plain(words) => Ok(Tensor::from_slice(&bytemuck::cast_slice::<u64, u8>(words)[..size])),
+        }
     }
 }

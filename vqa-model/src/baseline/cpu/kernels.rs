@@ -1,17 +1,19 @@
-//! Loops over rows of numbers, each compiled for several generations of processors; the best is chosen as the program
-//! runs. They are written so that the compiler turns them into vector instructions.
+//! Loops over rows of values. Each is compiled for several generations of processors, and the best version is
+//! chosen at run time. They are written so that the compiler turns them into vector instructions.
+
+use std::mem::MaybeUninit;
 
 use multiversion::multiversion;
 
-use crate::baseline::cpu::slice::Number;
+use crate::baseline::cpu::slice::{Number, write_each};
 
-/// Numbers that are worked on at once: as many float32 as the widest vectors hold.
+/// Values that are worked on at a time: as many float32 as the widest vector registers hold.
 pub(super) const LANES: usize = 16;
 
-/// e to the x, within 2e-7 of it, relative; x outside of ± 87 counts as ± 87.
+/// e to the x, with a relative error below 2e-7; x is clamped to ± 87.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    // Adding this pushes all but the whole part of a number out of the mantissa (Cody and Waite).
+    // Adding this pushes all but the whole part of a value out of the mantissa (Cody and Waite).
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_145_75;
     const LN_2_LOW: f32 = 1.428_606_8e-6;
@@ -19,7 +21,7 @@ fn exp(x: f32) -> f32 {
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = x - n * LN_2_HIGH - n * LN_2_LOW;
-    // The series of e to the r, whose |r| is at most ln 2 / 2.
+    // The Taylor series of e to the r, where |r| is at most ln 2 / 2.
     let p = 1.0 / 720.0;
     let p = p * r + 1.0 / 120.0;
     let p = p * r + 1.0 / 24.0;
@@ -40,7 +42,7 @@ fn tanh(x: f32) -> f32 {
     2.0 * sigmoid(2.0 * x) - 1.0
 }
 
-/// The sum of products of two rows.
+/// The dot product of two rows.
 #[multiversion(targets = "simd")]
 pub(super) fn dot<A: Number, B: Number>(a: &[A], b: &[B]) -> f32 {
     let mut sums = [0f32; 2 * LANES];
@@ -63,15 +65,17 @@ pub(super) fn add_scaled<T: Number>(sum: &mut [f32], factor: f32, row: &[T]) {
     }
 }
 
-/// Writes `factor` times a row as another type.
+/// Writes `factor` times a row, as another type, and returns it.
 #[multiversion(targets = "simd")]
-pub(super) fn scaled<A: Number, B: Number>(row: &[A], factor: f32, into: &mut [B]) {
-    for (into, x) in into.iter_mut().zip(row) {
-        *into = B::from_f32(factor * x.to_f32());
-    }
+pub(super) fn write_scaled<'a, A: Number, B: Number>(
+    into: &'a mut [MaybeUninit<B>],
+    factor: f32,
+    row: &[A],
+) -> &'a mut [B] {
+    write_each(into, row, |x| B::from_f32(factor * x.to_f32()))
 }
 
-/// [`dot`] over the places that a mask keeps.
+/// [`dot`] over the entries that a mask keeps.
 #[multiversion(targets = "simd")]
 pub(super) fn masked_dot<T: Number>(mask: &[u16], a: &[T], b: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
@@ -92,7 +96,7 @@ pub(super) fn masked_dot<T: Number>(mask: &[u16], a: &[T], b: &[f32]) -> f32 {
     sum
 }
 
-/// [`add_scaled`] at the places that a mask keeps.
+/// [`add_scaled`] for the entries that a mask keeps.
 #[multiversion(targets = "simd")]
 pub(super) fn add_masked<T: Number>(sum: &mut [f32], factor: f32, mask: &[u16], row: &[T]) {
     let (sum, sum_rest) = sum.as_chunks_mut::<LANES>();
@@ -110,16 +114,16 @@ pub(super) fn add_masked<T: Number>(sum: &mut [f32], factor: f32, mask: &[u16], 
     }
 }
 
-/// Draws a mask for a row: each place is kept where 16 random bits, of which the key and the place decide, are below
+/// Draws the mask of a row: an entry is kept where 16 random bits, a hash of the key and the entry's index, are below
 /// `threshold`.
 #[multiversion(targets = "simd")]
 pub(super) fn draw_mask(key: u64, threshold: u32, mask: &mut [u16]) {
     let (low, high) = (key as u32, (key >> 32) as u32);
-    for (place, pair) in mask.chunks_mut(2).enumerate() {
+    for (i, pair) in mask.chunks_mut(2).enumerate() {
         let mut bits = [0u32; LANES];
         for (lane, bits) in bits.iter_mut().enumerate() {
             // A hash of two rounds (Wellons' lowbias32) of a Weyl sequence.
-            let mut x = low.wrapping_add(((place * LANES + lane) as u32).wrapping_mul(0x9e37_79b9));
+            let mut x = low.wrapping_add(((i * LANES + lane) as u32).wrapping_mul(0x9e37_79b9));
             x ^= (x >> 16) ^ high;
             x = x.wrapping_mul(0x7feb_352d);
             x ^= x >> 15;
@@ -137,7 +141,7 @@ pub(super) fn draw_mask(key: u64, threshold: u32, mask: &mut [u16]) {
     }
 }
 
-/// Makes a layer's output of its product: times `factor`, plus the bias, and with `relu` at least 0.
+/// Makes the output of a layer from its matrix product: times `factor`, plus the bias, then a ReLU if `relu`.
 #[multiversion(targets = "simd")]
 pub(super) fn finish_layer<T: Number>(row: &mut [T], factor: f32, bias: &[f32], relu: bool) {
     let least = if relu { 0.0 } else { f32::NEG_INFINITY };
@@ -148,7 +152,7 @@ pub(super) fn finish_layer<T: Number>(row: &mut [T], factor: f32, bias: &[f32], 
     }
 }
 
-/// Dropout after a ReLU: what a mask keeps is multiplied by `scale`, the rest is 0.
+/// Dropout: multiplies by `scale` what a mask keeps, and by 0 the rest.
 #[multiversion(targets = "simd")]
 pub(super) fn dropout<T: Number>(row: &mut [T], mask: &[u16], scale: f32) {
     for (chunk, &mask) in row.chunks_mut(LANES).zip(mask) {
@@ -159,12 +163,12 @@ pub(super) fn dropout<T: Number>(row: &mut [T], mask: &[u16], scale: f32) {
     }
 }
 
-/// The gradient before a ReLU, and a dropout after it with this scale, from the gradient after both: `y`, which they
-/// made, is 0 where either stopped it.
+/// From the gradient after a ReLU and dropout with this scale, makes the one before both. Their output `y` is 0
+/// where either of them stops the gradient.
 #[multiversion(targets = "simd")]
-pub(super) fn relu_backward<T: Number>(gradient: &mut [T], y: &[T], scale: f32) {
-    for (gradient, y) in gradient.iter_mut().zip(y) {
-        *gradient = T::from_f32(if y.to_f32() > 0.0 { gradient.to_f32() * scale } else { 0.0 });
+pub(super) fn relu_backward<T: Number>(grad: &mut [T], y: &[T], scale: f32) {
+    for (grad, y) in grad.iter_mut().zip(y) {
+        *grad = T::from_f32(if y.to_f32() > 0.0 { grad.to_f32() * scale } else { 0.0 });
     }
 }
 
@@ -183,68 +187,72 @@ fn thirds_mut<T>(row: &mut [T]) -> [&mut [T]; 3] {
     [reset, update, new]
 }
 
-/// What a GRU's cell reads: the input's and the state's share of the gates, [3 H] each, without and with these biases.
+/// What a GRU cell reads. Before their nonlinearities, its gates are made of a share of the word's, weight_ih x +
+/// bias_ih, and one of the state's, weight_hh h + bias_hh. Here the products come without their biases, [3 H] each.
 pub(super) struct GruInput<'a, T> {
-    pub(super) of_word: &'a [T],
-    pub(super) of_state: &'a [T],
+    pub(super) word_gates: &'a [T],
+    pub(super) state_gates: &'a [T],
     pub(super) bias_ih: &'a [f32],
     pub(super) bias_hh: &'a [f32],
-    pub(super) before: &'a [f32],
+    pub(super) prev_state: &'a [f32], // [H]
 }
 
-/// A cell of a GRU: its next state, [H], and for the backward pass its gates, [4 H]: reset, update, new, and the state's
+/// A GRU cell: its state, [H], and for the backward pass its gates, [4 H]: reset, update, new, and the state's
 /// share of new.
 #[multiversion(targets = "simd")]
 pub(super) fn gru_forward<T: Number>(input: GruInput<T>, state: &mut [f32], gates: &mut [T]) {
     let h = state.len();
-    let ([xr, xz, xn], [hr, hz, hn]) = (thirds(input.of_word), thirds(input.of_state));
+    let ([xr, xz, xn], [hr, hz, hn]) = (thirds(input.word_gates), thirds(input.state_gates));
     let ([bxr, bxz, bxn], [bhr, bhz, bhn]) = (thirds(input.bias_ih), thirds(input.bias_hh));
+    // Slices of one length known here, so that the loop needs no bounds checks.
     let (xr, xz, xn, hr, hz, hn) = (&xr[..h], &xz[..h], &xn[..h], &hr[..h], &hz[..h], &hn[..h]);
     let (bxr, bxz, bxn, bhr, bhz, bhn) = (&bxr[..h], &bxz[..h], &bxn[..h], &bhr[..h], &bhz[..h], &bhn[..h]);
-    let before = &input.before[..h];
+    let prev_state = &input.prev_state[..h];
     let (reset, rest) = gates.split_at_mut(h);
-    let [update, new, share] = thirds_mut(rest);
-    let (update, new, share) = (&mut update[..h], &mut new[..h], &mut share[..h]);
+    let [update, new, state_new] = thirds_mut(rest);
+    let (update, new, state_new) = (&mut update[..h], &mut new[..h], &mut state_new[..h]);
     for i in 0..h {
         let r = sigmoid(xr[i].to_f32() + bxr[i] + hr[i].to_f32() + bhr[i]);
         let z = sigmoid(xz[i].to_f32() + bxz[i] + hz[i].to_f32() + bhz[i]);
         let s = hn[i].to_f32() + bhn[i];
         let n = tanh(xn[i].to_f32() + bxn[i] + r * s);
-        state[i] = n + z * (before[i] - n);
+        state[i] = n + z * (prev_state[i] - n);
         reset[i] = T::from_f32(r);
         update[i] = T::from_f32(z);
         new[i] = T::from_f32(n);
-        share[i] = T::from_f32(s);
+        state_new[i] = T::from_f32(s);
     }
 }
 
-/// The gradients of a cell from its state's, [H]: of the state's share of the gates, [3 H]; of the word's share of new,
-/// [H], for its shares of the others are the same; and of the state before, [H], but for what comes through the gates.
+/// The gradients of a GRU cell, given that of its state, [H]: `grad_gates`, [3 H], of the state's share of the
+/// gates; `grad_new`, [H], of the word's share of new (its shares of the others have the gradients of the
+/// state's); and `grad_prev`, [H], of the state before, leaving out what reaches it through the gates.
 #[multiversion(targets = "simd")]
 pub(super) fn gru_backward<T: Number>(
     gates: &[T],
-    before: &[f32],
-    of_state: &[f32],
-    of_gates: &mut [T],
-    of_new: &mut [T],
-    of_before: &mut [f32],
+    prev_state: &[f32],
+    grad_state: &[f32],
+    grad_gates: &mut [T],
+    grad_new: &mut [T],
+    grad_prev: &mut [f32],
 ) {
-    let h = of_state.len();
+    let h = grad_state.len();
     let (reset, rest) = gates.split_at(h);
-    let [update, new, share] = thirds(rest);
-    let (update, new, share) = (&update[..h], &new[..h], &share[..h]);
-    let [of_reset, of_update, of_share] = thirds_mut(of_gates);
-    let (of_reset, of_update, of_share) = (&mut of_reset[..h], &mut of_update[..h], &mut of_share[..h]);
-    let (before, of_new, of_before) = (&before[..h], &mut of_new[..h], &mut of_before[..h]);
+    let [update, new, state_new] = thirds(rest);
+    let (update, new, state_new) = (&update[..h], &new[..h], &state_new[..h]);
+    let [grad_reset, grad_update, grad_state_new] = thirds_mut(grad_gates);
+    let (grad_reset, grad_update, grad_state_new) =
+        (&mut grad_reset[..h], &mut grad_update[..h], &mut grad_state_new[..h]);
+    let (prev_state, grad_new, grad_prev) = (&prev_state[..h], &mut grad_new[..h], &mut grad_prev[..h]);
     for i in 0..h {
-        let (r, z, n, s) = (reset[i].to_f32(), update[i].to_f32(), new[i].to_f32(), share[i].to_f32());
-        let d = of_state[i];
+        let (r, z, n, s) = (reset[i].to_f32(), update[i].to_f32(), new[i].to_f32(), state_new[i].to_f32());
+        let d = grad_state[i];
         let dn = d * (1.0 - z) * (1.0 - n * n);
-        of_new[i] = T::from_f32(dn);
-        of_share[i] = T::from_f32(dn * r);
-        of_reset[i] = T::from_f32(dn * s * r * (1.0 - r));
-        of_update[i] = T::from_f32(d * (before[i] - n) * z * (1.0 - z));
-        of_before[i] = d * z;
+        grad_new[i] = T::from_f32(dn);
+        grad_state_new[i] = T::from_f32(dn * r);
+        grad_reset[i] = T::from_f32(dn * s * r * (1.0 - r));
+        grad_update[i] = T::from_f32(d * (prev_state[i] - n) * z * (1.0 - z));
+        grad_prev[i] = d * z;
     }
 }
 

@@ -1,122 +1,119 @@
 //! Linear layers with weight norm, forward and backward.
 
+use std::marker::PhantomData;
+
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
+use crate::baseline::cpu::gradients::{add_grad, grad_of};
 use crate::baseline::cpu::kernels;
-use crate::baseline::cpu::slice::{Number, filled, numbers, numbers_mut};
-use crate::baseline::fc::WeightNormLinear;
+use crate::baseline::cpu::slice::{Number, from_rows, values, values_mut};
+use crate::baseline::fc::{FCNet, WeightNormLinear};
 
-/// Numbers that a thread works on at once: they fit into its nearest cache.
+/// Values that a thread works on at a time: they fit into its nearest cache.
 const CHUNK: usize = 1 << 14;
 
-/// The gradient of a parameter, zeros if it has none yet.
-pub(super) fn gradient_of(parameter: &Tensor) -> Tensor {
-    let gradient = parameter.grad();
-    if gradient.defined() {
-        return gradient;
-    }
-    // Only a backward pass makes one.
-    tch::with_grad(|| (parameter * 0.0).sum(Kind::Float).backward());
-    parameter.grad()
-}
-
-/// Adds to a sum, which may be a gradient.
-pub(super) fn add(sum: &Tensor, x: &Tensor) {
-    let _ = sum.shallow_clone().g_add_(x);
-}
-
-/// A float32 weight in the number type of the products, and what is left to multiply these by. In float32 that is the
-/// factor, and no weight is written; others are written once, times the factor.
-pub(super) fn prepared<T: Number>(weight: &Tensor, factor: f64) -> (Tensor, f64) {
+/// A float32 weight as matrix products of type `T` need it, and the factor that the products still have to be
+/// multiplied by. In float32 the weight itself is used, and the factor is left to do; otherwise weight times
+/// factor is written in `T`, once.
+pub(super) fn prepared_weight<T: Number>(weight: &Tensor, factor: f64) -> (Tensor, f64) {
     if T::KIND == Kind::Float {
         return (weight.detach(), factor);
     }
-    let written = filled::<T>(&weight.size(), |into| {
-        into.par_chunks_mut(CHUNK)
-            .zip(numbers::<f32>(weight).par_chunks(CHUNK))
-            .for_each(|(into, from)| kernels::scaled(from, factor as f32, into));
+    let values = values::<f32>(weight);
+    let written = from_rows::<T>(&weight.size(), CHUNK, |i, into| {
+        kernels::write_scaled(into, factor as f32, &values[i * CHUNK..][..into.len()])
     });
     (written, 1.0)
 }
 
-/// The ReLU of a layer, and the dropout after it if there is one, seen from behind.
-pub(super) fn relu_backward<T: Number>(gradient: &mut Tensor, y: &Tensor, scale: f32) {
-    numbers_mut::<T>(gradient)
+/// From the gradient after a ReLU, and after dropout with this scale if there is any, makes the one before
+/// them. `y` is the output of both.
+pub(super) fn relu_backward<T: Number>(grad: &mut Tensor, y: &Tensor, scale: f32) {
+    values_mut::<T>(grad)
         .par_chunks_mut(CHUNK)
-        .zip(numbers::<T>(y).par_chunks(CHUNK))
-        .for_each(|(gradient, y)| kernels::relu_backward(gradient, y, scale));
+        .zip(values::<T>(y).par_chunks(CHUNK))
+        .for_each(|(grad, y)| kernels::relu_backward(grad, y, scale));
 }
 
-/// A layer with its weight as a step's products want it.
-pub(super) struct Linear<'a> {
+/// A layer in a step whose matrix products are of type `T`.
+pub(super) struct Linear<'a, T> {
     layer: &'a WeightNormLinear,
     /// [out_dim, in_dim]; the layer's weight is this times `factor`.
     matrix: Tensor,
     factor: f64,
+    number: PhantomData<T>,
 }
 
-impl<'a> Linear<'a> {
-    pub(super) fn new<T: Number>(layer: &'a WeightNormLinear) -> Linear<'a> {
+impl<'a, T: Number> Linear<'a, T> {
+    pub(super) fn new(layer: &'a WeightNormLinear) -> Linear<'a, T> {
         let factor = layer.weight_g.double_value(&[]) / layer.weight_v.norm().double_value(&[]);
-        let (matrix, factor) = prepared::<T>(&layer.weight_v, factor);
-        Linear { layer, matrix, factor }
+        let (matrix, factor) = prepared_weight::<T>(&layer.weight_v, factor);
+        Linear { layer, matrix, factor, number: PhantomData }
+    }
+
+    /// The layer of a net that has one.
+    pub(super) fn only_layer(net: &'a FCNet) -> Linear<'a, T> {
+        let [layer] = &net.layers[..] else { panic!("a net of one layer") };
+        Linear::new(layer)
     }
 
     /// [M, in_dim] to [M, out_dim].
-    pub(super) fn forward<T: Number>(&self, xs: &Tensor) -> Tensor {
-        self.finished::<T>(xs, false)
+    pub(super) fn forward(&self, xs: &Tensor) -> Tensor {
+        self.forward_with(xs, false)
     }
 
     /// [M, in_dim] to [M, out_dim], and a ReLU.
-    pub(super) fn forward_relu<T: Number>(&self, xs: &Tensor) -> Tensor {
-        self.finished::<T>(xs, true)
+    pub(super) fn forward_relu(&self, xs: &Tensor) -> Tensor {
+        self.forward_with(xs, true)
     }
 
-    fn finished<T: Number>(&self, xs: &Tensor, relu: bool) -> Tensor {
+    fn forward_with(&self, xs: &Tensor, relu: bool) -> Tensor {
         let mut ys = xs.mm(&self.matrix.tr());
         let bias = self.layer.bias.detach();
-        let (bias, factor) = (numbers::<f32>(&bias), self.factor as f32);
-        let rows = numbers_mut::<T>(&mut ys).par_chunks_mut(bias.len());
+        let (bias, factor) = (values::<f32>(&bias), self.factor as f32);
+        let rows = values_mut::<T>(&mut ys).par_chunks_mut(bias.len());
         rows.for_each(|row| kernels::finish_layer(row, factor, bias, relu));
         ys
     }
 
-    /// The gradient of the input, [M, in_dim], from that of the output, [M, out_dim].
-    pub(super) fn input_gradient(&self, of_output: &Tensor) -> Tensor {
-        let mut gradient = of_output.mm(&self.matrix);
+    /// The gradient of the input, [M, in_dim], given that of the output, [M, out_dim].
+    pub(super) fn input_grad(&self, grad_output: &Tensor) -> Tensor {
+        let mut grad = grad_output.mm(&self.matrix);
         if self.factor != 1.0 {
-            let _ = gradient.g_mul_scalar_(self.factor);
+            let _ = grad.g_mul_scalar_(self.factor);
         }
-        gradient
+        grad
     }
 
-    /// Adds to the gradients of the parameters, from the input and the gradient of the output.
-    pub(super) fn backward<T: Number>(&self, xs: &Tensor, of_output: &Tensor) {
-        add(&gradient_of(&self.layer.bias), &of_output.sum_dim_intlist(0, false, Kind::Float));
-        add_weight_gradient::<T>(self.layer, &of_output.tr().mm(xs));
+    /// Adds to the gradients of the parameters, given the input, [M, in_dim], and the gradient of the output,
+    /// [M, out_dim].
+    pub(super) fn backward(&self, xs: &Tensor, grad_output: &Tensor) {
+        add_grad(&self.layer.bias, &grad_output.sum_dim_intlist(0, false, Kind::Float));
+        add_weight_grad::<T>(self.layer, &grad_output.tr().mm(xs));
     }
 }
 
-/// Adds to the gradients of a layer's g and v, from that of its weight.
+/// Adds to the gradients of a layer's g and v, given that of its weight, [out_dim, in_dim].
 ///
-/// As weight = g v / ‖v‖, that gradient has a share along v, which belongs to g, and one across it, which belongs to v.
-pub(super) fn add_weight_gradient<T: Number>(layer: &WeightNormLinear, of_weight: &Tensor) {
+/// As weight = g v / ‖v‖, that gradient has a component along v, which is the gradient of g, and one across it,
+/// which is that of v but for the factor g / ‖v‖.
+pub(super) fn add_weight_grad<T: Number>(layer: &WeightNormLinear, grad_weight: &Tensor) {
     let v = layer.weight_v.detach();
-    let (v, of_weight) = (numbers::<f32>(&v), numbers::<T>(of_weight));
-    let chunks = || v.par_chunks(CHUNK).zip(of_weight.par_chunks(CHUNK));
-    // Collected before they are added up: the sum must not depend on which thread was faster.
-    let products: Vec<[f32; 2]> =
-        chunks().map(|(v, of_weight)| [kernels::dot(v, v), kernels::dot(of_weight, v)]).collect();
-    let [squares, along] = [0, 1].map(|i| products.iter().map(|product| f64::from(product[i])).sum::<f64>());
+    let (v, grad_weight) = (values::<f32>(&v), values::<T>(grad_weight));
+    let chunks = || v.par_chunks(CHUNK).zip(grad_weight.par_chunks(CHUNK));
+    // Collected before they are added up: the sum must not depend on which thread is faster.
+    let dots: Vec<[f32; 2]> =
+        chunks().map(|(v, grad_weight)| [kernels::dot(v, v), kernels::dot(grad_weight, v)]).collect();
+    let [squares, along] = [0, 1].map(|i| dots.iter().map(|dot| f64::from(dot[i])).sum::<f64>());
     let norm = squares.sqrt();
     let factor = layer.weight_g.double_value(&[]) / norm;
-    let _ = gradient_of(&layer.weight_g).g_add_scalar_(along / norm);
+    let _ = grad_of(&layer.weight_g).g_add_scalar_(along / norm);
     let (across, back) = (factor as f32, (-factor * along / squares) as f32);
-    numbers_mut::<f32>(&mut gradient_of(&layer.weight_v)).par_chunks_mut(CHUNK).zip(chunks()).for_each(
-        |(of_v, (v, of_weight))| {
-            kernels::add_scaled(of_v, across, of_weight);
-            kernels::add_scaled(of_v, back, v);
+    values_mut::<f32>(&mut grad_of(&layer.weight_v)).par_chunks_mut(CHUNK).zip(chunks()).for_each(
+        |(grad_v, (v, grad_weight))| {
+            kernels::add_scaled(grad_v, across, grad_weight);
+            kernels::add_scaled(grad_v, back, v);
         },
     );
 }

@@ -1,19 +1,33 @@
-//! The model's passes on a CPU, with the derivatives written out: the same mathematics as [`Baseline`](crate::baseline::Baseline)'s layers one by one,
-//! in a fraction of the work.
+//! The passes of the [`Baseline`](crate::baseline::Baseline) on a CPU, with the derivatives written out: the
+//! mathematics of its layers, in a fraction of the work.
 //!
-//! - A batch's distinct images are projected once, however many questions are about each.
-//! - The question encoder goes through the tree of the questions' beginnings, not through every question: `prefix_tree`.
-//! - Attention needs no [B, K, H] product: scores are products of rows, with dropout's mask as bits; so are their gradients.
+//! - Each image of a batch is projected once, however many questions are about it.
+//! - Words that several questions start with are read once, by way of a prefix tree.
+//! - Attention never holds the [B, K, A] products of questions and regions: its scores and their gradients are
+//!   products of rows, and dropout's masks are bits.
 //! - Weight norm scales the products, not the weights. Region features need no gradient.
 //!
-//! Matrix products are libtorch's, in float32 or bfloat16; what is between them is done here, in float32, by rayon.
+//! libtorch computes the matrix products, in float32 or bfloat16. Everything between them is computed here, in
+//! float32, in parallel by rayon.
+//!
+//! `passes` puts the parts together: a `question_encoder` (`gru`), `attention` and the `classifier`. The other
+//! files are what these are made of.
 
 pub(crate) mod attention;
+pub(crate) mod classifier;
+pub(crate) mod gradients;
 pub(crate) mod gru;
 pub(crate) mod kernels;
 pub(crate) mod linear;
+pub(crate) mod masks;
 pub(crate) mod passes;
 pub(crate) mod prefix_tree;
+pub(crate) mod question_encoder;
+pub(crate) mod question_images;
 pub(crate) mod slice;
+pub(crate) mod texts;
 
 pub(crate) use self::passes::{infer, serves, train};
+
+#[cfg(test)]
+mod tests;

@@ -1,22 +1,23 @@
-//! The distinct beginnings of a batch's questions.
+//! The distinct prefixes of a batch's questions.
 
 use std::ops::Range;
 
-/// The tree of the beginnings of some questions, a level for each token. All questions that begin alike share the nodes of
-/// that beginning, and a recurrent network needs to visit each node only once.
+/// The prefixes of a batch's questions as a tree, with a level for each token. Questions that start with the same
+/// tokens share the nodes of these, and a recurrent network needs to visit each node only once.
 ///
-/// Questions are padded in front, so those of one length share the padding too; and questions that are the same are the same
-/// node. Levels follow each other, and children of one node too, in the order of their parents.
+/// Questions are padded in front, so those of equal length share their padding as well, and equal questions share a
+/// leaf. Nodes are numbered level by level, and within a level in the order of their parents.
 #[derive(Debug)]
 pub(super) struct PrefixTree {
-    /// Where each level begins, and where the last one ends.
+    /// The first node of each level, and the number of nodes.
     starts: Vec<usize>,
-    /// For each node, its parent. The first level's have none: theirs are 0.
+    /// For each node, its parent; 0 in the first level, whose nodes have none.
     parents: Vec<usize>,
-    /// For each node, the place of its token in `words`.
+    /// For each node, the index of its token in `words`.
     tokens: Vec<usize>,
+    /// The distinct tokens, ascending.
     words: Vec<i64>,
-    /// For each question, its node, counted from the beginning of the last level.
+    /// For each question, its node, counted from the first of the last level.
     leaves: Vec<i64>,
 }
 
@@ -32,16 +33,16 @@ impl PrefixTree {
 
         let mut levels: Vec<Vec<(usize, usize)>> = vec![Vec::new(); len];
         let mut leaves = vec![0; questions.len()];
-        let mut before: &[i64] = &[];
-        for (question, place) in questions {
-            let n_shared = question.iter().zip(before).take_while(|(a, b)| a == b).count();
+        let mut previous: &[i64] = &[];
+        for (question, index) in questions {
+            let n_shared = question.iter().zip(previous).take_while(|(a, b)| a == b).count();
             for t in n_shared..len {
                 let parent = if t == 0 { 0 } else { levels[t - 1].len() - 1 };
                 let word = words.binary_search(&question[t]).expect("every token is a word");
                 levels[t].push((parent, word));
             }
-            leaves[place] = levels[len - 1].len() as i64 - 1;
-            before = question;
+            leaves[index] = levels[len - 1].len() as i64 - 1;
+            previous = question;
         }
 
         let mut tree = PrefixTree { starts: vec![0], parents: Vec::new(), tokens: Vec::new(), words, leaves };
@@ -72,22 +73,22 @@ impl PrefixTree {
         self.parents[node]
     }
 
-    /// The place of a node's token among the words.
+    /// The index of a node's token among the words.
     pub(super) fn token(&self, node: usize) -> usize {
         self.tokens[node]
     }
 
-    /// The distinct tokens, in rising order.
+    /// The distinct tokens, ascending.
     pub(super) fn words(&self) -> &[i64] {
         &self.words
     }
 
-    /// For each question, its node of the last level, counted from that level's beginning.
+    /// For each question, its node, counted from the first of the last level.
     pub(super) fn leaves(&self) -> &[i64] {
         &self.leaves
     }
 
-    /// For each node of level `t`, its children, none for the last level.
+    /// For each node of level `t`, its children. Those of the last level have none.
     pub(super) fn children(&self, t: usize) -> Vec<Range<usize>> {
         let mut children = vec![0..0; self.level(t).len()];
         if t + 1 < self.n_levels() {
@@ -118,7 +119,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Going up from its leaf spells each question, and no two nodes are of the same beginning.
+        /// The path from its leaf spells each question, and no two nodes have the same prefix.
         #[test]
         fn every_question_is_a_path(
             questions in prop::collection::vec(prop::collection::vec(0i64..4, 5), 0..40)
@@ -137,10 +138,10 @@ mod tests {
             for (question, &leaf) in questions.iter().zip(tree.leaves()) {
                 prop_assert_eq!(question, &spelled(last + leaf as usize));
             }
-            let mut beginnings: Vec<&[i64]> = questions.iter().flat_map(|q| (1..=5).map(|n| &q[..n])).collect();
-            beginnings.sort();
-            beginnings.dedup();
-            prop_assert_eq!(beginnings.len(), tree.len());
+            let mut prefixes: Vec<&[i64]> = questions.iter().flat_map(|q| (1..=5).map(|n| &q[..n])).collect();
+            prefixes.sort();
+            prefixes.dedup();
+            prop_assert_eq!(prefixes.len(), tree.len());
             for t in 0..4 {
                 let children: Vec<usize> = tree.children(t).into_iter().flatten().collect();
                 prop_assert_eq!(children, tree.level(t + 1).collect::<Vec<_>>());

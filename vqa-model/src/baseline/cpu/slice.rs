@@ -1,12 +1,17 @@
-//! Tensors on the CPU as slices, for what is computed here and not by libtorch. The only unsafe code of the fast path.
+//! Tensors on the CPU as slices, for what is computed here and not by libtorch. The only unsafe code of the
+//! written-out passes.
+
+use std::mem::MaybeUninit;
 
 use half::bf16;
-use tch::{Device, Tensor, kind::Element};
+use rayon::prelude::*;
+use tch::{Device, Tensor};
 
 use crate::slice;
+use crate::slice::Value;
 
 /// A number type that the kernels read and write. They compute in float32 whatever they read.
-pub(super) trait Number: Element + Copy + Default + Send + Sync + 'static {
+pub(super) trait Number: Value + Default + Send + Sync + 'static {
     fn to_f32(self) -> f32;
     fn from_f32(x: f32) -> Self;
 }
@@ -23,15 +28,15 @@ impl Number for f32 {
     }
 }
 
-/// Not the conversions of `half`, whose care for every NaN keeps loops from being vectorised. Those that arithmetic makes
-/// stay NaN here too.
+/// Not the conversions of `half`: they treat every NaN separately, which keeps loops from being vectorised. The
+/// NaNs that arithmetic makes stay NaN here too.
 impl Number for bf16 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    /// To the nearest, and of two that are as near to the even one.
+    /// Rounds to nearest, ties to even.
     #[inline(always)]
     fn from_f32(x: f32) -> bf16 {
         let bits = x.to_bits();
@@ -40,24 +45,68 @@ impl Number for bf16 {
     }
 }
 
-/// The numbers of a contiguous tensor on the CPU.
+/// The values of a contiguous tensor on the CPU.
+///
+/// Safe for this folder alone, which keeps to this: kernels run between libtorch's operations, not beside them,
+/// and no kernel is given the same memory to read and to write.
 #[allow(unsafe_code)]
-pub(super) fn numbers<T: Number>(tensor: &Tensor) -> &[T] {
-    // SAFETY: nothing writes to a tensor that the kernels read: they run between libtorch's operations, not beside them.
+pub(super) fn values<T: Number>(tensor: &Tensor) -> &[T] {
+    // SAFETY: the passes' tensors are results of libtorch's operations or of the functions below, and so have
+    // been written. While a kernel reads one, nothing writes to it, as said above.
     unsafe { slice::values(tensor) }
 }
 
-/// The numbers of a contiguous tensor on the CPU, to write.
+/// The values of a contiguous tensor on the CPU, to be changed. See [`values`].
 #[allow(unsafe_code)]
-pub(super) fn numbers_mut<T: Number>(tensor: &mut Tensor) -> &mut [T] {
-    // SAFETY: the kernels write only to tensors that they have just made, and to gradients, neither of which is read meanwhile
-    // through another handle.
+pub(super) fn values_mut<T: Number>(tensor: &mut Tensor) -> &mut [T] {
+    // SAFETY: written, as in `values`. The passes change only tensors that they have just made, which share no
+    // memory with others that are in use, and gradients of parameters, which nothing else reads during a
+    // backward pass.
     unsafe { slice::values_mut(tensor) }
 }
 
-/// A new tensor of this shape, on the CPU, whose numbers `fill` writes. It must write them all.
-pub(super) fn filled<T: Number>(shape: &[i64], fill: impl FnOnce(&mut [T])) -> Tensor {
-    let mut tensor = Tensor::empty(shape, (T::KIND, Device::Cpu));
-    fill(numbers_mut(&mut tensor));
+/// A new tensor on the CPU: zeros, which `change` may then change. For sums, and for what is small.
+pub(super) fn from_zeros<T: Number>(shape: &[i64], change: impl FnOnce(&mut [T])) -> Tensor {
+    let mut tensor = Tensor::zeros(shape, (T::KIND, Device::Cpu));
+    change(values_mut(&mut tensor));
     tensor
+}
+
+/// A new tensor on the CPU, written in parallel in rows of `len` values, the last of which may be shorter.
+/// `write` is given the number of a row and its memory, which it returns once all of it is written. For large
+/// tensors: no time is spent on zeros first.
+#[allow(unsafe_code)]
+pub(super) fn from_rows<T: Number>(
+    shape: &[i64],
+    len: usize,
+    write: impl for<'row> Fn(usize, &'row mut [MaybeUninit<T>]) -> &'row mut [T] + Sync,
+) -> Tensor {
+    let tensor = Tensor::empty(shape, (T::KIND, Device::Cpu));
+    let (start, n_values) = slice::memory::<T>(&tensor);
+    // SAFETY: the tensor has memory for these values, it is new and so nothing else has it, and it lives longer
+    // than the slice.
+    let memory = unsafe { std::slice::from_raw_parts_mut(start.cast::<MaybeUninit<T>>(), n_values) };
+    memory.par_chunks_mut(len).enumerate().for_each(|(i, row)| {
+        let expected = (row.as_ptr().cast::<T>(), row.len());
+        let written = write(i, row);
+        // Initialised values in the place of the row, and as many: so the row is initialised.
+        assert_eq!((written.as_ptr(), written.len()), expected, "`write` returned other memory than its row");
+    });
+    tensor
+}
+
+/// Writes a value for each of `from`, and returns them.
+#[allow(unsafe_code)]
+#[inline(always)]
+pub(super) fn write_each<'a, A: Copy, B>(
+    into: &'a mut [MaybeUninit<B>],
+    from: &[A],
+    value: impl Fn(A) -> B,
+) -> &'a mut [B] {
+    assert_eq!(into.len(), from.len());
+    for (into, &x) in into.iter_mut().zip(from) {
+        into.write(value(x));
+    }
+    // SAFETY: the loop has written every one of them, as both slices are equally long.
+    unsafe { &mut *(std::ptr::from_mut(into) as *mut [B]) }
 }

@@ -1,0 +1,75 @@
+//! Dropout masks, as bits.
+
+use rayon::prelude::*;
+use tch::Tensor;
+use vqa_data::random::split_mix_64;
+
+use crate::baseline::cpu::kernels;
+use crate::baseline::cpu::kernels::LANES;
+use crate::baseline::cpu::slice::{Number, values_mut};
+
+/// For each entry of a matrix, whether dropout keeps it: [rows, columns] bits, in words of 16.
+pub(super) struct DropoutMasks {
+    bits: Vec<u16>,
+    words_per_row: usize,
+    /// What the kept entries are multiplied by.
+    pub(super) scale: f32,
+}
+
+impl DropoutMasks {
+    /// Drops each entry with probability `p`. The same seed draws the same masks, whatever the number of threads.
+    pub(super) fn draw(seed: u64, rows: usize, columns: usize, p: f64) -> DropoutMasks {
+        let words_per_row = columns.div_ceil(LANES);
+        let mut bits = vec![0; rows * words_per_row];
+        let threshold = ((1.0 - p) * 65_536.0).round() as u32;
+        bits.par_chunks_mut(words_per_row).enumerate().for_each(|(row, mask)| {
+            kernels::draw_mask(split_mix_64(seed ^ split_mix_64(row as u64)), threshold, mask);
+        });
+        DropoutMasks { bits, words_per_row, scale: (65_536.0 / f64::from(threshold)) as f32 }
+    }
+
+    /// The bits of a row. Column `i` is bit `i % 16` of word `i / 16`.
+    pub(super) fn row(&self, row: usize) -> &[u16] {
+        &self.bits[row * self.words_per_row..][..self.words_per_row]
+    }
+
+    /// Drops entries of a matrix [rows, columns], and scales the others.
+    pub(super) fn apply<T: Number>(&self, matrix: &mut Tensor) {
+        let columns = matrix.size()[1] as usize;
+        values_mut::<T>(matrix).par_chunks_mut(columns).enumerate().for_each(|(row, values)| {
+            kernels::dropout(values, self.row(row), self.scale);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The right share is kept, and neighbours, rows and seeds are independent.
+    #[test]
+    fn masks_are_random() {
+        const N: usize = 1 << 16;
+        let rows: Vec<Vec<bool>> = [1, 2, 3 << 40]
+            .iter()
+            .flat_map(|&seed| {
+                let masks = DropoutMasks::draw(seed, 3, N, 0.2);
+                assert!((masks.scale - 1.25).abs() < 1e-4);
+                (0..3).map(move |row| (0..N).map(|i| masks.row(row)[i / LANES] >> (i % LANES) & 1 != 0).collect())
+            })
+            .collect();
+        // Five standard deviations.
+        let near = |share: f64, p: f64| (share - p).abs() < 5.0 * (p * (1.0 - p) / N as f64).sqrt();
+        let share = |kept: &mut dyn Iterator<Item = bool>| kept.filter(|&kept| kept).count() as f64 / N as f64;
+        for (i, row) in rows.iter().enumerate() {
+            assert!(near(share(&mut row.iter().copied()), 0.8));
+            for distance in [1, 2, 16, 32, 512] {
+                let shifted = row.iter().cycle().skip(distance);
+                assert!(near(share(&mut row.iter().zip(shifted).map(|(a, b)| *a && *b)), 0.64), "{distance}");
+            }
+            for other in &rows[..i] {
+                assert!(near(share(&mut row.iter().zip(other).map(|(a, b)| *a && *b)), 0.64));
+            }
+        }
+    }
+}
