@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             // Messages of libraries may have line breaks.
-            let message = format!("{error:#}");
+            let message = whole_message(&error);
             eprintln!("error: {}", message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
             ExitCode::FAILURE
         }
@@ -51,6 +51,25 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with what was being done, down to the first error of our own crates: its message is whole, and repeats the ones
+/// below it.
+fn whole_message(error: &anyhow::Error) -> String {
+    let mut parts = Vec::new();
+    for cause in error.chain() {
+        parts.push(cause.to_string());
+        let is_whole = cause.is::<vqa_data::Error>();
+        #[cfg(feature = "torch")]
+        let is_whole = is_whole
+            || cause.is::<vqa_model::Error>()
+            || cause.is::<vqa_train::Error>()
+            || cause.is::<vqa_infer::Error>();
+        if is_whole {
+            break;
+        }
+    }
+    parts.join(": ")
 }
 
 fn run(cli: Cli) -> Result<()> {

@@ -23,10 +23,11 @@
 //!
 //! Draw a small dataset, extract features from its pictures, and look at the batches:
 //!
-//! ```
+#![cfg_attr(all(feature = "hdf5", feature = "images"), doc = "```")]
+#![cfg_attr(not(all(feature = "hdf5", feature = "images")), doc = "```ignore")]
 //! use std::sync::Arc;
 //! use vqa_data::batches::{Dataset, Loader, LoaderOptions};
-//! use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_pictures};
+//! use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
 //! use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
 //! use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
 //!
@@ -36,7 +37,7 @@
 //!
 //! // One region for each cell of a 2 x 3 grid, its pixels the feature.
 //! let grid = Grid { rows: 2, columns: 3, whole: false, patch: 4 };
-//! let pictures = list_pictures(&files.images)?;
+//! let pictures = list_images(&files.images)?;
 //! let stats = ChannelStats::measure(&pictures, &|_| {})?;
 //! let features = dir.path().join("train.h5");
 //! let extraction = Extraction { grid, stats, element_type: ElementType::F32, shard: None };
@@ -73,6 +74,7 @@ pub mod features;
 pub mod files;
 pub mod questions;
 pub mod random;
+#[cfg(feature = "images")]
 pub mod shapes;
 
 pub use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
 //! A split as numbers: tokens, soft targets, and where each question's regions are.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,13 +8,12 @@ use foldhash::fast::FixedState;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::features::file::FeatureFile;
+use crate::features::element_type::ElementType;
 use crate::features::source::RegionSource;
-use crate::features::table::ElementType;
 use crate::message::first_few;
 use crate::questions::dictionary::{AnswerDict, WordDict};
 use crate::questions::encode::EncodedQuestions;
-use crate::questions::split::{Split, SplitConfig};
+use crate::questions::split::Split;
 use crate::questions::tokenize::tokenize;
 
 /// A few words that the dictionary lacks, for a message.
@@ -72,13 +71,17 @@ impl Dataset {
     ) -> Result<Dataset> {
         assert_eq!(sources.len() + 1, split.source_starts.len(), "a region source for each source of the split");
         if let Some(other) = sources.iter().find(|other| other.feature_dim() != sources[0].feature_dim()) {
-            return Err(Error::Mismatch(format!(
+            let message = format!(
                 "{} has features of {} numbers, and {} of {}: the sources of a split must agree",
                 sources[0].name(),
                 sources[0].feature_dim(),
                 other.name(),
                 other.feature_dim()
-            )));
+            );
+            return Err(Error::Mismatch {
+                paths: [&sources[0], other].map(|source| source.name().into()).into(),
+                message,
+            });
         }
         let mut locations = Vec::with_capacity(split.len());
         for (index, source) in sources.iter().enumerate() {
@@ -92,12 +95,14 @@ impl Dataset {
             }
             if !missing.is_empty() {
                 let mut missing: Vec<u64> = missing.into_iter().collect();
-                return Err(Error::Mismatch(format!(
-                    "{}: {} image(s) of the questions have no features in it (image ids {}): extract them too, or take the file that belongs to these questions",
+                let message = format!(
+                    "{}: {} image(s) of the questions have no features in it (image ids {}): \
+                     extract them too, or take the file that belongs to these questions",
                     source.name(),
                     missing.len(),
                     first_few(&mut missing)
-                )));
+                );
+                return Err(Error::Mismatch { paths: vec![source.name().into()], message });
             }
         }
         let encoded = EncodedQuestions::new(&split, words, answers, max_len);
@@ -115,34 +120,6 @@ impl Dataset {
         let image_of = locations.iter().map(place).collect();
         let (n_words, n_answers) = (words.len(), answers.len());
         Ok(Dataset { split, encoded, sources, images, image_of, n_words, n_answers })
-    }
-
-    /// Opens the feature files that a split's config names, and joins them with the split.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`FeatureFile::open`] and [`Dataset::new`]; and when a source names no feature file.
-    pub fn open(
-        split: Split,
-        config: &SplitConfig,
-        words: &WordDict,
-        answers: &AnswerDict,
-        max_len: usize,
-    ) -> Result<Dataset> {
-        let mut open: HashMap<&std::path::Path, Arc<dyn RegionSource>> = HashMap::new();
-        let mut sources = Vec::new();
-        for source in &config.composition {
-            let Some(path) = source.features.as_deref() else {
-                return Err(Error::Mismatch(
-                    "a source of the split names no feature file: add features = \"…\" to its composition".to_owned(),
-                ));
-            };
-            if !open.contains_key(path) {
-                open.insert(path, Arc::new(FeatureFile::open(path)?));
-            }
-            sources.push(open[path].clone());
-        }
-        Dataset::new(split, words, answers, max_len, sources)
     }
 
     /// Number of questions.

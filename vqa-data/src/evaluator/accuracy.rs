@@ -71,10 +71,11 @@ impl Accuracy {
         let by_question: HashMap<u64, &str, FixedState> =
             answers.iter().map(|answer| (answer.question_id, &*answer.answer)).collect();
         if by_question.len() < answers.len() {
-            return Err(Error::Mismatch(format!(
+            let message = format!(
                 "{} question(s) have more than one answer in the results: give one answer a question",
                 answers.len() - by_question.len()
-            )));
+            );
+            return Err(Error::Duplicate { paths: Vec::new(), message });
         }
         let mut missing: Vec<u64> = annotations
             .iter()
@@ -82,21 +83,24 @@ impl Accuracy {
             .filter(|id| !by_question.contains_key(id))
             .collect();
         if !missing.is_empty() {
-            return Err(Error::Mismatch(format!(
-                "{} of {} annotated questions have no answer in the results (question ids {}): answer all of them, with `vqa predict` on the same split",
+            let message = format!(
+                "{} of {} annotated questions have no answer in the results (question ids {}): \
+                 answer all of them, with `vqa predict` on the same split",
                 missing.len(),
                 annotations.len(),
                 first_few(&mut missing)
-            )));
+            );
+            return Err(Error::Mismatch { paths: Vec::new(), message });
         }
         if by_question.len() > annotations.len() {
             let known: HashMap<u64, ()> = annotations.iter().map(|annotation| (annotation.question_id, ())).collect();
             let mut extra: Vec<u64> = by_question.into_keys().filter(|id| !known.contains_key(id)).collect();
-            return Err(Error::Mismatch(format!(
+            let message = format!(
                 "{} answer(s) in the results have no annotation (question ids {}): do these files belong together?",
                 extra.len(),
                 first_few(&mut extra)
-            )));
+            );
+            return Err(Error::Mismatch { paths: Vec::new(), message });
         }
         // Most answers are among a few thousand: each distinct one is cleaned and normalised once.
         let strings: Vec<&str> = annotations.strings().iter().collect();

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::features::element_type::ElementType;
 use crate::features::finite::all_finite;
+use crate::features::hdf5_error::cannot_read;
 use crate::features::image_ids::ImageIds;
 use crate::features::source::RegionSource;
 use crate::features::store::{Store, open_dataset};
-use crate::features::table::{ElementType, FeatureTable, ImageEntry};
+use crate::features::table::{FeatureTable, ImageEntry};
 use crate::files::mmap::map_file;
 use crate::files::partial::destination_of_unfinished;
 
@@ -53,12 +55,8 @@ impl FeatureFile {
     /// When the file is missing, not HDF5, truncated, or its datasets are missing or do not fit.
     pub fn open(path: impl AsRef<Path>) -> Result<FeatureFile> {
         let path = path.as_ref();
-        if let Some(whole) = destination_of_unfinished(path) {
-            let whole = whole.display();
-            let problem = format!(
-                "unfinished: the command that makes {whole} goes on with it, and gives it that name when it is whole"
-            );
-            return Err(Error::file(path, problem));
+        if let Some(destination) = destination_of_unfinished(path) {
+            return Err(Error::Unfinished { path: path.to_owned(), destination });
         }
         FeatureFile::open_unfinished(path)
     }
@@ -72,12 +70,12 @@ impl FeatureFile {
         let (slots, bytes, w0) = CHUNK_CACHE;
         let mut options = hdf5::File::with_options();
         options.with_fapl(|p| p.chunk_cache(slots, bytes, w0));
-        let file = options.open(path).map_err(|e| Error::hdf5(path, &e))?;
+        let file = options.open(path).map_err(cannot_read(path))?;
         let features = Store::open(path, &file, &map, "image_features")?;
         let boxes = Store::open(path, &file, &map, "image_bb")?;
         let (f, b) = (features.shape(), boxes.shape());
         if f[..f.len() - 1] != b[..b.len() - 1] || b[b.len() - 1] != 4 {
-            return Err(Error::file(
+            return Err(Error::mismatch(
                 path,
                 format!("image_bb {b:?} does not fit image_features {f:?}: 4 coordinates for each region are wanted"),
             ));
@@ -91,7 +89,10 @@ impl FeatureFile {
             Regions::Adaptive(ranges) => ranges.len(),
         };
         if u32::try_from(n_images).is_err() {
-            return Err(Error::file(path, format!("{n_images} images are more than can be numbered: it is damaged")));
+            return Err(Error::damaged(
+                path,
+                format!("{n_images} images are more than can be numbered: it is damaged"),
+            ));
         }
         let image_ids = ImageIds::open(path, &file, map.len(), n_images)?;
         if features.is_slow() && first_time(path) {
@@ -124,9 +125,9 @@ impl FeatureFile {
         let shape = dataset.shape();
         if shape != [self.n_images(), 2] {
             let problem = format!("image_sizes has shape {shape:?}, and [{}, 2] is wanted", self.n_images());
-            return Err(Error::file(&self.path, problem));
+            return Err(Error::mismatch(&self.path, problem));
         }
-        let sizes = dataset.read_raw::<u32>().map_err(|e| Error::hdf5(&self.path, &e))?;
+        let sizes = dataset.read_raw::<u32>().map_err(cannot_read(&self.path))?;
         Ok(Some(sizes.chunks_exact(2).map(|size| [size[0], size[1]]).collect()))
     }
 
@@ -271,21 +272,24 @@ fn first_time(path: &Path) -> bool {
 /// Reads `pos_boxes` [N, 2] and checks that each image's rows lie in order within the `total` regions.
 fn read_pos_boxes(path: &Path, file: &hdf5::File, file_len: usize, total: usize) -> Result<Vec<[u32; 2]>> {
     let dataset = open_dataset(path, file, file_len, "pos_boxes")?.ok_or_else(|| {
-        Error::file(
+        Error::wrong_format(
             path,
             "image_features has two axes, and there is no \"pos_boxes\" [N, 2] to say which regions are whose",
         )
     })?;
     if dataset.ndim() != 2 || dataset.shape()[1] != 2 {
-        return Err(Error::file(path, format!("pos_boxes has shape {:?}, and [images, 2] is wanted", dataset.shape())));
+        return Err(Error::wrong_format(
+            path,
+            format!("pos_boxes has shape {:?}, and [images, 2] is wanted", dataset.shape()),
+        ));
     }
-    let numbers = dataset.read_raw::<i64>().map_err(|e| Error::hdf5(path, &e))?;
+    let numbers = dataset.read_raw::<i64>().map_err(cannot_read(path))?;
     numbers
         .chunks_exact(2)
         .enumerate()
         .map(|(row, range)| match (u32::try_from(range[0]), u32::try_from(range[1])) {
             (Ok(first), Ok(end)) if first <= end && end as usize <= total => Ok([first, end]),
-            _ => Err(Error::file(
+            _ => Err(Error::damaged(
                 path,
                 format!("pos_boxes row {row} is {range:?}, and [first, end) within the {total} regions is wanted"),
             )),

@@ -51,7 +51,7 @@ pub(crate) fn fill(
         progress(n_skipped as u64);
     }
     if let Err((error, is_synced)) = fill_rest(&writers, &left, make, progress) {
-        if let Error::Io { .. } = error {
+        if error.is_retryable() {
             if is_synced {
                 // The disk may have room for a few bytes, and what is not noted is done again.
                 writers.iter().for_each(|writer| drop(writer.save_progress()));
@@ -222,7 +222,7 @@ mod tests {
         result.unwrap();
         assert_eq!(made.len(), N);
         // Bad data stays bad: nothing is kept for it.
-        let bad = || Error::file(Path::new("in.tsv"), "line 300 is malformed");
+        let bad = || Error::damaged(Path::new("in.tsv"), "line 300 is malformed");
         run(at, "x", 2 * IMAGES_AT_A_TIME, bad).0.unwrap_err();
         assert_eq!(names(at), ["a.h5", "b.h5"]);
     }

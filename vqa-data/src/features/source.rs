@@ -1,7 +1,7 @@
 //! Where regions come from.
 
 use crate::error::Result;
-use crate::features::table::ElementType;
+use crate::features::element_type::ElementType;
 
 /// The regions of an image.
 #[derive(Debug, Clone, PartialEq, Default)]

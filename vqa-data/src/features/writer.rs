@@ -8,8 +8,10 @@ use hdf5::dataset::{AllocTime, FillTime};
 use ndarray::{ArrayView, ArrayView2};
 
 use crate::error::{Error, Result};
+use crate::features::element_type::ElementType;
 use crate::features::file::FeatureFile;
-use crate::features::table::{ElementType, FeatureTable};
+use crate::features::hdf5_error::cannot_write;
+use crate::features::table::FeatureTable;
 use crate::files::partial::{Journal, Partial, partial_path};
 use crate::files::unfinished::making;
 
@@ -79,7 +81,7 @@ impl FeatureWriter {
                 Ok(writer)
             }
             // Nothing is wrong with it, so that it is not thrown away.
-            Err(error @ Error::Io { .. }) => Err(error),
+            Err(error) if error.is_retryable() => Err(error),
             _ => {
                 tracing::warn!(
                     "{}: {n_done} images that an earlier run left are not used, for its input or options were others",
@@ -92,13 +94,16 @@ impl FeatureWriter {
 
     fn start(mut partial: Partial, table: FeatureTable, made_from: Option<&str>) -> Result<FeatureWriter> {
         if let Some(image) = table.images.iter().find(|image| i64::try_from(image.image_id).is_err()) {
-            let problem = format!("the image id {} is larger than any that it can hold", image.image_id);
-            return Err(Error::file(partial.destination(), problem));
+            let path = partial.destination().display();
+            return Err(Error::invalid(format!(
+                "{path}: the image id {} is larger than any that it can hold",
+                image.image_id
+            )));
         }
         // HDF5 would make the file again if a signal handler had removed it.
         let _making = making();
         partial.clear()?;
-        let places = create_hdf5(partial.path(), &table).map_err(|e| Error::hdf5(partial.destination(), &e))?;
+        let places = create_hdf5(partial.path(), &table).map_err(cannot_write(partial.destination()))?;
         Ok(FeatureWriter::new(partial, table, made_from, places))
     }
 
@@ -147,8 +152,11 @@ impl FeatureWriter {
         if !features.iter().fold(true, |fit, x| fit & (x.abs() <= limit)) {
             let x = features.iter().find(|x| x.is_nan() || x.abs() > limit).copied().unwrap_or(f32::NAN);
             let remedy = if x.is_finite() { " as float16: store float32" } else { "" };
-            let problem = format!("image {} has the feature {x}, which cannot be stored{remedy}", image.image_id);
-            return Err(Error::file(self.partial.destination(), problem));
+            let path = self.partial.destination().display();
+            return Err(Error::invalid(format!(
+                "{path}: image {} has the feature {x}, which cannot be stored{remedy}",
+                image.image_id
+            )));
         }
         let first = self.first_regions[row];
         let write = || {

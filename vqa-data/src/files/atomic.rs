@@ -87,7 +87,7 @@ impl AtomicDir {
     /// When there is something at `destination` already, or the directory cannot be made.
     pub fn create(destination: &Path) -> Result<AtomicDir> {
         if destination.exists() {
-            return Err(Error::file(destination, "is there already: remove it, or choose another directory"));
+            return Err(Error::exists(destination, "is there already: remove it, or choose another directory"));
         }
         let directory = make_parent(destination)?;
         let prefix = temporary_prefix(destination);
@@ -114,7 +114,7 @@ impl AtomicDir {
     ///
     /// # Errors
     ///
-    /// When the rename fails, since something has taken the place meanwhile say.
+    /// When the rename fails, because another file appeared under that name, for example.
     pub fn finish(mut self) -> Result<()> {
         rename(&self.path, &self.destination)?;
         if let Some(temporary) = self.temporary.take() {
@@ -165,7 +165,7 @@ pub(crate) fn resolve(destination: &Path) -> Result<PathBuf> {
         destination.to_owned()
     };
     if destination.exists() && !destination.is_file() {
-        return Err(Error::file(&destination, "cannot be replaced by a file, for it is none: choose another path"));
+        return Err(Error::exists(&destination, "cannot be replaced by a file, for it is none: choose another path"));
     }
     Ok(destination)
 }

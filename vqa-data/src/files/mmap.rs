@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     if !file.metadata().map_err(Error::io("read", path))?.is_file() {
-        return Err(Error::file(path, "not a file"));
+        return Err(Error::wrong_format(path, "not a file"));
     }
     // SAFETY: the map is undefined behaviour if another process changes the file, or cuts it short, while
     // it is mapped. Nothing can rule that out; like every program that maps its input, this one asks for it

@@ -54,10 +54,8 @@ impl Partial {
             let journal = open(&journal_path)?;
             match journal.try_lock() {
                 Err(TryLockError::WouldBlock) => {
-                    return Err(Error::file(
-                        &destination,
-                        "another process is writing it: wait for that one, or end it",
-                    ));
+                    let problem = "another process is writing it: wait for that one, or end it".to_owned();
+                    return Err(Error::InUse { path: destination, problem, source: None });
                 }
                 // Where there are no locks, there is nobody to ask.
                 Ok(()) | Err(TryLockError::Error(_)) => {}

@@ -16,7 +16,8 @@ static MAKING: Mutex<()> = Mutex::new(());
 pub(crate) enum IfStopped {
     /// It is of no use to anybody.
     Remove,
-    /// The same command goes on with it.
+    /// The same command resumes it.
+    #[cfg_attr(not(feature = "hdf5"), expect(dead_code, reason = "only feature files can be resumed"))]
     Keep,
 }
 

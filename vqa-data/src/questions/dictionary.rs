@@ -33,7 +33,7 @@ impl Vocabulary {
         let mut vocabulary = Vocabulary::default();
         for entry in read_json::<Vec<String>>(path)? {
             if vocabulary.ids.contains_key(&entry) {
-                return Err(Error::file(
+                return Err(Error::duplicate(
                     path,
                     format!("\"{entry}\" is there twice: make the file again with `vqa prepare`"),
                 ));

@@ -40,7 +40,7 @@ impl WordVectors {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<WordVectors> {
         let bytes = &map_file(path)?[..];
-        let (start, dim) = dimension(bytes).map_err(|problem| Error::file(path, problem))?;
+        let (start, dim) = dimension(bytes).map_err(|problem| Error::wrong_format(path, problem))?;
         // A piece is the lines that begin in it.
         let starts: Vec<usize> = (start..bytes.len()).step_by(piece).collect();
         let pieces = starts.par_iter().map(|&from| {
@@ -51,7 +51,7 @@ impl WordVectors {
                 let line_end = line_end(bytes, at);
                 let numbers = find(&bytes[at..line_end], words, dim).map_err(|problem| {
                     let line = memchr_iter(b'\n', &bytes[..at]).count() + 1;
-                    Error::file(path, format!("line {line}: {problem}"))
+                    Error::damaged(path, format!("line {line}: {problem}"))
                 })?;
                 found.extend(numbers);
                 at = line_end + 1;

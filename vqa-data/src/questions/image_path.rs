@@ -25,7 +25,7 @@ pub fn image_path(template: &str, image_id: u64) -> Result<PathBuf> {
         Some((before, width, after))
     });
     let Some((before, width, after)) = parts else {
-        return Err(Error::Mismatch(format!(
+        return Err(Error::invalid(format!(
             "the image template \"{template}\" names no picture: write {{image_id}}, or {{image_id:012}} for twelve digits, where the id stands"
         )));
     };

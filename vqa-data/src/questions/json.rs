@@ -209,10 +209,11 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
     let file: TopLevel<Vec<Question>, IgnoredAny> = from_slice(path, &bytes)?;
     match (file.questions, file.annotations) {
         (Some(questions), _) => Ok(questions),
-        (None, Some(_)) => {
-            Err(Error::file(path, "an annotations file where a questions file is wanted: were the two swapped?"))
-        }
-        (None, None) => Err(Error::file(path, "no list \"questions\" in it: not a VQA2.0 questions file")),
+        (None, Some(_)) => Err(Error::wrong_format(
+            path,
+            "an annotations file where a questions file is wanted: were the two swapped?",
+        )),
+        (None, None) => Err(Error::wrong_format(path, "no list \"questions\" in it: not a VQA2.0 questions file")),
     }
 }
 
@@ -235,10 +236,11 @@ pub fn read_annotations(path: &Path) -> Result<Annotations> {
             annotations.extend(list);
             Ok(annotations)
         }
-        (None, Some(_)) => {
-            Err(Error::file(path, "a questions file where an annotations file is wanted: were the two swapped?"))
-        }
-        (None, None) => Err(Error::file(path, "no list \"annotations\" in it: not a VQA2.0 annotations file")),
+        (None, Some(_)) => Err(Error::wrong_format(
+            path,
+            "a questions file where an annotations file is wanted: were the two swapped?",
+        )),
+        (None, None) => Err(Error::wrong_format(path, "no list \"annotations\" in it: not a VQA2.0 annotations file")),
     }
 }
 
@@ -252,13 +254,13 @@ pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
     match parse_list::<Answer, Vec<Answer>>(&bytes, None, n_pieces()) {
         Some(pieces) => Ok(pieces.into_iter().flatten().collect()),
         None => from_slice(path, &bytes).map_err(|error| match error {
-            Error::Json { cause, .. } if !cause.is_eof() => Error::file(
-                path,
-                format!(
+            Error::Json { source, .. } if !source.is_eof() => {
+                let problem = format!(
                     "no results file, which is a list of {{\"question_id\": 1, \"answer\": \"yes\"}}: {}",
-                    in_plain_words(&cause.to_string())
-                ),
-            ),
+                    in_plain_words(&source.to_string())
+                );
+                Error::wrong_format(path, problem).because(source)
+            }
             other => other,
         }),
     }
@@ -372,10 +374,14 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 fn from_slice<'a, T: Deserialize<'a>>(path: &Path, bytes: &'a [u8]) -> Result<T> {
     // Windows' editors begin UTF-8 with a mark.
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    serde_json::from_slice(text).map_err(|cause| match bytes {
-        [0x1f, 0x8b, ..] | [b'P', b'K', ..] => Error::file(path, "compressed, and JSON is wanted: unpack it"),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Error::file(path, "UTF-16, and UTF-8 is wanted: save it so"),
-        _ => Error::Json { path: path.to_owned(), cause },
+    serde_json::from_slice(text).map_err(|source| match bytes {
+        [0x1f, 0x8b, ..] | [b'P', b'K', ..] => {
+            Error::wrong_format(path, "compressed, and JSON is wanted: unpack it").because(source)
+        }
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+            Error::wrong_format(path, "UTF-16, and UTF-8 is wanted: save it so").because(source)
+        }
+        _ => Error::Json { path: path.to_owned(), source },
     })
 }
 
@@ -384,7 +390,10 @@ fn refuse_bare_list(path: &Path, bytes: &[u8], key: &str) -> Result<()> {
     if bytes.get(skip_space(bytes, 0)) != Some(&b'[') {
         return Ok(());
     }
-    Err(Error::file(path, format!("a bare list, and one under a key is wanted, as in VQA2.0: {{\"{key}\": […]}}")))
+    Err(Error::wrong_format(
+        path,
+        format!("a bare list, and one under a key is wanted, as in VQA2.0: {{\"{key}\": […]}}"),
+    ))
 }
 
 #[cfg(test)]

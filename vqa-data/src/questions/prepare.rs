@@ -68,11 +68,11 @@ pub fn prepare(
 ) -> Result<(WordDict, AnswerDict, IndexMap<String, SplitReport>)> {
     if splits.values().all(|split| split.annotations.is_empty()) {
         let problem = "no split has annotations, so there are no answers: give the one to train on its a_jsons";
-        return Err(Error::Mismatch(problem.to_owned()));
+        return Err(Error::invalid(problem));
     }
     let (words, answers) = build_dictionaries(splits.values(), config);
     if answers.is_empty() {
-        return Err(Error::Mismatch(format!(
+        return Err(Error::invalid(format!(
             "no answer is given at least {} times, so there is nothing to learn: lower dict.min_answer_count",
             config.min_answer_count
         )));

@@ -13,11 +13,12 @@ use crate::features::convert::hdf5::{H5Input, in_order, is_hdf5};
 use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
 use crate::features::convert::npz::NpzFolder;
 use crate::features::convert::tsv::TsvFile;
+use crate::features::element_type::ElementType;
 use crate::features::fill::{Job, Scratch, fill};
 use crate::features::finite::all_finite;
 use crate::features::shard::Shard;
 use crate::features::source::ImageRegions;
-use crate::features::table::{ElementType, FeatureTable, ImageEntry};
+use crate::features::table::{FeatureTable, ImageEntry};
 use crate::features::writer::FeatureWriter;
 use crate::files::fingerprint::Fingerprint;
 use crate::message::first_few;
@@ -179,7 +180,7 @@ impl Collection {
                 wanted.retain(|&image| ids.contains(&self.indexed(image).entry.image_id));
                 if wanted.len() < ids.len() {
                     let mut missing = self.missing(ids);
-                    return Err(Error::file(
+                    return Err(Error::mismatch(
                         &output.path,
                         format!(
                             "{} of the {} images wanted for it are not in the input (image ids {}): give all inputs, or take them out of the list",
@@ -205,7 +206,10 @@ impl Collection {
         for path in outputs {
             let whole = path.canonicalize().or_else(|_| std::path::absolute(path)).map_err(Error::io("write", path))?;
             if !seen.insert(whole) {
-                return Err(Error::file(path, "is an input, or given twice: choose another file to write"));
+                return Err(Error::invalid(format!(
+                    "{}: is an input, or given twice: choose another file to write",
+                    path.display()
+                )));
             }
         }
         Ok(())
@@ -256,7 +260,7 @@ fn open_inputs(
     let (h5, others): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| is_hdf5(path));
     if !h5.is_empty() && !others.is_empty() {
         let problem = "no HDF5 file, unlike others that are given: convert files of one form at a time";
-        return Err(Error::file(others[0], problem));
+        return Err(Error::mismatch(others[0], problem));
     }
     let mut h5_inputs = Vec::new();
     for path in h5 {

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::features::convert::input::{Indexed, Input, Unreadable};
+use crate::features::element_type::ElementType;
 use crate::features::file::FeatureFile;
 use crate::features::fill::Scratch;
 use crate::features::shard::Shard;
 use crate::features::source::RegionSource;
-use crate::features::table::ElementType;
 
 pub(super) struct H5Input {
     file: FeatureFile,
@@ -54,7 +54,7 @@ impl Input for H5Input {
         let read = self.file.read_features(image, &mut scratch.regions.features);
         read.and_then(|()| self.file.read_boxes(image, &mut scratch.regions.boxes)).map_err(|error| match error {
             // A chunk that HDF5 cannot decompress, say.
-            Error::File { problem, .. } => {
+            Error::Damaged { problem, .. } => {
                 Unreadable::Malformed(format!("image {}: {problem}", self.images[image].entry.image_id))
             }
             other => Unreadable::Error(other),
@@ -85,22 +85,25 @@ pub(super) fn in_order(mut inputs: Vec<H5Input>) -> Result<Vec<H5Input>> {
         let Some((shard, _)) = input.shard.filter(|(shard, n)| (shard.count(), *n) == (count, n_images)) else {
             let problem =
                 format!("no shard of {count} of {n_images} images, unlike others: merge the shards of one job alone");
-            return Err(Error::file(path, problem));
+            return Err(Error::mismatch(path, problem));
         };
         if let Some(twin) = paths[shard.index() as usize - 1].replace(path) {
             let (index, twin) = (shard.index(), twin.display());
-            return Err(Error::file(path, format!("is shard {index} of {count}, and so is {twin}: give each once")));
+            return Err(Error::duplicate(
+                path,
+                format!("is shard {index} of {count}, and so is {twin}: give each once"),
+            ));
         }
         if input.images.len() != shard.range(n_images).len() || input.element_type != element_type {
             let problem = "does not fit the other shards: make all of them from the same input, with the same options";
-            return Err(Error::file(path, problem));
+            return Err(Error::mismatch(path, problem));
         }
     }
     let missing: Vec<String> =
         (1..).zip(&paths).filter(|(_, path)| path.is_none()).map(|(index, _): (u32, _)| index.to_string()).collect();
     if !missing.is_empty() {
         let problem = format!("is one of {count} shards, of which {} missing: give all of them", list(&missing));
-        return Err(Error::file(inputs[0].file.path(), problem));
+        return Err(Error::mismatch(inputs[0].file.path(), problem));
     }
     inputs.sort_by_key(|input| input.shard.map(|(shard, _)| shard.index()));
     Ok(inputs)

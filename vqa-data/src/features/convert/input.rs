@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
-use crate::features::table::{ElementType, ImageEntry};
+use crate::features::table::ImageEntry;
 
 /// Files of one of the forms, opened and indexed. Its images have numbers, from 0 on.
 pub(super) trait Input: Send + Sync {

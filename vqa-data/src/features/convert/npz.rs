@@ -13,9 +13,10 @@ use zip::result::ZipError;
 use crate::error::{Error, Result};
 use crate::features::bad_image::BadImage;
 use crate::features::convert::input::{Indexed, Input, Unreadable};
+use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
 use crate::features::image_name::number_at_end;
-use crate::features::table::{ElementType, ImageEntry};
+use crate::features::table::ImageEntry;
 use crate::files::fingerprint::Fingerprint;
 use crate::files::limits::MAX_COMPRESSION;
 
@@ -42,7 +43,10 @@ impl NpzFolder {
         }
         paths.sort();
         if paths.is_empty() {
-            return Err(Error::file(folder, "no .npz files in it: give the folder that holds them, a file an image"));
+            return Err(Error::wrong_format(
+                folder,
+                "no .npz files in it: give the folder that holds them, a file an image",
+            ));
         }
         paths.iter().try_for_each(|(_, path)| made_from.add_file(path))?;
         let indexed = paths.par_iter().with_min_len(16).map(|(id, path)| {

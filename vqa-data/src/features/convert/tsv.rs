@@ -20,9 +20,10 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::features::bad_image::BadImage;
 use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
+use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
 use crate::features::image_name::number_at_end;
-use crate::features::table::{ElementType, ImageEntry};
+use crate::features::table::ImageEntry;
 use crate::message::shorten;
 
 /// A TSV file, indexed: which image is on which line.
@@ -50,10 +51,10 @@ impl TsvFile {
         let file = File::open(path).map_err(Error::io("read", path))?;
         let metadata = file.metadata().map_err(Error::io("read", path))?;
         if !metadata.is_file() {
-            return Err(Error::file(path, "neither a TSV or HDF5 file nor a folder of .npz files"));
+            return Err(Error::wrong_format(path, "neither a TSV or HDF5 file nor a folder of .npz files"));
         }
         let len = metadata.len();
-        refuse_archives(&file).map_err(|problem| Error::file(path, problem))?;
+        refuse_archives(&file).map_err(|problem| Error::wrong_format(path, problem))?;
         let lines = index(&file, len, PIECE, check, progress).map_err(Error::io("read", path))?;
         let (mut images, mut places) = (Vec::new(), Vec::new());
         for (line, parsed) in (1..).zip(lines) {
@@ -67,7 +68,7 @@ impl TsvFile {
             }
         }
         if images.is_empty() && bad.iter().all(|bad| bad.path != path) {
-            return Err(Error::file(path, "no line in it: not a TSV file of region features"));
+            return Err(Error::wrong_format(path, "no line in it: not a TSV file of region features"));
         }
         Ok(TsvFile { path: path.to_owned(), file, images, places })
     }

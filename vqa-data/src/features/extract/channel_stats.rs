@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::features::extract::pictures::{Picture, read_picture};
+use crate::features::extract::images::{ImageFile, read_image};
 
 /// Mean and standard deviation of the red, green and blue values, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,13 +21,13 @@ impl ChannelStats {
     /// # Errors
     ///
     /// When a picture cannot be decoded.
-    pub fn measure(pictures: &[Picture], progress: &(dyn Fn(u64) + Sync)) -> Result<ChannelStats> {
+    pub fn measure(pictures: &[ImageFile], progress: &(dyn Fn(u64) + Sync)) -> Result<ChannelStats> {
         // Integer sums, so that the result does not depend on how the work was split.
         let [n, sums @ ..] = pictures
             .par_iter()
             .map(|picture| {
                 let mut totals = [0u128; 7];
-                for pixel in read_picture(&picture.path)?.pixels() {
+                for pixel in read_image(&picture.path)?.pixels() {
                     totals[0] += 1;
                     for (channel, &value) in pixel.0.iter().enumerate() {
                         totals[1 + channel] += u128::from(value);

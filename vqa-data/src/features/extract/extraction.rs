@@ -6,12 +6,13 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::features::element_type::ElementType;
 use crate::features::extract::channel_stats::ChannelStats;
 use crate::features::extract::grid::Grid;
-use crate::features::extract::pictures::{Picture, read_picture, read_size};
+use crate::features::extract::images::{ImageFile, read_image, read_image_size};
 use crate::features::fill::{Job, Scratch, fill};
 use crate::features::shard::Shard;
-use crate::features::table::{ElementType, FeatureTable, ImageEntry};
+use crate::features::table::{FeatureTable, ImageEntry};
 use crate::features::writer::FeatureWriter;
 use crate::files::fingerprint::Fingerprint;
 
@@ -39,22 +40,22 @@ impl Extraction {
     ///
     /// When a picture cannot be decoded or is too small for the grid, its features would be over 256 MiB, or the
     /// file cannot be written. There is no file of that name then; what the system refused, the same call goes on with.
-    pub fn write(&self, pictures: &[Picture], out: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    pub fn write(&self, pictures: &[ImageFile], out: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
         let Extraction { grid, stats, element_type, shard } = *self;
         let bytes = grid.n_regions().saturating_mul(grid.feature_dim()).saturating_mul(4);
         if bytes > MAX_PICTURE_BYTES {
-            let problem = format!(
-                "{} regions of {} numbers are {:.1} GB for each picture: take fewer cells or a smaller patch",
+            return Err(Error::invalid(format!(
+                "{}: {} regions of {} numbers are {:.1} GB for each picture: take fewer cells or a smaller patch",
+                out.display(),
                 grid.n_regions(),
                 grid.feature_dim(),
                 bytes as f64 / 1e9
-            );
-            return Err(Error::file(out, problem));
+            )));
         }
         let n_pictures = pictures.len();
         let pictures = &pictures[shard.map_or(0..pictures.len(), |shard| shard.range(pictures.len()))];
-        let entry = |picture: &Picture| {
-            let size = read_size(&picture.path)?;
+        let entry = |picture: &ImageFile| {
+            let size = read_image_size(&picture.path)?;
             Ok(ImageEntry { image_id: picture.image_id, size: Some(size), n_regions: grid.n_regions() })
         };
         let mut attributes = BTreeMap::from([
@@ -77,8 +78,8 @@ impl Extraction {
         let jobs: Vec<Job> = (0..pictures.len()).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
         let make = |i: usize, scratch: &mut Scratch| {
             let path = &pictures[i].path;
-            let pixels = read_picture(path)?;
-            scratch.regions = grid.regions(&pixels, &stats).map_err(|problem| Error::file(path, problem))?;
+            let pixels = read_image(path)?;
+            scratch.regions = grid.regions(&pixels, &stats).map_err(|problem| Error::mismatch(path, problem))?;
             Ok(())
         };
         fill(vec![writer], &jobs, &make, progress)
@@ -90,7 +91,7 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::features::extract::pictures::list_pictures;
+    use crate::features::extract::images::list_images;
     use crate::features::file::FeatureFile;
     use crate::features::source::RegionSource;
 
@@ -105,7 +106,7 @@ mod tests {
             picture.save(images.join(format!("x_{id:05}.png"))).unwrap();
         }
         std::fs::write(images.join("notes.txt"), "not a picture").unwrap();
-        let pictures = list_pictures(&images).unwrap();
+        let pictures = list_images(&images).unwrap();
         let stats = ChannelStats::measure(&pictures, &|_| {}).unwrap();
         let grid = Grid { rows: 2, columns: 2, whole: false, patch: 4 };
         let out = directory.path().join("f.h5");
