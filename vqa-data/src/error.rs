@@ -13,9 +13,9 @@ type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What went wrong: one variant for each cause.
 ///
-/// The message of an error is whole: it names the file, the place in it, and what to do, and repeats what the operating system or a
-/// library said. [`source`](std::error::Error::source) is that underlying error, for programs to look into; printing it
-/// after the message would say the same thing twice.
+/// The message of an error is whole: it names the file, the place in it, and what to do, and repeats what the
+/// operating system or a library said. [`source`](std::error::Error::source) is that underlying error, for programs
+/// to look into; printing it after the message would say the same thing twice.
 ///
 /// ```
 /// use vqa_data::Error;
@@ -183,8 +183,9 @@ impl Error {
         Error::Other(error.into())
     }
 
-    /// Whether the same call may succeed later though nothing about its input is changed: the operating system refused, as it
-    /// does while a disk is full, memory is short, or a network drive is away. What was written so far is then worth keeping.
+    /// Whether the same call may succeed later though nothing about its input is changed: the operating system
+    /// refused, as it does while a disk is full, memory is short, or a network drive is away. What was written so far
+    /// is then worth keeping.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::NotFound { .. } | Error::Io { .. } | Error::OutOfMemory { .. })
     }

@@ -159,7 +159,8 @@ fn an_image_cut_short() {
     std::fs::write(&path, &bytes[..40]).unwrap();
     let error = read_image(&path).unwrap_err();
     assert!(matches!(error, Error::Damaged { source: Some(_), .. }), "{error:?}");
-    std::fs::write(&path, "no image").unwrap();
-    let error = read_image(&path).unwrap_err();
+    let text = directory.path().join("notes");
+    std::fs::write(&text, "no image").unwrap();
+    let error = read_image(&text).unwrap_err();
     assert!(matches!(error, Error::WrongFormat { source: Some(_), .. }), "{error:?}");
 }

@@ -1,4 +1,4 @@
-//! A split as numbers: tokens, soft targets, and where each question's regions are.
+//! A split as ids: tokens, soft targets, and where each question's regions are.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -38,7 +38,7 @@ pub struct Dataset {
     sources: Vec<Arc<dyn RegionSource>>,
     /// The distinct images of the questions, by source and row.
     images: Vec<Location>,
-    /// For each question, its image's place among them.
+    /// For each question, its image's index among them.
     image_of: Vec<u32>,
     n_words: usize,
     n_answers: usize,
@@ -116,8 +116,8 @@ impl Dataset {
         let mut images = locations.clone();
         images.sort_unstable();
         images.dedup();
-        let place = |location| images.binary_search(location).expect("it is one of them") as u32;
-        let image_of = locations.iter().map(place).collect();
+        let index = |location| images.binary_search(location).expect("it is one of them") as u32;
+        let image_of = locations.iter().map(index).collect();
         let (n_words, n_answers) = (words.len(), answers.len());
         Ok(Dataset { split, encoded, sources, images, image_of, n_words, n_answers })
     }
@@ -137,7 +137,7 @@ impl Dataset {
         &self.split
     }
 
-    /// The questions and annotations as numbers.
+    /// The questions and annotations as tokens and soft targets.
     pub fn encoded(&self) -> &EncodedQuestions {
         &self.encoded
     }
@@ -193,7 +193,7 @@ impl Dataset {
             (of_boxes, boxes) = boxes.split_at_mut(n * 4);
             shares.push((self.images[image], of_features, of_boxes));
         }
-        assert!(features.is_empty() && boxes.is_empty(), "as many numbers as the images have");
+        assert!(features.is_empty() && boxes.is_empty(), "as many values as the images have");
         shares.into_par_iter().try_for_each(|(location, features, boxes)| {
             self.source(location).read(location.row as usize, features, boxes)
         })
@@ -206,7 +206,7 @@ impl Dataset {
         names.join(", ")
     }
 
-    /// Has the images of these questions fetched from the disk while this goes on.
+    /// Asks the system to fetch the images of these questions from the disk in the background.
     pub(crate) fn prefetch(&self, questions: &[usize]) {
         let locations: HashSet<Location, FixedState> = questions.iter().map(|&i| self.location(i)).collect();
         locations.into_iter().for_each(|location| self.source(location).prefetch(location.row as usize));
@@ -216,7 +216,7 @@ impl Dataset {
         self.images[self.image(question)]
     }
 
-    /// The place of a question's image among the distinct images.
+    /// The index of a question's image among the distinct images.
     pub(crate) fn image(&self, question: usize) -> usize {
         self.image_of[question] as usize
     }

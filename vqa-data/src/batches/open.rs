@@ -12,7 +12,8 @@ use crate::questions::dictionary::{AnswerDict, WordDict};
 use crate::questions::split::{Split, SplitConfig};
 
 impl Dataset {
-    /// Opens the feature files that a split's config names, and joins them with the split. Sources with the same file share it.
+    /// Opens the feature files that a split's config names, and joins them with the split. Sources with the same file
+    /// share it.
     ///
     /// # Errors
     ///

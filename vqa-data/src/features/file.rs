@@ -63,8 +63,8 @@ impl FeatureFile {
 
     /// [`FeatureFile::open`] of a file that is not whole, too.
     pub(super) fn open_unfinished(path: &Path) -> Result<FeatureFile> {
-        /// HDF5's cache of decompressed chunks, for each dataset: with its default of 1 MB, chunks of several images would be
-        /// decompressed again for each of them.
+        /// HDF5's cache of decompressed chunks, for each dataset: with its default of 1 MB, chunks of several images
+        /// would be decompressed again for each of them.
         const CHUNK_CACHE: (usize, usize, f64) = (12_421, 64 << 20, 0.75);
         let map = Arc::new(map_file(path)?);
         let (slots, bytes, w0) = CHUNK_CACHE;
@@ -97,7 +97,8 @@ impl FeatureFile {
         let image_ids = ImageIds::open(path, &file, map.len(), n_images)?;
         if features.is_slow() && first_time(path) {
             tracing::warn!(
-                "{}: image_features is {}; that is slower than a contiguous float32 or float16 dataset, which `vqa features convert` makes of it",
+                "{}: image_features is {}; that is slower than a contiguous float32 or float16 dataset, \
+                 which `vqa features convert` makes of it",
                 path.display(),
                 features.describe()
             );
@@ -131,7 +132,7 @@ impl FeatureFile {
         Ok(Some(sizes.chunks_exact(2).map(|size| [size[0], size[1]]).collect()))
     }
 
-    /// All of the file but its numbers.
+    /// All of the file but its features and boxes.
     ///
     /// # Errors
     ///
@@ -164,7 +165,7 @@ impl FeatureFile {
 
     /// A numeric attribute of the file, as doubles; empty if it is not there.
     pub fn attribute(&self, name: &str) -> Vec<f64> {
-        /// More is no list of figures, but a dataset.
+        /// Our own attributes have a few values; more would be a dataset in the wrong place.
         const MOST: usize = 1 << 16;
         let Ok(attribute) = self.file.attr(name) else { return Vec::new() };
         let few =
@@ -177,12 +178,12 @@ impl FeatureFile {
         self.features.shape()
     }
 
-    /// The type of the numbers in `image_features`: "float32", "float16" …
+    /// The element type of `image_features`: "float32", "float16" …
     pub fn dtype(&self) -> String {
         self.features.dtype()
     }
 
-    /// Bytes of a number in `image_features`.
+    /// Bytes of a value in `image_features`.
     pub(super) fn element_size(&self) -> usize {
         self.features.element_size()
     }
@@ -283,8 +284,8 @@ fn read_pos_boxes(path: &Path, file: &hdf5::File, file_len: usize, total: usize)
             format!("pos_boxes has shape {:?}, and [images, 2] is wanted", dataset.shape()),
         ));
     }
-    let numbers = dataset.read_raw::<i64>().map_err(cannot_read(path))?;
-    numbers
+    let bounds = dataset.read_raw::<i64>().map_err(cannot_read(path))?;
+    bounds
         .chunks_exact(2)
         .enumerate()
         .map(|(row, range)| match (u32::try_from(range[0]), u32::try_from(range[1])) {

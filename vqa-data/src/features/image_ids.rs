@@ -66,18 +66,19 @@ impl ImageIds {
     }
 }
 
-/// Reads `image_ids`, numbers of any type, as long as they are whole and not negative, which HDF5 would quietly make them.
+/// Reads `image_ids` of any numeric type. Values must be whole and not negative: HDF5 would convert others without a
+/// word.
 fn read_dataset(path: &Path, dataset: &hdf5::Dataset) -> Result<Vec<u64>> {
     fn whole<T: hdf5::H5Type + Copy + Display>(
         path: &Path,
         dataset: &hdf5::Dataset,
         to_id: impl Fn(T) -> Option<u64>,
     ) -> Result<Vec<u64>> {
-        let numbers = dataset.read_raw::<T>().map_err(cannot_read(path))?;
+        let values = dataset.read_raw::<T>().map_err(cannot_read(path))?;
         let id = |&x: &T| to_id(x).ok_or_else(|| Error::damaged(path, format!("{x} in image_ids is no image id")));
-        numbers.iter().map(id).collect()
+        values.iter().map(id).collect()
     }
-    /// Whole numbers above are not told apart.
+    /// Above, doubles skip whole numbers.
     const LARGEST: f64 = (1u64 << 53) as f64;
     let dtype = dataset.dtype().and_then(|dtype| dtype.to_descriptor()).map_err(cannot_read(path))?;
     match dtype {

@@ -1,14 +1,15 @@
 //! The regions of images: where they come from, and the HDF5 files that they are kept in.
 //!
-//! Batches take regions from a [`RegionSource`]. A [`FeatureFile`] is one, memory-mapped; a type of your own can be another.
+//! Batches take regions from a [`RegionSource`]. A [`FeatureFile`] is one, memory-mapped; a type of your own can be
+//! another.
 //!
-//! A [`FeatureWriter`] writes such a file from a [`FeatureTable`], which says what will be in it, and the regions of one image after the
-//! other. Two things use it: a [`Collection`] opens features in the other forms that circulate (TSV, folders of `.npz`, HDF5 in
-//! other layouts) and converts them; an [`Extraction`] makes features from image files. Either job can be split into
-//! [`Shard`]s, and resumes after a kill.
+//! A [`FeatureWriter`] writes such a file from a [`FeatureTable`], which says what will be in it, and the regions of
+//! one image after the other. Two things use it: a [`Collection`] opens features in the other forms that circulate
+//! (TSV, folders of `.npz`, HDF5 in other layouts) and converts them; an [`Extraction`] makes features from image
+//! files. Either job can be split into [`Shard`]s, and resumes after a kill.
 //!
-//! Without the cargo feature `hdf5` there are [`RegionSource`], [`ImageRegions`] and [`ElementType`], and with `images` alone
-//! [`Grid`], [`ChannelStats`], [`list_images`] and [`read_image`] too.
+//! Without the cargo feature `hdf5` there are [`RegionSource`], [`ImageRegions`] and [`ElementType`], and with
+//! `images` alone [`Grid`], [`ChannelStats`], [`list_images`] and [`read_image`] too.
 
 pub(crate) mod bad_image;
 pub(crate) mod element_type;

@@ -1,4 +1,4 @@
-//! Rows of numbers in an HDF5 dataset, memory-mapped where its layout allows.
+//! Rows of values in an HDF5 dataset, memory-mapped where its layout allows.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub(super) fn open_dataset(path: &Path, file: &hdf5::File, file_len: usize, name
     Ok(Some(dataset))
 }
 
-/// A 2-D or 3-D dataset seen as rows of `width` numbers.
+/// A 2-D or 3-D dataset seen as rows of `width` values.
 #[derive(Debug)]
 pub(super) struct Store {
     reader: Reader,
@@ -79,7 +79,7 @@ enum Reader {
 }
 
 impl Store {
-    /// Opens a numeric dataset of rank 2 or 3 whose last axis is `width` numbers.
+    /// Opens a numeric dataset of rank 2 or 3 whose last axis has `width` values.
     pub(super) fn open(path: &Path, file: &hdf5::File, map: &Arc<Mmap>, name: &str) -> Result<Store> {
         let dataset = open_dataset(path, file, map.len(), name)?.ok_or_else(|| {
             let there = file.member_names().unwrap_or_default();
@@ -120,7 +120,8 @@ impl Store {
             // A filter that is not built in shows only when something is read.
             store.read(path, 0, &mut vec![0.0; width]).map_err(|error| {
                 let problem = format!(
-                    "\"{name}\" ({}) cannot be read: it is damaged, or compressed in a way that is not built in; rewrite it with `h5repack -f NONE`",
+                    "\"{name}\" ({}) cannot be read: it is damaged, or compressed in a way that is not built in; \
+                     rewrite it with `h5repack -f NONE`",
                     store.describe()
                 );
                 Error::damaged(path, problem).because(error)
@@ -133,12 +134,12 @@ impl Store {
         &self.shape
     }
 
-    /// The type to store these numbers in again.
+    /// The type to store these values in again.
     pub(super) fn element_type(&self) -> ElementType {
         self.element_type
     }
 
-    /// Where the numbers are in the file, if they are mapped.
+    /// Where the values are in the file, if they are mapped.
     pub(super) fn offset(&self) -> Option<u64> {
         match self.reader {
             Reader::Map { start, .. } => Some(start as u64),
@@ -151,7 +152,7 @@ impl Store {
         matches!(self.reader, Reader::Hdf5(_)) && !self.shape.contains(&0)
     }
 
-    /// The type of the numbers, in words.
+    /// The element type, in words.
     pub(super) fn dtype(&self) -> String {
         match &self.reader {
             Reader::Map { .. } => match self.element_type {
@@ -171,7 +172,7 @@ impl Store {
         }
     }
 
-    /// Bytes of a number in the file.
+    /// Bytes of a value in the file.
     pub(super) fn element_size(&self) -> usize {
         match &self.reader {
             Reader::Map { .. } => self.element_type.size(),
@@ -197,7 +198,7 @@ impl Store {
         format!("{dtype}, {chunks}, {filters}, read through HDF5")
     }
 
-    /// Has the system fetch `n` rows from the disk while this goes on.
+    /// Asks the system to fetch `n` rows from the disk in the background.
     pub(super) fn prefetch(&self, first: usize, n: usize) {
         if let Reader::Map { map, start } = &self.reader {
             let row = self.width * self.element_type.size();
@@ -206,7 +207,7 @@ impl Store {
         }
     }
 
-    /// Reads rows `first..first + out.len() / width`, a row being `width` numbers, as f32.
+    /// Reads rows `first..first + out.len() / width`, a row being `width` values, as f32.
     pub(super) fn read(&self, path: &Path, first: usize, out: &mut [f32]) -> Result<()> {
         if out.is_empty() {
             return Ok(());

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::files::unfinished::{IfStopped, forget_unfinished, making, note_unfinished};
 
 /// A file being written beside its destination, under a temporary name. Dropping it removes it;
-/// [`AtomicFile::finish`] moves it to its place.
+/// [`AtomicFile::finish`] gives it its name.
 #[derive(Debug)]
 pub struct AtomicFile {
     temporary: TempPath,
@@ -21,7 +21,7 @@ impl AtomicFile {
     ///
     /// # Errors
     ///
-    /// When the directory or the file cannot be made, or there is something other than a file in its place.
+    /// When the directory or the file cannot be made, or there is a directory or a device of that name.
     pub fn create(destination: &Path) -> Result<AtomicFile> {
         let destination = resolve(destination)?;
         let directory = make_parent(&destination)?;
@@ -71,7 +71,7 @@ impl Drop for AtomicFile {
 }
 
 /// A directory being filled beside its destination, under a temporary name. Dropping it removes it with all that is in
-/// it; [`AtomicDir::finish`] moves it to its place.
+/// it; [`AtomicDir::finish`] gives it its name.
 #[derive(Debug)]
 pub struct AtomicDir {
     temporary: Option<TempDir>,
@@ -157,7 +157,7 @@ pub fn create_directory(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The path itself, or what it links to. Refuses what is there and no file.
+/// The path itself, or what it links to. Refuses directories and devices.
 pub(crate) fn resolve(destination: &Path) -> Result<PathBuf> {
     let destination = if destination.is_symlink() {
         fs::canonicalize(destination).map_err(Error::io("write", destination))?

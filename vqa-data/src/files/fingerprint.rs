@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// A digest of the files that something is made from: their paths, lengths and times of change, in order. It is the same in
-/// every build of the program, so that a newer one can resume what an older one began.
+/// A digest of the files that something is made from: their paths, lengths and times of change, in order. It is the
+/// same in every build of the program, so that a newer one can resume what an older one began.
 #[derive(Default)]
 pub(crate) struct Fingerprint(Sha256);
 

@@ -55,8 +55,8 @@ pub fn build_dictionaries<'a>(
     (words, AnswerDict::from_annotations(annotations, config.min_answer_count))
 }
 
-/// Builds the dictionaries of whole splits, writes them to where `config` says, and encodes with them what `data` leaves of
-/// each split: a quick run on some of the questions has the words and answers of a long one.
+/// Builds the dictionaries of whole splits, writes them to where `config` says, and encodes with them what `data`
+/// leaves of each split: a quick run on some of the questions has the words and answers of a long one.
 ///
 /// # Errors
 ///

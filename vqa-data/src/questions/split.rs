@@ -25,7 +25,7 @@ pub struct SourceConfig {
     /// The feature file. Only what trains or predicts needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<PathBuf>,
-    /// Where the pictures are, for drawing: a path with `{image_id}` or, padded with zeros,
+    /// Where the images are, for drawing: a path with `{image_id}` or, padded with zeros,
     /// `{image_id:012}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<String>,
@@ -113,9 +113,9 @@ impl Split {
     ///
     /// # Errors
     ///
-    /// When [`SplitConfig::validate`] finds something; when a file cannot be read; when a question lacks its annotation or
-    /// an annotation its question, in any source that has annotations; when a question id appears twice in a source; when
-    /// some sources have annotations and others none.
+    /// When [`SplitConfig::validate`] finds something; when a file cannot be read; when a question lacks its
+    /// annotation or an annotation its question, in any source that has annotations; when a question id appears twice
+    /// in a source; when some sources have annotations and others none.
     pub fn load(config: &SplitConfig) -> Result<Split> {
         Split::load_with(config, &|_| {})
     }
@@ -335,8 +335,9 @@ mod tests {
             let list: Vec<_> = annotations
                 .iter()
                 .map(|id| {
-                    serde_json::json!({"image_id": id / 10, "question_id": id, "question_type": "why", "answer_type": "other",
-                        "multiple_choice_answer": "so", "answers": [{"answer": format!("so{id}")}]})
+                    serde_json::json!({"image_id": id / 10, "question_id": id,
+                        "question_type": "why", "answer_type": "other", "multiple_choice_answer": "so",
+                        "answers": [{"answer": format!("so{id}")}]})
                 })
                 .collect();
             std::fs::write(&a, serde_json::json!({ "annotations": list }).to_string()).unwrap();

@@ -73,8 +73,8 @@ pub(super) fn is_hdf5(path: &Path) -> bool {
     [0, 512, 1024, 2048, 4096].iter().any(|&at| start.get(at..at + 8) == Some(SIGNATURE))
 }
 
-/// The files as they are given; but shards in the order of the whole, once it is sure that they are all there and of one
-/// job.
+/// The files as they are given; but shards in the order of the whole, once it is sure that they are all there and of
+/// one job.
 pub(super) fn in_order(mut inputs: Vec<H5Input>) -> Result<Vec<H5Input>> {
     let Some((first, n_images)) = inputs.iter().find_map(|input| input.shard) else { return Ok(inputs) };
     let count = first.count();
@@ -102,7 +102,7 @@ pub(super) fn in_order(mut inputs: Vec<H5Input>) -> Result<Vec<H5Input>> {
     let missing: Vec<String> =
         (1..).zip(&paths).filter(|(_, path)| path.is_none()).map(|(index, _): (u32, _)| index.to_string()).collect();
     if !missing.is_empty() {
-        let problem = format!("is one of {count} shards, of which {} missing: give all of them", list(&missing));
+        let problem = format!("is one of {count} shards, of which {} missing: give all of them", is_or_are(&missing));
         return Err(Error::mismatch(inputs[0].file.path(), problem));
     }
     inputs.sort_by_key(|input| input.shard.map(|(shard, _)| shard.index()));
@@ -110,9 +110,9 @@ pub(super) fn in_order(mut inputs: Vec<H5Input>) -> Result<Vec<H5Input>> {
 }
 
 /// "3 is" or "3, 5, 6 are".
-fn list(numbers: &[String]) -> String {
+fn is_or_are(shards: &[String]) -> String {
     const FEW: usize = 10;
-    let more = if numbers.len() > FEW { ", …" } else { "" };
-    let verb = if numbers.len() == 1 { "is" } else { "are" };
-    format!("{}{more} {verb}", numbers[..numbers.len().min(FEW)].join(", "))
+    let more = if shards.len() > FEW { ", …" } else { "" };
+    let verb = if shards.len() == 1 { "is" } else { "are" };
+    format!("{}{more} {verb}", shards[..shards.len().min(FEW)].join(", "))
 }

@@ -1,4 +1,4 @@
-//! Pictures in a folder.
+//! Images in a folder.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -9,7 +9,7 @@ use image::{ImageError, ImageReader, RgbImage};
 use crate::error::{Error, Result};
 use crate::features::image_name::number_at_end;
 
-/// A picture to extract from.
+/// An image to extract from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFile {
     /// The number at the end of the file's stem.
@@ -23,10 +23,10 @@ pub struct ImageFile {
 ///
 /// # Errors
 ///
-/// When the directory cannot be read or has no pictures, a stem ends in no number, or two files have the
+/// When the directory cannot be read or has no images, a stem ends in no number, or two files have the
 /// same id.
 pub fn list_images(directory: &Path) -> Result<Vec<ImageFile>> {
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(Error::io("read the directory", directory))? {
         let path = entry.map_err(Error::io("read the directory", directory))?.path();
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
@@ -41,22 +41,22 @@ pub fn list_images(directory: &Path) -> Result<Vec<ImageFile>> {
                 path.display()
             ))
         })?;
-        pictures.push(ImageFile { image_id, path });
+        images.push(ImageFile { image_id, path });
     }
-    pictures.sort_by_key(|picture| picture.image_id);
-    if let Some(twins) = pictures.windows(2).find(|pair| pair[0].image_id == pair[1].image_id) {
+    images.sort_by_key(|image| image.image_id);
+    if let Some(twins) = images.windows(2).find(|pair| pair[0].image_id == pair[1].image_id) {
         return Err(Error::duplicate(
             &twins[1].path,
             format!("has the image id {}, like {}: rename one", twins[1].image_id, twins[0].path.display()),
         ));
     }
-    if pictures.is_empty() {
+    if images.is_empty() {
         return Err(Error::wrong_format(directory, "no .jpg, .jpeg or .png files in it"));
     }
-    Ok(pictures)
+    Ok(images)
 }
 
-/// Decodes a picture to RGB.
+/// Decodes an image to RGB.
 ///
 /// # Errors
 ///

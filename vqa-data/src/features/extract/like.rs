@@ -21,7 +21,8 @@ impl Grid {
         else {
             return Err(Error::wrong_format(
                 path,
-                "it does not say with which grid, patch, mean and std it was made: only files from `vqa features extract` do",
+                "it does not say with which grid, patch, mean and std it was made: \
+                 only files from `vqa features extract` do",
             ));
         };
         let grid = Grid { rows: rows as u32, columns: columns as u32, whole: whole != 0.0, patch: patch as u32 };

@@ -1,8 +1,8 @@
-//! Region features without a detector: images are cut into the cells of a [`Grid`], and a cell's standardised pixels are its
-//! feature vector.
+//! Region features without a detector: images are cut into the cells of a [`Grid`], and a cell's standardised pixels
+//! are its feature vector.
 //!
-//! [`list_images`] finds the images of a folder and [`ChannelStats::measure`] their mean and deviation; an [`Extraction`]
-//! writes the feature file.
+//! [`list_images`] finds the images of a folder and [`ChannelStats::measure`] their mean and deviation; an
+//! [`Extraction`] writes the feature file.
 
 pub(crate) mod channel_stats;
 #[cfg(feature = "hdf5")]
