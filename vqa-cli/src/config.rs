@@ -135,7 +135,7 @@ mod tests {
         let path = directory.path().join("config.toml");
         std::fs::write(&path, text).unwrap();
         let settings: Vec<_> = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Config::load(&path, &settings).map_err(|error| format!("{error:#}"))
+        Config::load(&path, &settings).map_err(|error| crate::whole_message(&error))
     }
 
     const DATA: &str = "[[data.val.composition]]\nq_jsons = [\"q.json\"]\n";

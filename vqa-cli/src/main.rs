@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             // Messages of libraries may have line breaks.
-            let message = format!("{error:#}");
+            let message = whole_message(&error);
             say!("error: {}", message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
             ExitCode::FAILURE
         }
@@ -56,6 +56,25 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with what was being done, down to the first error of our own crates: its message is whole, and repeats the
+/// ones below it.
+fn whole_message(error: &anyhow::Error) -> String {
+    let mut parts = Vec::new();
+    for cause in error.chain() {
+        parts.push(cause.to_string());
+        let is_whole = cause.is::<vqa_data::Error>();
+        #[cfg(feature = "torch")]
+        let is_whole = is_whole
+            || cause.is::<vqa_model::Error>()
+            || cause.is::<vqa_train::Error>()
+            || cause.is::<vqa_infer::Error>();
+        if is_whole {
+            break;
+        }
+    }
+    parts.join(": ")
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -82,4 +101,25 @@ fn run(cli: Cli) -> Result<()> {
 #[cfg(not(feature = "torch"))]
 fn is_out_of_memory(_: &str) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn a_message_is_said_once() {
+        let missing = || vqa_data::Error::io("read", "q.json".as_ref())(std::io::ErrorKind::NotFound.into());
+        let error = anyhow::Error::from(missing()).context("data.train");
+        assert_eq!(whole_message(&error), "data.train: cannot read q.json: no such file or directory; check the path");
+        // What others say is said to the end.
+        let other = Err::<(), _>(std::io::Error::other("broken")).context("b").context("a").unwrap_err();
+        assert_eq!(whole_message(&other), "a: b: broken");
+        #[cfg(feature = "torch")]
+        {
+            let error = anyhow::Error::from(vqa_train::Error::from(vqa_model::Error::from(missing())));
+            assert_eq!(whole_message(&error), missing().to_string());
+        }
+    }
 }

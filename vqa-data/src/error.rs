@@ -8,44 +8,124 @@ use crate::message::in_plain_words;
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong. Its message is whole, without a chain of sources: it names the file, the place in it, and what to do.
+/// An error of a library that this crate is built on: HDF5's, the image decoder's, a parser's.
+type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What went wrong: one variant for each cause.
+///
+/// The message of an error is whole: it names the file, the place in it, and what to do, and repeats what the
+/// operating system or a library said. [`source`](std::error::Error::source) is that underlying error, for programs
+/// to look into; printing it after the message would say the same thing twice.
+///
+/// ```
+/// use vqa_data::Error;
+/// use vqa_data::questions::read_questions;
+///
+/// match read_questions("no_such_file.json".as_ref()) {
+///     Err(Error::NotFound { path, .. }) => println!("give another path than {}", path.display()),
+///     Err(Error::Json { source, .. }) => println!("mend line {}", source.line()),
+///     Err(Error::Damaged { path, .. }) => println!("download {} again", path.display()),
+///     Err(error) if error.is_retryable() => println!("try again later: {error}"),
+///     Err(error) => println!("{error}"),
+///     Ok(questions) => println!("{} questions", questions.len()),
+/// }
+/// ```
+#[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused to read or write a file.
-    #[error("cannot {action} {}: {}", path.display(), IoProblem(cause))]
+    /// There is no file or directory of that name.
+    #[error("cannot {action} {}: no such file or directory; check the path", path.display())]
+    NotFound {
+        /// The file.
+        path: PathBuf,
+        /// What was to be done with it: `read`, `write` …
+        action: &'static str,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The operating system refused to read or write a file: no permission, a full disk, a lost connection.
+    #[error("cannot {action} {}: {}", path.display(), IoProblem(source))]
     Io {
         /// The file.
         path: PathBuf,
-        /// The verb: `read`, `write` …
+        /// What was to be done with it: `read`, `write` …
         action: &'static str,
         /// The operating system's answer.
-        cause: io::Error,
+        source: io::Error,
     },
-    /// A JSON file that is not what it should be.
-    #[error("{}: {}", path.display(), JsonProblem(cause))]
+    /// The operating system has no memory left for a file.
+    #[error("cannot {action} {}: out of memory: end other programs, or use a machine with more", path.display())]
+    OutOfMemory {
+        /// The file.
+        path: PathBuf,
+        /// What was to be done with it: `read`, `write` …
+        action: &'static str,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A file that is not JSON, or ends too early, or lacks a field.
+    #[error("{}: {}", path.display(), JsonProblem(source))]
     Json {
         /// The file.
         path: PathBuf,
         /// The parser's answer, with line and column.
-        cause: serde_json::Error,
+        source: serde_json::Error,
     },
-    /// A file that can be read but not used: the wrong kind, damaged, or in conflict with another.
+    /// A file of the right kind whose content cannot be: cut short, of impossible sizes, not decodable.
     #[error("{}: {problem}", path.display())]
-    File {
+    Damaged {
         /// The file.
         path: PathBuf,
         /// What is wrong with it, and the remedy.
         problem: String,
+        /// The decoder's answer, if one gave up on the file.
+        source: Option<BoxedError>,
+    },
+    /// A file that may be sound, but is of another kind than is wanted here.
+    #[error("{}: {problem}", path.display())]
+    WrongFormat {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it is, what is wanted, and the remedy.
+        problem: String,
+        /// The decoder's answer, if one was asked.
+        source: Option<BoxedError>,
+    },
+    /// A file that is still being written, or whose writing was interrupted.
+    #[error(
+        "{}: unfinished: the command that makes {} resumes it, and gives it that name when it is whole",
+        path.display(),
+        destination.display()
+    )]
+    Unfinished {
+        /// The file.
+        path: PathBuf,
+        /// The name that it will have.
+        destination: PathBuf,
+    },
+    /// Files, or parts of a file, that are sound but do not fit each other.
+    #[error("{message}")]
+    Mismatch {
+        /// The files, or what else regions come from, as far as it is known here.
+        paths: Vec<PathBuf>,
+        /// What does not fit what, with the names of the files, and the remedy.
+        message: String,
+    },
+    /// The same id, word or answer twice where it must be unique.
+    #[error("{message}")]
+    Duplicate {
+        /// The files that have it.
+        paths: Vec<PathBuf>,
+        /// What is there twice, with the names of the files, and the remedy.
+        message: String,
     },
     /// An image that cannot be converted.
     #[error("{0}")]
     BadImage(BadImage),
-    /// Questions, annotations and features that do not belong together.
-    #[error("{0}")]
-    Mismatch(String),
     /// Region features that are NaN or infinite.
     #[error(
-        "{}: {n_images} image(s) have NaN or infinite features, the first is image {image_id} (row {row}): extract those images again, or take them out of the questions",
+        "{}: {n_images} image(s) have NaN or infinite features, the first is image {image_id} (row {row}): \
+         extract those images again, or take them out of the questions",
         path.display()
     )]
     NotFinite {
@@ -58,33 +138,94 @@ pub enum Error {
         /// Its row.
         row: usize,
     },
+    /// Something that must not be replaced has the name of a file or directory to be written.
+    #[error("{}: {problem}", path.display())]
+    Exists {
+        /// The name.
+        path: PathBuf,
+        /// What is there, and the remedy.
+        problem: String,
+    },
+    /// Another process has the file locked.
+    #[error("{}: {problem}", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// What the other process does, and the remedy.
+        problem: String,
+        /// The library's answer, if it was the one that found the lock.
+        source: Option<BoxedError>,
+    },
+    /// A setting, an argument or a value that cannot be used.
+    #[error("{message}")]
+    Invalid {
+        /// What it is, and what is wanted instead.
+        message: String,
+    },
+    /// An error of a [`RegionSource`](crate::features::RegionSource) outside this crate.
+    #[error(transparent)]
+    Other(BoxedError),
 }
 
 impl Error {
-    /// An [`Error::Io`] for `path`, for use with `map_err`.
+    /// The error for an operation on `path` that the operating system refused, for use with `map_err`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
-        move |cause| Error::Io { path, action, cause }
+        move |source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NotFound { path, action, source },
+            io::ErrorKind::OutOfMemory => Error::OutOfMemory { path, action, source },
+            _ => Error::Io { path, action, source },
+        }
     }
 
-    /// An [`Error::File`] for `path`.
-    pub fn file(path: &Path, problem: impl Into<String>) -> Error {
-        Error::File { path: path.to_owned(), problem: problem.into() }
+    /// An [`Error::Other`], from an error or just a message.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Other(error.into())
     }
 
-    /// What HDF5 says of `path`, with a remedy where its message gives the cause away.
-    pub(crate) fn hdf5(path: &Path, error: &hdf5::Error) -> Error {
-        let text = error.to_string();
-        let problem = if text.contains("truncated file") {
-            "the file is shorter than its header says (an interrupted copy or download?): fetch it again".to_owned()
-        } else if text.contains("No space left") {
-            "no space left on the disk: free some, and run the command again".to_owned()
-        } else if text.contains("file signature not found") {
-            "not an HDF5 file; `vqa features convert` makes one of TSV files and of folders of .npz".to_owned()
-        } else {
-            format!("HDF5 reports: {text}")
-        };
-        Error::file(path, problem)
+    /// Whether the same call may succeed later though nothing about its input is changed: the operating system
+    /// refused, as it does while a disk is full, memory is short, or a network drive is away. What was written so far
+    /// is then worth keeping.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::NotFound { .. } | Error::Io { .. } | Error::OutOfMemory { .. })
+    }
+
+    /// An [`Error::Damaged`].
+    pub fn damaged(path: &Path, problem: impl Into<String>) -> Error {
+        Error::Damaged { path: path.to_owned(), problem: problem.into(), source: None }
+    }
+
+    /// An [`Error::WrongFormat`].
+    pub fn wrong_format(path: &Path, problem: impl Into<String>) -> Error {
+        Error::WrongFormat { path: path.to_owned(), problem: problem.into(), source: None }
+    }
+
+    pub(crate) fn exists(path: &Path, problem: impl Into<String>) -> Error {
+        Error::Exists { path: path.to_owned(), problem: problem.into() }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Error {
+        Error::Invalid { message: message.into() }
+    }
+
+    /// An [`Error::Mismatch`] of one file with something else.
+    pub fn mismatch(path: &Path, problem: impl fmt::Display) -> Error {
+        Error::Mismatch { paths: vec![path.to_owned()], message: format!("{}: {problem}", path.display()) }
+    }
+
+    /// An [`Error::Duplicate`] in one file.
+    pub(crate) fn duplicate(path: &Path, problem: impl fmt::Display) -> Error {
+        Error::Duplicate { paths: vec![path.to_owned()], message: format!("{}: {problem}", path.display()) }
+    }
+
+    /// The same error, with the underlying one that it explains.
+    pub(crate) fn because(mut self, error: impl Into<BoxedError>) -> Error {
+        if let Error::Damaged { source, .. } | Error::WrongFormat { source, .. } | Error::InUse { source, .. } =
+            &mut self
+        {
+            *source = Some(error.into());
+        }
+        self
     }
 }
 
@@ -94,7 +235,6 @@ struct IoProblem<'a>(&'a io::Error);
 impl fmt::Display for IoProblem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.kind() {
-            io::ErrorKind::NotFound => f.write_str("no such file or directory; check the path"),
             io::ErrorKind::StorageFull => {
                 f.write_str("no space left on the disk: free some, and run the command again")
             }
@@ -112,7 +252,8 @@ impl fmt::Display for JsonProblem<'_> {
         if self.0.is_eof() {
             write!(
                 f,
-                "the JSON ends in the middle, at line {} column {} (an interrupted copy or download?): fetch the file again",
+                "the JSON ends in the middle, at line {} column {} (an interrupted copy or download?): \
+                 fetch the file again",
                 self.0.line(),
                 self.0.column()
             )

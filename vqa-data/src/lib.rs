@@ -1,32 +1,38 @@
 //! Everything of visual question answering before a tensor: VQA2.0's questions and annotations, dictionaries,
 //! soft scores, the official accuracy, region features, and batches. It needs no libtorch and no Python.
 //!
-//! The folders follow the way of the data:
+//! The modules follow the way of the data:
 //!
-//! - [`questions`]: a [`Split`](questions::Split) is the questions of one or more sources, joined with their annotations.
-//!   [`build_dictionaries`](questions::build_dictionaries) makes a [`WordDict`](questions::WordDict) and an
-//!   [`AnswerDict`](questions::AnswerDict) of them.
+//! - [`questions`]: a [`Split`](questions::Split) is the questions of one or more sources, joined with their
+//!   annotations. [`build_dictionaries`](questions::build_dictionaries) makes a [`WordDict`](questions::WordDict) and
+//!   an [`AnswerDict`](questions::AnswerDict) of them.
 //! - [`evaluator`]: [`Accuracy`](evaluator::Accuracy) scores answers as the official evaluator does.
 //! - [`features`]: regions come from a [`RegionSource`](features::RegionSource): a memory-mapped
 //!   [`FeatureFile`](features::FeatureFile), or one of your own. [`Collection`](features::Collection),
-//!   [`Extraction`](features::Extraction) and [`FeatureWriter`](features::FeatureWriter) make feature files of those in other
-//!   forms, of pictures, and of anything.
+//!   [`Extraction`](features::Extraction) and [`FeatureWriter`](features::FeatureWriter) make feature files:
+//!   from other formats, from images, and from anything.
 //! - [`batches`]: a [`Dataset`](batches::Dataset) is a split encoded with the dictionaries, with its regions. A
-//!   [`Loader`](batches::Loader) cuts it into [`Batch`](batches::Batch)es, in an order that a seed fixes, ahead of the consumer
-//!   and on all cores.
-//! - [`shapes`]: a small world to try it all on.
+//!   [`Loader`](batches::Loader) cuts it into [`Batch`](batches::Batch)es, in an order that a seed fixes, ahead of
+//!   the consumer and on all cores.
+//! - [`shapes`]: a small generated dataset to try it all on.
 //! - [`files`]: how all of them write: files appear whole or not at all.
 //!
-//! Files that are being read are memory-mapped and must not change meanwhile.
+//! Files that are being read are memory-mapped and must not change meanwhile. What goes wrong is an [`Error`], one
+//! variant for each cause.
+//!
+//! The cargo features `hdf5` and `images` are on by default. Without them nothing needs CMake or a C compiler, and
+//! there are still questions, the evaluator, and batches of regions from a source of your own. [`shapes`] needs
+//! `images`, feature files need `hdf5`, and [`Extraction`](features::Extraction) needs both.
 //!
 //! # Example
 //!
-//! Draw a small dataset, extract features from its pictures, and look at the batches:
+//! Draw a small dataset, extract features from its images, and look at the batches:
 //!
-//! ```
+#![cfg_attr(all(feature = "hdf5", feature = "images"), doc = "```")]
+#![cfg_attr(not(all(feature = "hdf5", feature = "images")), doc = "```ignore")]
 //! use std::sync::Arc;
 //! use vqa_data::batches::{Dataset, Loader, LoaderOptions};
-//! use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_pictures};
+//! use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
 //! use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
 //! use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
 //!
@@ -36,11 +42,11 @@
 //!
 //! // One region for each cell of a 2 x 3 grid, its pixels the feature.
 //! let grid = Grid { rows: 2, columns: 3, whole: false, patch: 4 };
-//! let pictures = list_pictures(&files.images)?;
-//! let stats = ChannelStats::measure(&pictures, &|_| {})?;
+//! let images = list_images(&files.images)?;
+//! let stats = ChannelStats::measure(&images, &|_| {})?;
 //! let features = dir.path().join("train.h5");
 //! let extraction = Extraction { grid, stats, element_type: ElementType::F32, shard: None };
-//! extraction.write(&pictures, &features, &|_| {})?;
+//! extraction.write(&images, &features, &|_| {})?;
 //!
 //! let source = SourceConfig {
 //!     q_jsons: vec![files.questions],
@@ -73,6 +79,7 @@ pub mod features;
 pub mod files;
 pub mod questions;
 pub mod random;
+#[cfg(feature = "images")]
 pub mod shapes;
 
 pub use crate::error::{Error, Result};

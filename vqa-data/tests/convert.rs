@@ -1,5 +1,5 @@
-//! Conversion from every form that circulates: TSV files as bottom-up-attention and LXMERT write them, openvqa's archives, other
-//! HDF5 files (all made by `data/make_fixtures.py`), sound and broken; shards; resuming.
+//! Conversion from every form that circulates: TSV files as bottom-up-attention and LXMERT write them, openvqa's
+//! archives, other HDF5 files (all made by `data/make_fixtures.py`), sound and broken; shards; resuming.
 
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,7 @@
 //! reserved on the word of a length field.
 //!
 //! Each target starts from sound files and changes them in ways that break parsers. The tests are a short, seeded run;
-//! `make fuzz` goes on for a minute a target, from another seed each time. The last input of a target is left in
+//! `make fuzz` runs for a minute a target, from another seed each time. The last input of a target is left in
 //! `target/tmp/fuzz`, so that a crash can be looked at.
 
 use std::alloc::System;
@@ -16,8 +16,8 @@ use rand_chacha::ChaCha8Rng;
 use vqa_data::features::{Check, Collection, ElementType, FeatureFile, Output, RegionSource};
 use vqa_data::questions::{AnswerDict, WordDict, WordVectors, read_annotations, read_questions, read_results};
 
-/// An allocation beyond this fails, and so does the test: no input is larger than some kilobytes. What HDF5 itself allocates, in
-/// C, is not counted.
+/// An allocation beyond this fails, and so does the test: no input is larger than some kilobytes. What HDF5 itself
+/// allocates, in C, is not counted.
 const MEMORY: usize = 256 << 20;
 
 #[global_allocator]
@@ -149,7 +149,9 @@ fn questions() {
 
 #[test]
 fn annotations() {
-    let annotation = r#"{"question_type": "what is", "multiple_choice_answer": "net", "answers": [{"answer": "net", "answer_confidence": "maybe", "answer_id": 1}, {"answer": "mesh"}], "image_id": 458752, "answer_type": "other", "question_id": 458752000}"#;
+    let annotation = r#"{"question_type": "what is", "multiple_choice_answer": "net",
+        "answers": [{"answer": "net", "answer_confidence": "maybe", "answer_id": 1}, {"answer": "mesh"}],
+        "image_id": 458752, "answer_type": "other", "question_id": 458752000}"#;
     let corpus = [
         format!("{{\"annotations\": [{annotation}, {annotation}]}}").into_bytes(),
         format!("{{\"annotations\": [{}], \"license\": 1}}", vec![annotation; 20].join(" ,")).into_bytes(),

@@ -36,7 +36,7 @@ impl RegionSource for Numbered {
 
     fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> Result<()> {
         if row == 66 {
-            return Err(Error::Mismatch("row 66 is broken".to_owned()));
+            return Err(Error::other("row 66 is broken"));
         }
         features.fill(100.0 + row as f32);
         boxes.fill(row as f32);

@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("usage: attention_map PICTURE.jpg OUT.png");
         std::process::exit(2);
     };
-    let picture = vqa_data::features::read_picture(picture.as_ref())?;
+    let picture = vqa_data::features::read_image(picture.as_ref())?;
     let (w, h) = (picture.width() as f32, picture.height() as f32);
     let boxes = [
         [0.0, 0.0, w / 2.0, h / 2.0],

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use tch::Device;
 use tch::nn::VarStore;
 use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
-use vqa_data::features::{ChannelStats, ElementType, Extraction, FeatureFile, Grid, RegionSource, list_pictures};
+use vqa_data::features::{ChannelStats, ElementType, Extraction, FeatureFile, Grid, RegionSource, list_images};
 use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
 use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
 use vqa_model::DataDims;
@@ -60,7 +60,7 @@ fn dataset(dir: &Path, element_type: ElementType) -> (Arc<Dataset>, DataDims) {
     let data = dir.join("data");
     write_shapes(&data, ShapesSpec { n_train: 24, n_val: 12, seed: 3 }, &|_| {}).unwrap();
     let files = ["train", "val"].map(|name| ShapesSplit::files(&data, name));
-    let stats = ChannelStats::measure(&list_pictures(&files[0].images).unwrap(), &|_| {}).unwrap();
+    let stats = ChannelStats::measure(&list_images(&files[0].images).unwrap(), &|_| {}).unwrap();
     let grid = Grid { rows: 2, columns: 2, whole: true, patch: 2 };
     let extraction = Extraction { grid, stats, element_type, shard: None };
     let sources: Vec<Arc<dyn RegionSource>> = files
@@ -68,7 +68,7 @@ fn dataset(dir: &Path, element_type: ElementType) -> (Arc<Dataset>, DataDims) {
         .zip(["train.h5", "val.h5"])
         .map(|(files, name)| {
             let path = dir.join(name);
-            extraction.write(&list_pictures(&files.images).unwrap(), &path, &|_| {}).unwrap();
+            extraction.write(&list_images(&files.images).unwrap(), &path, &|_| {}).unwrap();
             Arc::new(Adaptive(FeatureFile::open(path).unwrap())) as Arc<dyn RegionSource>
         })
         .collect();

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
-use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_pictures};
+use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
 use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
 use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
 use vqa_model::baseline::{Baseline, ModelConfig};
@@ -35,13 +35,13 @@ fn world() -> World {
     write_shapes(&data, ShapesSpec { n_train: 24, n_val: 12, seed: 3 }, &|_| {}).unwrap();
     let grid = Grid { rows: 2, columns: 2, whole: true, patch: 2 };
     let files = |name: &str| ShapesSplit::files(&data, name);
-    let pictures = list_pictures(&files("train").images).unwrap();
+    let pictures = list_images(&files("train").images).unwrap();
     let stats = ChannelStats::measure(&pictures, &|_| {}).unwrap();
     let extraction = Extraction { grid, stats, element_type: ElementType::F32, shard: None };
     let config = |name: &str| {
         let features = dir.path().join(format!("{name}.h5"));
         let files = files(name);
-        extraction.write(&list_pictures(&files.images).unwrap(), &features, &|_| {}).unwrap();
+        extraction.write(&list_images(&files.images).unwrap(), &features, &|_| {}).unwrap();
         let (q_jsons, a_jsons) = (vec![files.questions], vec![files.annotations]);
         SplitConfig::from(vec![SourceConfig { q_jsons, a_jsons, features: Some(features), images: None }])
     };

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use vqa_data::Error;
 use vqa_data::evaluator::{Accuracy, blind_guesses};
-use vqa_data::features::{ElementType, Extraction, Grid, list_pictures};
+use vqa_data::features::{ElementType, Extraction, Grid, list_images};
 use vqa_data::files::write_atomic;
 use vqa_data::questions::Split;
 use vqa_data::shapes::ShapesSplit;
@@ -43,12 +43,12 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     step(&format!(
         "vqa features extract --images {dir}/data/images/train --out {dir}/train.h5 --grid {rows}x{columns} --whole --patch {patch}"
     ));
-    let train_pictures = list_pictures(&ShapesSplit::files(&at.join("data"), "train").images)?;
+    let train_pictures = list_images(&ShapesSplit::files(&at.join("data"), "train").images)?;
     let stats = features::measure(&train_pictures)?;
     let extraction = Extraction { grid: GRID, stats, element_type: ElementType::F32, shard: None };
     features::write(&train_pictures, &extraction, &at.join("train.h5"))?;
     step(&format!("vqa features extract --images {dir}/data/images/val --out {dir}/val.h5 --like {dir}/train.h5"));
-    let val_pictures = list_pictures(&ShapesSplit::files(&at.join("data"), "val").images)?;
+    let val_pictures = list_images(&ShapesSplit::files(&at.join("data"), "val").images)?;
     features::write(&val_pictures, &extraction, &at.join("val.h5"))?;
 
     let config_path = at.join("config.toml");

@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use vqa_data::Error;
 use vqa_data::features::{
-    BadImage, ChannelStats, Check, Collection, Extraction, FeatureFile, FeatureWriter, Grid, Output, Picture,
-    RegionSource, Shard, list_pictures,
+    BadImage, ChannelStats, Check, Collection, Extraction, FeatureFile, FeatureWriter, Grid, ImageFile, Output,
+    RegionSource, Shard, list_images,
 };
 
 use crate::args::{ConvertArgs, ExtractArgs, InspectArgs};
@@ -134,7 +134,7 @@ fn leave_out_missing(collection: &Collection, outputs: &mut [Output]) -> Vec<u64
 /// An error that ended the writing of files, and whether the same command can go on from there.
 fn what_is_kept(error: Error, mut paths: impl Iterator<Item = PathBuf>) -> anyhow::Error {
     // Bad data stays bad, but a full disk can be emptied.
-    if matches!(error, Error::Io { .. }) && paths.any(|path| FeatureWriter::partial_path(&path).exists()) {
+    if error.is_retryable() && paths.any(|path| FeatureWriter::partial_path(&path).exists()) {
         return anyhow::anyhow!("{error}; what is done so far is kept, and the same command goes on from there");
     }
     error.into()
@@ -172,7 +172,7 @@ fn read_ids(path: &Path) -> Result<HashSet<u64>> {
 pub fn extract(args: &ExtractArgs) -> Result<()> {
     /// Side of a region where none is given.
     const DEFAULT_PATCH: u32 = 16;
-    let pictures = list_pictures(&args.images)?;
+    let pictures = list_images(&args.images)?;
     let (grid, stats) = match &args.like {
         Some(other) => {
             let (grid, stats) = Grid::like(other)?;
@@ -218,13 +218,13 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
 }
 
 /// Mean and deviation of the pictures, with a progress bar.
-pub fn measure(pictures: &[Picture]) -> Result<ChannelStats> {
+pub fn measure(pictures: &[ImageFile]) -> Result<ChannelStats> {
     let progress = ProgressBar::new("measure", "pictures", pictures.len() as u64);
     Ok(ChannelStats::measure(pictures, &|n| progress.add(n))?)
 }
 
 /// Extracts pictures to a file, with a progress bar. Returns how many, all or those of a shard.
-pub fn write(pictures: &[Picture], extraction: &Extraction, out: &Path) -> Result<usize> {
+pub fn write(pictures: &[ImageFile], extraction: &Extraction, out: &Path) -> Result<usize> {
     let n_images = extraction.shard.map_or(pictures.len(), |shard| shard.range(pictures.len()).len());
     let progress = ProgressBar::new("extract", "pictures", n_images as u64);
     let written = extraction.write(pictures, out, &|n| progress.add(n));

@@ -15,7 +15,7 @@ use crate::questions::soft_targets::SoftTargets;
 /// questions ask about it; [`Batch::image_rows`] says which is whose.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
-    /// `[B]` The questions' places in the dataset.
+    /// `[B]` The questions' indices in the dataset.
     pub questions: Vec<usize>,
     /// `[B]`
     pub question_ids: Vec<u64>,
@@ -27,7 +27,7 @@ pub struct Batch {
     pub max_len: usize,
     /// The soft targets of the B questions.
     pub targets: SoftTargets,
-    /// `[N]` The images' places among the distinct images of the dataset.
+    /// `[N]` The images' indices among the distinct images of the dataset.
     pub images: Vec<usize>,
     /// [N, K, D], zero past an image's last region; empty if the loader was told to leave features out.
     pub features: Buffer,
@@ -44,7 +44,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Gathers the questions at these places of the dataset, reading the images in parallel.
+    /// Gathers the questions at these indices of the dataset, reading the images in parallel.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl Batch {
         let mut batch =
             Batch { questions: questions.to_vec(), max_len, feature_dim: dataset.feature_dim(), ..Batch::default() };
         let mut images = Vec::new();
-        let mut places = HashMap::new();
+        let mut rows = HashMap::new();
         for &i in questions {
             let question = &dataset.split().questions[i];
             batch.question_ids.push(question.question_id);
@@ -72,12 +72,12 @@ impl Batch {
             batch.tokens.extend_from_slice(&dataset.encoded().tokens[i * max_len..(i + 1) * max_len]);
             batch.targets.push(dataset.encoded().targets.of(i));
             let location = dataset.location(i);
-            let place = *places.entry(location).or_insert_with(|| {
+            let row = *rows.entry(location).or_insert_with(|| {
                 images.push(location);
                 batch.images.push(dataset.image(i));
                 images.len() - 1
             });
-            batch.image_rows.push(place as i64);
+            batch.image_rows.push(row as i64);
         }
         let n_regions = |location| dataset.source(location).n_regions(location.row as usize);
         batch.n_regions = images.iter().map(|&location| n_regions(location)).collect();
@@ -117,17 +117,17 @@ impl Batch {
 
     fn part(&self, range: Range<usize>) -> Batch {
         let mut images = Vec::new();
-        let mut places = vec![None; self.n_images()];
-        let place_of = |&image: &i64| {
-            *places[image as usize].get_or_insert_with(|| {
+        let mut new_rows = vec![None; self.n_images()];
+        let new_row = |&image: &i64| {
+            *new_rows[image as usize].get_or_insert_with(|| {
                 images.push(image as usize);
                 images.len() as i64 - 1
             })
         };
-        let image_rows = self.image_rows[range.clone()].iter().map(place_of).collect();
-        let of_images = |numbers: &[f32], len: usize| -> Vec<f32> {
+        let image_rows = self.image_rows[range.clone()].iter().map(new_row).collect();
+        let of_images = |values: &[f32], len: usize| -> Vec<f32> {
             // Nothing, where features are left out.
-            let of = |&image: &usize| numbers.get(image * len..(image + 1) * len).unwrap_or_default();
+            let of = |&image: &usize| values.get(image * len..(image + 1) * len).unwrap_or_default();
             images.iter().flat_map(of).copied().collect()
         };
         let mut targets = SoftTargets::default();

@@ -1,6 +1,6 @@
-//! A split as numbers: tokens, soft targets, and where each question's regions are.
+//! A split as ids: tokens, soft targets, and where each question's regions are.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,13 +8,12 @@ use foldhash::fast::FixedState;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::features::file::FeatureFile;
+use crate::features::element_type::ElementType;
 use crate::features::source::RegionSource;
-use crate::features::table::ElementType;
 use crate::message::first_few;
 use crate::questions::dictionary::{AnswerDict, WordDict};
 use crate::questions::encode::EncodedQuestions;
-use crate::questions::split::{Split, SplitConfig};
+use crate::questions::split::Split;
 use crate::questions::tokenize::tokenize;
 
 /// A few words that the dictionary lacks, for a message.
@@ -39,7 +38,7 @@ pub struct Dataset {
     sources: Vec<Arc<dyn RegionSource>>,
     /// The distinct images of the questions, by source and row.
     images: Vec<Location>,
-    /// For each question, its image's place among them.
+    /// For each question, its image's index among them.
     image_of: Vec<u32>,
     n_words: usize,
     n_answers: usize,
@@ -72,13 +71,17 @@ impl Dataset {
     ) -> Result<Dataset> {
         assert_eq!(sources.len() + 1, split.source_starts.len(), "a region source for each source of the split");
         if let Some(other) = sources.iter().find(|other| other.feature_dim() != sources[0].feature_dim()) {
-            return Err(Error::Mismatch(format!(
+            let message = format!(
                 "{} has features of {} numbers, and {} of {}: the sources of a split must agree",
                 sources[0].name(),
                 sources[0].feature_dim(),
                 other.name(),
                 other.feature_dim()
-            )));
+            );
+            return Err(Error::Mismatch {
+                paths: [&sources[0], other].map(|source| source.name().into()).into(),
+                message,
+            });
         }
         let mut locations = Vec::with_capacity(split.len());
         for (index, source) in sources.iter().enumerate() {
@@ -92,12 +95,14 @@ impl Dataset {
             }
             if !missing.is_empty() {
                 let mut missing: Vec<u64> = missing.into_iter().collect();
-                return Err(Error::Mismatch(format!(
-                    "{}: {} image(s) of the questions have no features in it (image ids {}): extract them too, or take the file that belongs to these questions",
+                let message = format!(
+                    "{}: {} image(s) of the questions have no features in it (image ids {}): \
+                     extract them too, or take the file that belongs to these questions",
                     source.name(),
                     missing.len(),
                     first_few(&mut missing)
-                )));
+                );
+                return Err(Error::Mismatch { paths: vec![source.name().into()], message });
             }
         }
         let encoded = EncodedQuestions::new(&split, words, answers, max_len);
@@ -111,38 +116,10 @@ impl Dataset {
         let mut images = locations.clone();
         images.sort_unstable();
         images.dedup();
-        let place = |location| images.binary_search(location).expect("it is one of them") as u32;
-        let image_of = locations.iter().map(place).collect();
+        let index = |location| images.binary_search(location).expect("it is one of them") as u32;
+        let image_of = locations.iter().map(index).collect();
         let (n_words, n_answers) = (words.len(), answers.len());
         Ok(Dataset { split, encoded, sources, images, image_of, n_words, n_answers })
-    }
-
-    /// Opens the feature files that a split's config names, and joins them with the split.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`FeatureFile::open`] and [`Dataset::new`]; and when a source names no feature file.
-    pub fn open(
-        split: Split,
-        config: &SplitConfig,
-        words: &WordDict,
-        answers: &AnswerDict,
-        max_len: usize,
-    ) -> Result<Dataset> {
-        let mut open: HashMap<&std::path::Path, Arc<dyn RegionSource>> = HashMap::new();
-        let mut sources = Vec::new();
-        for source in &config.composition {
-            let Some(path) = source.features.as_deref() else {
-                return Err(Error::Mismatch(
-                    "a source of the split names no feature file: add features = \"…\" to its composition".to_owned(),
-                ));
-            };
-            if !open.contains_key(path) {
-                open.insert(path, Arc::new(FeatureFile::open(path)?));
-            }
-            sources.push(open[path].clone());
-        }
-        Dataset::new(split, words, answers, max_len, sources)
     }
 
     /// Number of questions.
@@ -160,7 +137,7 @@ impl Dataset {
         &self.split
     }
 
-    /// The questions and annotations as numbers.
+    /// The questions and annotations as tokens and soft targets.
     pub fn encoded(&self) -> &EncodedQuestions {
         &self.encoded
     }
@@ -216,7 +193,7 @@ impl Dataset {
             (of_boxes, boxes) = boxes.split_at_mut(n * 4);
             shares.push((self.images[image], of_features, of_boxes));
         }
-        assert!(features.is_empty() && boxes.is_empty(), "as many numbers as the images have");
+        assert!(features.is_empty() && boxes.is_empty(), "as many values as the images have");
         shares.into_par_iter().try_for_each(|(location, features, boxes)| {
             self.source(location).read(location.row as usize, features, boxes)
         })
@@ -229,7 +206,7 @@ impl Dataset {
         names.join(", ")
     }
 
-    /// Has the images of these questions fetched from the disk while this goes on.
+    /// Asks the system to fetch the images of these questions from the disk in the background.
     pub(crate) fn prefetch(&self, questions: &[usize]) {
         let locations: HashSet<Location, FixedState> = questions.iter().map(|&i| self.location(i)).collect();
         locations.into_iter().for_each(|location| self.source(location).prefetch(location.row as usize));
@@ -239,7 +216,7 @@ impl Dataset {
         self.images[self.image(question)]
     }
 
-    /// The place of a question's image among the distinct images.
+    /// The index of a question's image among the distinct images.
     pub(crate) fn image(&self, question: usize) -> usize {
         self.image_of[question] as usize
     }

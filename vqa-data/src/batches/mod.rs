@@ -1,12 +1,16 @@
 //! Questions with the regions of their images, in batches, ahead of time.
 //!
-//! A [`Dataset`] is a split, encoded, with the regions of its images; a [`Loader`] cuts it into [`Batch`]es, in the order of a
-//! [`Sampler`].
+//! A [`Dataset`] is a split encoded with the dictionaries, joined with one
+//! [`RegionSource`](crate::features::RegionSource) for each of its sources. A [`Loader`] cuts it into [`Batch`]es on
+//! a thread of its own, in the order of a [`Sampler`]. A batch's features are a [`Buffer`], whose memory goes back to
+//! the loader when the batch is dropped.
 
 pub(crate) mod batch;
 pub(crate) mod buffer;
 pub(crate) mod dataset;
 pub(crate) mod loader;
+#[cfg(feature = "hdf5")]
+pub(crate) mod open;
 pub(crate) mod sampler;
 
 pub use self::{

@@ -1,4 +1,4 @@
-//! In which order questions come.
+//! The order of the questions of an epoch.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -9,23 +9,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::batches::dataset::Dataset;
 
-/// In which order the questions of an epoch come.
+/// The order of the questions of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sampler {
     /// Shuffled anew each epoch.
     #[default]
     Random,
-    /// Images shuffled anew each epoch, all questions about an image in one batch, so that it has fewer distinct images.
-    /// Only where no batch could be filled otherwise are an image's questions in two.
+    /// Images shuffled anew each epoch, all questions about an image in one batch, so that it has fewer distinct
+    /// images. Only where no batch could be filled otherwise are an image's questions in two.
     Grouped,
     /// As in the files.
     Sequential,
 }
 
 impl Sampler {
-    /// The places in the dataset of an epoch's questions, in order: the same for the same seed, epoch and batch size, which
-    /// matters only to [`Sampler::Grouped`].
+    /// The indices in the dataset of an epoch's questions, in order: the same for the same seed, epoch and batch
+    /// size, which matters only to [`Sampler::Grouped`].
     pub fn order(self, dataset: &Dataset, batch_size: usize, seed: u64, epoch: u64) -> Vec<usize> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(epoch);
@@ -51,8 +51,9 @@ impl Sampler {
     }
 }
 
-/// Puts groups one after the other so that the borders of batches fall between them: in the given order, but where the next
-/// group would not fit, or would leave room that none could fill, another one is preferred; and if there is none, it is cut.
+/// Puts groups one after the other so that the borders of batches fall between them: in the given order, but where
+/// the next group would not fit, or would leave room that none could fill, another one is preferred; and if there is
+/// none, it is cut.
 fn pack(groups: Vec<Vec<usize>>, batch_size: usize) -> Vec<usize> {
     let mut groups: Vec<Option<Vec<usize>>> = groups.into_iter().map(Some).collect();
     let mut by_size: BTreeMap<usize, VecDeque<usize>> = BTreeMap::new();
@@ -71,8 +72,8 @@ fn pack(groups: Vec<Vec<usize>>, batch_size: usize) -> Vec<usize> {
         let fits = |size: usize| size == room || size + smallest <= room;
         let mut others = by_size.range(..=room).rev().filter(|&(&size, _)| fits(size));
         let other = if fits(size) { None } else { others.next() };
-        let (chosen, size) = other.map_or((next, size), |(&size, places)| (places[0], size));
-        // Whichever it is, it is the first of its size.
+        let (chosen, size) = other.map_or((next, size), |(&size, groups)| (groups[0], size));
+        // Either way it is the first of its size.
         let same_size = by_size.get_mut(&size).expect("a group that is left");
         same_size.pop_front();
         if same_size.is_empty() {
@@ -80,7 +81,7 @@ fn pack(groups: Vec<Vec<usize>>, batch_size: usize) -> Vec<usize> {
         }
         let mut group = groups[chosen].take().expect("a group that is left");
         if size > room {
-            // The rest of it begins the next batch.
+            // The rest of it starts the next batch.
             groups[chosen] = Some(group.split_off(room));
             by_size.entry(size - room).or_default().push_front(chosen);
         }
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Groups of numbers that follow each other, of these sizes.
+    /// Groups of consecutive numbers, of these sizes.
     fn groups(sizes: &[usize]) -> Vec<Vec<usize>> {
         let mut end = 0;
         let group = |&size: &usize| {
@@ -107,7 +108,7 @@ mod tests {
     /// How many groups are in more than one batch.
     fn n_cut(sizes: &[usize], order: &[usize], batch_size: usize) -> usize {
         let mut batch_of = vec![0; order.len()];
-        order.iter().enumerate().for_each(|(place, &question)| batch_of[question] = place / batch_size);
+        order.iter().enumerate().for_each(|(i, &question)| batch_of[question] = i / batch_size);
         groups(sizes).iter().filter(|group| group.iter().any(|&i| batch_of[i] != batch_of[group[0]])).count()
     }
 
@@ -123,7 +124,9 @@ mod tests {
 
         /// As in VQA2.0: three questions an image or more, most often four to six.
         #[test]
-        fn groups_stay_whole(sizes in prop::collection::vec(prop_oneof![3usize..12, 4usize..7], 2000), batch_size in 100usize..513) {
+        fn groups_stay_whole(
+            sizes in prop::collection::vec(prop_oneof![3usize..12, 4usize..7], 2000), batch_size in 100usize..513
+        ) {
             let order = pack(groups(&sizes), batch_size);
             prop_assert!(n_cut(&sizes, &order, batch_size) <= 5);
         }

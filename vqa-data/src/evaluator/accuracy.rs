@@ -1,4 +1,4 @@
-//! The official evaluator's figures for a set of answers.
+//! The official evaluator's accuracies of a set of answers.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -71,10 +71,11 @@ impl Accuracy {
         let by_question: HashMap<u64, &str, FixedState> =
             answers.iter().map(|answer| (answer.question_id, &*answer.answer)).collect();
         if by_question.len() < answers.len() {
-            return Err(Error::Mismatch(format!(
+            let message = format!(
                 "{} question(s) have more than one answer in the results: give one answer a question",
                 answers.len() - by_question.len()
-            )));
+            );
+            return Err(Error::Duplicate { paths: Vec::new(), message });
         }
         let mut missing: Vec<u64> = annotations
             .iter()
@@ -82,21 +83,24 @@ impl Accuracy {
             .filter(|id| !by_question.contains_key(id))
             .collect();
         if !missing.is_empty() {
-            return Err(Error::Mismatch(format!(
-                "{} of {} annotated questions have no answer in the results (question ids {}): answer all of them, with `vqa predict` on the same split",
+            let message = format!(
+                "{} of {} annotated questions have no answer in the results (question ids {}): \
+                 answer all of them, with `vqa predict` on the same split",
                 missing.len(),
                 annotations.len(),
                 first_few(&mut missing)
-            )));
+            );
+            return Err(Error::Mismatch { paths: Vec::new(), message });
         }
         if by_question.len() > annotations.len() {
             let known: HashMap<u64, ()> = annotations.iter().map(|annotation| (annotation.question_id, ())).collect();
             let mut extra: Vec<u64> = by_question.into_keys().filter(|id| !known.contains_key(id)).collect();
-            return Err(Error::Mismatch(format!(
+            let message = format!(
                 "{} answer(s) in the results have no annotation (question ids {}): do these files belong together?",
                 extra.len(),
                 first_few(&mut extra)
-            )));
+            );
+            return Err(Error::Mismatch { paths: Vec::new(), message });
         }
         // Most answers are among a few thousand: each distinct one is cleaned and normalised once.
         let strings: Vec<&str> = annotations.strings().iter().collect();
@@ -127,8 +131,13 @@ impl Accuracy {
     }
 }
 
+/// The evaluator's `round(100 * float(sum) / n, 2)`. Python rounds the exact value of the double, ties to even, as
+/// Rust's formatting does; multiplying by 100 to round to a whole number would move it across a tie.
 fn percent(sum: f64, n: usize) -> f64 {
-    if n == 0 { 0.0 } else { (10_000.0 * sum / n as f64).round() / 100.0 }
+    if n == 0 {
+        return 0.0;
+    }
+    format!("{:.2}", 100.0 * sum / n as f64).parse().expect("a float that was just formatted")
 }
 
 /// The answers of someone who does not look: for each question the answer that is most frequent for its question
@@ -154,4 +163,33 @@ pub fn blind_guesses(seen: &Annotations, annotations: &Annotations) -> Vec<Answe
             answer: (*best.get(annotation.question_type).unwrap_or(&overall)).into(),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent;
+
+    /// Expected values from Python 3.11: `round(100 * float(sum) / n, 2)`. Many are ties, or next to one.
+    #[test]
+    fn percentages_are_rounded_as_python_rounds() {
+        let cases = [
+            (1.0, 800, 0.12),
+            (3.0, 800, 0.38),
+            (4.5, 400, 1.12),
+            (1098.0, 1600, 68.62),
+            (1306.8, 1600, 81.67),
+            (1385.1000000000001, 2000, 69.25),
+            (290.4, 640, 45.37),
+            (47.4, 160, 29.62),
+            (0.26755, 10, 2.68),
+            (0.1005, 10, 1.01),
+            (2.0, 3, 66.67),
+            (140302.93333, 214354, 65.45),
+            (0.0, 7, 0.0),
+        ];
+        for (sum, n, expected) in cases {
+            assert_eq!(percent(sum, n), expected, "100 x {sum} / {n}");
+        }
+        assert_eq!(percent(0.0, 0), 0.0);
+    }
 }

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::features::element_type::ElementType;
 use crate::features::finite::all_finite;
+use crate::features::hdf5_error::cannot_read;
 use crate::features::image_ids::ImageIds;
 use crate::features::source::RegionSource;
 use crate::features::store::{Store, open_dataset};
-use crate::features::table::{ElementType, FeatureTable, ImageEntry};
+use crate::features::table::{FeatureTable, ImageEntry};
 use crate::files::mmap::map_file;
 use crate::files::partial::destination_of_unfinished;
 
@@ -53,31 +55,27 @@ impl FeatureFile {
     /// When the file is missing, not HDF5, truncated, or its datasets are missing or do not fit.
     pub fn open(path: impl AsRef<Path>) -> Result<FeatureFile> {
         let path = path.as_ref();
-        if let Some(whole) = destination_of_unfinished(path) {
-            let whole = whole.display();
-            let problem = format!(
-                "unfinished: the command that makes {whole} goes on with it, and gives it that name when it is whole"
-            );
-            return Err(Error::file(path, problem));
+        if let Some(destination) = destination_of_unfinished(path) {
+            return Err(Error::Unfinished { path: path.to_owned(), destination });
         }
         FeatureFile::open_unfinished(path)
     }
 
     /// [`FeatureFile::open`] of a file that is not whole, too.
     pub(super) fn open_unfinished(path: &Path) -> Result<FeatureFile> {
-        /// HDF5's cache of decompressed chunks, for each dataset: with its default of 1 MB, chunks of several images would be
-        /// decompressed again for each of them.
+        /// HDF5's cache of decompressed chunks, for each dataset: with its default of 1 MB, chunks of several images
+        /// would be decompressed again for each of them.
         const CHUNK_CACHE: (usize, usize, f64) = (12_421, 64 << 20, 0.75);
         let map = Arc::new(map_file(path)?);
         let (slots, bytes, w0) = CHUNK_CACHE;
         let mut options = hdf5::File::with_options();
         options.with_fapl(|p| p.chunk_cache(slots, bytes, w0));
-        let file = options.open(path).map_err(|e| Error::hdf5(path, &e))?;
+        let file = options.open(path).map_err(cannot_read(path))?;
         let features = Store::open(path, &file, &map, "image_features")?;
         let boxes = Store::open(path, &file, &map, "image_bb")?;
         let (f, b) = (features.shape(), boxes.shape());
         if f[..f.len() - 1] != b[..b.len() - 1] || b[b.len() - 1] != 4 {
-            return Err(Error::file(
+            return Err(Error::mismatch(
                 path,
                 format!("image_bb {b:?} does not fit image_features {f:?}: 4 coordinates for each region are wanted"),
             ));
@@ -91,12 +89,16 @@ impl FeatureFile {
             Regions::Adaptive(ranges) => ranges.len(),
         };
         if u32::try_from(n_images).is_err() {
-            return Err(Error::file(path, format!("{n_images} images are more than can be numbered: it is damaged")));
+            return Err(Error::damaged(
+                path,
+                format!("{n_images} images are more than can be numbered: it is damaged"),
+            ));
         }
         let image_ids = ImageIds::open(path, &file, map.len(), n_images)?;
         if features.is_slow() && first_time(path) {
             tracing::warn!(
-                "{}: image_features is {}; that is slower than a contiguous float32 or float16 dataset, which `vqa features convert` makes of it",
+                "{}: image_features is {}; that is slower than a contiguous float32 or float16 dataset, \
+                 which `vqa features convert` makes of it",
                 path.display(),
                 features.describe()
             );
@@ -124,13 +126,13 @@ impl FeatureFile {
         let shape = dataset.shape();
         if shape != [self.n_images(), 2] {
             let problem = format!("image_sizes has shape {shape:?}, and [{}, 2] is wanted", self.n_images());
-            return Err(Error::file(&self.path, problem));
+            return Err(Error::mismatch(&self.path, problem));
         }
-        let sizes = dataset.read_raw::<u32>().map_err(|e| Error::hdf5(&self.path, &e))?;
+        let sizes = dataset.read_raw::<u32>().map_err(cannot_read(&self.path))?;
         Ok(Some(sizes.chunks_exact(2).map(|size| [size[0], size[1]]).collect()))
     }
 
-    /// All of the file but its numbers.
+    /// All of the file but its features and boxes.
     ///
     /// # Errors
     ///
@@ -163,7 +165,7 @@ impl FeatureFile {
 
     /// A numeric attribute of the file, as doubles; empty if it is not there.
     pub fn attribute(&self, name: &str) -> Vec<f64> {
-        /// More is no list of figures, but a dataset.
+        /// Our own attributes have a few values; more would be a dataset in the wrong place.
         const MOST: usize = 1 << 16;
         let Ok(attribute) = self.file.attr(name) else { return Vec::new() };
         let few =
@@ -176,12 +178,12 @@ impl FeatureFile {
         self.features.shape()
     }
 
-    /// The type of the numbers in `image_features`: "float32", "float16" …
+    /// The element type of `image_features`: "float32", "float16" …
     pub fn dtype(&self) -> String {
         self.features.dtype()
     }
 
-    /// Bytes of a number in `image_features`.
+    /// Bytes of a value in `image_features`.
     pub(super) fn element_size(&self) -> usize {
         self.features.element_size()
     }
@@ -271,21 +273,24 @@ fn first_time(path: &Path) -> bool {
 /// Reads `pos_boxes` [N, 2] and checks that each image's rows lie in order within the `total` regions.
 fn read_pos_boxes(path: &Path, file: &hdf5::File, file_len: usize, total: usize) -> Result<Vec<[u32; 2]>> {
     let dataset = open_dataset(path, file, file_len, "pos_boxes")?.ok_or_else(|| {
-        Error::file(
+        Error::wrong_format(
             path,
             "image_features has two axes, and there is no \"pos_boxes\" [N, 2] to say which regions are whose",
         )
     })?;
     if dataset.ndim() != 2 || dataset.shape()[1] != 2 {
-        return Err(Error::file(path, format!("pos_boxes has shape {:?}, and [images, 2] is wanted", dataset.shape())));
+        return Err(Error::wrong_format(
+            path,
+            format!("pos_boxes has shape {:?}, and [images, 2] is wanted", dataset.shape()),
+        ));
     }
-    let numbers = dataset.read_raw::<i64>().map_err(|e| Error::hdf5(path, &e))?;
-    numbers
+    let bounds = dataset.read_raw::<i64>().map_err(cannot_read(path))?;
+    bounds
         .chunks_exact(2)
         .enumerate()
         .map(|(row, range)| match (u32::try_from(range[0]), u32::try_from(range[1])) {
             (Ok(first), Ok(end)) if first <= end && end as usize <= total => Ok([first, end]),
-            _ => Err(Error::file(
+            _ => Err(Error::damaged(
                 path,
                 format!("pos_boxes row {row} is {range:?}, and [first, end) within the {total} regions is wanted"),
             )),

@@ -1,4 +1,4 @@
-//! Feature files made in parallel, image by image, so that a killed run can go on where it stopped.
+//! Feature files made in parallel, image by image, so that a killed run can be resumed where it stopped.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -9,10 +9,11 @@ use crate::error::{Error, Result};
 use crate::features::source::ImageRegions;
 use crate::features::writer::FeatureWriter;
 
-/// Images between two marks of what is done: enough that cores seldom wait for each other at a mark.
+/// How many images are made before their rows count as done: enough that cores seldom wait for each other in between.
 const IMAGES_AT_A_TIME: usize = 128;
 
-/// From one flush to the disk to the next: what a power cut costs at most, and the disk is kept busy meanwhile.
+/// From one flush to the next: a power cut costs at most the work of this time, and the disk has something to do
+/// meanwhile.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// An image to make, and where it goes.
@@ -43,15 +44,28 @@ pub(crate) fn fill(
     make: &(dyn Fn(usize, &mut Scratch) -> Result<()> + Sync),
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
+    let save = |writers: &[FeatureWriter]| writers.iter().try_for_each(FeatureWriter::save_progress);
+    fill_and_save(writers, jobs, make, progress, SAVE_EVERY, &save)
+}
+
+/// [`fill`], which calls `save` once in every `save_every` to flush the files and note what is done.
+fn fill_and_save(
+    writers: Vec<FeatureWriter>,
+    jobs: &[Job],
+    make: &(dyn Fn(usize, &mut Scratch) -> Result<()> + Sync),
+    progress: &(dyn Fn(u64) + Sync),
+    save_every: Duration,
+    save: &(dyn Fn(&[FeatureWriter]) -> Result<()> + Sync),
+) -> Result<()> {
     let is_left = |job: &&Job| job.targets.iter().any(|&(file, row)| row >= writers[file].n_done());
     let left: Vec<&Job> = jobs.iter().filter(is_left).collect();
     let n_skipped = jobs.len() - left.len();
     if n_skipped > 0 {
-        tracing::info!("going on after {n_skipped} of {} images, which an earlier run has done", jobs.len());
+        tracing::info!("resuming after {n_skipped} of {} images, which an earlier run has done", jobs.len());
         progress(n_skipped as u64);
     }
-    if let Err((error, is_synced)) = fill_rest(&writers, &left, make, progress) {
-        if let Error::Io { .. } = error {
+    if let Err((error, is_synced)) = fill_rest(&writers, &left, make, progress, save_every, save) {
+        if error.is_retryable() {
             if is_synced {
                 // The disk may have room for a few bytes, and what is not noted is done again.
                 writers.iter().for_each(|writer| drop(writer.save_progress()));
@@ -71,13 +85,15 @@ pub(crate) fn fill(
     Ok(())
 }
 
-/// Makes and writes images. An error comes with whether everything could be flushed to the disk so far: the system tells once
-/// that it could not, and what is flushed later says nothing of that.
+/// Makes and writes images. An error comes with whether every flush has succeeded so far: the system reports a failed
+/// flush only once, and a later one that succeeds does not mean that the earlier data is on the disk.
 fn fill_rest(
     writers: &[FeatureWriter],
     jobs: &[&Job],
     make: &(dyn Fn(usize, &mut Scratch) -> Result<()> + Sync),
     progress: &(dyn Fn(u64) + Sync),
+    save_every: Duration,
+    save: &(dyn Fn(&[FeatureWriter]) -> Result<()> + Sync),
 ) -> Result<(), (Error, bool)> {
     let run = |scratch: &mut Scratch, job: &Job| {
         make(job.source, scratch)?;
@@ -95,8 +111,8 @@ fn fill_rest(
         let (finished, is_finished) = channel::<()>();
         // It ends before the images do only when it fails.
         let saver = scope.spawn(move || {
-            while is_finished.recv_timeout(SAVE_EVERY) == Err(RecvTimeoutError::Timeout) {
-                writers.iter().try_for_each(FeatureWriter::save_progress)?;
+            while is_finished.recv_timeout(save_every) == Err(RecvTimeoutError::Timeout) {
+                save(writers)?;
             }
             Ok(())
         });
@@ -191,23 +207,31 @@ mod tests {
         assert_eq!(names(&broken), ["a.h5", "b.h5"]);
     }
 
-    /// The system may say only once that what was written is lost.
+    /// The system may say only once that what was written is lost. The first image waits for that, however fast the
+    /// machine is.
     #[test]
     fn a_failed_flush_ends_the_run() {
         let directory = tempfile::tempdir().unwrap();
         let mut writer = FeatureWriter::resume(&directory.path().join("a.h5"), table(), "x").unwrap();
         writer.break_down();
         let jobs: Vec<Job> = (0..N).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
-        let flushed = std::time::Instant::now() + SAVE_EVERY + SAVE_EVERY / 4;
+        let (failed, has_failed) = channel();
+        let has_failed = Mutex::new(has_failed);
+        let save = |writers: &[FeatureWriter]| {
+            let saved = writers[0].save_progress();
+            failed.send(saved.is_err()).unwrap();
+            saved
+        };
         let make = |i: usize, scratch: &mut Scratch| {
             if i == 0 {
-                std::thread::sleep(flushed.saturating_duration_since(std::time::Instant::now()));
+                // There are images left to make when saving fails.
+                assert!(has_failed.lock().unwrap().recv().unwrap());
             }
             scratch.regions.features = vec![0.0; 2 * (1 + i % 3)];
             scratch.regions.boxes = vec![0.0; 4 * (1 + i % 3)];
             Ok(())
         };
-        let error = fill(vec![writer], &jobs, &make, &|_| {}).unwrap_err();
+        let error = fill_and_save(vec![writer], &jobs, &make, &|_| {}, Duration::ZERO, &save).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error}");
         assert_eq!(names(directory.path()), Vec::<String>::new());
     }
@@ -222,7 +246,7 @@ mod tests {
         result.unwrap();
         assert_eq!(made.len(), N);
         // Bad data stays bad: nothing is kept for it.
-        let bad = || Error::file(Path::new("in.tsv"), "line 300 is malformed");
+        let bad = || Error::damaged(Path::new("in.tsv"), "line 300 is malformed");
         run(at, "x", 2 * IMAGES_AT_A_TIME, bad).0.unwrap_err();
         assert_eq!(names(at), ["a.h5", "b.h5"]);
     }

@@ -8,6 +8,7 @@ use hdf5::types::TypeDescriptor;
 use serde_pickle::{DeOptions, HashableValue, Value};
 
 use crate::error::{Error, Result};
+use crate::features::hdf5_error::cannot_read;
 use crate::features::store::open_dataset;
 use crate::files::mmap::map_file;
 
@@ -31,7 +32,7 @@ impl ImageIds {
     pub(super) fn open(path: &Path, file: &hdf5::File, file_len: usize, n_images: usize) -> Result<ImageIds> {
         if let Some(dataset) = open_dataset(path, file, file_len, "image_ids")? {
             if dataset.size() != n_images {
-                return Err(Error::file(
+                return Err(Error::mismatch(
                     path,
                     format!("image_ids has {} entries, and there are {n_images} images", dataset.size()),
                 ));
@@ -43,7 +44,7 @@ impl ImageIds {
             Some(pickle) => ImageIds::new(pickle, read_pickle(pickle, n_images)?),
             None => {
                 let names: Vec<_> = candidates.iter().map(|c| format!("{}", c.display())).collect();
-                Err(Error::file(
+                Err(Error::wrong_format(
                     path,
                     format!(
                         "no \"image_ids\" in it, and none of {} beside it: nothing says which row is which image",
@@ -58,27 +59,28 @@ impl ImageIds {
         let mut rows = HashMap::with_capacity(ids.len());
         for (row, &id) in ids.iter().enumerate() {
             if let Some(earlier) = rows.insert(id, row as u32) {
-                return Err(Error::file(path, format!("image {id} has two rows, {earlier} and {row}")));
+                return Err(Error::duplicate(path, format!("image {id} has two rows, {earlier} and {row}")));
             }
         }
         Ok(ImageIds { ids, rows })
     }
 }
 
-/// Reads `image_ids`, numbers of any type, as long as they are whole and not negative, which HDF5 would quietly make them.
+/// Reads `image_ids` of any numeric type. Values must be whole and not negative: HDF5 would convert others without a
+/// word.
 fn read_dataset(path: &Path, dataset: &hdf5::Dataset) -> Result<Vec<u64>> {
     fn whole<T: hdf5::H5Type + Copy + Display>(
         path: &Path,
         dataset: &hdf5::Dataset,
         to_id: impl Fn(T) -> Option<u64>,
     ) -> Result<Vec<u64>> {
-        let numbers = dataset.read_raw::<T>().map_err(|e| Error::hdf5(path, &e))?;
-        let id = |&x: &T| to_id(x).ok_or_else(|| Error::file(path, format!("{x} in image_ids is no image id")));
-        numbers.iter().map(id).collect()
+        let values = dataset.read_raw::<T>().map_err(cannot_read(path))?;
+        let id = |&x: &T| to_id(x).ok_or_else(|| Error::damaged(path, format!("{x} in image_ids is no image id")));
+        values.iter().map(id).collect()
     }
-    /// Whole numbers above are not told apart.
+    /// Above, doubles skip whole numbers.
     const LARGEST: f64 = (1u64 << 53) as f64;
-    let dtype = dataset.dtype().and_then(|dtype| dtype.to_descriptor()).map_err(|e| Error::hdf5(path, &e))?;
+    let dtype = dataset.dtype().and_then(|dtype| dtype.to_descriptor()).map_err(cannot_read(path))?;
     match dtype {
         TypeDescriptor::Unsigned(_) => whole(path, dataset, |x: u64| Some(x)),
         TypeDescriptor::Integer(_) => whole(path, dataset, |x: i64| u64::try_from(x).ok()),
@@ -87,7 +89,7 @@ fn read_dataset(path: &Path, dataset: &hdf5::Dataset) -> Result<Vec<u64>> {
         }
         other => {
             let problem = format!("image_ids holds {other}, and numbers are wanted: 9 for COCO_train2014_000000000009");
-            Err(Error::file(path, problem))
+            Err(Error::wrong_format(path, problem))
         }
     }
 }
@@ -102,12 +104,12 @@ fn pickles_beside(path: &Path) -> Vec<PathBuf> {
 fn read_pickle(path: &Path, n_images: usize) -> Result<Vec<u64>> {
     let bytes = map_file(path)?;
     let value = serde_pickle::value_from_slice(&bytes, DeOptions::new().decode_strings())
-        .map_err(|e| Error::file(path, format!("not a readable pickle ({e})")))?;
+        .map_err(|e| Error::damaged(path, format!("not a readable pickle ({e})")).because(e))?;
     let Value::Dict(entries) = value else {
-        return Err(Error::file(path, "the pickle is no dict {image id: row}"));
+        return Err(Error::wrong_format(path, "the pickle is no dict {image id: row}"));
     };
     if entries.len() != n_images {
-        return Err(Error::file(
+        return Err(Error::mismatch(
             path,
             format!(
                 "it names {} images, and the feature file beside it has {n_images}: the two do not belong together",
@@ -129,7 +131,7 @@ fn read_pickle(path: &Path, n_images: usize) -> Result<Vec<u64>> {
         match (id, row.and_then(|row| ids.get_mut(row))) {
             (Some(id), Some(slot)) if slot.is_none() => *slot = Some(id),
             _ => {
-                return Err(Error::file(
+                return Err(Error::damaged(
                     path,
                     format!("the entry {key}: {value} is no {{image id: row below {n_images}}}, or its row is taken"),
                 ));

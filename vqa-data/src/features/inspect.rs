@@ -16,7 +16,7 @@ use crate::features::source::RegionSource;
 pub struct FeatureSummary {
     /// Shape of `image_features`.
     pub shape: Vec<usize>,
-    /// The type of its numbers: "float32", "float16" …
+    /// Its element type: "float32", "float16" …
     pub dtype: String,
     /// Element type, layout and way of reading, in words.
     pub layout: String,
@@ -48,8 +48,8 @@ pub struct FeatureSummary {
     pub min_image_id: Option<u64>,
     /// Largest image id.
     pub max_image_id: Option<u64>,
-    /// How fast images came that were read in random order and on all cores, as for training, before the pass. What is not in
-    /// memory comes from the disk.
+    /// How fast images are read in random order and on all cores, as for training, measured before the pass. What is
+    /// not in the page cache comes from the disk.
     pub load_speed: Option<LoadSpeed>,
 }
 
@@ -162,7 +162,7 @@ impl FeatureFile {
         })
     }
 
-    /// Reads images in random order for a moment. Nothing if there are too few to say.
+    /// Reads images in random order for a moment. `None` if there are too few to measure.
     fn measure_load_speed(&self) -> Option<LoadSpeed> {
         const IMAGES_AT_A_TIME: usize = 64;
         const LONG_ENOUGH: Duration = Duration::from_millis(300);

@@ -1,31 +1,62 @@
 //! The regions of images: where they come from, and the HDF5 files that they are kept in.
 //!
-//! A [`RegionSource`] is where regions come from; a [`FeatureFile`] is one, memory-mapped. A [`FeatureWriter`] writes such files;
-//! a [`Collection`] makes them of files in other forms, an [`Extraction`] of pictures, either of them in [`Shard`]s.
+//! Batches take regions from a [`RegionSource`]. A [`FeatureFile`] is one, memory-mapped; a type of your own can be
+//! another.
+//!
+//! A [`FeatureWriter`] writes such a file from a [`FeatureTable`], which says what will be in it, and the regions of
+//! one image after the other. Two things use it: a [`Collection`] opens features in the other forms that circulate
+//! (TSV, folders of `.npz`, HDF5 in other layouts) and converts them; an [`Extraction`] makes features from image
+//! files. Either job can be split into [`Shard`]s, and resumes after a kill.
+//!
+//! Without the cargo feature `hdf5` there are [`RegionSource`], [`ImageRegions`] and [`ElementType`], and with
+//! `images` alone [`Grid`], [`ChannelStats`], [`list_images`] and [`read_image`] too.
 
 pub(crate) mod bad_image;
-pub(crate) mod convert;
-pub(crate) mod extract;
-pub(crate) mod file;
-pub(crate) mod fill;
-pub(crate) mod finite;
-pub(crate) mod image_ids;
-pub(crate) mod image_name;
-pub(crate) mod inspect;
-pub(crate) mod shard;
+pub(crate) mod element_type;
 pub(crate) mod source;
+
+#[cfg(feature = "hdf5")]
+pub(crate) mod convert;
+#[cfg(feature = "images")]
+pub(crate) mod extract;
+#[cfg(feature = "hdf5")]
+pub(crate) mod file;
+#[cfg(feature = "hdf5")]
+pub(crate) mod fill;
+#[cfg(feature = "hdf5")]
+pub(crate) mod finite;
+#[cfg(feature = "hdf5")]
+mod hdf5_error;
+#[cfg(feature = "hdf5")]
+pub(crate) mod image_ids;
+#[cfg(any(feature = "hdf5", feature = "images"))]
+pub(crate) mod image_name;
+#[cfg(feature = "hdf5")]
+pub(crate) mod inspect;
+#[cfg(feature = "hdf5")]
+pub(crate) mod shard;
+#[cfg(feature = "hdf5")]
 pub(crate) mod store;
+#[cfg(feature = "hdf5")]
 pub(crate) mod table;
+#[cfg(feature = "hdf5")]
 pub(crate) mod writer;
 
+#[cfg(all(feature = "hdf5", feature = "images"))]
+pub use self::extract::Extraction;
+#[cfg(feature = "images")]
+pub use self::extract::{ChannelStats, Grid, ImageFile, list_images, read_image, read_image_size};
 pub use self::{
     bad_image::BadImage,
+    element_type::ElementType,
+    source::{ImageRegions, RegionSource},
+};
+#[cfg(feature = "hdf5")]
+pub use self::{
     convert::{Check, Collection, Output},
-    extract::{ChannelStats, Extraction, Grid, Picture, list_pictures, read_picture},
     file::FeatureFile,
     inspect::{FeatureSummary, LoadSpeed},
     shard::Shard,
-    source::{ImageRegions, RegionSource},
-    table::{ElementType, FeatureTable, ImageEntry},
+    table::{FeatureTable, ImageEntry},
     writer::FeatureWriter,
 };

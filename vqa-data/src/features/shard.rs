@@ -21,10 +21,10 @@ impl Shard {
     /// The attribute of a feature file that says which shard it is: (index, count, how many images all of them have).
     pub(crate) const ATTRIBUTE: &str = "shard";
 
-    /// The most that may be asked for: more is a slip of the finger.
+    /// The most that may be asked for: more is a typing error.
     const MOST: u32 = 100_000;
 
-    /// Shard `index` of `count`, from 1 on. Nothing if there is no such shard.
+    /// Shard `index` of `count`, from 1 on. `None` if there is no such shard.
     pub fn new(index: u32, count: u32) -> Option<Shard> {
         ((1..=count).contains(&index) && count <= Shard::MOST).then_some(Shard { index, count })
     }
@@ -39,13 +39,13 @@ impl Shard {
         self.count
     }
 
-    /// Which of `n` things are its own. Those of all shards, one after the other, are all things in order.
+    /// Which of `n` items are its own. The ranges of all shards, one after the other, cover all items in order.
     pub fn range(self, n: usize) -> Range<usize> {
         let edge = |i: u32| (n as u128 * u128::from(i) / u128::from(self.count)) as usize;
         edge(self.index - 1)..edge(self.index)
     }
 
-    /// The shard's own file beside that of the whole job. In the alphabet, shards are in order.
+    /// The shard's own file beside that of the whole job. Sorted by name, shards are in order.
     pub fn path(self, whole: &Path) -> PathBuf {
         let width = self.count.to_string().len();
         let mut name = whole.file_stem().unwrap_or_default().to_os_string();

@@ -1,7 +1,7 @@
 //! Where regions come from.
 
 use crate::error::Result;
-use crate::features::table::ElementType;
+use crate::features::element_type::ElementType;
 
 /// The regions of an image.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -12,8 +12,7 @@ pub struct ImageRegions {
     pub boxes: Vec<f32>,
 }
 
-/// Where regions come from. Implement it to train on features of your own making; [`FeatureFile`] is the one
-/// for HDF5 files.
+/// Where regions come from. Implement it to train on features from elsewhere; `FeatureFile` is the one for HDF5 files.
 ///
 /// Images are addressed by *row*, an index below [`RegionSource::n_images`].
 pub trait RegionSource: Send + Sync {
@@ -37,7 +36,8 @@ pub trait RegionSource: Send + Sync {
         ElementType::F32
     }
 
-    /// Says that the image in `row` will be read soon, so that it can be fetched from the disk meanwhile. Returns at once.
+    /// Tells the source that the image in `row` will be read soon, so that it can fetch it in the background. Returns
+    /// at once.
     fn prefetch(&self, row: usize) {
         let _ = row;
     }

@@ -1,4 +1,4 @@
-//! Rows of numbers in an HDF5 dataset, memory-mapped where its layout allows.
+//! Rows of values in an HDF5 dataset, memory-mapped where its layout allows.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use memmap2::{Advice, Mmap};
 use ndarray::s;
 
 use crate::error::{Error, Result};
-use crate::features::table::ElementType;
+use crate::features::element_type::ElementType;
+use crate::features::hdf5_error::cannot_read;
 use crate::files::limits::MAX_COMPRESSION;
 
 /// Opens a dataset, if it is there, once its size has been found to be one that the file can hold: a damaged or hostile
@@ -26,15 +27,15 @@ pub(super) fn open_dataset(path: &Path, file: &hdf5::File, file_len: usize, name
     if !file.link_exists(name) {
         return Ok(None);
     }
-    let dataset = file.dataset(name).map_err(|e| Error::hdf5(path, &e))?;
+    let dataset = file.dataset(name).map_err(cannot_read(path))?;
     let shape = dataset.shape();
-    let element = dataset.dtype().map_err(|e| Error::hdf5(path, &e))?.size();
+    let element = dataset.dtype().map_err(cannot_read(path))?.size();
     let bytes_of = |axes: &[usize]| axes.iter().try_fold(element as u64, |n, &axis| n.checked_mul(axis as u64));
     let bytes = bytes_of(&shape).unwrap_or(u64::MAX);
     if bytes == 0 {
         return Ok(Some(dataset));
     }
-    let refuse = |problem: &str| Err(Error::file(path, format!("\"{name}\" {shape:?} {problem}")));
+    let refuse = |problem: &str| Err(Error::damaged(path, format!("\"{name}\" {shape:?} {problem}")));
     let storage = dataset.storage_size();
     match dataset.layout() {
         Layout::Contiguous => match dataset.offset() {
@@ -60,7 +61,7 @@ pub(super) fn open_dataset(path: &Path, file: &hdf5::File, file_len: usize, name
     Ok(Some(dataset))
 }
 
-/// A 2-D or 3-D dataset seen as rows of `width` numbers.
+/// A 2-D or 3-D dataset seen as rows of `width` values.
 #[derive(Debug)]
 pub(super) struct Store {
     reader: Reader,
@@ -78,32 +79,32 @@ enum Reader {
 }
 
 impl Store {
-    /// Opens a numeric dataset of rank 2 or 3 whose last axis is `width` numbers.
+    /// Opens a numeric dataset of rank 2 or 3 whose last axis has `width` values.
     pub(super) fn open(path: &Path, file: &hdf5::File, map: &Arc<Mmap>, name: &str) -> Result<Store> {
         let dataset = open_dataset(path, file, map.len(), name)?.ok_or_else(|| {
             let there = file.member_names().unwrap_or_default();
-            Error::file(
+            Error::wrong_format(
                 path,
                 format!("no dataset \"{name}\" in it (it has: {}): not a file of region features", listed(&there)),
             )
         })?;
         let shape = dataset.shape();
         if !(2..=3).contains(&shape.len()) {
-            return Err(Error::file(
+            return Err(Error::wrong_format(
                 path,
                 format!(
                     "\"{name}\" has shape {shape:?}, and [images, regions, numbers] or [regions, numbers] is wanted"
                 ),
             ));
         }
-        let dtype = dataset.dtype().map_err(|e| Error::hdf5(path, &e))?;
-        let descriptor = dtype.to_descriptor().map_err(|e| Error::hdf5(path, &e))?;
+        let dtype = dataset.dtype().map_err(cannot_read(path))?;
+        let descriptor = dtype.to_descriptor().map_err(cannot_read(path))?;
         let mapped = match descriptor {
             TypeDescriptor::Float(FloatSize::U4) => Some(ElementType::F32),
             TypeDescriptor::Float(FloatSize::U2) => Some(ElementType::F16),
             TypeDescriptor::Float(_) | TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_) => None,
             other => {
-                return Err(Error::file(path, format!("\"{name}\" holds {other}, and numbers are wanted")));
+                return Err(Error::wrong_format(path, format!("\"{name}\" holds {other}, and numbers are wanted")));
             }
         };
         let little = dtype.byte_order() == ByteOrder::LittleEndian;
@@ -117,12 +118,13 @@ impl Store {
         let store = Store { reader, shape, width, element_type: mapped.unwrap_or_default() };
         if store.is_slow() {
             // A filter that is not built in shows only when something is read.
-            store.read(path, 0, &mut vec![0.0; width]).map_err(|_| {
+            store.read(path, 0, &mut vec![0.0; width]).map_err(|error| {
                 let problem = format!(
-                    "\"{name}\" ({}) cannot be read: it is damaged, or compressed in a way that is not built in; rewrite it with `h5repack -f NONE`",
+                    "\"{name}\" ({}) cannot be read: it is damaged, or compressed in a way that is not built in; \
+                     rewrite it with `h5repack -f NONE`",
                     store.describe()
                 );
-                Error::file(path, problem)
+                Error::damaged(path, problem).because(error)
             })?;
         }
         Ok(store)
@@ -132,12 +134,12 @@ impl Store {
         &self.shape
     }
 
-    /// The type to store these numbers in again.
+    /// The type to store these values in again.
     pub(super) fn element_type(&self) -> ElementType {
         self.element_type
     }
 
-    /// Where the numbers are in the file, if they are mapped.
+    /// Where the values are in the file, if they are mapped.
     pub(super) fn offset(&self) -> Option<u64> {
         match self.reader {
             Reader::Map { start, .. } => Some(start as u64),
@@ -150,7 +152,7 @@ impl Store {
         matches!(self.reader, Reader::Hdf5(_)) && !self.shape.contains(&0)
     }
 
-    /// The type of the numbers, in words.
+    /// The element type, in words.
     pub(super) fn dtype(&self) -> String {
         match &self.reader {
             Reader::Map { .. } => match self.element_type {
@@ -170,7 +172,7 @@ impl Store {
         }
     }
 
-    /// Bytes of a number in the file.
+    /// Bytes of a value in the file.
     pub(super) fn element_size(&self) -> usize {
         match &self.reader {
             Reader::Map { .. } => self.element_type.size(),
@@ -196,7 +198,7 @@ impl Store {
         format!("{dtype}, {chunks}, {filters}, read through HDF5")
     }
 
-    /// Has the system fetch `n` rows from the disk while this goes on.
+    /// Asks the system to fetch `n` rows from the disk in the background.
     pub(super) fn prefetch(&self, first: usize, n: usize) {
         if let Reader::Map { map, start } = &self.reader {
             let row = self.width * self.element_type.size();
@@ -205,7 +207,7 @@ impl Store {
         }
     }
 
-    /// Reads rows `first..first + out.len() / width`, a row being `width` numbers, as f32.
+    /// Reads rows `first..first + out.len() / width`, a row being `width` values, as f32.
     pub(super) fn read(&self, path: &Path, first: usize, out: &mut [f32]) -> Result<()> {
         if out.is_empty() {
             return Ok(());
@@ -238,7 +240,7 @@ impl Store {
                     ]),
                     _ => dataset.read_slice::<f32, _, ndarray::IxDyn>(s![first..first + n, ..]),
                 };
-                let read = read.map_err(|e| Error::hdf5(path, &e))?;
+                let read = read.map_err(cannot_read(path))?;
                 for (to, from) in out.iter_mut().zip(read) {
                     *to = from;
                 }

@@ -1,18 +1,10 @@
-//! All of a feature file but its numbers.
+//! All of a feature file but its features and boxes.
 
 use std::collections::BTreeMap;
 
-/// The element type that `image_features` is stored in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ElementType {
-    /// Four bytes a number.
-    #[default]
-    F32,
-    /// Two bytes a number: half the disk and half the reading, 11 bits of precision.
-    F16,
-}
+use crate::features::element_type::ElementType;
 
-/// All of a feature file but its numbers.
+/// All of a feature file but its features and boxes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FeatureTable {
     /// The images, in order of rows.
@@ -21,7 +13,7 @@ pub struct FeatureTable {
     pub feature_dim: usize,
     /// How the features are stored.
     pub element_type: ElementType,
-    /// Numbers about the source.
+    /// Named values about where the features come from: a grid, a mean.
     pub attributes: BTreeMap<String, Vec<f64>>,
 }
 
@@ -34,16 +26,6 @@ pub struct ImageEntry {
     pub size: Option<[u32; 2]>,
     /// The number of its regions, K.
     pub n_regions: usize,
-}
-
-impl ElementType {
-    /// Bytes of a number.
-    pub(super) fn size(self) -> usize {
-        match self {
-            ElementType::F32 => 4,
-            ElementType::F16 => 2,
-        }
-    }
 }
 
 impl FeatureTable {

@@ -8,8 +8,10 @@ use hdf5::dataset::{AllocTime, FillTime};
 use ndarray::{ArrayView, ArrayView2};
 
 use crate::error::{Error, Result};
+use crate::features::element_type::ElementType;
 use crate::features::file::FeatureFile;
-use crate::features::table::{ElementType, FeatureTable};
+use crate::features::hdf5_error::cannot_write;
+use crate::features::table::FeatureTable;
 use crate::files::partial::{Journal, Partial, partial_path};
 use crate::files::unfinished::making;
 
@@ -56,10 +58,10 @@ impl FeatureWriter {
         FeatureWriter::start(partial, table, None)
     }
 
-    /// Goes on with the file that a killed process left at `path`, if that was to have the same table and was made from
+    /// Resumes the file that a killed process left at `path`, if that was to have the same table and was made from
     /// the same things; otherwise starts it. [`FeatureWriter::n_done`] says how many images are there already.
     ///
-    /// `made_from` is any text that is another one whenever the images would be others.
+    /// `made_from` is a text that differs whenever the images would: a digest of the inputs.
     ///
     /// # Errors
     ///
@@ -72,14 +74,14 @@ impl FeatureWriter {
         let there =
             FeatureFile::open_unfinished(partial.path()).and_then(|file| Ok((file.table()?, file.data_offsets())));
         match there {
-            Ok((there, places)) if earlier == made_from && there == table && n_done <= table.images.len() => {
-                let writer = FeatureWriter::new(partial, table, Some(made_from), places);
+            Ok((there, offsets)) if earlier == made_from && there == table && n_done <= table.images.len() => {
+                let writer = FeatureWriter::new(partial, table, Some(made_from), offsets);
                 writer.n_written.store(n_done, Ordering::Relaxed);
                 writer.n_done.store(n_done, Ordering::Relaxed);
                 Ok(writer)
             }
-            // Nothing is wrong with it, so that it is not thrown away.
-            Err(error @ Error::Io { .. }) => Err(error),
+            // The file may be sound, so it is kept.
+            Err(error) if error.is_retryable() => Err(error),
             _ => {
                 tracing::warn!(
                     "{}: {n_done} images that an earlier run left are not used, for its input or options were others",
@@ -92,19 +94,22 @@ impl FeatureWriter {
 
     fn start(mut partial: Partial, table: FeatureTable, made_from: Option<&str>) -> Result<FeatureWriter> {
         if let Some(image) = table.images.iter().find(|image| i64::try_from(image.image_id).is_err()) {
-            let problem = format!("the image id {} is larger than any that it can hold", image.image_id);
-            return Err(Error::file(partial.destination(), problem));
+            let path = partial.destination().display();
+            return Err(Error::invalid(format!(
+                "{path}: the image id {} is larger than any that it can hold",
+                image.image_id
+            )));
         }
         // HDF5 would make the file again if a signal handler had removed it.
         let _making = making();
         partial.clear()?;
-        let places = create_hdf5(partial.path(), &table).map_err(|e| Error::hdf5(partial.destination(), &e))?;
-        Ok(FeatureWriter::new(partial, table, made_from, places))
+        let offsets = create_hdf5(partial.path(), &table).map_err(cannot_write(partial.destination()))?;
+        Ok(FeatureWriter::new(partial, table, made_from, offsets))
     }
 
-    fn new(partial: Partial, table: FeatureTable, made_from: Option<&str>, places: [u64; 2]) -> FeatureWriter {
+    fn new(partial: Partial, table: FeatureTable, made_from: Option<&str>, offsets: [u64; 2]) -> FeatureWriter {
         let first_regions = table.region_ranges().map(|[first, _]| first).collect();
-        let [features_at, boxes_at] = places;
+        let [features_at, boxes_at] = offsets;
         let (n_written, n_done) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let made_from = made_from.map(str::to_owned);
         FeatureWriter { partial, table, made_from, first_regions, features_at, boxes_at, n_written, n_done }
@@ -147,14 +152,17 @@ impl FeatureWriter {
         if !features.iter().fold(true, |fit, x| fit & (x.abs() <= limit)) {
             let x = features.iter().find(|x| x.is_nan() || x.abs() > limit).copied().unwrap_or(f32::NAN);
             let remedy = if x.is_finite() { " as float16: store float32" } else { "" };
-            let problem = format!("image {} has the feature {x}, which cannot be stored{remedy}", image.image_id);
-            return Err(Error::file(self.partial.destination(), problem));
+            let path = self.partial.destination().display();
+            return Err(Error::invalid(format!(
+                "{path}: image {} has the feature {x}, which cannot be stored{remedy}",
+                image.image_id
+            )));
         }
         let first = self.first_regions[row];
         let write = || {
             let file = self.partial.file();
-            let place = |start: u64, width: usize, of: ElementType| start + first * (width * of.size()) as u64;
-            let features_at = place(self.features_at, dim, self.table.element_type);
+            let offset = |start: u64, width: usize, of: ElementType| start + first * (width * of.size()) as u64;
+            let features_at = offset(self.features_at, dim, self.table.element_type);
             match self.table.element_type {
                 ElementType::F32 => file.write_all_at(bytemuck::must_cast_slice(features), features_at)?,
                 ElementType::F16 => {
@@ -164,7 +172,7 @@ impl FeatureWriter {
                     file.write_all_at(bytemuck::must_cast_slice(bits), features_at)?;
                 }
             }
-            file.write_all_at(bytemuck::must_cast_slice(boxes), place(self.boxes_at, 4, ElementType::F32))
+            file.write_all_at(bytemuck::must_cast_slice(boxes), offset(self.boxes_at, 4, ElementType::F32))
         };
         write().map_err(Error::io("write", self.partial.destination()))?;
         self.n_written.fetch_add(1, Ordering::Relaxed);
@@ -218,14 +226,14 @@ fn create_hdf5(path: &Path, table: &FeatureTable) -> hdf5::Result<[u64; 2]> {
     const PAGE: u64 = 4096;
     let mut options = hdf5::File::with_options();
     options.with_fapl(|p| p.alignment(16 * PAGE, PAGE));
-    // The same numbers are the same file, whenever it is written.
+    // The same content makes the same bytes, whenever it is written.
     options.with_fcpl(|p| p.obj_track_times(false));
     let file = options.create(path)?;
     let fixed = table.fixed_regions();
     let total = table.region_ranges().last().map_or(0, |[_, end]| end as usize);
     let n = table.images.len();
     let builder = || file.new_dataset_builder().no_chunk().obj_track_times(false);
-    let place = |name: &str, width: usize, element_type: ElementType| -> hdf5::Result<u64> {
+    let reserve = |name: &str, width: usize, element_type: ElementType| -> hdf5::Result<u64> {
         let shape = match fixed {
             Some(k) => vec![n, k, width],
             None => vec![total, width],
@@ -236,17 +244,17 @@ fn create_hdf5(path: &Path, table: &FeatureTable) -> hdf5::Result<[u64; 2]> {
             ElementType::F32 => builder.empty::<f32>().shape(shape).create(name)?,
             ElementType::F16 => builder.empty::<f16>().shape(shape).create(name)?,
         };
-        // Without elements there is no place.
+        // A dataset without elements has no offset.
         Ok(dataset.offset().unwrap_or(0))
     };
-    let features_at = place("image_features", table.feature_dim, table.element_type)?;
-    let boxes_at = place("image_bb", 4, ElementType::F32)?;
+    let features_at = reserve("image_features", table.feature_dim, table.element_type)?;
+    let boxes_at = reserve("image_bb", 4, ElementType::F32)?;
 
-    // Signed, since NumPy makes floats of unsigned numbers together with its own.
+    // Signed: NumPy turns unsigned 64-bit integers into floats when it mixes them with its own.
     let ids: Vec<i64> = table.images.iter().map(|image| image.image_id as i64).collect();
     builder().with_data(&ids).create("image_ids")?;
-    let pairs = |name: &str, numbers: &[i64]| {
-        let pairs = ArrayView2::from_shape((n, 2), numbers).expect("two numbers an image");
+    let pairs = |name: &str, values: &[i64]| {
+        let pairs = ArrayView2::from_shape((n, 2), values).expect("two values an image");
         builder().with_data(pairs).create(name)
     };
     let sizes: Option<Vec<[i64; 2]>> =

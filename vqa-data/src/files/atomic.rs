@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::files::unfinished::{IfStopped, forget_unfinished, making, note_unfinished};
 
 /// A file being written beside its destination, under a temporary name. Dropping it removes it;
-/// [`AtomicFile::finish`] moves it to its place.
+/// [`AtomicFile::finish`] gives it its name.
 #[derive(Debug)]
 pub struct AtomicFile {
     temporary: TempPath,
@@ -21,7 +21,7 @@ impl AtomicFile {
     ///
     /// # Errors
     ///
-    /// When the directory or the file cannot be made, or there is something other than a file in its place.
+    /// When the directory or the file cannot be made, or there is a directory or a device of that name.
     pub fn create(destination: &Path) -> Result<AtomicFile> {
         let destination = resolve(destination)?;
         let directory = make_parent(&destination)?;
@@ -71,7 +71,7 @@ impl Drop for AtomicFile {
 }
 
 /// A directory being filled beside its destination, under a temporary name. Dropping it removes it with all that is in
-/// it; [`AtomicDir::finish`] moves it to its place.
+/// it; [`AtomicDir::finish`] gives it its name.
 #[derive(Debug)]
 pub struct AtomicDir {
     temporary: Option<TempDir>,
@@ -87,7 +87,7 @@ impl AtomicDir {
     /// When there is something at `destination` already, or the directory cannot be made.
     pub fn create(destination: &Path) -> Result<AtomicDir> {
         if destination.exists() {
-            return Err(Error::file(destination, "is there already: remove it, or choose another directory"));
+            return Err(Error::exists(destination, "is there already: remove it, or choose another directory"));
         }
         let directory = make_parent(destination)?;
         let prefix = temporary_prefix(destination);
@@ -114,7 +114,7 @@ impl AtomicDir {
     ///
     /// # Errors
     ///
-    /// When the rename fails, since something has taken the place meanwhile say.
+    /// When the rename fails, because another file appeared under that name, for example.
     pub fn finish(mut self) -> Result<()> {
         rename(&self.path, &self.destination)?;
         if let Some(temporary) = self.temporary.take() {
@@ -157,7 +157,7 @@ pub fn create_directory(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The path itself, or what it links to. Refuses what is there and no file.
+/// The path itself, or what it links to. Refuses directories and devices.
 pub(crate) fn resolve(destination: &Path) -> Result<PathBuf> {
     let destination = if destination.is_symlink() {
         fs::canonicalize(destination).map_err(Error::io("write", destination))?
@@ -165,7 +165,7 @@ pub(crate) fn resolve(destination: &Path) -> Result<PathBuf> {
         destination.to_owned()
     };
     if destination.exists() && !destination.is_file() {
-        return Err(Error::file(&destination, "cannot be replaced by a file, for it is none: choose another path"));
+        return Err(Error::exists(&destination, "cannot be replaced by a file, for it is none: choose another path"));
     }
     Ok(destination)
 }

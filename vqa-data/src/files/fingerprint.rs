@@ -1,22 +1,77 @@
-use std::hash::{DefaultHasher, Hash, Hasher};
+//! Telling inputs apart without reading them.
+
+use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// Tells files apart that something is made from, by their paths, lengths and times of change.
+/// A digest of the files that something is made from: their paths, lengths and times of change, in order. It is the
+/// same in every build of the program, so that a newer one can resume what an older one began.
 #[derive(Default)]
-pub(crate) struct Fingerprint(DefaultHasher);
+pub(crate) struct Fingerprint(Sha256);
 
 impl Fingerprint {
     pub(crate) fn add_file(&mut self, path: &Path) -> Result<()> {
         let file = std::fs::metadata(path).map_err(Error::io("read", path))?;
-        // However it is called from wherever.
+        // The same file, from whatever directory the program is run.
         let path = std::fs::canonicalize(path).map_err(Error::io("read", path))?;
-        (path, file.len(), file.modified().ok()).hash(&mut self.0);
+        self.add_field(path.as_os_str().as_bytes());
+        self.add_field(&file.len().to_le_bytes());
+        self.add_field(&file.mtime().to_le_bytes());
+        self.add_field(&file.mtime_nsec().to_le_bytes());
         Ok(())
     }
 
+    /// Each field with its length before it, so that no two lists of fields are the same bytes.
+    fn add_field(&mut self, field: &[u8]) {
+        self.0.update((field.len() as u64).to_le_bytes());
+        self.0.update(field);
+    }
+
+    /// The digest of all files so far, in hexadecimal.
     pub(crate) fn finish(&self) -> String {
-        format!("{:016x}", self.0.finish())
+        self.0.clone().finalize().iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From Python: `hashlib.sha256(b"".join(struct.pack("<Q", len(x)) + x for x in [b"ab", b"c", b""])).hexdigest()`.
+    #[test]
+    fn fields_are_told_apart() {
+        let of = |fields: &[&[u8]]| {
+            let mut fingerprint = Fingerprint::default();
+            fields.iter().for_each(|field| fingerprint.add_field(field));
+            fingerprint.finish()
+        };
+        assert_eq!(of(&[b"ab", b"c", b""]), "03bbec117707a23f74de53c77d0ac02d9db8dcb0cb4947584373fdcac2a5dfae");
+        assert_ne!(of(&[b"ab", b"c"]), of(&[b"a", b"bc"]));
+    }
+
+    #[test]
+    fn a_changed_file_has_another_fingerprint() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        let of_file = || {
+            let mut fingerprint = Fingerprint::default();
+            fingerprint.add_file(&path).unwrap();
+            fingerprint.finish()
+        };
+        std::fs::write(&path, "x").unwrap();
+        let before = of_file();
+        assert_eq!(before, of_file());
+        std::fs::write(&path, "xy").unwrap();
+        assert_ne!(before, of_file());
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(Fingerprint::default().add_file(&path), Err(Error::NotFound { .. })));
     }
 }

@@ -1,9 +1,17 @@
 //! How files are read and written, whatever is in them: whole or not at all, and never by two processes at once.
+//!
+//! [`AtomicFile`] and [`AtomicDir`] are written under a temporary name and renamed when they are complete;
+//! [`write_atomic`] does that for bytes in memory. Feature files, which take hours, are written beside their
+//! destination under a name that the next run finds. [`remove_unfinished`] tidies up when the program is stopped by a
+//! signal.
 
 pub(crate) mod atomic;
+#[cfg(feature = "hdf5")]
 pub(crate) mod fingerprint;
+#[cfg(feature = "hdf5")]
 pub(crate) mod limits;
 pub(crate) mod mmap;
+#[cfg(feature = "hdf5")]
 pub(crate) mod partial;
 pub(crate) mod unfinished;
 

@@ -1,5 +1,5 @@
-//! A large file on its way: beside its destination under a name that the next run finds, so that it can go on where a
-//! killed one stopped.
+//! A large unfinished file, beside its destination under a name that the next run finds, so that the work of a killed
+//! run can be resumed.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
@@ -16,9 +16,9 @@ const EXTENSION: &str = "partial";
 
 /// `DESTINATION.partial`, and beside it `DESTINATION.partial.json`: empty at first, and then with how much is safe.
 ///
-/// Dropping it removes both, unless there is something to go on with that nobody has cleared, or [`Partial::keep`] was
-/// called; a killed process leaves them. The small file is locked, so that two processes never write one file; not the large
-/// one, which HDF5 locks when it opens it.
+/// Dropping it removes both, unless it holds progress to resume from, or [`Partial::keep`] was called; a killed
+/// process leaves them. The small file is locked, so that two processes never write one file; not the large one,
+/// which HDF5 locks when it opens it.
 #[derive(Debug)]
 pub(crate) struct Partial {
     file: File,
@@ -32,9 +32,9 @@ pub(crate) struct Partial {
 /// What is known of an unfinished file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Journal {
-    /// What the file is made from: another text is another file.
+    /// A digest of what the file is made from.
     pub(crate) made_from: String,
-    /// Images that are on the disk, the first ones.
+    /// How many images are safely on the disk, from the first on.
     pub(crate) n_done: usize,
 }
 
@@ -54,12 +54,10 @@ impl Partial {
             let journal = open(&journal_path)?;
             match journal.try_lock() {
                 Err(TryLockError::WouldBlock) => {
-                    return Err(Error::file(
-                        &destination,
-                        "another process is writing it: wait for that one, or end it",
-                    ));
+                    let problem = "another process is writing it: wait for that one, or end it".to_owned();
+                    return Err(Error::InUse { path: destination, problem, source: None });
                 }
-                // Where there are no locks, there is nobody to ask.
+                // A file system without locks: nothing can be known.
                 Ok(()) | Err(TryLockError::Error(_)) => {}
             }
             // Between opening and locking, another process may have finished, and removed this file.
@@ -73,7 +71,7 @@ impl Partial {
         Ok(partial)
     }
 
-    /// What an earlier process has left, if there is something to go on with.
+    /// What an earlier process has left, if it can be resumed.
     pub(crate) fn journal(&self) -> Option<Journal> {
         let mut text = Vec::new();
         File::open(&self.journal_path).ok()?.read_to_end(&mut text).ok()?;
@@ -82,7 +80,7 @@ impl Partial {
 
     /// Empties it.
     pub(crate) fn clear(&mut self) -> Result<()> {
-        // First the journal: an emptied file must not look like one to go on with.
+        // First the journal: an emptied file must not look like one that can be resumed.
         self.set_kept(false);
         self.journal.set_len(0).map_err(Error::io("write", &self.journal_path))?;
         self.file.set_len(0).map_err(Error::io("write", &self.path))
@@ -93,14 +91,14 @@ impl Partial {
         self.file.sync_data().map_err(Error::io("write", &self.destination))?;
         let journal = Journal { made_from: made_from.to_owned(), n_done };
         let text = serde_json::to_vec(&journal).expect("a journal is valid JSON");
-        // Whoever stops the program from here on finds something to go on with.
+        // From here on, an interrupted program leaves something to resume.
         self.note(IfStopped::Keep);
-        // In place, within a sector of the disk, which is there even when the disk is full.
+        // In place and within one sector, which the file already has: it works even on a full disk.
         let written = self.journal.write_all_at(&text, 0).and_then(|()| self.journal.set_len(text.len() as u64));
         written.and_then(|()| self.journal.sync_data()).map_err(Error::io("write", &self.journal_path))
     }
 
-    /// Leaves it for a later process, if there is something in it to go on with.
+    /// Leaves it for a later process, if it holds progress to resume from.
     pub(crate) fn keep(&mut self) {
         self.set_kept(self.journal().is_some());
     }
@@ -150,7 +148,7 @@ impl Drop for Partial {
             forget_unfinished(path);
         }
         if !self.kept {
-            // While it is locked, so that no other process has begun with it.
+            // While it is locked, so that no other process has started to use it.
             let _ = fs::remove_file(&self.path);
             let _ = fs::remove_file(&self.journal_path);
         }
@@ -191,7 +189,7 @@ mod tests {
         assert!(Partial::open(&out).unwrap_err().to_string().contains("another process is writing it"));
         first.keep();
         drop(first);
-        assert_eq!(files(), 0, "nothing to go on with");
+        assert_eq!(files(), 0, "nothing to resume");
 
         let mut first = Partial::open(&out).unwrap();
         first.save_progress("a.tsv", 5_000).unwrap();
@@ -199,7 +197,7 @@ mod tests {
         first.keep();
         drop(first);
         assert_eq!(files(), 2);
-        // Whoever only looks leaves it as it is.
+        // Looking changes nothing.
         let journal = Partial::open(&out).unwrap().journal().unwrap();
         assert_eq!((journal.made_from.as_str(), journal.n_done), ("a.tsv", 70));
         let mut second = Partial::open(&out).unwrap();

@@ -1,4 +1,4 @@
-//! What this process is in the middle of writing, for when it is stopped.
+//! What this process is in the middle of writing, so that a signal handler can tidy up.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,21 +8,22 @@ use std::sync::{Mutex, PoisonError};
 /// Files and directories of this process that are not yet renamed, for [`remove_unfinished`].
 static UNFINISHED: Mutex<BTreeMap<PathBuf, IfStopped>> = Mutex::new(BTreeMap::new());
 
-/// Held while something unfinished is made and noted, and for ever once [`remove_unfinished`] has begun.
+/// Held while something unfinished is created and noted, and forever once [`remove_unfinished`] has begun.
 static MAKING: Mutex<()> = Mutex::new(());
 
 /// What becomes of something unfinished when the program is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfStopped {
-    /// It is of no use to anybody.
+    /// It is of no use to anyone.
     Remove,
-    /// The same command goes on with it.
+    /// The same command resumes it.
+    #[cfg_attr(not(feature = "hdf5"), expect(dead_code, reason = "only feature files can be resumed"))]
     Keep,
 }
 
-/// Removes the temporary files and directories of this process, but for those that the same command would go on with, which
-/// are returned: for a signal handler that is about to exit, since an exit runs no destructors. From then on other threads
-/// wait where they would begin another.
+/// Removes the temporary files and directories of this process, except those that the same command could resume,
+/// which are returned. It is for a signal handler that is about to exit, since an exit runs no destructors. From then
+/// on other threads block where they would create another.
 pub fn remove_unfinished() -> Vec<PathBuf> {
     std::mem::forget(making());
     let mut kept = Vec::new();

@@ -3,11 +3,11 @@
 use foldhash::fast::FixedState;
 use indexmap::IndexSet;
 
-/// Strings with numbers, each string once.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Strings by their symbols, each string once.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Strings(IndexSet<Box<str>, FixedState>);
 
-/// The number of a string in its [`Strings`].
+/// The index of a string in its [`Strings`].
 pub(crate) type Symbol = u32;
 
 impl Strings {
@@ -57,7 +57,7 @@ struct Entry {
 pub struct Annotation<'a> {
     /// The question.
     pub question_id: u64,
-    /// The picture, if the file says so.
+    /// The image, if the file says so.
     pub image_id: Option<u64>,
     /// The first words of the question, from a fixed list: "what color is the" … "unknown" if the file does not say.
     pub question_type: &'a str,
@@ -113,7 +113,7 @@ fn counted(symbols: &[Symbol]) -> Vec<(Symbol, usize)> {
 pub struct NewAnnotation<'a> {
     /// The question.
     pub question_id: u64,
-    /// The picture.
+    /// The image.
     pub image_id: Option<u64>,
     /// See [`Annotation::question_type`].
     pub question_type: Option<&'a str>,
@@ -169,9 +169,9 @@ impl Annotations {
         }));
     }
 
-    /// Puts the annotations into another order: `order[i]` is the old place of the new i-th.
+    /// Puts the annotations into another order: `order[i]` is the old index of the new i-th.
     pub(crate) fn reorder(&mut self, order: &[u32]) {
-        self.entries = order.iter().map(|&place| self.entries[place as usize]).collect();
+        self.entries = order.iter().map(|&index| self.entries[index as usize]).collect();
     }
 
     /// Number of annotations.
@@ -184,7 +184,7 @@ impl Annotations {
         self.entries.is_empty()
     }
 
-    /// The annotation at a place.
+    /// The annotation at an index.
     pub fn get(&self, index: usize) -> Option<Annotation<'_>> {
         let entry = self.entries.get(index)?;
         Some(Annotation {
@@ -208,18 +208,18 @@ impl Annotations {
         &self.strings
     }
 
-    /// The symbols of the annotators' answers at a place.
+    /// The symbols of the annotators' answers at an index.
     pub(crate) fn symbols(&self, index: usize) -> &[Symbol] {
         let Entry { first, n_answers, .. } = self.entries[index];
         &self.answers[first as usize..(first + n_answers) as usize]
     }
 
-    /// The symbol of the multiple choice answer at a place.
+    /// The symbol of the multiple choice answer at an index.
     pub(crate) fn multiple_choice_symbol(&self, index: usize) -> Symbol {
         self.entries[index].multiple_choice_answer
     }
 
-    /// The question id at a place.
+    /// The question id at an index.
     pub(crate) fn question_id(&self, index: usize) -> u64 {
         self.entries[index].question_id
     }

@@ -1,9 +1,10 @@
 //! Words and answers to ids and back.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use foldhash::fast::FixedState;
+use indexmap::IndexSet;
+use indexmap::set::Slice;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -15,36 +16,39 @@ use crate::questions::soft_targets::SoftTargets;
 use crate::questions::tokenize::tokenize;
 
 /// Strings with ids, counted from 0 in order of first appearance. On disk: a JSON list in that order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Vocabulary {
-    entries: Vec<String>,
-    ids: HashMap<String, u32, FixedState>,
+#[derive(Debug, Clone, Default, Eq)]
+struct Vocabulary(IndexSet<String, FixedState>);
+
+impl PartialEq for Vocabulary {
+    /// With the ids: sets alone would be equal in any order.
+    fn eq(&self, other: &Vocabulary) -> bool {
+        self.0.as_slice() == other.0.as_slice()
+    }
 }
 
 impl Vocabulary {
-    fn insert(&mut self, entry: &str) {
-        if !self.ids.contains_key(entry) {
-            self.ids.insert(entry.to_owned(), self.entries.len() as u32);
-            self.entries.push(entry.to_owned());
-        }
+    /// The id of an entry, which is copied only if it is new: nearly all words have been there before.
+    fn insert(&mut self, entry: &str) -> usize {
+        self.0.get_index_of(entry).unwrap_or_else(|| self.0.insert_full(entry.to_owned()).0)
+    }
+
+    fn id(&self, entry: &str) -> Option<u32> {
+        self.0.get_index_of(entry).map(|id| id as u32)
     }
 
     fn load(path: &Path) -> Result<Vocabulary> {
-        let mut vocabulary = Vocabulary::default();
+        let mut entries = IndexSet::default();
         for entry in read_json::<Vec<String>>(path)? {
-            if vocabulary.ids.contains_key(&entry) {
-                return Err(Error::file(
-                    path,
-                    format!("\"{entry}\" is there twice: make the file again with `vqa prepare`"),
-                ));
+            if let (id, false) = entries.insert_full(entry) {
+                let problem = format!("\"{}\" is there twice: make the file again with `vqa prepare`", entries[id]);
+                return Err(Error::duplicate(path, problem));
             }
-            vocabulary.insert(&entry);
         }
-        Ok(vocabulary)
+        Ok(Vocabulary(entries))
     }
 
     fn save(&self, path: &Path) -> Result<()> {
-        write_atomic(path, &serde_json::to_vec_pretty(&self.entries).expect("strings are valid JSON"))
+        write_atomic(path, &serde_json::to_vec_pretty(&self.0).expect("strings are valid JSON"))
     }
 }
 
@@ -76,14 +80,16 @@ impl WordDict {
                 let mut vocabulary = Vocabulary::default();
                 let mut buffer = String::new();
                 for question in questions {
-                    tokenize(question, &mut buffer).for_each(|word| vocabulary.insert(word));
+                    for word in tokenize(question, &mut buffer) {
+                        vocabulary.insert(word);
+                    }
                 }
                 vocabulary
             })
             .collect();
         // The words of the pieces, in order, are the words of the whole, in order.
         let mut vocabulary = Vocabulary::default();
-        pieces.iter().flat_map(|piece| &piece.entries).for_each(|word| vocabulary.insert(word));
+        vocabulary.0.extend(pieces.into_iter().flat_map(|piece| piece.0));
         WordDict(vocabulary)
     }
 
@@ -107,12 +113,12 @@ impl WordDict {
 
     /// Number of words, padding not counted; this is also the id of padding.
     pub fn len(&self) -> usize {
-        self.0.entries.len()
+        self.0.0.len()
     }
 
     /// Whether there is no word.
     pub fn is_empty(&self) -> bool {
-        self.0.entries.is_empty()
+        self.0.0.is_empty()
     }
 
     /// The id that stands for "no word": one after the last word's.
@@ -121,13 +127,13 @@ impl WordDict {
     }
 
     /// The words in order of their ids.
-    pub fn words(&self) -> &[String] {
-        &self.0.entries
+    pub fn words(&self) -> &Slice<String> {
+        self.0.0.as_slice()
     }
 
     /// The id of a word (lower-case, as [`tokenize`] gives it).
     pub fn id(&self, word: &str) -> Option<u32> {
-        self.0.ids.get(word).copied()
+        self.0.id(word)
     }
 
     /// Encodes a question into `tokens`: its first `tokens.len()` words, padded in front.
@@ -213,22 +219,22 @@ impl AnswerDict {
 
     /// Number of candidate answers.
     pub fn len(&self) -> usize {
-        self.0.entries.len()
+        self.0.0.len()
     }
 
     /// Whether there is no answer.
     pub fn is_empty(&self) -> bool {
-        self.0.entries.is_empty()
+        self.0.0.is_empty()
     }
 
     /// The answers in order of their ids.
-    pub fn answers(&self) -> &[String] {
-        &self.0.entries
+    pub fn answers(&self) -> &Slice<String> {
+        self.0.0.as_slice()
     }
 
     /// The id of a normalised answer.
     pub fn id(&self, answer: &str) -> Option<u32> {
-        self.0.ids.get(answer).copied()
+        self.0.id(answer)
     }
 
     /// The soft target of a question: each candidate that an annotator gave, with its score
@@ -270,16 +276,14 @@ struct AnswerCounts {
 
 impl AnswerCounts {
     fn add(&mut self, answer: &str, n: usize) {
-        self.answers.insert(answer);
-        self.counts.resize(self.answers.entries.len(), 0);
-        self.counts[self.answers.ids[answer] as usize] += n;
+        let id = self.answers.insert(answer);
+        self.counts.resize(self.answers.0.len(), 0);
+        self.counts[id] += n;
     }
 
-    fn frequent(&self, min_count: usize) -> AnswerDict {
-        let mut frequent = Vocabulary::default();
-        let counted = self.answers.entries.iter().zip(&self.counts);
-        counted.filter(|&(_, &n)| n >= min_count).for_each(|(answer, _)| frequent.insert(answer));
-        AnswerDict(frequent)
+    fn frequent(self, min_count: usize) -> AnswerDict {
+        let counted = self.answers.0.into_iter().zip(self.counts);
+        AnswerDict(Vocabulary(counted.filter(|&(_, n)| n >= min_count).map(|(answer, _)| answer).collect()))
     }
 }
 
@@ -307,7 +311,7 @@ mod tests {
     #[test]
     fn encodes_as_the_design_says() {
         let words = WordDict::from_questions(["What is red?", "is the cat red"]);
-        assert_eq!(words.words(), ["what", "is", "red", "the", "cat"]);
+        assert_eq!(words.words(), &["what", "is", "red", "the", "cat"]);
         let mut tokens = [0; 4];
         assert_eq!(words.encode("The cat?", &mut tokens), Encoded { n_words: 2, n_unknown: 0 });
         assert_eq!(tokens, [5, 5, 3, 4]);
@@ -320,7 +324,7 @@ mod tests {
     #[test]
     fn soft_targets_count_annotators() {
         let answers = AnswerDict::from_answers(["yes", "2", "Two", "no"], 1);
-        assert_eq!(answers.answers(), ["yes", "2", "no"]);
+        assert_eq!(answers.answers(), &["yes", "2", "no"]);
         let target = answers.soft_target(&["two", "2", "2.", "maybe", "yes", "2"]);
         assert_eq!(target, [(0, 0.3), (1, 1.0)]);
     }
@@ -332,6 +336,7 @@ mod tests {
         let words = WordDict::from_questions(["what's \"that\" ☃"]);
         words.save(&path).unwrap();
         assert_eq!(WordDict::load(&path).unwrap(), words);
+        assert_ne!(WordDict::from_questions(["a b"]), WordDict::from_questions(["b a"]), "other ids");
         std::fs::write(&path, r#"["a", "b", "a"]"#).unwrap();
         assert!(WordDict::load(&path).unwrap_err().to_string().contains("\"a\" is there twice"));
     }

@@ -1,4 +1,4 @@
-//! A split as numbers: tokens and soft targets.
+//! A split as ids: tokens and soft targets.
 
 use std::collections::HashSet;
 
@@ -10,12 +10,12 @@ use crate::questions::dictionary::{AnswerDict, WordDict};
 use crate::questions::soft_targets::SoftTargets;
 use crate::questions::split::Split;
 
-/// What encoding a split gave.
+/// What a training run sees of a split.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SplitReport {
     /// Number of questions.
     pub n_questions: usize,
-    /// Number of different images.
+    /// Number of distinct images.
     pub n_images: usize,
     /// Questions with more words than the limit.
     pub n_cut: usize,
@@ -23,7 +23,7 @@ pub struct SplitReport {
     pub n_unknown_words: usize,
     /// Questions none of whose annotators gave a candidate answer. They train and score as zero.
     pub n_without_answer: usize,
-    /// The soft score of a model that is always right, in percent; nothing for a split without annotations.
+    /// The soft score of a model that is always right, in percent; `None` for a split without annotations.
     pub upper_bound: Option<f64>,
 }
 

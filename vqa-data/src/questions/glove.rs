@@ -15,14 +15,14 @@ use crate::questions::dictionary::WordDict;
 pub struct WordVectors {
     dim: usize,
     /// [n_words, dim], zero for the missing.
-    numbers: Vec<f32>,
+    values: Vec<f32>,
     missing: Vec<u32>,
 }
 
 impl WordVectors {
-    /// Reads the vectors of the dictionary's words in one parallel pass: a word and its numbers on each line, separated by
-    /// spaces, as GloVe, fastText and word2vec write them. Of a word that is there twice the last line counts, as in
-    /// Python. `progress` is called with the number of bytes just read.
+    /// Reads the vectors of the dictionary's words in one parallel pass: a word and its values on each line,
+    /// separated by spaces, as GloVe, fastText and word2vec write them. Of a word that is there twice the last line
+    /// counts, as in Python. `progress` is called with the number of bytes just read.
     ///
     /// # Errors
     ///
@@ -40,7 +40,7 @@ impl WordVectors {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<WordVectors> {
         let bytes = &map_file(path)?[..];
-        let (start, dim) = dimension(bytes).map_err(|problem| Error::file(path, problem))?;
+        let (start, dim) = dimension(bytes).map_err(|problem| Error::wrong_format(path, problem))?;
         // A piece is the lines that begin in it.
         let starts: Vec<usize> = (start..bytes.len()).step_by(piece).collect();
         let pieces = starts.par_iter().map(|&from| {
@@ -49,24 +49,24 @@ impl WordVectors {
             let mut at = if from == start { start } else { line_end(bytes, from - 1) + 1 };
             while at < end {
                 let line_end = line_end(bytes, at);
-                let numbers = find(&bytes[at..line_end], words, dim).map_err(|problem| {
+                let vector = find(&bytes[at..line_end], words, dim).map_err(|problem| {
                     let line = memchr_iter(b'\n', &bytes[..at]).count() + 1;
-                    Error::file(path, format!("line {line}: {problem}"))
+                    Error::damaged(path, format!("line {line}: {problem}"))
                 })?;
-                found.extend(numbers);
+                found.extend(vector);
                 at = line_end + 1;
             }
             progress((end - from) as u64);
             Ok(found)
         });
-        let mut numbers = vec![0.0; words.len() * dim];
+        let mut values = vec![0.0; words.len() * dim];
         let mut is_missing = vec![true; words.len()];
         for (id, vector) in pieces.collect::<Result<Vec<_>>>()?.into_iter().flatten() {
-            numbers[id as usize * dim..][..dim].copy_from_slice(&vector);
+            values[id as usize * dim..][..dim].copy_from_slice(&vector);
             is_missing[id as usize] = false;
         }
         let missing = (0..).zip(is_missing).filter_map(|(id, is_missing)| is_missing.then_some(id)).collect();
-        Ok(WordVectors { dim, numbers, missing })
+        Ok(WordVectors { dim, values, missing })
     }
 
     /// Length of a vector.
@@ -75,8 +75,8 @@ impl WordVectors {
     }
 
     /// All vectors in order of the words' ids, [n_words, dim]; zero where a word is missing.
-    pub fn numbers(&self) -> &[f32] {
-        &self.numbers
+    pub fn values(&self) -> &[f32] {
+        &self.values
     }
 
     /// Ids of the words that the file lacks, rising.
@@ -112,8 +112,8 @@ fn dimension(bytes: &[u8]) -> Result<(usize, usize), String> {
         fields = fields_at(start);
     }
     match fields[..] {
-        [_, ref numbers @ ..] if !numbers.is_empty() && numbers.iter().all(|field| field.parse::<f32>().is_ok()) => {
-            Ok((start, numbers.len()))
+        [_, ref values @ ..] if !values.is_empty() && values.iter().all(|field| field.parse::<f32>().is_ok()) => {
+            Ok((start, values.len()))
         }
         _ => Err(format!("no file of word vectors: {wanted}")),
     }
@@ -173,11 +173,11 @@ mod tests {
         ] {
             let vectors = read(text.as_bytes(), words).unwrap();
             assert_eq!(vectors.dim(), 2);
-            assert_eq!(vectors.numbers(), [0.25, -0.01, 1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 5.0, 6.0], "{text}");
+            assert_eq!(vectors.values(), [0.25, -0.01, 1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 5.0, 6.0], "{text}");
             assert_eq!(vectors.missing(), [3]);
         }
         // Words that are no text are nobody's.
-        assert_eq!(read(b"a 1 2\n\xff\xfe 1 2\nb 3 4\n", "a b").unwrap().numbers(), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(read(b"a 1 2\n\xff\xfe 1 2\nb 3 4\n", "a b").unwrap().values(), [1.0, 2.0, 3.0, 4.0]);
     }
 
     #[test]
@@ -217,7 +217,7 @@ mod tests {
                     line.split(' ').skip(1).map(|x| x.parse().unwrap()).collect::<Vec<f32>>()
                 });
                 prop_assert_eq!(vectors.missing().contains(&(id as u32)), expected.is_none());
-                prop_assert_eq!(&vectors.numbers()[id * dim..][..dim], &expected.unwrap_or(vec![0.0; dim])[..]);
+                prop_assert_eq!(&vectors.values()[id * dim..][..dim], &expected.unwrap_or(vec![0.0; dim])[..]);
             }
         }
     }

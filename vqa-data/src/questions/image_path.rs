@@ -1,10 +1,10 @@
-//! Where a picture is, from a template.
+//! Where an image is, from a template.
 
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 
-/// The path of a picture, from a template as in [`SourceConfig::images`].
+/// The path of an image, from a template as in [`SourceConfig::images`].
 ///
 /// ```
 /// let path = vqa_data::questions::image_path("train2014/COCO_train2014_{image_id:012}.jpg", 9).unwrap();
@@ -25,8 +25,9 @@ pub fn image_path(template: &str, image_id: u64) -> Result<PathBuf> {
         Some((before, width, after))
     });
     let Some((before, width, after)) = parts else {
-        return Err(Error::Mismatch(format!(
-            "the image template \"{template}\" names no picture: write {{image_id}}, or {{image_id:012}} for twelve digits, where the id stands"
+        return Err(Error::invalid(format!(
+            "the image template \"{template}\" names no picture: \
+             write {{image_id}}, or {{image_id:012}} for twelve digits, where the id stands"
         )));
     };
     Ok(PathBuf::from(format!("{before}{image_id:0width$}{after}")))

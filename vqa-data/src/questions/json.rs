@@ -1,10 +1,10 @@
 //! VQA2.0's JSON files: questions, annotations, results.
 //!
-//! A file is one list, hundreds of megabytes long. It is mapped, cut at places that look like the start of an entry, and
-//! the pieces are parsed in parallel, strings borrowed from the map, entries of VQA2.0's own form by a scanner that knows
-//! just that. The guess is then proven: every piece must have
-//! ended exactly where the next began. If it does not hold, or anything is wrong, the file is parsed from the
-//! front as any other, and errors have their line.
+//! A file is one list, hundreds of megabytes long. It is mapped, cut where something looks like the start of an
+//! entry, and the pieces are parsed in parallel, strings borrowed from the map, entries of VQA2.0's own form by a
+//! scanner that knows just that. The guess is then proven: every piece must have ended exactly where the next began.
+//! If it does not hold, or anything is wrong, the file is parsed from the front as any other, and errors have their
+//! line.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -24,7 +24,7 @@ use crate::questions::scan::{Scanner, once};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(expecting = "a question")]
 pub struct Question {
-    /// The picture that it is about.
+    /// The image that it is about.
     pub image_id: u64,
     /// The text.
     pub question: Box<str>,
@@ -209,10 +209,11 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
     let file: TopLevel<Vec<Question>, IgnoredAny> = from_slice(path, &bytes)?;
     match (file.questions, file.annotations) {
         (Some(questions), _) => Ok(questions),
-        (None, Some(_)) => {
-            Err(Error::file(path, "an annotations file where a questions file is wanted: were the two swapped?"))
-        }
-        (None, None) => Err(Error::file(path, "no list \"questions\" in it: not a VQA2.0 questions file")),
+        (None, Some(_)) => Err(Error::wrong_format(
+            path,
+            "an annotations file where a questions file is wanted: were the two swapped?",
+        )),
+        (None, None) => Err(Error::wrong_format(path, "no list \"questions\" in it: not a VQA2.0 questions file")),
     }
 }
 
@@ -235,10 +236,11 @@ pub fn read_annotations(path: &Path) -> Result<Annotations> {
             annotations.extend(list);
             Ok(annotations)
         }
-        (None, Some(_)) => {
-            Err(Error::file(path, "a questions file where an annotations file is wanted: were the two swapped?"))
-        }
-        (None, None) => Err(Error::file(path, "no list \"annotations\" in it: not a VQA2.0 annotations file")),
+        (None, Some(_)) => Err(Error::wrong_format(
+            path,
+            "a questions file where an annotations file is wanted: were the two swapped?",
+        )),
+        (None, None) => Err(Error::wrong_format(path, "no list \"annotations\" in it: not a VQA2.0 annotations file")),
     }
 }
 
@@ -252,13 +254,13 @@ pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
     match parse_list::<Answer, Vec<Answer>>(&bytes, None, n_pieces()) {
         Some(pieces) => Ok(pieces.into_iter().flatten().collect()),
         None => from_slice(path, &bytes).map_err(|error| match error {
-            Error::Json { cause, .. } if !cause.is_eof() => Error::file(
-                path,
-                format!(
+            Error::Json { source, .. } if !source.is_eof() => {
+                let problem = format!(
                     "no results file, which is a list of {{\"question_id\": 1, \"answer\": \"yes\"}}: {}",
-                    in_plain_words(&cause.to_string())
-                ),
-            ),
+                    in_plain_words(&source.to_string())
+                );
+                Error::wrong_format(path, problem).because(source)
+            }
             other => other,
         }),
     }
@@ -269,8 +271,8 @@ fn n_pieces() -> usize {
     2 * rayon::current_num_threads()
 }
 
-/// Parses the list under a key of the top-level object, or the list that is the top level, in parallel: one collection for
-/// each piece, in order. Nothing if the file is not exactly of that form, or wrong in any way.
+/// Parses the list under a key of the top-level object, or the list that is the top level, in parallel: one
+/// collection for each piece, in order. Nothing if the file is not exactly of that form, or wrong in any way.
 fn parse_list<'a, T, C>(bytes: &'a [u8], key: Option<&str>, n_pieces: usize) -> Option<Vec<C>>
 where
     T: Entry<'a>,
@@ -372,10 +374,14 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 fn from_slice<'a, T: Deserialize<'a>>(path: &Path, bytes: &'a [u8]) -> Result<T> {
     // Windows' editors begin UTF-8 with a mark.
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    serde_json::from_slice(text).map_err(|cause| match bytes {
-        [0x1f, 0x8b, ..] | [b'P', b'K', ..] => Error::file(path, "compressed, and JSON is wanted: unpack it"),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Error::file(path, "UTF-16, and UTF-8 is wanted: save it so"),
-        _ => Error::Json { path: path.to_owned(), cause },
+    serde_json::from_slice(text).map_err(|source| match bytes {
+        [0x1f, 0x8b, ..] | [b'P', b'K', ..] => {
+            Error::wrong_format(path, "compressed, and JSON is wanted: unpack it").because(source)
+        }
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+            Error::wrong_format(path, "UTF-16, and UTF-8 is wanted: save it so").because(source)
+        }
+        _ => Error::Json { path: path.to_owned(), source },
     })
 }
 
@@ -384,7 +390,10 @@ fn refuse_bare_list(path: &Path, bytes: &[u8], key: &str) -> Result<()> {
     if bytes.get(skip_space(bytes, 0)) != Some(&b'[') {
         return Ok(());
     }
-    Err(Error::file(path, format!("a bare list, and one under a key is wanted, as in VQA2.0: {{\"{key}\": […]}}")))
+    Err(Error::wrong_format(
+        path,
+        format!("a bare list, and one under a key is wanted, as in VQA2.0: {{\"{key}\": […]}}"),
+    ))
 }
 
 #[cfg(test)]
@@ -405,7 +414,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.json");
         let text = r#"{"annotations": [{"question_id": 3, "answers": [
-            {"answer": "mesh"}, {"answer": "net", "answer_confidence": "maybe", "answer_id": 2}, {"answer": "net"}]}]}"#;
+            {"answer": "mesh"}, {"answer": "net", "answer_confidence": "maybe", "answer_id": 2},
+            {"answer": "net"}]}]}"#;
         std::fs::write(&path, text).unwrap();
         let annotations = read_annotations(&path).unwrap();
         let annotation = annotations.get(0).unwrap();
@@ -473,13 +483,13 @@ mod tests {
 
         /// Whatever is changed in a file: what parallel parsing accepts, plain parsing accepts too, as the same.
         #[test]
-        fn damage_is_not_accepted(place in 0usize..400, byte in any::<u8>(), n_pieces in 1usize..9) {
+        fn damage_is_not_accepted(at in 0usize..400, byte in any::<u8>(), n_pieces in 1usize..9) {
             let list: Vec<Question> = (0..9)
                 .map(|i| Question { image_id: i, question: "why?".into(), question_id: i * 10 })
                 .collect();
             let mut json = serde_json::to_vec(&serde_json::json!({"info": {}, "questions": list})).unwrap();
-            let place = place % json.len();
-            json[place] = byte;
+            let at = at % json.len();
+            json[at] = byte;
             if let Some(pieces) = parse_list::<Question, Vec<Question>>(&json, Some("questions"), n_pieces) {
                 let plain: TopLevel<Vec<Question>, IgnoredAny> = serde_json::from_slice(&json).unwrap();
                 prop_assert_eq!(pieces.concat(), plain.questions.unwrap());
@@ -488,10 +498,12 @@ mod tests {
     }
 
     proptest! {
-        /// Scanned or not, the annotations are the same: whatever is changed in a file, what the pieces give is what serde gives.
+        /// Scanned or not, the annotations are the same: whatever is changed in a file, what the pieces give is what
+        /// serde gives.
         #[test]
         fn scanning_changes_nothing(
-            answers in prop::collection::vec("[a-z \"\\\\é]{0,6}", 1..12), place in 0usize..2000, byte in prop::option::of(any::<u8>())
+            answers in prop::collection::vec("[a-z \"\\\\é]{0,6}", 1..12), at in 0usize..2000,
+            byte in prop::option::of(any::<u8>())
         ) {
             let answers: Vec<_> = answers.iter().zip(1..).map(|(answer, i)| {
                 serde_json::json!({"answer": answer, "answer_confidence": "yes", "answer_id": i})
@@ -502,8 +514,8 @@ mod tests {
             });
             let list: Vec<_> = (0..4).map(annotation).collect();
             let mut json = serde_json::to_vec(&serde_json::json!({"annotations": list})).unwrap();
-            let place = place % json.len();
-            json[place] = byte.unwrap_or(json[place]);
+            let at = at % json.len();
+            json[at] = byte.unwrap_or(json[at]);
             if let Some(pieces) = parse_list::<AnnotationInFile, Annotations>(&json, Some("annotations"), 2) {
                 let file: TopLevel<IgnoredAny, Vec<AnnotationInFile>> = serde_json::from_slice(&json).unwrap();
                 let mut plain = Annotations::new();

@@ -1,7 +1,8 @@
-//! Questions and what people answered, from VQA2.0's JSON to numbers.
+//! Questions and what people answered, from VQA2.0's JSON to ids.
 //!
-//! [`Split::load`] reads and joins the files of a split; [`build_dictionaries`] makes a [`WordDict`] and an [`AnswerDict`]
-//! of splits; [`EncodedQuestions`] is a split as tokens and [`SoftTargets`]. [`prepare`] does all of that for a config.
+//! [`Split::load`] reads and joins the files of a split; [`build_dictionaries`] makes a [`WordDict`] and an
+//! [`AnswerDict`] of splits; [`EncodedQuestions`] is a split as tokens and [`SoftTargets`]. [`prepare`] does all of
+//! that for a config.
 
 pub(crate) mod annotations;
 pub(crate) mod dictionary;

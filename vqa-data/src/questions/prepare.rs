@@ -55,8 +55,8 @@ pub fn build_dictionaries<'a>(
     (words, AnswerDict::from_annotations(annotations, config.min_answer_count))
 }
 
-/// Builds the dictionaries of whole splits, writes them to where `config` says, and encodes with them what `data` leaves of
-/// each split: a quick run on some of the questions has the words and answers of a long one.
+/// Builds the dictionaries of whole splits, writes them to where `config` says, and encodes with them what `data`
+/// leaves of each split: a quick run on some of the questions has the words and answers of a long one.
 ///
 /// # Errors
 ///
@@ -68,11 +68,11 @@ pub fn prepare(
 ) -> Result<(WordDict, AnswerDict, IndexMap<String, SplitReport>)> {
     if splits.values().all(|split| split.annotations.is_empty()) {
         let problem = "no split has annotations, so there are no answers: give the one to train on its a_jsons";
-        return Err(Error::Mismatch(problem.to_owned()));
+        return Err(Error::invalid(problem));
     }
     let (words, answers) = build_dictionaries(splits.values(), config);
     if answers.is_empty() {
-        return Err(Error::Mismatch(format!(
+        return Err(Error::invalid(format!(
             "no answer is given at least {} times, so there is nothing to learn: lower dict.min_answer_count",
             config.min_answer_count
         )));

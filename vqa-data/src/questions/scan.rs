@@ -1,10 +1,10 @@
 //! JSON of a known form, faster than in general.
 //!
-//! A scanner knows no escapes, no floats, no nulls: where it meets something that it does not know, or that is wrong, it
-//! gives up, and the entry is read by serde, which knows everything and explains what is wrong. What it accepts is what
-//! serde would have read.
+//! A scanner knows no escapes, no floats, no nulls: where it meets something that it does not know, or that is wrong,
+//! it gives up, and the entry is read by serde, which knows everything and explains what is wrong. What it accepts is
+//! what serde would have read.
 
-/// A place in a JSON text.
+/// A JSON text and how far it has been read.
 pub(crate) struct Scanner<'a> {
     text: &'a str,
     at: usize,
@@ -131,14 +131,16 @@ mod tests {
         for bad in ["", "-1", "01", "18446744073709551616", "x", "\u{b}1", "\u{0}1"] {
             assert_eq!(number(bad), None, "{bad}");
         }
-        // The number ends before the point, where an object cannot go on.
+        // The number ends before the point, where an object cannot continue.
         let mut n = None;
         assert_eq!(Scanner::new("{\"a\": 1.5}").object(|s, _| once(&mut n, s.number())), None);
     }
 
     proptest! {
         #[test]
-        fn eight_bytes_at_a_time_find_what_one_at_a_time_finds(bytes in prop::collection::vec(any::<u8>(), 0..40), plain in any::<u8>()) {
+        fn eight_bytes_at_a_time_find_what_one_at_a_time_finds(
+            bytes in prop::collection::vec(any::<u8>(), 0..40), plain in any::<u8>()
+        ) {
             let is_special = |&byte: &u8| byte == b'"' || byte == b'\\' || byte < b' ';
             prop_assert_eq!(plain_len(&bytes), bytes.iter().position(is_special));
             // Mostly plain, as strings are.
@@ -148,7 +150,9 @@ mod tests {
 
         /// Against serde, on text that is nearly JSON.
         #[test]
-        fn what_is_accepted_is_what_serde_reads(text in "[ \n\\[]?\\{ ?\"[ab]\" ?: ?[0-9]{1,3}[,}. ]\"?[ab\\\\]?\"?:? ?[0-9]{0,2}\\}?") {
+        fn what_is_accepted_is_what_serde_reads(
+            text in "[ \n\\[]?\\{ ?\"[ab]\" ?: ?[0-9]{1,3}[,}. ]\"?[ab\\\\]?\"?:? ?[0-9]{0,2}\\}?"
+        ) {
             let mut fields: Vec<(String, u64)> = Vec::new();
             let mut scanner = Scanner::new(&text);
             let field = |s: &mut Scanner, key: &str| {
@@ -156,7 +160,8 @@ mod tests {
                 Some(())
             };
             if scanner.object(field).is_some() {
-                let read: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text[..scanner.offset()]).unwrap();
+                let read: serde_json::Map<String, serde_json::Value> =
+                    serde_json::from_str(&text[..scanner.offset()]).unwrap();
                 for (key, value) in fields.iter().rev().take(1) {
                     prop_assert_eq!(read[key].as_u64(), Some(*value));
                 }

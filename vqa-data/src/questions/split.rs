@@ -25,7 +25,7 @@ pub struct SourceConfig {
     /// The feature file. Only what trains or predicts needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<PathBuf>,
-    /// Where the pictures are, for drawing: a path with `{image_id}` or, padded with zeros,
+    /// Where the images are, for drawing: a path with `{image_id}` or, padded with zeros,
     /// `{image_id:012}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<String>,
@@ -113,9 +113,9 @@ impl Split {
     ///
     /// # Errors
     ///
-    /// When [`SplitConfig::validate`] finds something; when a file cannot be read; when a question lacks its annotation or
-    /// an annotation its question, in any source that has annotations; when a question id appears twice in a source; when
-    /// some sources have annotations and others none.
+    /// When [`SplitConfig::validate`] finds something; when a file cannot be read; when a question lacks its
+    /// annotation or an annotation its question, in any source that has annotations; when a question id appears twice
+    /// in a source; when some sources have annotations and others none.
     pub fn load(config: &SplitConfig) -> Result<Split> {
         Split::load_with(config, &|_| {})
     }
@@ -137,7 +137,7 @@ impl Split {
     ///
     /// Those of [`Split::load`].
     pub fn load_whole(config: &SplitConfig, on_file: &(dyn Fn(u64) + Sync)) -> Result<Split> {
-        config.validate().map_err(Error::Mismatch)?;
+        config.validate().map_err(Error::invalid)?;
         let mut split = Split { source_starts: vec![0], ..Split::default() };
         for source in &config.composition {
             let (questions, annotations) = rayon::join(
@@ -155,20 +155,20 @@ impl Split {
             }
             let annotated_before = !split.annotations.is_empty();
             if !split.questions.is_empty() && annotated_before == source.a_jsons.is_empty() {
-                return Err(Error::Mismatch(format!(
-                    "the source with {} {} annotations, unlike the ones before it: give all sources of a split their a_jsons, or none",
-                    paths(&source.q_jsons),
+                let message = format!(
+                    "the source with {} {} annotations, unlike the ones before it: \
+                     give all sources of a split their a_jsons, or none",
+                    in_words(&source.q_jsons),
                     if annotated_before { "has no" } else { "has" },
-                )));
+                );
+                return Err(Error::Mismatch { paths: source.q_jsons.clone(), message });
             }
             split.questions.extend(questions);
             split.annotations.append(annotations);
             split.source_starts.push(split.questions.len());
         }
         if split.questions.is_empty() {
-            return Err(Error::Mismatch(
-                "the split has no questions: give it a [[data.NAME.composition]] with q_jsons".to_owned(),
-            ));
+            return Err(Error::invalid("the split has no questions: give it a [[data.NAME.composition]] with q_jsons"));
         }
         Ok(split)
     }
@@ -183,16 +183,16 @@ impl Split {
         drawn.sort_by_key(|&question| split_mix_64(self.questions[question as usize].image_id));
         drawn.truncate(n);
         drawn.sort_unstable();
-        let place_of = |start: &usize| drawn.partition_point(|&question| (question as usize) < *start);
-        self.source_starts = self.source_starts.iter().map(place_of).collect();
+        let n_drawn_before = |start: &usize| drawn.partition_point(|&question| (question as usize) < *start);
+        self.source_starts = self.source_starts.iter().map(n_drawn_before).collect();
         if !self.annotations.is_empty() {
             self.annotations.reorder(&drawn);
         }
         let mut kept = drawn.iter().copied().peekable();
-        let mut place = 0;
+        let mut index = 0;
         self.questions.retain(|_| {
-            place += 1;
-            kept.next_if_eq(&(place - 1)).is_some()
+            index += 1;
+            kept.next_if_eq(&(index - 1)).is_some()
         });
     }
 
@@ -224,48 +224,54 @@ fn read_all<T>(paths: &[PathBuf], read: fn(&Path) -> Result<T>, on_file: &(dyn F
 
 /// Puts annotations into the order of their questions.
 fn join(source: &SourceConfig, questions: &[Question], annotations: &mut Annotations) -> Result<()> {
+    let mismatch = |message: String| Error::Mismatch {
+        paths: source.q_jsons.iter().chain(&source.a_jsons).cloned().collect(),
+        message,
+    };
     let n_annotations = annotations.len();
     let in_order = n_annotations == questions.len()
         && questions.iter().enumerate().all(|(i, question)| annotations.question_id(i) == question.question_id);
     if !in_order {
-        let mut places: HashMap<u64, u32, FixedState> =
-            (0..n_annotations).map(|place| (annotations.question_id(place), place as u32)).collect();
-        if places.len() < n_annotations {
+        let mut index_of: HashMap<u64, u32, FixedState> =
+            (0..n_annotations).map(|index| (annotations.question_id(index), index as u32)).collect();
+        if index_of.len() < n_annotations {
             let remedy = match source.a_jsons[..] {
                 [_] => "keep one annotation of each",
                 _ => "is a file listed twice in a_jsons?",
             };
-            return Err(Error::Mismatch(format!(
+            let message = format!(
                 "{} annotate(s) {} question(s) twice: {remedy}",
-                paths(&source.a_jsons),
-                n_annotations - places.len()
-            )));
+                in_words(&source.a_jsons),
+                n_annotations - index_of.len()
+            );
+            return Err(Error::Duplicate { paths: source.a_jsons.clone(), message });
         }
         let mut order = Vec::with_capacity(questions.len());
         let mut missing = Vec::new();
         for question in questions {
-            match places.remove(&question.question_id) {
-                Some(place) => order.push(place),
+            match index_of.remove(&question.question_id) {
+                Some(index) => order.push(index),
                 None => missing.push(question.question_id),
             }
         }
         if !missing.is_empty() {
-            return Err(Error::Mismatch(format!(
+            return Err(mismatch(format!(
                 "{} of {} questions in {} have no annotation in {} (question ids {}): do these files belong together?",
                 missing.len(),
                 questions.len(),
-                paths(&source.q_jsons),
-                paths(&source.a_jsons),
+                in_words(&source.q_jsons),
+                in_words(&source.a_jsons),
                 first_few(&mut missing)
             )));
         }
-        if !places.is_empty() {
-            let mut extra: Vec<u64> = places.into_keys().collect();
-            return Err(Error::Mismatch(format!(
-                "{} of {n_annotations} annotations in {} have no question in {} (question ids {}): do these files belong together?",
+        if !index_of.is_empty() {
+            let mut extra: Vec<u64> = index_of.into_keys().collect();
+            return Err(mismatch(format!(
+                "{} of {n_annotations} annotations in {} have no question in {} (question ids {}): \
+                 do these files belong together?",
                 extra.len(),
-                paths(&source.a_jsons),
-                paths(&source.q_jsons),
+                in_words(&source.a_jsons),
+                in_words(&source.q_jsons),
                 first_few(&mut extra)
             )));
         }
@@ -274,12 +280,13 @@ fn join(source: &SourceConfig, questions: &[Question], annotations: &mut Annotat
     let pairs = questions.iter().zip(annotations.iter());
     for (question, annotation) in pairs {
         if let Some(image_id) = annotation.image_id.filter(|&image_id| image_id != question.image_id) {
-            return Err(Error::Mismatch(format!(
-                "question {} is about image {} in {}, and about image {image_id} in {}: these files do not belong together",
+            return Err(mismatch(format!(
+                "question {} is about image {} in {}, and about image {image_id} in {}: \
+                 these files do not belong together",
                 question.question_id,
                 question.image_id,
-                paths(&source.q_jsons),
-                paths(&source.a_jsons)
+                in_words(&source.q_jsons),
+                in_words(&source.a_jsons)
             )));
         }
     }
@@ -298,15 +305,17 @@ fn refuse_twins(source: &SourceConfig, questions: &[Question]) -> Result<()> {
         [_] => "give each question an id of its own",
         _ => "is a file listed twice in q_jsons?",
     };
-    Err(Error::Mismatch(format!(
+    let message = format!(
         "{}: {} question id(s) appear twice ({}): {remedy}",
-        paths(&source.q_jsons),
+        in_words(&source.q_jsons),
         twins.len(),
         first_few(&mut twins)
-    )))
+    );
+    Err(Error::Duplicate { paths: source.q_jsons.clone(), message })
 }
 
-fn paths(paths: &[PathBuf]) -> String {
+/// "a.json + b.json".
+fn in_words(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" + ")
 }
 
@@ -326,8 +335,9 @@ mod tests {
             let list: Vec<_> = annotations
                 .iter()
                 .map(|id| {
-                    serde_json::json!({"image_id": id / 10, "question_id": id, "question_type": "why", "answer_type": "other",
-                        "multiple_choice_answer": "so", "answers": [{"answer": format!("so{id}")}]})
+                    serde_json::json!({"image_id": id / 10, "question_id": id,
+                        "question_type": "why", "answer_type": "other", "multiple_choice_answer": "so",
+                        "answers": [{"answer": format!("so{id}")}]})
                 })
                 .collect();
             std::fs::write(&a, serde_json::json!({ "annotations": list }).to_string()).unwrap();

@@ -1,15 +1,15 @@
-//! The pictures.
+//! The images.
 
 use image::{Rgb, RgbImage};
 use rand::Rng;
 
-use crate::shapes::scene::{COLORS, KINDS, PICTURE_SIZE, Scene, Shape};
+use crate::shapes::scene::{COLORS, IMAGE_SIZE, KINDS, Scene, Shape};
 
 impl Scene {
     /// Draws the scene on a light ground, with three by three samples a pixel.
     pub(super) fn draw(&self, rng: &mut impl Rng) -> RgbImage {
         const SAMPLES: u32 = 3;
-        let [width, height] = PICTURE_SIZE;
+        let [width, height] = IMAGE_SIZE;
         let top: [f32; 3] = std::array::from_fn(|_| rng.random_range(0.80..0.97));
         let bottom: [f32; 3] = std::array::from_fn(|_| rng.random_range(0.68..0.90));
         let tints: Vec<[f32; 3]> = self
@@ -17,9 +17,9 @@ impl Scene {
             .iter()
             .map(|shape| COLORS[shape.color].1.map(|c| (c + rng.random_range(-0.05..0.05)).clamp(0.0, 1.0)))
             .collect();
-        let mut picture = RgbImage::new(width, height);
+        let mut image = RgbImage::new(width, height);
         let mut near: Vec<(&Shape, &[f32; 3])> = Vec::new();
-        for (x, y, pixel) in picture.enumerate_pixels_mut() {
+        for (x, y, pixel) in image.enumerate_pixels_mut() {
             let ground: [f32; 3] = std::array::from_fn(|c| top[c] + (bottom[c] - top[c]) * y as f32 / height as f32);
             near.clear();
             near.extend(self.shapes.iter().zip(&tints).filter(|(shape, _)| shape.is_near(x as f32, y as f32)));
@@ -48,7 +48,7 @@ impl Scene {
             *pixel =
                 Rgb(sum.map(|c| ((c / (samples * samples) as f32 + noise) * 255.0).round().clamp(0.0, 255.0) as u8));
         }
-        picture
+        image
     }
 }
 
@@ -59,7 +59,7 @@ impl Shape {
         (px - self.x).abs() < reach && (py - self.y).abs() < reach
     }
 
-    /// Whether the shape, scaled about its middle, covers a point of the picture.
+    /// Whether the shape, scaled about its middle, covers a point of the image.
     fn covers(&self, px: f32, py: f32, scale: f32) -> bool {
         let (sin, cos) = self.turn;
         let (dx, dy) = ((px - self.x) / (self.radius * scale), (py - self.y) / (self.radius * scale));
@@ -97,10 +97,10 @@ mod tests {
         for seed in 0..200 {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let scene = Scene::random(&mut rng);
-            let picture = scene.draw(&mut rng);
+            let image = scene.draw(&mut rng);
             let top = scene.shapes.last().unwrap();
             let tint = COLORS[top.color].1.map(|c| c * 255.0);
-            let pixel = picture.get_pixel(top.x as u32, top.y as u32);
+            let pixel = image.get_pixel(top.x as u32, top.y as u32);
             let off = (0..3).map(|c| (f32::from(pixel.0[c]) - tint[c]).abs()).fold(0.0, f32::max);
             assert!(off < 20.0, "{top:?} {pixel:?}");
         }

@@ -1,4 +1,4 @@
-//! What is asked about a picture, and the truth.
+//! What is asked about an image, and the truth.
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -16,7 +16,7 @@ pub(super) struct QuestionAndAnswer {
 }
 
 impl Scene {
-    /// The questions of a picture, in random order.
+    /// The questions of an image, in random order.
     pub(super) fn questions(&self, rng: &mut impl Rng) -> Vec<QuestionAndAnswer> {
         let mut asked = vec![self.ask_count(), self.ask_existence(true, rng), self.ask_existence(false, rng)];
         let mut shapes: Vec<&Shape> = self.shapes.iter().collect();
@@ -41,7 +41,7 @@ impl Scene {
     }
 
     fn ask_existence(&self, exists: bool, rng: &mut impl Rng) -> QuestionAndAnswer {
-        // Both answers ask for a colour and a kind, and where possible "no" has both in the picture, apart.
+        // Both answers ask for a colour and a kind, and where possible "no" has both in the image, apart.
         let description = loop {
             let (a, b) = (self.shapes.choose(rng), self.shapes.choose(rng));
             let (Some(a), Some(b)) = (a, b) else { unreachable!("a scene has shapes") };

@@ -1,10 +1,10 @@
-//! What is in a picture.
+//! What is in an image.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-/// Width and height of a picture in pixels.
-pub(super) const PICTURE_SIZE: [u32; 2] = [200, 160];
+/// Width and height of an image in pixels.
+pub(super) const IMAGE_SIZE: [u32; 2] = [200, 160];
 
 /// Shapes stand near the middles of cells of this side, at most one in each. Neighbours may overlap.
 pub(super) const CELL: u32 = 40;
@@ -26,7 +26,7 @@ pub(super) const SIZES: [(&str, f32); 2] = [("small", 11.0), ("large", 19.0)];
 /// The most frequent count that is asked for.
 pub(super) const MAX_COUNT: usize = 4;
 
-/// One shape in a picture. Attributes are indices into the tables above.
+/// One shape in an image. Attributes are indices into the tables above.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Shape {
     pub(super) kind: usize,
@@ -64,7 +64,7 @@ impl Description {
     }
 }
 
-/// A picture's content.
+/// An image's content.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scene {
     pub(super) shapes: Vec<Shape>,
@@ -82,7 +82,7 @@ impl Scene {
         let n_counted = rng.random_range(0..=MAX_COUNT);
         let n_others = rng.random_range(if n_counted < 2 { 2..=4 } else { 0..=3 });
         let mut shapes: Vec<Shape> = Vec::new();
-        for (i, (x, y)) in shape_places(rng).into_iter().take(n_counted + n_others).enumerate() {
+        for (i, (x, y)) in shape_centers(rng).into_iter().take(n_counted + n_others).enumerate() {
             let wanted = i < n_counted;
             shapes.push(loop {
                 let size = rng.random_range(0..SIZES.len());
@@ -117,16 +117,16 @@ impl Scene {
 }
 
 /// The middles of all cells, in random order, each shifted a little.
-pub(super) fn shape_places(rng: &mut impl Rng) -> Vec<(f32, f32)> {
+pub(super) fn shape_centers(rng: &mut impl Rng) -> Vec<(f32, f32)> {
     const JITTER: f32 = 6.0;
-    let [columns, rows] = PICTURE_SIZE.map(|length| length / CELL);
-    let mut places: Vec<(f32, f32)> = (0..columns * rows)
+    let [columns, rows] = IMAGE_SIZE.map(|length| length / CELL);
+    let mut centers: Vec<(f32, f32)> = (0..columns * rows)
         .map(|cell| {
             let middle = |i: u32| (i as f32 + 0.5) * CELL as f32;
             let mut shifted = |i: u32| middle(i) + rng.random_range(-JITTER..JITTER);
             (shifted(cell % columns), shifted(cell / columns))
         })
         .collect();
-    places.shuffle(rng);
-    places
+    centers.shuffle(rng);
+    centers
 }

@@ -17,7 +17,7 @@ use crate::questions::json::Question;
 use crate::shapes::questions::QuestionAndAnswer;
 use crate::shapes::scene::Scene;
 
-/// The directory of the pictures.
+/// The directory of the images.
 const IMAGES: &str = "images";
 
 /// An annotation as VQA2.0's files have it.
@@ -41,9 +41,9 @@ struct AnnotatorAnswer {
 /// Where [`write_shapes`] puts a split, and how much of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShapesSpec {
-    /// Pictures in the `train` split.
+    /// Images in the `train` split.
     pub n_train: usize,
-    /// Pictures in the `val` split.
+    /// Images in the `val` split.
     pub n_val: usize,
     /// Fixes everything.
     pub seed: u64,
@@ -56,7 +56,7 @@ pub struct ShapesSplit {
     pub questions: PathBuf,
     /// The annotations file.
     pub annotations: PathBuf,
-    /// The directory of the pictures.
+    /// The directory of the images.
     pub images: PathBuf,
     /// The template of their paths below the directory of the world, as in [`crate::questions::SourceConfig::images`].
     pub image_template: String,
@@ -74,13 +74,13 @@ impl ShapesSplit {
     }
 }
 
-/// Draws the pictures and writes the questions and annotations of the splits `train` and `val` below
-/// `directory`. The same spec gives the same files. `progress` is called with the number of pictures just
+/// Draws the images and writes the questions and annotations of the splits `train` and `val` below
+/// `directory`. The same spec gives the same files. `progress` is called with the number of images just
 /// done.
 ///
 /// # Errors
 ///
-/// When `directory` has `images` already, or cannot be written. No pictures are left then.
+/// When `directory` has `images` already, or cannot be written. No images are left then.
 pub fn write_shapes(directory: &Path, spec: ShapesSpec, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
     let images = AtomicDir::create(&directory.join(IMAGES))?;
     let mut first_id = 1;
@@ -99,7 +99,7 @@ pub fn write_shapes(directory: &Path, spec: ShapesSpec, progress: &(dyn Fn(u64) 
                 let mut jpeg = Vec::new();
                 JpegEncoder::new_with_quality(&mut jpeg, 92)
                     .encode_image(&scene.draw(&mut rng))
-                    .expect("a picture of this size can be encoded in memory");
+                    .expect("an image of this size can be encoded in memory");
                 std::fs::write(&path, jpeg).map_err(Error::io("write", &path))?;
                 progress(1);
                 Ok(scene.annotated_questions(image_id, &mut rng))

@@ -4,7 +4,8 @@
     python3 make_official_evaluator.py VQA/PythonEvaluationTools
 
 Its `processPunctuation` and `processDigitArticle` are called as they are. Accuracy is its rule: both sides processed only
-where the annotators disagree, then min(1, matches among the other nine / 3), averaged.
+where the annotators disagree, then min(1, matches among the other nine / 3), averaged. The percentages are its too:
+`round(100 * float(sum) / n, 2)`, over all questions and over those of each type, which is here the first annotator's answer.
 """
 
 import json
@@ -71,6 +72,16 @@ for _ in range(300):
     scored.append([answer, annotators, accuracy(answer, annotators)])
 scored += [[answer, annotators, accuracy(answer, annotators)] for answer, annotators in AGREED]
 
+types = {}
+for answer, annotators, score in scored:
+    types.setdefault(annotators[0], []).append(score)
+percent = lambda scores: round(100 * float(sum(scores)) / len(scores), 2)
+overall = percent([score for *_, score in scored])
+per_type = ",\n".join("%s: %s" % (json.dumps(name), percent(scores)) for name, scores in sorted(types.items()))
+
 line = lambda entries: ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
 out = Path(__file__).with_name("official_evaluator.json")
-out.write_text('{"normalize": [\n%s\n],\n"accuracy": [\n%s\n]}\n' % (line(normalize), line(scored)))
+out.write_text(
+    '{"normalize": [\n%s\n],\n"accuracy": [\n%s\n],\n"overall": %s,\n"perQuestionType": {\n%s\n}}\n'
+    % (line(normalize), line(scored), overall, per_type)
+)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use vqa_data::features::read_picture;
+use vqa_data::features::read_image;
 use vqa_data::files::write_atomic;
 
 use crate::attention_map::{AttentionMapStyle, attention_map};
@@ -36,7 +36,7 @@ impl Report {
     /// When the picture cannot be read, or the folder cannot be written.
     pub fn add(&mut self, explained: &Explained) -> Result<()> {
         let folder = self.directory.join(explained.question_id.to_string());
-        let picture = read_picture(&explained.picture)?;
+        let picture = read_image(&explained.picture)?;
         let map = attention_map(&picture, &explained.boxes, &explained.attention, &AttentionMapStyle::default());
         write_atomic(&folder.join("qa.txt"), qa_text(explained).as_bytes())?;
         write_atomic(&folder.join("original.jpg"), &original_jpeg(&explained.picture, &picture)?)?;

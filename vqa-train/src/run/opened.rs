@@ -135,7 +135,7 @@ impl OpenedRun {
             let n = self.words.len();
             return problem(format!("it has no vector for any of the {n} words: is it of another language?"));
         }
-        model.word_embedding().set_vectors(vectors.numbers());
+        model.word_embedding().set_vectors(vectors.values());
         Ok(vectors.missing().to_vec())
     }
 

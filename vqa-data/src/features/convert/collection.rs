@@ -1,7 +1,6 @@
-//! Files and folders of any form, as one collection of images.
+//! Files and folders of any format, as one collection of images.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-
 use std::path::{Path, PathBuf};
 
 use foldhash::fast::FixedState;
@@ -13,29 +12,32 @@ use crate::features::convert::hdf5::{H5Input, in_order, is_hdf5};
 use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
 use crate::features::convert::npz::NpzFolder;
 use crate::features::convert::tsv::TsvFile;
+use crate::features::element_type::ElementType;
 use crate::features::fill::{Job, Scratch, fill};
 use crate::features::finite::all_finite;
 use crate::features::shard::Shard;
 use crate::features::source::ImageRegions;
-use crate::features::table::{ElementType, FeatureTable, ImageEntry};
+use crate::features::table::{FeatureTable, ImageEntry};
 use crate::features::writer::FeatureWriter;
 use crate::files::fingerprint::Fingerprint;
 use crate::message::first_few;
 
-/// Region features in any of the forms that circulate, indexed, to be converted to feature files:
+/// Region features in any of the formats that circulate, indexed, to be converted to feature files:
 ///
-/// | form | what is in it |
+/// | format | what is in it |
 /// | --- | --- |
 /// | TSV | a line an image, arrays in base64: bottom-up-attention's 6 columns, or LXMERT's 10 |
-/// | a folder of `.npz` | a file an image, its name ending in the id: `x` [D, K] or [K, D], `bbox` [K, 4], and `image_w`, `image_h` if known (openvqa) |
-/// | HDF5 | whatever [`FeatureFile`](crate::features::FeatureFile) opens; shards of one job are put in order, and must be complete |
+/// | a folder of `.npz` (openvqa) | a file an image: `x` [D, K] or [K, D], `bbox` [K, 4], maybe `image_w`, `image_h` |
+/// | HDF5 | what [`FeatureFile`](crate::features::FeatureFile) opens; all shards of one job, in any order |
 ///
-/// Several inputs are one after the other. TSV files and `.npz` are read piece by piece, so that memory does not grow with
-/// them; HDF5 is memory-mapped.
+/// The name of an `.npz` file ends in the image id, as in `COCO_train2014_000000000009.jpg.npz`.
+///
+/// Several inputs are one after the other. TSV files and `.npz` are read piece by piece, so that memory does not grow
+/// with them; HDF5 is memory-mapped.
 pub struct Collection {
     inputs: Vec<Box<dyn Input>>,
     /// The images that can be used.
-    images: Vec<Place>,
+    images: Vec<ImagePosition>,
     bad: Vec<BadImage>,
     feature_dim: usize,
     /// What was opened.
@@ -48,13 +50,13 @@ pub struct Collection {
 pub struct Output {
     /// The file.
     pub path: PathBuf,
-    /// The images that go into it; all if nothing.
+    /// The images that go into it; all of them if `None`.
     pub image_ids: Option<HashSet<u64>>,
 }
 
 impl Collection {
-    /// Opens files and folders, and finds their images. `progress` is called with the number of bytes just looked at, of
-    /// [`Collection::n_bytes`].
+    /// Opens files and folders, and finds their images. `progress` is called with the number of bytes just looked at,
+    /// of [`Collection::n_bytes`].
     ///
     /// Images that are malformed, of another feature length than the first, or there already, are set aside: see
     /// [`Collection::bad_images`].
@@ -107,19 +109,19 @@ impl Collection {
         &self.bad
     }
 
-    /// The type to store the features in if nothing else is wished: float16 if that is what all of them are.
+    /// The type to store the features in if there is no other wish: float16 if that is what all of them are.
     pub fn element_type(&self) -> ElementType {
         let all_half = self.inputs.iter().all(|input| input.element_type() == ElementType::F16);
         if all_half && !self.inputs.is_empty() { ElementType::F16 } else { ElementType::F32 }
     }
 
     /// Writes each output's images to it, in order, or its shard of them to [`Shard::path`]; every image is read once.
-    /// Decodes in parallel, in constant memory, and goes on with a run that was killed. `progress` is called with the
+    /// Decodes in parallel, in constant memory, and resumes a run that was killed. `progress` is called with the
     /// number of images just done, of [`Collection::n_wanted`].
     ///
     /// # Errors
     ///
-    /// When an output wants images that are not there, an image is malformed, its numbers are NaN, infinite or too large
+    /// When an output wants images that are not there, an image is malformed, its values are NaN, infinite or too large
     /// for the type, or a file cannot be written. Outputs that are not finished are then as before.
     pub fn convert(
         &self,
@@ -145,8 +147,8 @@ impl Collection {
             writers.push(FeatureWriter::resume(path, table, &self.made_from.finish())?);
         }
         let make = |image: usize, scratch: &mut Scratch| {
-            let (input, number) = self.images[image];
-            read(&*self.inputs[input], number, scratch).map_err(|unreadable| match unreadable {
+            let (input, index) = self.images[image];
+            read(&*self.inputs[input], index, scratch).map_err(|unreadable| match unreadable {
                 Unreadable::Malformed(problem) => Error::BadImage(self.bad_image(image, problem)),
                 Unreadable::Error(error) => error,
             })
@@ -171,7 +173,7 @@ impl Collection {
         Ok(jobs(&self.wanted(outputs, shard)?).len())
     }
 
-    /// The numbers of the images that each output gets, rising; and how many it would get without a shard.
+    /// The indices of the images that each output gets, rising; and how many it would get without a shard.
     fn wanted(&self, outputs: &[Output], shard: Option<Shard>) -> Result<Vec<(Vec<usize>, usize)>> {
         let of_output = |output: &Output| {
             let mut wanted: Vec<usize> = (0..self.images.len()).collect();
@@ -179,10 +181,11 @@ impl Collection {
                 wanted.retain(|&image| ids.contains(&self.indexed(image).entry.image_id));
                 if wanted.len() < ids.len() {
                     let mut missing = self.missing(ids);
-                    return Err(Error::file(
+                    return Err(Error::mismatch(
                         &output.path,
                         format!(
-                            "{} of the {} images wanted for it are not in the input (image ids {}): give all inputs, or take them out of the list",
+                            "{} of the {} images wanted for it are not in the input (image ids {}): \
+                             give all inputs, or take them out of the list",
                             missing.len(),
                             ids.len(),
                             first_few(&mut missing)
@@ -205,15 +208,18 @@ impl Collection {
         for path in outputs {
             let whole = path.canonicalize().or_else(|_| std::path::absolute(path)).map_err(Error::io("write", path))?;
             if !seen.insert(whole) {
-                return Err(Error::file(path, "is an input, or given twice: choose another file to write"));
+                return Err(Error::invalid(format!(
+                    "{}: is an input, or given twice: choose another file to write",
+                    path.display()
+                )));
             }
         }
         Ok(())
     }
 
     fn indexed(&self, image: usize) -> &Indexed {
-        let (input, number) = self.images[image];
-        &self.inputs[input].images()[number]
+        let (input, index) = self.images[image];
+        &self.inputs[input].images()[index]
     }
 
     fn bad_image(&self, image: usize, problem: String) -> BadImage {
@@ -221,7 +227,7 @@ impl Collection {
         BadImage { path: path.clone(), line: *line, problem }
     }
 
-    /// What all inputs say of themselves alike.
+    /// The attributes that all inputs agree on.
     fn common_attributes(&self) -> BTreeMap<String, Vec<f64>> {
         let mut inputs = self.inputs.iter().map(|input| input.attributes());
         let mut common = inputs.next().unwrap_or_default();
@@ -231,7 +237,7 @@ impl Collection {
     }
 }
 
-/// Reads an image into `scratch.regions`, and sees that it is what the index says, and numbers.
+/// Reads an image into `scratch.regions`, and checks that it has the size that the index says, and no NaN.
 fn read(input: &dyn Input, image: usize, scratch: &mut Scratch) -> Result<(), Unreadable> {
     input.read(image, scratch)?;
     let Indexed { entry: ImageEntry { image_id, n_regions, .. }, feature_dim, .. } = input.images()[image];
@@ -256,7 +262,7 @@ fn open_inputs(
     let (h5, others): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| is_hdf5(path));
     if !h5.is_empty() && !others.is_empty() {
         let problem = "no HDF5 file, unlike others that are given: convert files of one form at a time";
-        return Err(Error::file(others[0], problem));
+        return Err(Error::mismatch(others[0], problem));
     }
     let mut h5_inputs = Vec::new();
     for path in h5 {
@@ -278,39 +284,41 @@ fn open_inputs(
     Ok(inputs)
 }
 
-/// Where an image is: input, and number in it.
-type Place = (usize, usize);
+/// Which input an image is in, and its index there.
+type ImagePosition = (usize, usize);
 
-fn places(inputs: &[Box<dyn Input>]) -> impl Iterator<Item = Place> {
+fn positions(inputs: &[Box<dyn Input>]) -> impl Iterator<Item = ImagePosition> {
     inputs.iter().enumerate().flat_map(|(i, input)| (0..input.images().len()).map(move |j| (i, j)))
 }
 
 /// Reads every image, and says what is wrong with those that cannot be read.
-fn read_all(inputs: &[Box<dyn Input>]) -> Result<BTreeMap<Place, String>> {
-    let read = |scratch: &mut Scratch, &(input, number): &Place| match read(&*inputs[input], number, scratch) {
+fn read_all(inputs: &[Box<dyn Input>]) -> Result<BTreeMap<ImagePosition, String>> {
+    let read = |scratch: &mut Scratch, &(input, index): &ImagePosition| match read(&*inputs[input], index, scratch) {
         Ok(()) => Ok(None),
-        Err(Unreadable::Malformed(problem)) => Ok(Some(((input, number), problem))),
+        Err(Unreadable::Malformed(problem)) => Ok(Some(((input, index), problem))),
         Err(Unreadable::Error(error)) => Err(error),
     };
-    let places: Vec<Place> = places(inputs).collect();
-    let results = places.par_iter().with_min_len(4).map_init(Scratch::default, read);
+    let positions: Vec<ImagePosition> = positions(inputs).collect();
+    let results = positions.par_iter().with_min_len(4).map_init(Scratch::default, read);
     results.filter_map(Result::transpose).collect()
 }
 
 /// The images that can be used, in order, and the length of their feature vectors; the others are added to `bad`.
 fn usable(
     inputs: &[Box<dyn Input>],
-    mut broken: BTreeMap<Place, String>,
+    mut broken: BTreeMap<ImagePosition, String>,
     bad: &mut Vec<BadImage>,
-) -> (Vec<Place>, usize) {
-    let indexed = |&(i, j): &Place| &inputs[i].images()[j];
-    let first = places(inputs).find(|place| indexed(place).entry.n_regions > 0 && !broken.contains_key(place));
-    let feature_dim = first.map_or(0, |place| indexed(&place).feature_dim);
-    let mut seen: HashMap<u64, Place, FixedState> = HashMap::default();
+) -> (Vec<ImagePosition>, usize) {
+    let indexed = |&(i, j): &ImagePosition| &inputs[i].images()[j];
+    let first =
+        positions(inputs).find(|position| indexed(position).entry.n_regions > 0 && !broken.contains_key(position));
+    let feature_dim = first.map_or(0, |position| indexed(&position).feature_dim);
+    let mut seen: HashMap<u64, ImagePosition, FixedState> = HashMap::default();
     let mut images = Vec::new();
-    for place in places(inputs) {
-        let Indexed { entry: ImageEntry { image_id, n_regions, .. }, feature_dim: dim, path, line } = indexed(&place);
-        let problem = if let Some(problem) = broken.remove(&place) {
+    for position in positions(inputs) {
+        let Indexed { entry: ImageEntry { image_id, n_regions, .. }, feature_dim: dim, path, line } =
+            indexed(&position);
+        let problem = if let Some(problem) = broken.remove(&position) {
             problem
         } else if *n_regions > 0 && *dim != feature_dim {
             format!("image {image_id} has {dim} numbers a region, and {feature_dim} before")
@@ -322,8 +330,8 @@ fn usable(
                 None => format!("image {image_id} again, after {there}"),
             }
         } else {
-            seen.insert(*image_id, place);
-            images.push(place);
+            seen.insert(*image_id, position);
+            images.push(position);
             continue;
         };
         bad.push(BadImage { path: path.clone(), line: *line, problem });

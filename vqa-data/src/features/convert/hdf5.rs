@@ -7,11 +7,11 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::features::convert::input::{Indexed, Input, Unreadable};
+use crate::features::element_type::ElementType;
 use crate::features::file::FeatureFile;
 use crate::features::fill::Scratch;
 use crate::features::shard::Shard;
 use crate::features::source::RegionSource;
-use crate::features::table::ElementType;
 
 pub(super) struct H5Input {
     file: FeatureFile,
@@ -54,7 +54,7 @@ impl Input for H5Input {
         let read = self.file.read_features(image, &mut scratch.regions.features);
         read.and_then(|()| self.file.read_boxes(image, &mut scratch.regions.boxes)).map_err(|error| match error {
             // A chunk that HDF5 cannot decompress, say.
-            Error::File { problem, .. } => {
+            Error::Damaged { problem, .. } => {
                 Unreadable::Malformed(format!("image {}: {problem}", self.images[image].entry.image_id))
             }
             other => Unreadable::Error(other),
@@ -73,8 +73,8 @@ pub(super) fn is_hdf5(path: &Path) -> bool {
     [0, 512, 1024, 2048, 4096].iter().any(|&at| start.get(at..at + 8) == Some(SIGNATURE))
 }
 
-/// The files as they are given; but shards in the order of the whole, once it is sure that they are all there and of one
-/// job.
+/// The files as they are given; but shards in the order of the whole, once it is sure that they are all there and of
+/// one job.
 pub(super) fn in_order(mut inputs: Vec<H5Input>) -> Result<Vec<H5Input>> {
     let Some((first, n_images)) = inputs.iter().find_map(|input| input.shard) else { return Ok(inputs) };
     let count = first.count();
@@ -85,31 +85,34 @@ pub(super) fn in_order(mut inputs: Vec<H5Input>) -> Result<Vec<H5Input>> {
         let Some((shard, _)) = input.shard.filter(|(shard, n)| (shard.count(), *n) == (count, n_images)) else {
             let problem =
                 format!("no shard of {count} of {n_images} images, unlike others: merge the shards of one job alone");
-            return Err(Error::file(path, problem));
+            return Err(Error::mismatch(path, problem));
         };
         if let Some(twin) = paths[shard.index() as usize - 1].replace(path) {
             let (index, twin) = (shard.index(), twin.display());
-            return Err(Error::file(path, format!("is shard {index} of {count}, and so is {twin}: give each once")));
+            return Err(Error::duplicate(
+                path,
+                format!("is shard {index} of {count}, and so is {twin}: give each once"),
+            ));
         }
         if input.images.len() != shard.range(n_images).len() || input.element_type != element_type {
             let problem = "does not fit the other shards: make all of them from the same input, with the same options";
-            return Err(Error::file(path, problem));
+            return Err(Error::mismatch(path, problem));
         }
     }
     let missing: Vec<String> =
         (1..).zip(&paths).filter(|(_, path)| path.is_none()).map(|(index, _): (u32, _)| index.to_string()).collect();
     if !missing.is_empty() {
-        let problem = format!("is one of {count} shards, of which {} missing: give all of them", list(&missing));
-        return Err(Error::file(inputs[0].file.path(), problem));
+        let problem = format!("is one of {count} shards, of which {} missing: give all of them", is_or_are(&missing));
+        return Err(Error::mismatch(inputs[0].file.path(), problem));
     }
     inputs.sort_by_key(|input| input.shard.map(|(shard, _)| shard.index()));
     Ok(inputs)
 }
 
 /// "3 is" or "3, 5, 6 are".
-fn list(numbers: &[String]) -> String {
+fn is_or_are(shards: &[String]) -> String {
     const FEW: usize = 10;
-    let more = if numbers.len() > FEW { ", …" } else { "" };
-    let verb = if numbers.len() == 1 { "is" } else { "are" };
-    format!("{}{more} {verb}", numbers[..numbers.len().min(FEW)].join(", "))
+    let more = if shards.len() > FEW { ", …" } else { "" };
+    let verb = if shards.len() == 1 { "is" } else { "are" };
+    format!("{}{more} {verb}", shards[..shards.len().min(FEW)].join(", "))
 }

@@ -1,13 +1,14 @@
-//! What the forms have in common.
+//! What all input formats have in common.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
-use crate::features::table::{ElementType, ImageEntry};
+use crate::features::table::ImageEntry;
 
-/// Files of one of the forms, opened and indexed. Its images have numbers, from 0 on.
+/// A file or folder of one format, opened and indexed. Its images are counted from 0.
 pub(super) trait Input: Send + Sync {
     /// The images, in order.
     fn images(&self) -> &[Indexed];
@@ -15,7 +16,7 @@ pub(super) trait Input: Send + Sync {
     /// How the features are best stored.
     fn element_type(&self) -> ElementType;
 
-    /// Numbers about the source that go into the new file. Most forms have none.
+    /// Named values about the source that go into the new file. Most formats have none.
     fn attributes(&self) -> BTreeMap<String, Vec<f64>> {
         BTreeMap::new()
     }
@@ -30,7 +31,7 @@ pub(super) struct Indexed {
     /// Length of its feature vectors.
     pub(super) feature_dim: usize,
     pub(super) path: PathBuf,
-    /// Its line, from 1 on, where the form has lines.
+    /// Its line, from 1 on, where the format has lines.
     pub(super) line: Option<usize>,
 }
 
@@ -51,9 +52,9 @@ impl From<Error> for Unreadable {
 /// How closely [`Collection::open`] looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// At what says which images there are. What is wrong with an image's numbers shows when it is converted, and ends the
-    /// conversion.
+    /// At what says which images there are. What is wrong with an image's values shows when it is converted, and ends
+    /// the conversion.
     Index,
-    /// At every number too, which takes about as long as converting, so that all bad images are known before.
+    /// At every value too, which takes about as long as converting, so that all bad images are known before.
     Everything,
 }

@@ -1,4 +1,7 @@
-//! Region features in the forms that circulate, to feature files.
+//! Region features in the formats that circulate, converted to feature files.
+//!
+//! Each format is an `Input`, which lists its images and reads one at a time. A [`Collection`] is one or more of them,
+//! and sets aside what is malformed or there twice; each [`Output`] gets some of its images.
 
 pub(crate) mod collection;
 pub(crate) mod hdf5;

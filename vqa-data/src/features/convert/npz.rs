@@ -13,9 +13,10 @@ use zip::result::ZipError;
 use crate::error::{Error, Result};
 use crate::features::bad_image::BadImage;
 use crate::features::convert::input::{Indexed, Input, Unreadable};
+use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
 use crate::features::image_name::number_at_end;
-use crate::features::table::{ElementType, ImageEntry};
+use crate::features::table::ImageEntry;
 use crate::files::fingerprint::Fingerprint;
 use crate::files::limits::MAX_COMPRESSION;
 
@@ -42,7 +43,10 @@ impl NpzFolder {
         }
         paths.sort();
         if paths.is_empty() {
-            return Err(Error::file(folder, "no .npz files in it: give the folder that holds them, a file an image"));
+            return Err(Error::wrong_format(
+                folder,
+                "no .npz files in it: give the folder that holds them, a file an image",
+            ));
         }
         paths.iter().try_for_each(|(_, path)| made_from.add_file(path))?;
         let indexed = paths.par_iter().with_min_len(16).map(|(id, path)| {
@@ -84,10 +88,10 @@ impl Input for NpzFolder {
         // openvqa's [D, K], also where D is K. Fortran's order of that is C's of [K, D].
         let is_dim_first = header.shape().get(1) == Some(&(k as u64));
         let is_transposed = is_dim_first != (header.order() == Order::Fortran);
-        let features = numbers(&header, bytes)?;
+        let features = values(&header, bytes)?;
         regions.features = if is_transposed { transposed(&features, k) } else { features };
         let header = read_array(&mut archive, "bbox", bytes)?;
-        let boxes = numbers(&header, bytes)?;
+        let boxes = values(&header, bytes)?;
         regions.boxes = if header.order() == Order::Fortran { transposed(&boxes, k) } else { boxes };
         Ok(())
     }
@@ -119,9 +123,9 @@ fn index(image_id: Option<u64>, path: &Path) -> Result<(Indexed, bool), Unreadab
             return malformed(problem);
         }
     };
-    // What they hold shows before any room is made for it.
-    numbers(&features, &[])?;
-    numbers(&boxes, &[])?;
+    // An element type that cannot be read is found before any memory is reserved for it.
+    values(&features, &[])?;
+    values(&boxes, &[])?;
     let size = match (scalar(&mut archive, "image_w"), scalar(&mut archive, "image_h")) {
         (Some(width), Some(height)) => Some([width, height]),
         _ => None,
@@ -146,7 +150,7 @@ fn open(path: &Path) -> Result<Archive, Unreadable> {
     }
 }
 
-/// Whether it was the system that failed, and not what is in the file.
+/// Whether it was the system that failed, not the content of the file: those errors have a number.
 fn is_refusal(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some()
 }
@@ -156,7 +160,7 @@ fn read_header(archive: &mut Archive, name: &str) -> Result<NpyHeader, Unreadabl
     with_header(archive, name, |header, _| Ok(header))
 }
 
-/// Reads an array of an archive: its numbers as they are stored, into `bytes`.
+/// Reads an array of an archive: its values as they are stored, into `bytes`.
 fn read_array(archive: &mut Archive, name: &str, bytes: &mut Vec<u8>) -> Result<NpyHeader, Unreadable> {
     with_header(archive, name, |header, rest| {
         let malformed = |problem: String| Unreadable::Malformed(format!("{name} {problem}"));
@@ -208,8 +212,8 @@ fn n_bytes(header: &NpyHeader) -> u64 {
     header.shape().iter().fold(element, |n, &axis| n.saturating_mul(axis))
 }
 
-/// The numbers of an array as float32.
-fn numbers(header: &NpyHeader, bytes: &[u8]) -> Result<Vec<f32>, Unreadable> {
+/// The values of an array as float32.
+fn values(header: &NpyHeader, bytes: &[u8]) -> Result<Vec<f32>, Unreadable> {
     fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
         bytes.as_chunks().0.iter().map(|&bytes| number(bytes)).collect()
     }
@@ -237,16 +241,16 @@ fn numbers(header: &NpyHeader, bytes: &[u8]) -> Result<Vec<f32>, Unreadable> {
 }
 
 /// [rows, columns] to [columns, rows].
-fn transposed(numbers: &[f32], columns: usize) -> Vec<f32> {
-    let rows = numbers.len() / columns.max(1);
-    (0..rows * columns).map(|i| numbers[i % rows * columns + i / rows]).collect()
+fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    let rows = values.len() / columns.max(1);
+    (0..rows * columns).map(|i| values[i % rows * columns + i / rows]).collect()
 }
 
-/// A number that stands alone in the archive, if it is there.
+/// An array of one number, if the archive has it.
 fn scalar(archive: &mut Archive, name: &str) -> Option<u32> {
     let mut bytes = Vec::new();
     let header = read_array(archive, name, &mut bytes).ok()?;
-    match numbers(&header, &bytes).ok()?[..] {
+    match values(&header, &bytes).ok()?[..] {
         [number] if number >= 0.0 => Some(number as u32),
         _ => None,
     }

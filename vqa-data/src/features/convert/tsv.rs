@@ -4,8 +4,9 @@
 //! peteanderson80/bottom-up-attention, `img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes
 //! boxes features` in LXMERT's. There is no header.
 //!
-//! The index is made without reading the features: how long a line must be follows from its first columns, and whether
-//! it is that long shows in a look at its end. What looks otherwise is searched for its end.
+//! The index is made without reading the features, which are nearly all of the file: the first columns of a line say
+//! how long it must be, and a look at that offset confirms it. Only where there is no line break is the line searched
+//! for its end.
 
 use std::fs::File;
 use std::ops::Range;
@@ -20,9 +21,10 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::features::bad_image::BadImage;
 use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
+use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
 use crate::features::image_name::number_at_end;
-use crate::features::table::{ElementType, ImageEntry};
+use crate::features::table::ImageEntry;
 use crate::message::shorten;
 
 /// A TSV file, indexed: which image is on which line.
@@ -30,12 +32,12 @@ pub(super) struct TsvFile {
     path: PathBuf,
     file: File,
     images: Vec<Indexed>,
-    places: Vec<Places>,
+    columns: Vec<ColumnRanges>,
 }
 
-/// Where the columns of a line are in the file.
+/// Which bytes of the file the two large columns of a line are.
 #[derive(Debug, PartialEq)]
-struct Places {
+struct ColumnRanges {
     boxes: Range<u64>,
     features: Range<u64>,
 }
@@ -50,26 +52,26 @@ impl TsvFile {
         let file = File::open(path).map_err(Error::io("read", path))?;
         let metadata = file.metadata().map_err(Error::io("read", path))?;
         if !metadata.is_file() {
-            return Err(Error::file(path, "neither a TSV or HDF5 file nor a folder of .npz files"));
+            return Err(Error::wrong_format(path, "neither a TSV or HDF5 file nor a folder of .npz files"));
         }
         let len = metadata.len();
-        refuse_archives(&file).map_err(|problem| Error::file(path, problem))?;
+        refuse_archives(&file).map_err(|problem| Error::wrong_format(path, problem))?;
         let lines = index(&file, len, PIECE, check, progress).map_err(Error::io("read", path))?;
-        let (mut images, mut places) = (Vec::new(), Vec::new());
+        let (mut images, mut columns) = (Vec::new(), Vec::new());
         for (line, parsed) in (1..).zip(lines) {
             match parsed {
-                Line::Image(entry, feature_dim, columns) => {
+                Line::Image(entry, feature_dim, ranges) => {
                     images.push(Indexed { entry, feature_dim, path: path.to_owned(), line: Some(line) });
-                    places.push(columns);
+                    columns.push(ranges);
                 }
                 Line::Bad(problem) => bad.push(BadImage { path: path.to_owned(), line: Some(line), problem }),
                 Line::Empty => {}
             }
         }
         if images.is_empty() && bad.iter().all(|bad| bad.path != path) {
-            return Err(Error::file(path, "no line in it: not a TSV file of region features"));
+            return Err(Error::wrong_format(path, "no line in it: not a TSV file of region features"));
         }
-        Ok(TsvFile { path: path.to_owned(), file, images, places })
+        Ok(TsvFile { path: path.to_owned(), file, images, columns })
     }
 }
 
@@ -84,12 +86,12 @@ impl Input for TsvFile {
 
     fn read(&self, image: usize, scratch: &mut Scratch) -> Result<(), Unreadable> {
         let Indexed { entry, feature_dim, .. } = &self.images[image];
-        let Places { boxes, features } = &self.places[image];
+        let ColumnRanges { boxes, features } = &self.columns[image];
         // The two columns follow each other.
         scratch.bytes.resize((features.end - boxes.start) as usize, 0);
         self.file.read_exact_at(&mut scratch.bytes, boxes.start).map_err(Error::io("read", &self.path))?;
-        let bytes = |place: &Range<u64>| {
-            &scratch.bytes[(place.start - boxes.start) as usize..(place.end - boxes.start) as usize]
+        let bytes = |column: &Range<u64>| {
+            &scratch.bytes[(column.start - boxes.start) as usize..(column.end - boxes.start) as usize]
         };
         let n = entry.n_regions;
         let malformed = |column: &str, problem: String| Unreadable::Malformed(format!("{column} {problem}"));
@@ -100,23 +102,23 @@ impl Input for TsvFile {
 }
 
 /// Decodes base64 to `n` little-endian float32.
-fn decode(base64: &[u8], n: usize, numbers: &mut Vec<f32>) -> Result<(), String> {
+fn decode(base64: &[u8], n: usize, values: &mut Vec<f32>) -> Result<(), String> {
     // The decoder wants room for the padding too.
-    numbers.resize(n + 1, 0.0);
+    values.resize(n + 1, 0.0);
     let len = STANDARD
-        .decode_slice(base64, bytemuck::must_cast_slice_mut(numbers))
+        .decode_slice(base64, bytemuck::must_cast_slice_mut(values))
         .map_err(|e| format!("is no base64 ({e})"))?;
     if len != n * 4 {
         return Err(format!("has {len} bytes, and {} are wanted", n * 4));
     }
-    numbers.truncate(n);
+    values.truncate(n);
     if cfg!(target_endian = "big") {
-        numbers.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits().swap_bytes()));
+        values.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits().swap_bytes()));
     }
     Ok(())
 }
 
-/// What people give by mistake.
+/// Archives, which are given by mistake.
 fn refuse_archives(file: &File) -> Result<(), String> {
     let mut start = [0; 2];
     match file.read_exact_at(&mut start, 0).map(|()| &start) {
@@ -151,7 +153,7 @@ fn index(
 #[derive(Debug, PartialEq)]
 enum Line {
     /// With the length of its feature vectors.
-    Image(ImageEntry, usize, Places),
+    Image(ImageEntry, usize, ColumnRanges),
     Bad(String),
     Empty,
 }
@@ -188,7 +190,7 @@ impl Lines<'_> {
                 head = self.read(at, head.len() * 8)?;
             };
             let line_end = match (&columns, feature_dim) {
-                // Whoever looks at everything wants every line break found, also one within a column.
+                // A thorough check finds every line break, even one inside a column.
                 (Ok(columns), Some(dim)) if check == Check::Index => {
                     self.expected_end(at + columns.features as u64, columns.n_regions * dim)?
                 }
@@ -231,7 +233,7 @@ impl Lines<'_> {
         Ok(limit)
     }
 
-    /// Where a line ends whose features begin at `features` and are `n` numbers, if it ends there indeed.
+    /// Where a line whose `n` feature values begin at `features` must end, if there is indeed a line break.
     fn expected_end(&self, features: u64, n: usize) -> std::io::Result<Option<u64>> {
         let Some(at) = n.checked_mul(4).map(|bytes| features.saturating_add(bytes.div_ceil(3) as u64 * 4)) else {
             return Ok(None);
@@ -292,7 +294,7 @@ impl Columns {
         Ok(Columns { image_id, size, n_regions, boxes, features })
     }
 
-    /// The whole line, which begins and ends at these places.
+    /// The whole line, which begins at `start` and ends at `line_end`.
     fn finish(self, start: u64, line_end: u64, lines: &Lines) -> std::io::Result<Line> {
         let Columns { image_id, size, n_regions, boxes, features } = self;
         let features = start + features as u64..line_end;
@@ -309,7 +311,7 @@ impl Columns {
         }
         let boxes = start + boxes.start as u64..start + boxes.end as u64;
         let entry = ImageEntry { image_id, size: Some(size), n_regions };
-        Ok(Line::Image(entry, dim as usize, Places { boxes, features }))
+        Ok(Line::Image(entry, dim as usize, ColumnRanges { boxes, features }))
     }
 }
 
@@ -326,7 +328,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// However a file is cut into pieces, and however closely it is looked at: the lines are those of plain splitting.
+        /// However a file is cut into pieces, and however closely it is looked at: the lines are those of plain
+        /// splitting.
         #[test]
         fn pieces_change_nothing(
             kinds in prop::collection::vec(0usize..6, 0..30), piece in 1u64..400, ends_in_break in any::<bool>()
@@ -336,7 +339,10 @@ mod tests {
                 0 => String::new(),
                 1 => "7\t8".to_owned(),
                 2 => "x\t".repeat(12),
-                n => format!("{i}\t640\t480\t{0}\t{1}\t{2}", n - 2, STANDARD.encode(vec![0; 16 * (n - 2)]), features(n - 2)),
+                n => {
+                    let boxes = STANDARD.encode(vec![0; 16 * (n - 2)]);
+                    format!("{i}\t640\t480\t{}\t{boxes}\t{}", n - 2, features(n - 2))
+                }
             };
             let lines: Vec<String> = kinds.iter().enumerate().map(line).collect();
             let text = lines.join("\n") + if ends_in_break { "\n" } else { "" };
@@ -350,11 +356,11 @@ mod tests {
                     match found {
                         Line::Empty => prop_assert!(line.is_empty()),
                         Line::Bad(_) => prop_assert!((1..3).contains(&kinds[i])),
-                        Line::Image(entry, dim, places) => {
+                        Line::Image(entry, dim, ranges) => {
                             prop_assert_eq!((entry.image_id, entry.n_regions, *dim), (i as u64, kinds[i] - 2, 2));
-                            let column = |place: &Range<u64>| &text[place.start as usize..place.end as usize];
-                            prop_assert_eq!(column(&places.features), line.rsplit('\t').next().unwrap());
-                            prop_assert_eq!(column(&places.boxes), line.rsplit('\t').nth(1).unwrap());
+                            let column = |range: &Range<u64>| &text[range.start as usize..range.end as usize];
+                            prop_assert_eq!(column(&ranges.features), line.rsplit('\t').next().unwrap());
+                            prop_assert_eq!(column(&ranges.boxes), line.rsplit('\t').nth(1).unwrap());
                         }
                     }
                 }

@@ -1,9 +1,9 @@
-//! How bright pictures are.
+//! How bright images are.
 
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::features::extract::pictures::{Picture, read_picture};
+use crate::features::extract::images::{ImageFile, read_image};
 
 /// Mean and standard deviation of the red, green and blue values, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,19 +15,19 @@ pub struct ChannelStats {
 }
 
 impl ChannelStats {
-    /// Measures the pixels of all pictures, in parallel. `progress` is called with the number of pictures
+    /// Measures the pixels of all images, in parallel. `progress` is called with the number of images
     /// just done.
     ///
     /// # Errors
     ///
-    /// When a picture cannot be decoded.
-    pub fn measure(pictures: &[Picture], progress: &(dyn Fn(u64) + Sync)) -> Result<ChannelStats> {
+    /// When an image cannot be decoded.
+    pub fn measure(images: &[ImageFile], progress: &(dyn Fn(u64) + Sync)) -> Result<ChannelStats> {
         // Integer sums, so that the result does not depend on how the work was split.
-        let [n, sums @ ..] = pictures
+        let [n, sums @ ..] = images
             .par_iter()
-            .map(|picture| {
+            .map(|image| {
                 let mut totals = [0u128; 7];
-                for pixel in read_picture(&picture.path)?.pixels() {
+                for pixel in read_image(&image.path)?.pixels() {
                     totals[0] += 1;
                     for (channel, &value) in pixel.0.iter().enumerate() {
                         totals[1 + channel] += u128::from(value);

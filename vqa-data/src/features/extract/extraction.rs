@@ -1,4 +1,4 @@
-//! Pictures to feature files.
+//! Images to feature files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,19 +6,20 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::features::element_type::ElementType;
 use crate::features::extract::channel_stats::ChannelStats;
 use crate::features::extract::grid::Grid;
-use crate::features::extract::pictures::{Picture, read_picture, read_size};
+use crate::features::extract::images::{ImageFile, read_image, read_image_size};
 use crate::features::fill::{Job, Scratch, fill};
 use crate::features::shard::Shard;
-use crate::features::table::{ElementType, FeatureTable, ImageEntry};
+use crate::features::table::{FeatureTable, ImageEntry};
 use crate::features::writer::FeatureWriter;
 use crate::files::fingerprint::Fingerprint;
 
-/// The most that the features of one picture may be: more is a slip of the finger.
-const MAX_PICTURE_BYTES: usize = 1 << 28;
+/// The most that the features of one image may be: more is a typing error.
+const MAX_IMAGE_BYTES: usize = 1 << 28;
 
-/// How pictures become a feature file.
+/// How images become a feature file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Extraction {
     /// How they are cut.
@@ -27,35 +28,36 @@ pub struct Extraction {
     pub stats: ChannelStats,
     /// How the features are stored.
     pub element_type: ElementType,
-    /// Which of the pictures; all of them if nothing.
+    /// Which of the images; all of them if `None`.
     pub shard: Option<Shard>,
 }
 
 impl Extraction {
-    /// Extracts the regions of pictures into a feature file, in parallel and in constant memory; or those of a shard, to
-    /// [`Shard::path`]. It goes on with a run that was killed. `progress` is called with the number of pictures just done.
+    /// Extracts the regions of images into a feature file, in parallel and in constant memory; or those of a shard, to
+    /// [`Shard::path`]. It resumes a run that was killed. `progress` is called with the number of images just done.
     ///
     /// # Errors
     ///
-    /// When a picture cannot be decoded or is too small for the grid, its features would be over 256 MiB, or the
-    /// file cannot be written. There is no file of that name then; what the system refused, the same call goes on with.
-    pub fn write(&self, pictures: &[Picture], out: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    /// When an image cannot be decoded or is too small for the grid, its features would be over 256 MiB, or the
+    /// file cannot be written. There is no file of that name then. After an
+    /// error that [`is_retryable`](Error::is_retryable), the same call resumes.
+    pub fn write(&self, images: &[ImageFile], out: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
         let Extraction { grid, stats, element_type, shard } = *self;
         let bytes = grid.n_regions().saturating_mul(grid.feature_dim()).saturating_mul(4);
-        if bytes > MAX_PICTURE_BYTES {
-            let problem = format!(
-                "{} regions of {} numbers are {:.1} GB for each picture: take fewer cells or a smaller patch",
+        if bytes > MAX_IMAGE_BYTES {
+            return Err(Error::invalid(format!(
+                "{}: {} regions of {} numbers are {:.1} GB for each picture: take fewer cells or a smaller patch",
+                out.display(),
                 grid.n_regions(),
                 grid.feature_dim(),
                 bytes as f64 / 1e9
-            );
-            return Err(Error::file(out, problem));
+            )));
         }
-        let n_pictures = pictures.len();
-        let pictures = &pictures[shard.map_or(0..pictures.len(), |shard| shard.range(pictures.len()))];
-        let entry = |picture: &Picture| {
-            let size = read_size(&picture.path)?;
-            Ok(ImageEntry { image_id: picture.image_id, size: Some(size), n_regions: grid.n_regions() })
+        let n_images = images.len();
+        let images = &images[shard.map_or(0..images.len(), |shard| shard.range(images.len()))];
+        let entry = |image: &ImageFile| {
+            let size = read_image_size(&image.path)?;
+            Ok(ImageEntry { image_id: image.image_id, size: Some(size), n_regions: grid.n_regions() })
         };
         let mut attributes = BTreeMap::from([
             ("grid".to_owned(), vec![f64::from(grid.rows), f64::from(grid.columns)]),
@@ -64,21 +66,21 @@ impl Extraction {
             ("mean".to_owned(), stats.mean.to_vec()),
             ("std".to_owned(), stats.std.to_vec()),
         ]);
-        attributes.extend(shard.map(|shard| (Shard::ATTRIBUTE.to_owned(), shard.to_attribute(n_pictures))));
+        attributes.extend(shard.map(|shard| (Shard::ATTRIBUTE.to_owned(), shard.to_attribute(n_images))));
         let table = FeatureTable {
-            images: pictures.par_iter().map(entry).collect::<Result<_>>()?,
+            images: images.par_iter().map(entry).collect::<Result<_>>()?,
             feature_dim: grid.feature_dim(),
             element_type,
             attributes,
         };
         let mut made_from = Fingerprint::default();
-        pictures.iter().try_for_each(|picture| made_from.add_file(&picture.path))?;
+        images.iter().try_for_each(|image| made_from.add_file(&image.path))?;
         let writer = FeatureWriter::resume(&Shard::output(shard, out), table, &made_from.finish())?;
-        let jobs: Vec<Job> = (0..pictures.len()).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
+        let jobs: Vec<Job> = (0..images.len()).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
         let make = |i: usize, scratch: &mut Scratch| {
-            let path = &pictures[i].path;
-            let pixels = read_picture(path)?;
-            scratch.regions = grid.regions(&pixels, &stats).map_err(|problem| Error::file(path, problem))?;
+            let path = &images[i].path;
+            let pixels = read_image(path)?;
+            scratch.regions = grid.regions(&pixels, &stats).map_err(|problem| Error::mismatch(path, problem))?;
             Ok(())
         };
         fill(vec![writer], &jobs, &make, progress)
@@ -90,7 +92,7 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::features::extract::pictures::list_pictures;
+    use crate::features::extract::images::list_images;
     use crate::features::file::FeatureFile;
     use crate::features::source::RegionSource;
 
@@ -100,17 +102,17 @@ mod tests {
         let images = directory.path().join("images");
         std::fs::create_dir(&images).unwrap();
         for id in [3u32, 1] {
-            let picture =
+            let image =
                 RgbImage::from_fn(8, 8, |x, y| image::Rgb([(x * 30) as u8, (y * 20 + id) as u8, (x * y) as u8]));
-            picture.save(images.join(format!("x_{id:05}.png"))).unwrap();
+            image.save(images.join(format!("x_{id:05}.png"))).unwrap();
         }
         std::fs::write(images.join("notes.txt"), "not a picture").unwrap();
-        let pictures = list_pictures(&images).unwrap();
-        let stats = ChannelStats::measure(&pictures, &|_| {}).unwrap();
+        let images = list_images(&images).unwrap();
+        let stats = ChannelStats::measure(&images, &|_| {}).unwrap();
         let grid = Grid { rows: 2, columns: 2, whole: false, patch: 4 };
         let out = directory.path().join("f.h5");
         let extraction = Extraction { grid, stats, element_type: ElementType::F32, shard: None };
-        extraction.write(&pictures, &out, &|_| {}).unwrap();
+        extraction.write(&images, &out, &|_| {}).unwrap();
         assert_eq!(Grid::like(&out).unwrap(), (grid, stats));
 
         let file = FeatureFile::open(&out).unwrap();

@@ -1,16 +1,13 @@
-//! Pictures as the cells of a grid.
-
-use std::path::Path;
+//! Images as the cells of a grid.
 
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::features::extract::channel_stats::ChannelStats;
-use crate::features::file::FeatureFile;
 use crate::features::source::ImageRegions;
 
-/// How pictures are cut into regions. Each cell of the grid, row by row, and then the whole picture if
+/// How images are cut into regions. Each cell of the grid, row by row, and then the whole image if
 /// wanted, is resized to P x P pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
@@ -18,7 +15,7 @@ pub struct Grid {
     pub rows: u32,
     /// Cells from left to right.
     pub columns: u32,
-    /// Whether the whole picture is a region too, the last one.
+    /// Whether the whole image is a region too, the last one.
     pub whole: bool,
     /// P, the side in pixels that every region is resized to.
     pub patch: u32,
@@ -35,14 +32,14 @@ impl Grid {
         (self.patch as usize).saturating_pow(2).saturating_mul(3)
     }
 
-    /// Cuts a picture into its regions. Features are channel by channel, each P rows of P pixels,
+    /// Cuts an image into its regions. Features are channel by channel, each P rows of P pixels,
     /// (value / 255 - mean) / std.
     ///
     /// # Errors
     ///
-    /// When the picture has fewer pixels than the grid has cells, in either direction.
-    pub fn regions(&self, picture: &RgbImage, stats: &ChannelStats) -> Result<ImageRegions, String> {
-        let (width, height) = picture.dimensions();
+    /// When the image has fewer pixels than the grid has cells, in either direction.
+    pub fn regions(&self, image: &RgbImage, stats: &ChannelStats) -> Result<ImageRegions, String> {
+        let (width, height) = image.dimensions();
         if width < self.columns || height < self.rows {
             return Err(format!("{width} x {height} pixels are too few for {} x {} cells", self.rows, self.columns));
         }
@@ -51,7 +48,7 @@ impl Grid {
         let mut features = Vec::with_capacity(self.n_regions() * self.feature_dim());
         let mut add = |x1: u32, y1: u32, x2: u32, y2: u32| {
             boxes.extend([x1, y1, x2, y2].map(|corner| corner as f32));
-            let region = imageops::crop_imm(picture, x1, y1, x2 - x1, y2 - y1);
+            let region = imageops::crop_imm(image, x1, y1, x2 - x1, y2 - y1);
             let patch = if (x2 - x1, y2 - y1) == (self.patch, self.patch) {
                 region.to_image()
             } else {
@@ -74,30 +71,6 @@ impl Grid {
         }
         Ok(ImageRegions { features, boxes })
     }
-
-    /// The grid and standardisation that a file was extracted with, for extracting others like it.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be opened, or was not made by [`Extraction::write`].
-    pub fn like(path: &Path) -> Result<(Grid, ChannelStats)> {
-        let file = FeatureFile::open(path)?;
-        let (grid, mean, std) = (file.attribute("grid"), file.attribute("mean"), file.attribute("std"));
-        let (&[rows, columns], &[whole], &[patch], Ok(mean), Ok(std)) =
-            (&grid[..], &file.attribute("whole")[..], &file.attribute("patch")[..], mean.try_into(), std.try_into())
-        else {
-            return Err(Error::file(
-                path,
-                "it does not say with which grid, patch, mean and std it was made: only files from `vqa features extract` do",
-            ));
-        };
-        let grid = Grid { rows: rows as u32, columns: columns as u32, whole: whole != 0.0, patch: patch as u32 };
-        let stats = ChannelStats { mean, std };
-        if grid.n_regions() == 0 || grid.patch == 0 || stats.std.iter().any(|&std| std.is_nan() || std <= 0.0) {
-            return Err(Error::file(path, format!("its {grid:?} and {stats:?} make no features: it is damaged")));
-        }
-        Ok((grid, stats))
-    }
 }
 
 #[cfg(test)]
@@ -111,22 +84,22 @@ mod tests {
     const PLAIN: ChannelStats = ChannelStats { mean: [0.0; 3], std: [1.0 / 255.0; 3] };
 
     #[test]
-    fn cells_tile_the_picture() {
-        let picture = RgbImage::from_fn(7, 5, |x, y| image::Rgb([x as u8, y as u8, 9]));
-        let regions = grid(2, 3, true, 1).regions(&picture, &PLAIN).unwrap();
+    fn cells_tile_the_image() {
+        let image = RgbImage::from_fn(7, 5, |x, y| image::Rgb([x as u8, y as u8, 9]));
+        let regions = grid(2, 3, true, 1).regions(&image, &PLAIN).unwrap();
         let boxes: Vec<&[f32]> = regions.boxes.chunks(4).collect();
         assert_eq!(boxes[0], [0.0, 0.0, 2.0, 2.0]);
         assert_eq!(boxes[5], [4.0, 2.0, 7.0, 5.0]);
         assert_eq!(boxes[6], [0.0, 0.0, 7.0, 5.0]);
         let area: f32 = boxes[..6].iter().map(|b| (b[2] - b[0]) * (b[3] - b[1])).sum();
         assert_eq!(area, 35.0);
-        assert!(grid(6, 1, false, 1).regions(&picture, &PLAIN).is_err());
+        assert!(grid(6, 1, false, 1).regions(&image, &PLAIN).is_err());
     }
 
     #[test]
     fn a_cell_of_the_patch_size_is_its_pixels() {
-        let picture = RgbImage::from_fn(4, 4, |x, y| image::Rgb([10 * x as u8, 10 * y as u8, 200]));
-        let regions = grid(2, 2, false, 2).regions(&picture, &PLAIN).unwrap();
+        let image = RgbImage::from_fn(4, 4, |x, y| image::Rgb([10 * x as u8, 10 * y as u8, 200]));
+        let regions = grid(2, 2, false, 2).regions(&image, &PLAIN).unwrap();
         let second: Vec<f32> = regions.features[12..24].iter().map(|x| x.round()).collect();
         assert_eq!(second, [20.0, 30.0, 20.0, 30.0, 0.0, 0.0, 10.0, 10.0, 200.0, 200.0, 200.0, 200.0]);
     }

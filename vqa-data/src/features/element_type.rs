@@ -1,0 +1,21 @@
+//! How features are stored.
+
+/// The element type of stored features. In memory they are float32, always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ElementType {
+    /// float32: four bytes a value.
+    #[default]
+    F32,
+    /// float16: two bytes a value, half the disk and half the reading; 11 bits of precision, at most 65504.
+    F16,
+}
+
+impl ElementType {
+    /// Bytes of a value.
+    pub fn size(self) -> usize {
+        match self {
+            ElementType::F32 => 4,
+            ElementType::F16 => 2,
+        }
+    }
+}

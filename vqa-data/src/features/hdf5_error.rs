@@ -1,0 +1,38 @@
+//! What HDF5 reports, as errors of this crate.
+
+use std::io;
+use std::path::Path;
+
+use crate::error::Error;
+
+/// The error for a file that HDF5 could not open or read, with a remedy where its message gives the cause away.
+pub(super) fn cannot_read(path: &Path) -> impl FnOnce(hdf5::Error) -> Error {
+    move |source| {
+        let text = source.to_string();
+        let error = if text.contains("truncated file") {
+            Error::damaged(
+                path,
+                "the file is shorter than its header says (an interrupted copy or download?): fetch it again",
+            )
+        } else if text.contains("file signature not found") {
+            Error::wrong_format(
+                path,
+                "not an HDF5 file; `vqa features convert` makes one of TSV files and of folders of .npz",
+            )
+        } else if text.contains("unable to lock file") {
+            Error::InUse { path: path.to_owned(), problem: format!("HDF5 reports: {text}"), source: None }
+        } else {
+            Error::damaged(path, format!("HDF5 reports: {text}"))
+        };
+        error.because(source)
+    }
+}
+
+/// The error for a file that HDF5 could not write: whatever the reason, the system refused.
+pub(super) fn cannot_write(path: &Path) -> impl FnOnce(hdf5::Error) -> Error {
+    move |source| {
+        let is_full = source.to_string().contains("No space left");
+        let kind = if is_full { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+        Error::io("write", path)(io::Error::new(kind, source))
+    }
+}
