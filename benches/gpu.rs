@@ -41,7 +41,7 @@ use vqa_train::{Event, TrainConfig, Trainer};
 /// The Python of the comparison.
 const SCRIPTS: [(&str, &str); 2] = [
     ("gpu.py", include_str!("python/gpu.py")),
-    ("baseline.py", include_str!("../vqa-model/tests/pytorch/baseline.py")),
+    ("baseline.py", include_str!("../vqa-model/pytorch-reference/baseline.py")),
 ];
 
 type Error = Box<dyn std::error::Error>;

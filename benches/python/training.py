@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "vqa-model/tests/pytorch"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "vqa-model/pytorch-reference"))
 from baseline import Baseline  # noqa: E402
 
 CONFIG = {

@@ -9,6 +9,8 @@ fn a_tiny_run_on_the_cpu() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bench_gpu"));
     // Python takes three seconds to load torch.
     command.args(["--device", "cpu", "--tiny", "--precision", "tf32"]);
+    // The model is tiny: more threads would only wait for each other.
+    command.env("OMP_NUM_THREADS", "1");
     if libtorch.exists() {
         command.env("PYTHONPATH", libtorch);
     }

@@ -1,7 +1,5 @@
 //! The model gives what PyTorch gives: from weights made here and loaded there, and the other way round.
 
-mod pytorch;
-
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -60,11 +58,13 @@ fn assert_agree(case: &str, ours: &HashMap<String, Tensor>, path: &Path) {
 
 #[test]
 fn logits_attention_and_gradients_agree() {
+    // The models are tiny: more threads would only wait for each other.
+    tch::set_num_threads(1);
     tch::manual_seed(1);
     let directory = tempfile::tempdir().unwrap();
     let path = |case: &str, ending: &str| directory.path().join(format!("{case}.{ending}"));
     let mut cases = Vec::new();
-    for (case, config) in pytorch::configs() {
+    for (case, config) in vqa_pytorch_reference::configs() {
         let vs = VarStore::new(Device::Cpu);
         let model = Baseline::new(vs.root(), &config, DIMS);
         let inputs = inputs();
@@ -79,7 +79,7 @@ fn logits_attention_and_gradients_agree() {
         cases.push((case, vs, model, inputs));
     }
     assert_eq!(cases.len(), 16);
-    if !pytorch::run("forward_backward.py", &[directory.path()]) {
+    if !vqa_pytorch_reference::run("forward_backward.py", &[directory.path()]) {
         return;
     }
     for (case, vs, model, inputs) in &cases {

@@ -1,8 +1,5 @@
 //! Training follows PyTorch's: losses, Adamax, clipping and schedule, over fifty steps.
 
-#[path = "../../vqa-model/tests/pytorch/mod.rs"]
-mod pytorch;
-
 use std::path::Path;
 
 use tch::nn::VarStore;
@@ -30,7 +27,7 @@ fn cases() -> Vec<(String, ModelConfig, TrainConfig)> {
         (config.topdown_att.dropout, config.mlp.dropout, config.lm.dropout) = (0.0, 0.0, 0.0);
         (name, config, train.clone())
     };
-    let mut cases: Vec<_> = pytorch::configs().into_iter().map(without_dropout).collect();
+    let mut cases: Vec<_> = vqa_pytorch_reference::configs().into_iter().map(without_dropout).collect();
     let (name, config, _) = cases[5].clone();
     let scheduled = TrainConfig {
         warmup_steps: 10,
@@ -75,6 +72,8 @@ fn batches(kind: LossKind) -> Vec<(String, Tensor)> {
 
 #[test]
 fn fifty_steps_follow_pytorch() {
+    // The models are tiny: more threads would only wait for each other.
+    tch::set_num_threads(1);
     tch::manual_seed(5);
     let directory = tempfile::tempdir().unwrap();
     let path = |case: &str, ending: &str| directory.path().join(format!("{case}.{ending}"));
@@ -114,7 +113,7 @@ fn fifty_steps_follow_pytorch() {
         trainings.push((case, vs, losses));
     }
     assert_eq!(trainings.len(), 19);
-    if pytorch::run("training.py", &[directory.path()]) {
+    if vqa_pytorch_reference::run("training.py", &[directory.path()]) {
         for (case, vs, losses) in trainings {
             assert_follows(&case, &losses, &vs, &path(&case, "answer.safetensors"));
         }

@@ -30,6 +30,8 @@ struct World {
 }
 
 fn world() -> World {
+    // Tests run side by side, and the model is tiny: more threads would only wait for each other.
+    tch::set_num_threads(1);
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     write_shapes(&data, ShapesSpec { n_train: 24, n_val: 12, seed: 3 }, &|_| {}).unwrap();

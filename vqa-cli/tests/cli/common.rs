@@ -11,6 +11,8 @@ use tempfile::TempDir;
 pub fn vqa(directory: &Path, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vqa"));
     command.current_dir(directory).args(arguments.split_whitespace());
+    // Tests run side by side, and the models are tiny: more threads would only wait for each other.
+    command.env("OMP_NUM_THREADS", "1");
     command
 }
 

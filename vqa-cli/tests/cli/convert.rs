@@ -1,11 +1,17 @@
 //! Feature files from other forms, in shards, and after a kill.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::path::Path;
+#[cfg(target_os = "linux")]
+use std::{
+    path::PathBuf,
+    process::Child,
+    time::{Duration, Instant},
+};
 
 use crate::common::{fails, ok, stderr, vqa, world};
+#[cfg(target_os = "linux")]
+use crate::process::{freeze, signal, start, wait_for};
 
 /// Copies what h5py and NumPy have made for the tests of `vqa-data`.
 fn fixtures(at: &Path, names: &[&str]) {
@@ -158,11 +164,12 @@ fn wrong_input_is_explained() {
     assert!(stderr(&output).contains("2 of the 2 images wanted for it are not in the input"), "{}", stderr(&output));
 }
 
-/// A folder of pictures that takes a while to extract: the same few under many names.
+/// A folder of many pictures: the same few under many names.
+#[cfg(target_os = "linux")]
 fn many_pictures(at: &Path, n: usize) -> PathBuf {
     let few: Vec<PathBuf> =
         fs::read_dir(at.join("data/images/train")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let folder = at.join(format!("many{n}"));
+    let folder = at.join("many");
     fs::create_dir(&folder).unwrap();
     for i in 0..n {
         fs::hard_link(&few[i % few.len()], folder.join(format!("{i:08}.jpg"))).unwrap();
@@ -170,43 +177,40 @@ fn many_pictures(at: &Path, n: usize) -> PathBuf {
     folder
 }
 
-fn start(at: &Path, arguments: &str) -> Child {
-    vqa(at, arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
-}
-
-/// Waits until a run has noted what it has done, with most of it left; false if it was over before.
-fn has_progress(child: &mut Child, journal: &Path, n: usize) -> bool {
-    loop {
-        let text = fs::read(journal).unwrap_or_default();
-        if let Ok(journal) = serde_json::from_slice::<serde_json::Value>(&text) {
-            return 3 * journal["n_done"].as_u64().unwrap() < n as u64;
+/// A run that makes x.h5, frozen after it has noted some progress and before its end.
+#[cfg(target_os = "linux")]
+fn frozen_with_progress(at: &Path, arguments: &str) -> Child {
+    for _ in 0..100 {
+        let mut child = start(at, arguments);
+        wait_for("an unfinished file", || {
+            fs::metadata(at.join("x.h5.partial")).is_ok_and(|file| file.len() > 0)
+                || child.try_wait().unwrap().is_some()
+        });
+        while freeze(&mut child) {
+            let journal = fs::read(at.join("x.h5.partial.json")).unwrap_or_default();
+            let journal: serde_json::Value = serde_json::from_slice(&journal).unwrap_or_default();
+            if journal["n_done"].as_u64().is_some_and(|n_done| n_done > 0) {
+                return child;
+            }
+            // It notes its progress once a second, which is over when it goes on.
+            std::thread::sleep(Duration::from_millis(1100));
+            signal(&child, &["CONT"]);
+            std::thread::sleep(Duration::from_millis(10));
         }
-        if child.try_wait().unwrap().is_some() {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(5));
+        // It was faster than this test.
+        fs::remove_file(at.join("x.h5")).unwrap();
     }
+    panic!("no run could be frozen before its end");
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[test]
 fn a_killed_run_goes_on() {
     let world = world();
     let at = world.path();
-    // As many pictures as it takes for a run to be far from done when it notes its progress, which it does once a second.
-    let mut n = 4000;
-    let (folder, mut child) = loop {
-        let folder = many_pictures(at, n);
-        let mut child =
-            start(at, &format!("features extract --images {} --like train.h5 --out x.h5", folder.display()));
-        if has_progress(&mut child, &at.join("x.h5.partial.json"), n) {
-            break (folder, child);
-        }
-        let _ = child.kill();
-        child.wait().unwrap();
-        n *= 3;
-    };
+    let folder = many_pictures(at, 4000);
     let extract = |out: &str| format!("features extract --images {} --like train.h5 --out {out}", folder.display());
+    let mut child = frozen_with_progress(at, &extract("x.h5"));
     // A second one waits for nobody, and spoils nothing.
     let second = vqa(at, &extract("x.h5")).output().unwrap();
     assert!(stderr(&second).contains("x.h5: another process is writing it"), "{}", stderr(&second));
@@ -218,12 +222,21 @@ fn a_killed_run_goes_on() {
     let other = vqa(at, "features extract --images data/images/val --like train.h5 --out x.h5").output().unwrap();
     assert!(stderr(&other).contains("that an earlier run left are not used"), "{}", stderr(&other));
     assert!(!at.join("x.h5.partial").exists() && !at.join("x.h5.partial.json").exists());
+    fs::remove_file(at.join("x.h5")).unwrap();
 
-    // Stopped with Ctrl-C it says that it can go on.
-    let mut child = start(at, &extract("x.h5"));
-    assert!(has_progress(&mut child, &at.join("x.h5.partial.json"), n), "it lasts as long as before");
-    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let stopped = child.wait_with_output().unwrap();
+    // Stopped with Ctrl-C it says that it can go on. It may be over before it notices.
+    let stopped = (0..100)
+        .find_map(|_| {
+            let child = frozen_with_progress(at, &extract("x.h5"));
+            signal(&child, &["INT", "CONT"]);
+            let output = child.wait_with_output().unwrap();
+            let is_over = at.join("x.h5").exists();
+            if is_over {
+                fs::remove_file(at.join("x.h5")).unwrap();
+            }
+            (!is_over).then_some(output)
+        })
+        .expect("a run that is stopped before its end");
     assert_eq!(stopped.status.code(), Some(1));
     let last = stderr(&stopped);
     assert!(last.trim_end().ends_with("error: interrupted; the same command goes on with x.h5.partial"), "{last}");
@@ -237,26 +250,30 @@ fn a_killed_run_goes_on() {
 }
 
 /// Whenever a run is killed, there is no file under its name, or a whole one, and the next run is not disturbed.
+#[cfg(target_os = "linux")]
 #[test]
 fn no_file_is_half_valid() {
     let world = world();
     let at = world.path();
-    let folder = many_pictures(at, 1500);
+    let folder = many_pictures(at, 1000);
     let extract = |out: &str| format!("features extract --images {} --like train.h5 --out {out}", folder.display());
+    let started = Instant::now();
     ok(at, &extract("whole.h5"));
-    for milliseconds in [0, 60, 150, 230, 300, 390, 470, 600] {
-        for signal in ["-INT", "-KILL"] {
+    let whole = started.elapsed();
+    // From its start to about its end.
+    for eighths in 0..=8 {
+        for name in ["INT", "KILL"] {
             // What a killed run has left is not the next one's, which may be over before it has seen it.
             let left = |name: &str| at.join(name).exists();
             let clean = !left("x.h5.partial") && !left("x.h5.partial.json");
             let child = start(at, &extract("x.h5"));
-            std::thread::sleep(Duration::from_millis(milliseconds));
-            let _ = std::process::Command::new("kill").args([signal, &child.id().to_string()]).output();
+            std::thread::sleep(whole * eighths / 8);
+            signal(&child, &[name]);
             let said = stderr(&child.wait_with_output().unwrap());
-            assert!(!at.join("x.h5").exists() || same(at, "x.h5", "whole.h5"), "{milliseconds}");
+            assert!(!at.join("x.h5").exists() || same(at, "x.h5", "whole.h5"), "{eighths}/8");
             // Interrupted, it leaves something only where it says so.
             if clean && said.contains("what was not finished is removed") {
-                assert!(!left("x.h5.partial") && !left("x.h5.partial.json"), "{milliseconds}");
+                assert!(!left("x.h5.partial") && !left("x.h5.partial.json"), "{eighths}/8");
             }
         }
     }

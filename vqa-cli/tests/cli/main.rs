@@ -3,8 +3,10 @@
 mod bad_input;
 mod common;
 mod convert;
-#[cfg(all(feature = "torch", unix))]
+#[cfg(all(feature = "torch", target_os = "linux"))]
 mod interrupt;
+#[cfg(target_os = "linux")]
+mod process;
 #[cfg(feature = "torch")]
 mod seen;
 #[cfg(all(feature = "torch", unix))]

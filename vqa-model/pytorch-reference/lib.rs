@@ -1,4 +1,5 @@
-//! Runs the Python reference, where Python has PyTorch: as after `make setup`.
+//! The model and its training in PyTorch, for tests to compare with: `baseline.py` is the module, the other scripts run it.
+//! They run where Python has PyTorch, as after `make setup`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,9 +12,9 @@ use vqa_model::loss::LossKind;
 /// Runs a script of this directory. False means that it was skipped since there is no PyTorch for Python; with
 /// VQA_REQUIRE_PYTORCH=1 that is a failure.
 pub fn run(script: &str, arguments: &[&Path]) -> bool {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vqa-model/tests/pytorch");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let mut search_path = vec![here.clone()];
+    let mut search_path = vec![here.to_owned()];
     if let Some(site) = option_env!("LIBTORCH").and_then(|libtorch| Path::new(libtorch).parent().map(PathBuf::from)) {
         search_path.push(site);
     }
@@ -23,6 +24,8 @@ pub fn run(script: &str, arguments: &[&Path]) -> bool {
     let command = || {
         let mut command = Command::new(&python);
         command.env("PYTHONPATH", std::env::join_paths(&search_path).unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
+        // More threads would only wait for each other: the models are tiny.
+        command.env("OMP_NUM_THREADS", "1");
         command
     };
     let check = command().args(["-c", "import numpy, safetensors, torch"]).output();
