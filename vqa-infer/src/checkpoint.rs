@@ -63,7 +63,7 @@ impl fmt::Debug for Checkpoint {
 }
 
 impl Checkpoint {
-    /// Loads a checkpoint of the article's model to a device, or else to the one that its run's config names.
+    /// Loads a checkpoint of the article's model, or the best one of a run's directory, to a device, or else to the one that its run's config names.
     ///
     /// # Errors
     ///
@@ -83,6 +83,7 @@ impl Checkpoint {
         device: Option<Device>,
         model: impl FnOnce(nn::Path, &C, DataDims) -> Box<dyn VqaModel>,
     ) -> Result<Checkpoint> {
+        let path = &*RunDir::find_checkpoint(path)?;
         let dims = CheckpointHeader::read(path)?.dims;
         let run = RunDir::of_checkpoint(path);
         if !run.config().exists() {

@@ -2,7 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::Batch;
-use vqa_data::questions::{Answer, AnswerDict};
+use vqa_data::evaluator::Accuracy;
+use vqa_data::questions::{Annotations, Answer, AnswerDict};
 use vqa_model::feed::Feed;
 use vqa_model::loss::LossKind;
 use vqa_model::{ModelInput, VqaModel};
@@ -73,6 +74,18 @@ pub struct Answers {
     pub soft_score: f64,
     /// The soft score of a model that is always right, in percent.
     pub upper_bound: f64,
+}
+
+impl Answers {
+    /// The official accuracy, one answer for each of the split's annotations, in order.
+    ///
+    /// # Panics
+    ///
+    /// When the split has no annotations.
+    pub fn accuracy(&self, annotations: &Annotations) -> Accuracy {
+        let answers: Vec<&str> = self.answers.iter().map(|answer| &*answer.answer).collect();
+        Accuracy::of_each(&answers, annotations)
+    }
 }
 
 /// Answers all questions of a feed. `progress` is called with the number of questions just done.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tch::nn::{self, Module, ModuleT, VarStore};
 use tch::{Device, Kind};
 use vqa_data::batches::{Dataset, Loader, LoaderOptions};
-use vqa_data::evaluator::Accuracy;
 use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
 use vqa_data::shapes::ShapesSplit;
 use vqa_infer::report::Report;
@@ -90,7 +89,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let checkpoint = Checkpoint::open_with(&run.checkpoint(4), None, make)?;
     let asked = SplitWithModel::new(checkpoint, Split::load(&val)?, &val, "val".to_owned(), None)?;
     let answered = asked.answer_all(&mut |_| {})?;
-    let accuracy = Accuracy::of(&answered.answers, &asked.dataset().split().annotations)?;
+    let accuracy = answered.accuracy(&asked.dataset().split().annotations);
     println!("val: soft score {:.2}, official accuracy {:.2}", answered.soft_score, accuracy.overall);
     let mut report = Report::new(demo.join("own_model_maps"), "Where a bag of words looks", Vec::new());
     asked.explain(&[0, 1, 2, 3], &mut report, &mut |_| {})?;

@@ -71,7 +71,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         batch_size: None,
     })?;
     let annotations = &val.dataset().split().annotations;
-    let model = Accuracy::of(&asked::answer_all(&val)?.answers, annotations)?;
+    let model = asked::answer_all(&val)?.accuracy(annotations);
     let seen = Split::load(config.split("train")?)?.annotations;
     let blind = Accuracy::of(&blind_guesses(&seen, annotations), annotations)?;
 

@@ -41,7 +41,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     let blind = match args.blind {
         true => {
             let answered = asked::answer_blind(&split)?;
-            let accuracy = Accuracy::of(&answered.answers, annotations)?;
+            let accuracy = answered.accuracy(annotations);
             Some(Blind { seed: split.checkpoint().seed(), soft_score: answered.soft_score, accuracy })
         }
         false => None,
@@ -51,7 +51,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         n_questions: answered.answers.len(),
         soft_score: answered.soft_score,
         upper_bound: answered.upper_bound,
-        accuracy: Accuracy::of(&answered.answers, annotations)?,
+        accuracy: answered.accuracy(annotations),
         blind,
     };
     if let Some(path) = &args.results {

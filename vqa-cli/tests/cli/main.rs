@@ -1,5 +1,7 @@
 //! The whole program, through its binary.
 
+#[cfg(feature = "torch")]
+mod asked;
 mod bad_input;
 mod common;
 mod convert;

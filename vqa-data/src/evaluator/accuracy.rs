@@ -62,7 +62,7 @@ pub struct Accuracy {
 }
 
 impl Accuracy {
-    /// Scores one answer for each annotation.
+    /// Scores answers by their question ids: one for each annotation.
     ///
     /// # Errors
     ///
@@ -102,6 +102,18 @@ impl Accuracy {
             );
             return Err(Error::Mismatch { paths: Vec::new(), message });
         }
+        let answers = (0..annotations.len()).map(|i| by_question[&annotations.question_id(i)]);
+        Ok(Accuracy::of_each(&answers.collect::<Vec<_>>(), annotations))
+    }
+
+    /// Scores one answer for each annotation, in their order. Question ids do not matter: those of two sources of a split may be
+    /// the same.
+    ///
+    /// # Panics
+    ///
+    /// When there are more or fewer answers than annotations.
+    pub fn of_each<S: AsRef<str> + Sync>(answers: &[S], annotations: &Annotations) -> Accuracy {
+        assert_eq!(answers.len(), annotations.len(), "one answer for each annotation");
         // Most answers are among a few thousand: each distinct one is cleaned and normalised once.
         let strings: Vec<&str> = annotations.strings().iter().collect();
         let forms: Vec<_> = strings.par_iter().map(|text| (clean(text), normalize_answer(text))).collect();
@@ -110,8 +122,7 @@ impl Accuracy {
             .with_min_len(1024)
             .map(|i| {
                 let given = annotations.symbols(i).iter().map(|&symbol| &forms[symbol as usize]);
-                let answer = by_question[&annotations.question_id(i)];
-                official_accuracy_of(answer, given.map(|(cleaned, normal)| (&**cleaned, &**normal)))
+                official_accuracy_of(answers[i].as_ref(), given.map(|(cleaned, normal)| (&**cleaned, &**normal)))
             })
             .collect();
         let by_type = |name: for<'a> fn(&Annotation<'a>) -> &'a str| {
@@ -123,11 +134,11 @@ impl Accuracy {
             }
             sums.into_iter().map(|(name, (sum, n))| (name.to_owned(), percent(sum, n))).collect()
         };
-        Ok(Accuracy {
+        Accuracy {
             overall: percent(scores.iter().sum(), scores.len()),
             per_answer_type: by_type(|annotation| annotation.answer_type),
             per_question_type: by_type(|annotation| annotation.question_type),
-        })
+        }
     }
 }
 

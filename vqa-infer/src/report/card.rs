@@ -2,14 +2,13 @@
 
 use crate::report::explained::Explained;
 
-pub(super) fn card(explained: &Explained, (width, height): (u32, u32)) -> String {
+pub(super) fn card(explained: &Explained, folder: &str, (width, height): (u32, u32)) -> String {
     let verdict = match explained.soft_score {
         None => "unknown",
         Some(score) if score >= 0.9 => "right",
         Some(score) if score > 0.0 => "partly",
         Some(_) => "wrong",
     };
-    let id = explained.question_id;
     let question = escape(&explained.question);
     let answer = escape(&explained.answer);
     let bars: String = explained
@@ -28,8 +27,8 @@ pub(super) fn card(explained: &Explained, (width, height): (u32, u32)) -> String
     };
     format!(
         "<article class=\"{verdict}\">\n<div class=\"pictures\">\
-         <img src=\"{id}/original.jpg\" alt=\"picture\" width=\"{width}\" height=\"{height}\" loading=\"lazy\">\
-         <img src=\"{id}/topdown_att.jpg\" alt=\"where the model looked\" width=\"{width}\" height=\"{height}\" loading=\"lazy\"></div>\n\
+         <img src=\"{folder}/original.jpg\" alt=\"picture\" width=\"{width}\" height=\"{height}\" loading=\"lazy\">\
+         <img src=\"{folder}/topdown_att.jpg\" alt=\"where the model looked\" width=\"{width}\" height=\"{height}\" loading=\"lazy\"></div>\n\
          <h2>{question}</h2>\n<p class=\"answer\">{answer}</p>\n<ul>{bars}</ul>\n\
          <p class=\"people\"><b>people:</b> {people}</p>\n</article>\n"
     )

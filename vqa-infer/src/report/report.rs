@@ -1,5 +1,6 @@
 //! The report as a whole.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use vqa_data::features::read_image;
@@ -20,13 +21,20 @@ pub struct Report {
     /// Lines under the title.
     notes: Vec<String>,
     cards: String,
-    n_questions: usize,
+    /// One for each question.
+    folders: HashSet<String>,
 }
 
 impl Report {
     /// An empty report in this directory.
     pub fn new(directory: impl Into<PathBuf>, title: impl Into<String>, notes: Vec<String>) -> Report {
-        Report { directory: directory.into(), title: title.into(), notes, cards: String::new(), n_questions: 0 }
+        Report {
+            directory: directory.into(),
+            title: title.into(),
+            notes,
+            cards: String::new(),
+            folders: HashSet::new(),
+        }
     }
 
     /// Draws a question's attention map and writes its folder.
@@ -35,15 +43,24 @@ impl Report {
     ///
     /// When the picture cannot be read, or the folder cannot be written.
     pub fn add(&mut self, explained: &Explained) -> Result<()> {
-        let folder = self.directory.join(explained.question_id.to_string());
+        let name = self.folder_name(explained.question_id);
+        let folder = self.directory.join(&name);
         let picture = read_image(&explained.picture)?;
         let map = attention_map(&picture, &explained.boxes, &explained.attention, &AttentionMapStyle::default());
         write_atomic(&folder.join("qa.txt"), qa_text(explained).as_bytes())?;
         write_atomic(&folder.join("original.jpg"), &original_jpeg(&explained.picture, &picture)?)?;
         write_atomic(&folder.join("topdown_att.jpg"), &jpeg(&map))?;
-        self.cards.push_str(&card(explained, picture.dimensions()));
-        self.n_questions += 1;
+        self.cards.push_str(&card(explained, &name, picture.dimensions()));
+        self.folders.insert(name);
         Ok(())
+    }
+
+    /// The name of a question's folder: its id. Two sources of a split may have the same ids, and then the later question's is
+    /// `ID_2`, and so on.
+    fn folder_name(&self, question_id: u64) -> String {
+        let later = (2..).map(|n: usize| format!("{question_id}_{n}"));
+        let mut names = std::iter::once(question_id.to_string()).chain(later);
+        names.find(|name| !self.folders.contains(name)).expect("one of infinitely many")
     }
 
     /// Writes the page, and says where it is.
@@ -64,11 +81,42 @@ impl Report {
 
     /// Number of questions in the report.
     pub fn len(&self) -> usize {
-        self.n_questions
+        self.folders.len()
     }
 
     /// Whether there is no question yet.
     pub fn is_empty(&self) -> bool {
-        self.n_questions == 0
+        self.folders.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_of_one_id_have_folders_of_their_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let picture = directory.path().join("p.png");
+        image::RgbImage::new(4, 4).save(&picture).unwrap();
+        let mut report = Report::new(directory.path(), "title", Vec::new());
+        for question in ["why?", "how?", "who?"] {
+            let explained = Explained {
+                question_id: 7,
+                question: question.to_owned(),
+                answer: "so".to_owned(),
+                best: Vec::new(),
+                annotators: Vec::new(),
+                soft_score: None,
+                picture: picture.clone(),
+                boxes: Vec::new(),
+                attention: Vec::new(),
+            };
+            report.add(&explained).unwrap();
+        }
+        let text = |name: &str| std::fs::read_to_string(directory.path().join(name).join("qa.txt")).unwrap();
+        assert_eq!(["7", "7_2", "7_3"].map(text), ["why?", "how?", "who?"].map(|q| format!("{q}\nanswer: so\n")));
+        let page = std::fs::read_to_string(report.finish().unwrap()).unwrap();
+        assert!(page.contains("7_2/original.jpg") && page.contains("7_3/topdown_att.jpg"));
     }
 }

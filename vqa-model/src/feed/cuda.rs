@@ -221,12 +221,13 @@ impl Drop for Pinned {
     }
 }
 
-/// Sets whether the GPU may compute products of float32 matrices in TF32, in the whole process. Returns whether this
-/// libtorch has the setting.
+/// Sets whether the GPU may compute with float32 matrices in TF32, in the whole process: in products, and in cuDNN's recurrent
+/// networks, for which libtorch allows it unless it is told. Returns whether this libtorch has the settings.
 #[allow(unsafe_code)]
 pub fn allow_tf32(allowed: bool) -> bool {
-    // SAFETY: the name is that of at::Context::setAllowTF32CuBLAS(bool).
-    unsafe { set_in_context(b"_ZN2at7Context18setAllowTF32CuBLASEb\0", allowed) }
+    const SETTERS: [&[u8]; 2] = [b"_ZN2at7Context18setAllowTF32CuBLASEb\0", b"_ZN2at7Context17setAllowTF32CuDNNEb\0"];
+    // SAFETY: the names are those of at::Context::setAllowTF32CuBLAS(bool) and at::Context::setAllowTF32CuDNN(bool).
+    SETTERS.iter().fold(true, |is_set, setter| is_set & unsafe { set_in_context(setter, allowed) })
 }
 
 /// Calls a setter of `at::Context`, found by its mangled name: libtorch's C interface has none for these settings.

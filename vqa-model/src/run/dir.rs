@@ -9,6 +9,7 @@ use vqa_data::files::write_atomic;
 use vqa_data::questions::{AnswerDict, WordDict};
 
 use crate::error::{Error, Result};
+use crate::run::header::CheckpointHeader;
 
 /// The directory of a run, which need not exist yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +112,31 @@ impl RunDir {
         Ok(epochs)
     }
 
+    /// The checkpoint that a path means: a file is itself; of the directory of a run it is the best epoch's, or the last one's
+    /// where none was validated.
+    ///
+    /// # Errors
+    ///
+    /// When it is a directory without checkpoints, or with a damaged one.
+    pub fn find_checkpoint(path: &Path) -> Result<PathBuf> {
+        if !path.is_dir() {
+            return Ok(path.to_owned());
+        }
+        let run = RunDir::new(path);
+        let checkpoints: Vec<PathBuf> = run.checkpoints()?.into_iter().map(|epoch| run.checkpoint(epoch)).collect();
+        let mut best: Option<(f64, &PathBuf)> = None;
+        for checkpoint in &checkpoints {
+            let score = CheckpointHeader::read(checkpoint)?.val_score;
+            // The first of several that are as good.
+            if let Some(score) = score.filter(|&score| best.is_none_or(|(highest, _)| score > highest)) {
+                best = Some((score, checkpoint));
+            }
+        }
+        best.map(|(_, checkpoint)| checkpoint).or(checkpoints.last()).cloned().ok_or_else(|| {
+            Error::weights_mismatch(path, "a directory without checkpoints: give that of a run, or a checkpoint")
+        })
+    }
+
     /// Reads `config.toml`, or the part of it that `C` takes.
     ///
     /// # Errors
@@ -149,5 +175,45 @@ impl RunDir {
     pub fn write_dictionaries(&self, words: &WordDict, answers: &AnswerDict) -> Result<()> {
         words.save(&self.words())?;
         Ok(answers.save(&self.answers())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::DataDims;
+    use crate::weights::safetensors::write_tensors;
+
+    use super::*;
+
+    #[test]
+    fn a_run_stands_for_its_best_epoch() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunDir::new(directory.path());
+        let find = || RunDir::find_checkpoint(run.path());
+        assert!(find().unwrap_err().to_string().contains("without checkpoints"));
+        let write = |epoch, val_score| {
+            let dims = DataDims { n_words: 1, n_answers: 1, feature_dim: 1 };
+            let (train_loss, train_score, val_upper_bound) = (1.0, 2.0, val_score);
+            let header = CheckpointHeader { epoch, train_loss, train_score, val_score, val_upper_bound, dims };
+            write_tensors(&run.checkpoint(epoch), &[], header.to_header()).unwrap();
+        };
+        write(9, None);
+        write(10, None);
+        assert_eq!(find().unwrap(), run.checkpoint(10), "the last one, if none was validated");
+        for (epoch, score) in [(2, 40.0), (3, 41.5), (4, 41.5), (5, 39.0)] {
+            write(epoch, Some(score));
+        }
+        assert_eq!(find().unwrap(), run.checkpoint(3));
+        assert_eq!(RunDir::find_checkpoint(&run.checkpoint(5)).unwrap(), run.checkpoint(5));
+    }
+
+    #[test]
+    fn only_epochs_are_checkpoints() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunDir::new(directory.path());
+        for name in ["model_1", "model_12", "model_0", "model_07", "model_x", "model_-1"] {
+            fs::write(directory.path().join(format!("{name}.safetensors")), "").unwrap();
+        }
+        assert_eq!(run.checkpoints().unwrap(), [1, 12]);
     }
 }
