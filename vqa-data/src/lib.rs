@@ -20,7 +20,7 @@
 //! Files that are being read are memory-mapped and must not change meanwhile. What goes wrong is an [`Error`], one
 //! variant for each cause.
 //!
-//! The cargo features `hdf5` and `images` are on by default. Without them nothing needs CMake or a C compiler, and
+//! The cargo features `hdf5` and `images` are on by default. Without them nothing needs CMake, and
 //! there are still questions, the evaluator, and batches of regions from a source of your own. [`shapes`] needs
 //! `images`, feature files need `hdf5`, and [`Extraction`](features::Extraction) needs both.
 //!

@@ -13,10 +13,10 @@ use crate::batches::dataset::Dataset;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sampler {
-    /// Shuffled anew each epoch.
+    /// Shuffled again each epoch.
     #[default]
     Random,
-    /// Images shuffled anew each epoch, all questions about an image in one batch, so that it has fewer distinct
+    /// Images shuffled again each epoch, all questions about an image in one batch, so that it has fewer distinct
     /// images. Only where no batch could be filled otherwise are an image's questions in two.
     Grouped,
     /// As in the files.

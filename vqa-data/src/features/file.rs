@@ -158,7 +158,7 @@ impl FeatureFile {
         })
     }
 
-    /// Where the features and the boxes begin in the file; 0 for those that are not mapped, or are none.
+    /// The offsets of features and boxes in the file; 0 for those that are not mapped or empty.
     pub(super) fn data_offsets(&self) -> [u64; 2] {
         [&self.features, &self.boxes].map(|store| store.offset().unwrap_or(0))
     }

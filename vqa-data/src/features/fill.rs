@@ -18,7 +18,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// An image to make, and where it goes.
 pub(crate) struct Job {
-    /// Its number among what it is made from.
+    /// The index of the image that it is made from.
     pub(crate) source: usize,
     /// The files that want it, with its row in each. The rows of a file rise from job to job.
     pub(crate) targets: Vec<(usize, usize)>,

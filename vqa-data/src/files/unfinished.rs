@@ -11,7 +11,7 @@ static UNFINISHED: Mutex<BTreeMap<PathBuf, IfStopped>> = Mutex::new(BTreeMap::ne
 /// Held while something unfinished is created and noted, and forever once [`remove_unfinished`] has begun.
 static MAKING: Mutex<()> = Mutex::new(());
 
-/// What becomes of something unfinished when the program is stopped.
+/// What to do with an unfinished file when the program is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfStopped {
     /// It is of no use to anyone.

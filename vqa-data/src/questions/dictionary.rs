@@ -52,10 +52,10 @@ impl Vocabulary {
     }
 }
 
-/// Work for one core at a time.
+/// Questions in one task of the thread pool.
 const QUESTIONS_AT_A_TIME: usize = 4096;
 
-/// How a question fared in [`WordDict::encode`].
+/// What [`WordDict::encode`] found in a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Encoded {
     /// Words of the question, before cutting.
@@ -72,7 +72,7 @@ impl WordDict {
     /// Builds the dictionary of all words in `questions`, in order of first appearance.
     pub fn from_questions<'a>(questions: impl IntoIterator<Item = &'a str>) -> WordDict {
         let questions: Vec<&str> = questions.into_iter().collect();
-        // Few pieces: each meets the frequent words anew.
+        // Few pieces, since the frequent words are inserted once for each.
         let n_pieces = 2 * rayon::current_num_threads();
         let pieces: Vec<Vocabulary> = questions
             .par_chunks(questions.len().div_ceil(n_pieces).max(QUESTIONS_AT_A_TIME))

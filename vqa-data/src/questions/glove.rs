@@ -28,7 +28,7 @@ impl WordVectors {
     ///
     /// When the file cannot be read, is of another form, or the line of a word in the dictionary is malformed.
     pub fn read(path: &Path, words: &WordDict, progress: &(dyn Fn(u64) + Sync)) -> Result<WordVectors> {
-        /// Work for one core at a time, in bytes.
+        /// Bytes in one task of the thread pool.
         const PIECE: usize = 8 << 20;
         WordVectors::read_in_pieces(path, words, PIECE, progress)
     }
@@ -176,7 +176,7 @@ mod tests {
             assert_eq!(vectors.values(), [0.25, -0.01, 1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 5.0, 6.0], "{text}");
             assert_eq!(vectors.missing(), [3]);
         }
-        // Words that are no text are nobody's.
+        // Words that are not UTF-8 are skipped.
         assert_eq!(read(b"a 1 2\n\xff\xfe 1 2\nb 3 4\n", "a b").unwrap().values(), [1.0, 2.0, 3.0, 4.0]);
     }
 

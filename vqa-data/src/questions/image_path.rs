@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 
-/// The path of an image, from a template as in [`SourceConfig::images`].
+/// The path of an image, from a template as in [`SourceConfig::images`](crate::questions::SourceConfig::images).
 ///
 /// ```
 /// let path = vqa_data::questions::image_path("train2014/COCO_train2014_{image_id:012}.jpg", 9).unwrap();

@@ -266,7 +266,8 @@ pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
     }
 }
 
-/// Pieces that a file is cut into: more than cores, so that a slow one holds nobody up, but each costs a merge.
+/// Pieces that a file is cut into: more than cores, so that a slow piece does not leave the others idle; but each
+/// costs a merge.
 fn n_pieces() -> usize {
     2 * rayon::current_num_threads()
 }

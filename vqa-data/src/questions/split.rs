@@ -38,7 +38,7 @@ pub struct SourceConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitConfig {
-    /// At most so many questions.
+    /// The most questions to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// This part of the questions, above 0 and at most 1.

@@ -251,7 +251,7 @@ fn read(input: &dyn Input, image: usize, scratch: &mut Scratch) -> Result<(), Un
     Ok(())
 }
 
-/// Opens each file or folder as what it is.
+/// Opens each file or folder in its own format.
 fn open_inputs(
     paths: &[PathBuf],
     check: Check,

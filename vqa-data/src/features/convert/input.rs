@@ -49,7 +49,7 @@ impl From<Error> for Unreadable {
     }
 }
 
-/// How closely [`Collection::open`] looks.
+/// How closely [`Collection::open`](crate::features::Collection::open) looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     /// At what says which images there are. What is wrong with an image's values shows when it is converted, and ends

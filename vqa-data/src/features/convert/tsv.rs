@@ -128,7 +128,7 @@ fn refuse_archives(file: &File) -> Result<(), String> {
     }
 }
 
-/// Work for one core at a time, in bytes.
+/// Bytes in one task of the thread pool.
 const PIECE: u64 = 64 << 20;
 
 /// The lines of a file, in order, found in parallel pieces.
