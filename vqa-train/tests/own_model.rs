@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tch::nn::{self, Module, ModuleT, VarStore};
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Dataset, Loader, LoaderOptions};
-use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_pictures};
+use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
 use vqa_data::questions::{AnswerDict, DictConfig, SourceConfig, Split, SplitConfig, WordDict, build_dictionaries};
 use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
 use vqa_infer::report::Report;
@@ -70,7 +70,7 @@ fn world() -> World {
     let [train, val] = ["train", "val"].map(|name| {
         let files = ShapesSplit::files(&data, name);
         let features = directory.path().join(format!("{name}.h5"));
-        let pictures = list_pictures(&files.images).unwrap();
+        let pictures = list_images(&files.images).unwrap();
         let extraction = Extraction {
             grid: Grid { rows: 2, columns: 2, whole: true, patch: 2 },
             stats: ChannelStats { mean: [0.5; 3], std: [0.3; 3] },
