@@ -1,4 +1,5 @@
-//! TSV to HDF5: finding the lines, and all of it, until the file is on the disk; and a plain write of as many bytes, the limit.
+//! TSV to HDF5: finding the lines, and all of it, until the file is on the disk; and a plain write of as many bytes,
+//! the limit.
 
 use std::fs::File;
 use std::hint::black_box;

@@ -1,16 +1,17 @@
-//! Writes files of VQA2.0's size and form, of made-up words and numbers: questions and annotations, 443,757 questions about
-//! 82,783 images to train on, 214,354 about 40,504 to validate, ten answers each, 600 MB in four files; results for the
-//! latter; features of 36 x 2048 for the first images to train on, as HDF5 and as TSV; and a config.
+//! Writes files of VQA2.0's size and form, of made-up words and numbers: questions and annotations, 443,757 questions
+//! about 82,783 images to train on, 214,354 about 40,504 to validate, ten answers each, 600 MB in four files; results
+//! for the latter; features of 36 x 2048 for the first images to train on, as HDF5 and as TSV; and a config.
 //!
 //!     cargo run --release -p vqa-benches --example generate -- DIR [IMAGES [IMAGES_IN_TSV]]
 //!
 //! Features of all 82,783 images are 24 GB.
 //!
-//! Modelled on VQA2.0: the form of the files; how many questions, images and answers there are; the 65 types of questions, with which
-//! they begin, each about as frequent as there; their lengths (6.2 words on average, half have six or fewer, one in forty more than
-//! eleven); that a third of a split's questions are asked more than once, a few of them hundreds of times; and 18,000 words.
-//! Not modelled: the words themselves, which of them follow each other, and what is answered to what. A frequent word is drawn as often as in
-//! a language, and so is a frequent answer, whatever the question. Of ten annotators seven agree. Images have 5.4 questions each, or 5.3, not more or fewer.
+//! Modelled on VQA2.0: the form of the files; how many questions, images and answers there are; the 65 types of
+//! questions, with which they begin, each about as frequent as there; their lengths (6.2 words on average, half have
+//! six or fewer, one in forty more than eleven); that a third of a split's questions are asked more than once, a few of
+//! them hundreds of times; and 18,000 words. Not modelled: the words themselves, which of them follow each other, and
+//! what is answered to what. A frequent word is drawn as often as in a language, and so is a frequent answer, whatever
+//! the question. Of ten annotators seven agree. Images have 5.4 questions each, or 5.3, not more or fewer.
 
 mod json_files;
 mod questions;
@@ -80,7 +81,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         write_split(directory, split)?;
         let name = split.0;
         config.push_str(&format!(
-            "[[data.{name}.composition]]\nq_jsons = [\"v2_OpenEnded_mscoco_{name}2014_questions.json\"]\na_jsons = [\"v2_mscoco_{name}2014_annotations.json\"]\n"
+            "[[data.{name}.composition]]\nq_jsons = \
+             [\"v2_OpenEnded_mscoco_{name}2014_questions.json\"]\na_jsons = \
+             [\"v2_mscoco_{name}2014_annotations.json\"]\n"
         ));
     }
     std::fs::write(directory.join("config.toml"), config)?;

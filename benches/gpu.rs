@@ -1,16 +1,18 @@
-//! How fast the article's model trains on a GPU, on made-up data of VQA2.0's size, and how fast PyTorch trains it there.
+//! How fast the article's model trains on a GPU, on made-up data of VQA2.0's size, and how fast PyTorch trains it
+//! there.
 //!
 //!     make bench-gpu
 //!
-//! This program needs a libtorch to run, and no Rust, no network and no files: it makes its own data, and carries the Python that
-//! it compares itself with. Where there is a `python3` that has torch,
+//! This program needs a libtorch to run, and no Rust, no network and no files: it makes its own data, and carries the
+//! Python that it compares itself with. Where there is a `python3` that has torch,
 //!
 //! ```text
 //! LD_LIBRARY_PATH=$(python3 -c 'import torch; print(torch.__path__[0] + "/lib")') ./bench_gpu
 //! ```
 //!
-//! Training is that of `vqa train`, whole epochs of it, the first of which does not count. PyTorch trains the module of the
-//! tests, as fast as it can: see `python/gpu.py`. With `--device cpu --tiny` all of it runs in seconds, and means nothing.
+//! Training is that of `vqa train`, whole epochs of it, the first of which does not count. PyTorch trains the module of
+//! the tests, as fast as it can: see `python/gpu.py`. With `--device cpu --tiny` all of it runs in seconds, and means
+//! nothing.
 
 // Some of what they write is for other benches.
 #[allow(dead_code)]
@@ -308,7 +310,8 @@ impl Python {
         write_numbers(&dir.join("scores.f32"), flat.map(|(_, score)| score), f32::to_le_bytes)?;
         let spec = serde_json::json!({
             "device": args.device, "model": args.model(), "n_words": dims.n_words, "n_answers": dims.n_answers,
-            "n_images": args.images, "n_regions": args.regions, "feature_dim": args.feature_dim, "max_len": encoded.max_len,
+            "n_images": args.images, "n_regions": args.regions, "feature_dim": args.feature_dim,
+            "max_len": encoded.max_len,
             "batch_size": args.batch_size, "n_steps": args.python_steps,
         });
         fs::write(dir.join("spec.json"), spec.to_string())?;

@@ -2,7 +2,8 @@
 //!
 //!     cargo run --release -p vqa-benches --example load -- FEATURES.h5 QUESTIONS.json [SAMPLER [BATCHES]]
 //!
-//! Prints JSON; rates are in GB (10^9 bytes) of float32 features a second. Questions about images that the file lacks are left out.
+//! Prints JSON; rates are in GB (10^9 bytes) of float32 features a second. Questions about images that the file lacks
+//! are left out.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -81,7 +82,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         pairs.for_each(|(target, source)| target.copy_from_slice(source));
     });
     println!(
-        "{{\"first_epoch_gb_s\": {:.2}, \"loader_gb_s\": {:.2}, \"questions_per_s\": {:.0}, \"private_mb\": {private:.0}, \"memcpy_gb_s\": {one:.2}, \"memcpy_all_cores_gb_s\": {all:.2}}}",
+        "{{\"first_epoch_gb_s\": {:.2}, \"loader_gb_s\": {:.2}, \
+         \"questions_per_s\": {:.0}, \"private_mb\": {private:.0}, \
+         \"memcpy_gb_s\": {one:.2}, \"memcpy_all_cores_gb_s\": {all:.2}}}",
         first[0] / 1e9,
         rates[0] / 1e9,
         rates[1],

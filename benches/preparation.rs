@@ -1,4 +1,5 @@
-//! Reading VQA2.0's JSON files, dictionaries, encoding and scoring, on made-up files a tenth as large as its training split.
+//! Reading VQA2.0's JSON files, dictionaries, encoding and scoring, on made-up files a tenth as large as its training
+//! split.
 
 mod json_files;
 mod questions;

@@ -1,12 +1,13 @@
 //! How fast the article's model trains and answers, on made-up questions and features of VQA2.0's sizes.
 //!
 //!     cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json write BATCHES.safetensors
-//!     cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json train|evaluate fp32|bf16 [random|grouped]
+//!     cargo run --release -p vqa-benches --example training -- \
+//!         FEATURES.h5 QUESTIONS.json train|evaluate fp32|bf16 [random|grouped]
 //!
-//! The second form prints JSON. Its batches, 512 questions in training and twice as many in evaluation as in `vqa evaluate`, come from
-//! the loader as it goes. Beside the questions a second, it counts the arithmetic of the matrix products that are left when
-//! what is the same is done once, and says how much of it a single large product does here. The first form writes a few batches as
-//! tensors, for `python/training.py`.
+//! The second form prints JSON. Its batches, 512 questions in training and twice as many in evaluation as in `vqa
+//! evaluate`, come from the loader as it goes. Beside the questions a second, it counts the arithmetic of the matrix
+//! products that are left when what is the same is done once, and says how much of it a single large product does here.
+//! The first form writes a few batches as tensors, for `python/training.py`.
 
 use std::collections::HashSet;
 use std::hint::black_box;
@@ -49,7 +50,8 @@ fn targets(batch: &Batch) -> SoftTargets {
     targets
 }
 
-/// Multiplications and additions, in 10^9, of a batch's products in a forward pass, and of those that need a gradient of their input.
+/// Multiplications and additions, in 10^9, of a batch's products in a forward pass, and of those that need a gradient
+/// of their input.
 fn gflop(batch: &Batch, dims: DataDims) -> [f64; 2] {
     let tokens: Vec<&[i64]> = batch.tokens.chunks(batch.max_len).collect();
     let beginnings: HashSet<&[i64]> = tokens.iter().flat_map(|q| (1..=q.len()).map(|n| &q[..n])).collect();

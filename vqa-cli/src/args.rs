@@ -89,9 +89,8 @@ pub struct InspectArgs {
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("outputs").required(true).args(["out", "split"]))]
-#[command(
-    after_help = "Until it is whole, an output is OUT.partial. After a kill, Ctrl-C or a full disk the same command goes on with it."
-)]
+#[command(after_help = "Until it is whole, an output is OUT.partial. After a kill, Ctrl-C or a full disk the same \
+        command goes on with it.")]
 pub struct ConvertArgs {
     /// TSV files, folders of .npz, or HDF5 files, in order; shards of one job are put in order
     #[arg(required = true)]
@@ -147,9 +146,8 @@ fn parse_split(text: &str) -> Result<(PathBuf, PathBuf), String> {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Until it is whole, the output is OUT.partial. After a kill, Ctrl-C or a full disk the same command goes on with it."
-)]
+#[command(after_help = "Until it is whole, the output is OUT.partial. After a kill, Ctrl-C or a full disk the same \
+        command goes on with it.")]
 pub struct ExtractArgs {
     /// Directory of .jpg and .png files whose names end in the image id
     #[arg(long)]
@@ -171,7 +169,8 @@ pub struct ExtractArgs {
     pub like: Option<PathBuf>,
     #[command(flatten)]
     pub element_type: ElementTypeArgs,
-    /// Extract only the I-th of N parts, from 1 on, to OUT.shard-I-of-N.h5; `features convert` of all of these merges them
+    /// Extract only the I-th of N parts, from 1 on, to OUT.shard-I-of-N.h5; `features convert` of all of these merges
+    /// them
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
     /// Print JSON
@@ -260,8 +259,8 @@ pub struct EvaluateArgs {
     /// Write the answers too, in the evaluation server's format
     #[arg(long, value_name = "OUT.json")]
     pub results: Option<PathBuf>,
-    /// Score the model again where every image's questions are asked about another image of the split, drawn by the run's
-    /// seed: what is left without looking. JSON then has "blind": {"seed", "soft_score", "accuracy"} too
+    /// Score the model again where every image's questions are asked about another image of the split, drawn by the
+    /// run's seed: what is left without looking. JSON then has "blind": {"seed", "soft_score", "accuracy"} too
     #[arg(long)]
     pub blind: bool,
     /// Print JSON

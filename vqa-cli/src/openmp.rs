@@ -1,10 +1,11 @@
 //! How the threads of libtorch's products wait for work.
 //!
-//! libgomp lets each of them spin for milliseconds after a product, in the hope of the next one. Where other processes want the
-//! cores too, that ruins everybody's speed; and alone it takes them from the threads that do what is between the products. The
-//! policy can only be set by `OMP_WAIT_POLICY`, which is read as the library is loaded, before `main`. So the program sets it and
-//! starts itself again: before the libraries are initialised, for that takes longest of all that is done before `main`. If
-//! that cannot be done, it is merely slower. Whoever sets the variable has it their way.
+//! libgomp lets each of them spin for milliseconds after a product, in the hope of the next one. Where other processes
+//! want the cores too, that ruins everybody's speed; and alone it takes them from the threads that do what is between
+//! the products. The policy can only be set by `OMP_WAIT_POLICY`, which is read as the library is loaded, before
+//! `main`. So the program sets it and starts itself again: before the libraries are initialised, for that takes longest
+//! of all that is done before `main`. If that cannot be done, it is merely slower. Whoever sets the variable has it
+//! their way.
 
 use std::ffi::{c_char, c_int};
 
@@ -43,8 +44,8 @@ extern "C" fn start_again_with_policy(_: c_int, arguments: *const *const c_char,
         n += 1;
     }
     variables[n] = POLICY.as_ptr();
-    // SAFETY: a number that the system gave the program. It is 0 where the loader itself was started, with the program as its
-    // argument.
+    // SAFETY: a number that the system gave the program. It is 0 where the loader itself was started, with the program
+    // as its argument.
     if unsafe { libc::getauxval(libc::AT_BASE) } == 0 {
         return;
     }

@@ -13,8 +13,8 @@ pub struct AttentionMapStyle {
     pub compress: f64,
     /// Colour of the frame around the most attended box.
     pub frame: Rgb<u8>,
-    /// Width of the frame in pixels, an odd number. If nothing is given it is the article's, 7, and less on pictures of fewer than
-    /// 200 pixels, where that would hide what it frames.
+    /// Width of the frame in pixels, an odd number. If nothing is given it is the article's, 7, and less on pictures of
+    /// fewer than 200 pixels, where that would hide what it frames.
     pub frame_width: Option<u32>,
 }
 
@@ -111,8 +111,8 @@ fn half_frame_width(width: usize, height: usize) -> i64 {
     (ARTICLE * width.min(height) as i64 / SMALLEST).min(ARTICLE)
 }
 
-/// Draws a frame whose middle line runs along the box, as far as it lies in the picture: all pixels within `half` of that
-/// line, so that its corners are round.
+/// Draws a frame whose middle line runs along the box, as far as it lies in the picture: all pixels within `half` of
+/// that line, so that its corners are round.
 fn draw_frame(picture: &mut RgbImage, [x1, y1, x2, y2]: [i64; 4], half: i64, color: Rgb<u8>) {
     let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
     // Far outside, the frame is invisible: stay near the picture, whatever the corners are.

@@ -8,9 +8,9 @@ use rand_chacha::ChaCha8Rng;
 use vqa_data::features::RegionSource;
 use vqa_data::questions::Split;
 
-/// The region sources of a split with its images in other places: every question is asked about another image than its own,
-/// and all questions about one image about the same other one. The images go round in one cycle (Sattolo's algorithm),
-/// drawn by `seed`, so that each takes the place of exactly one other.
+/// The region sources of a split with its images in other places: every question is asked about another image than its
+/// own, and all questions about one image about the same other one. The images go round in one cycle (Sattolo's
+/// algorithm), drawn by `seed`, so that each takes the place of exactly one other.
 ///
 /// Nothing if the split has fewer than two images.
 pub fn shuffle_images(

@@ -22,8 +22,8 @@ use vqa_model::{DataDims, VqaModel};
 
 use crate::error::{Error, Result};
 
-/// A trained model with its dictionaries. Everything but the weights is looked for beside the checkpoint, in the directory of
-/// its run.
+/// A trained model with its dictionaries. Everything but the weights is looked for beside the checkpoint, in the
+/// directory of its run.
 pub struct Checkpoint {
     path: PathBuf,
     config: Config<Table, Answering>,
@@ -63,7 +63,8 @@ impl fmt::Debug for Checkpoint {
 }
 
 impl Checkpoint {
-    /// Loads a checkpoint of the article's model, or the best one of a run's directory, to a device, or else to the one that its run's config names.
+    /// Loads a checkpoint of the article's model, or the best one of a run's directory, to a device, or else to the one
+    /// that its run's config names.
     ///
     /// # Errors
     ///
@@ -72,8 +73,8 @@ impl Checkpoint {
         Checkpoint::open_with(path, device, |vs, config: &ModelConfig, dims| Box::new(Baseline::new(vs, config, dims)))
     }
 
-    /// [`Checkpoint::open`] of a model of your own: `model` makes it, its parameters below the path, from the `[model]` table of
-    /// the run's config and the sizes that it was trained on.
+    /// [`Checkpoint::open`] of a model of your own: `model` makes it, its parameters below the path, from the `[model]`
+    /// table of the run's config and the sizes that it was trained on.
     ///
     /// # Errors
     ///
@@ -201,7 +202,8 @@ impl Checkpoint {
         Err(Error::Mismatch {
             path: dataset.source_names().into(),
             problem: format!(
-                "{found} numbers a region, and {} was trained on {}: take features from the same extractor (`vqa features extract --like` the training file)",
+                "{found} numbers a region, and {} was trained on {}: take features from the same extractor \
+                 (`vqa features extract --like` the training file)",
                 self.path.display(),
                 self.dims.feature_dim
             ),

@@ -1,9 +1,9 @@
 //! What a trained VQA model answers, and where it looked.
 //!
-//! A [`Checkpoint`] is a trained model, found by its path; a [`SplitWithModel`] answers and explains a data split with it.
-//! [`answer_all`] and [`predict_batch`] do so for any model. [`attention_map`] draws the attention over a picture's regions; it
-//! needs no model, just boxes and weights. A [`Report`](report::Report) is a directory of such drawings with a page that shows them.
-//! [`shuffle_images`] asks about wrong images, to see how much a model looks.
+//! A [`Checkpoint`] is a trained model, found by its path; a [`SplitWithModel`] answers and explains a data split with
+//! it. [`answer_all`] and [`predict_batch`] do so for any model. [`attention_map`] draws the attention over a picture's
+//! regions; it needs no model, just boxes and weights. A [`Report`](report::Report) is a directory of such drawings
+//! with a page that shows them. [`shuffle_images`] asks about wrong images, to see how much a model looks.
 //!
 //! # Example
 //!

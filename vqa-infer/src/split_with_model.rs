@@ -30,9 +30,9 @@ pub struct SplitWithModel {
 }
 
 impl SplitWithModel {
-    /// Joins a checkpoint with a split that `config` describes, and `place` says where. Answers in batches of `batch_size`, or
-    /// else of twice what it was trained in: with no gradients to keep there is room for more, and larger batches share more
-    /// images and beginnings of questions.
+    /// Joins a checkpoint with a split that `config` describes, and `place` says where. Answers in batches of
+    /// `batch_size`, or else of twice what it was trained in: with no gradients to keep there is room for more, and
+    /// larger batches share more images and beginnings of questions.
     ///
     /// # Errors
     ///
@@ -91,7 +91,8 @@ impl SplitWithModel {
         self.answer(&self.loader, progress)
     }
 
-    /// Answers the whole split with other images in the places of its own, as [`shuffle_images`] does by the run's seed.
+    /// Answers the whole split with other images in the places of its own, as [`shuffle_images`] does by the run's
+    /// seed.
     ///
     /// # Errors
     ///
@@ -132,8 +133,8 @@ impl SplitWithModel {
         })?
     }
 
-    /// Answers some questions, by their places in the split, and adds them to a report. `progress` is called with the number
-    /// of questions just done.
+    /// Answers some questions, by their places in the split, and adds them to a report. `progress` is called with the
+    /// number of questions just done.
     ///
     /// # Errors
     ///
@@ -171,14 +172,18 @@ impl SplitWithModel {
         let problem = |problem: String| Error::Split { place: self.place.clone(), problem };
         let source = &self.sources[self.dataset().split().source_of(question)];
         let template = source.images.as_ref().ok_or_else(|| {
-            problem("it does not say where the pictures are: add images = \"…/{image_id:012}.jpg\" to its composition, and give that config with --config".to_owned())
+            problem(
+                "it does not say where the pictures are: add images = \"…/{image_id:012}.jpg\" to its \
+                composition, and give that config with --config"
+                    .to_owned(),
+            )
         })?;
         image_path(template, image_id).map_err(|error| problem(error.to_string()))
     }
 }
 
-/// The order of the files where an image's questions follow each other in them, as in VQA2.0's; otherwise one that brings them
-/// together, so that each image is read and projected once.
+/// The order of the files where an image's questions follow each other in them, as in VQA2.0's; otherwise one that
+/// brings them together, so that each image is read and projected once.
 fn sampler(split: &Split) -> Sampler {
     let mut seen = HashSet::new();
     let mut last = None;

@@ -1,5 +1,5 @@
-//! The model and its training in PyTorch, for tests to compare with: `baseline.py` is the module, the other scripts run it.
-//! They run where Python has PyTorch, as after `make setup`.
+//! The model and its training in PyTorch, for tests to compare with: `baseline.py` is the module, the other scripts run
+//! it. They run where Python has PyTorch, as after `make setup`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -54,13 +54,14 @@ fn load_cuda() -> std::result::Result<usize, String> {
     if !has_driver() {
         return Err("no GPU can be used: there is no NVIDIA driver (libcuda.so.1); use the device \"cpu\"".to_owned());
     }
-    // SAFETY: the program was linked against it or would have been; its initialisers run here instead of at program start, and
-    // are made to.
+    // SAFETY: the program was linked against it or would have been; its initialisers run here instead of at program
+    // start, and are made to.
     match unsafe { libloading::Library::new("libtorch_cuda.so") } {
         Ok(library) => std::mem::forget(library),
         Err(error) => {
             return Err(format!(
-                "no GPU can be used: this libtorch has no CUDA part, or lacks a library for it ({error}); use the device \"cpu\""
+                "no GPU can be used: this libtorch has no CUDA part, or lacks a library for it ({error}); use \
+                 the device \"cpu\""
             ));
         }
     }

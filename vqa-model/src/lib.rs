@@ -2,9 +2,9 @@
 //!
 //! Anything that turns a [`ModelInput`] into a [`ModelOutput`] is a [`VqaModel`], and can be trained and asked.
 //!
-//! - [`baseline`]: [`Baseline`](baseline::Baseline), the article's model. A word embedding and a recurrent network read the
-//!   question, top-down attention weighs the regions by it, a layer each brings question and attended regions into one space,
-//!   where they are multiplied, and a classifier scores the answers.
+//! - [`baseline`]: [`Baseline`](baseline::Baseline), the article's model. A word embedding and a recurrent network read
+//!   the question, top-down attention weighs the regions by it, a layer each brings question and attended regions into
+//!   one space, where they are multiplied, and a classifier scores the answers.
 //! - [`loss`]: what logits mean, and how far they are from the soft targets.
 //! - [`feed`]: batches of `vqa-data` on their way to a [`device`].
 //! - [`weights`]: parameters in files, with the names and shapes of the PyTorch module, so that

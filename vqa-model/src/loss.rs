@@ -72,8 +72,8 @@ impl SparseTargets {
     }
 }
 
-/// How many questions the mean of a loss is over: all of them, or with [`LossKind::Softmax`] those that have a label. Means of
-/// several batches are to be weighted by it.
+/// How many questions the mean of a loss is over: all of them, or with [`LossKind::Softmax`] those that have a label.
+/// Means of several batches are to be weighted by it.
 pub fn n_in_mean(kind: LossKind, targets: &SoftTargets) -> usize {
     match kind {
         LossKind::Logistic => targets.len(),

@@ -13,8 +13,8 @@ pub fn is_out_of_memory(message: &str) -> bool {
 ///
 /// # Errors
 ///
-/// [`Error::OutOfMemory`] if memory became full in it. libtorch reports that as an exception, which tch turns into a panic; other
-/// panics go through. What `f` had half-changed by then must not be used any more.
+/// [`Error::OutOfMemory`] if memory became full in it. libtorch reports that as an exception, which tch turns into a
+/// panic; other panics go through. What `f` had half-changed by then must not be used any more.
 pub fn or_out_of_memory<T>(f: impl FnOnce() -> T) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(value) => Ok(value),

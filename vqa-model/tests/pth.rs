@@ -57,8 +57,8 @@ fn code_in_a_file_is_not_run() {
     assert!(!Path::new("evil_was_here").exists() && !fixture("evil_was_here").exists());
 }
 
-/// Cut short, with bytes changed, and of bytes alone: an error or other numbers, and never a crash. For longer than a moment
-/// with VQA_FUZZ_SECONDS.
+/// Cut short, with bytes changed, and of bytes alone: an error or other numbers, and never a crash. For longer than a
+/// moment with VQA_FUZZ_SECONDS.
 #[test]
 fn damaged_files_are_errors() {
     let seconds = std::env::var("VQA_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0.0);

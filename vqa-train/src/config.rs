@@ -18,7 +18,8 @@ pub struct TrainConfig {
     pub val_freq: u64,
     /// Validations without a better score after which training stops; 0: it never does.
     pub patience: u64,
-    /// Steps from one saving of the state to the next, for `--resume` inside an epoch; 0: at the end of each epoch only.
+    /// Steps from one saving of the state to the next, for `--resume` inside an epoch; 0: at the end of each epoch
+    /// only.
     pub checkpoint_every: u64,
     /// Checkpoints that are kept, the last ones; 0: all.
     pub keep_last: u64,
@@ -28,8 +29,8 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// Parts that a batch is cut into. Their gradients add up to the batch's, in a fraction of the memory.
     pub accumulate: usize,
-    /// The share that the moving average of the weights keeps at a step (less in the first steps, which it would remember
-    /// for too long); 0: there is none. What is validated and checkpointed is the average.
+    /// The share that the moving average of the weights keeps at a step (less in the first steps, which it would
+    /// remember for too long); 0: there is none. What is validated and checkpointed is the average.
     pub ema_decay: f64,
     /// Order of the training questions.
     pub sampler: Sampler,
@@ -127,7 +128,8 @@ impl AdamaxConfig {
         let parts: BTreeSet<&str> = names.iter().filter_map(|name| name.split('.').next()).collect();
         let parts = parts.into_iter().collect::<Vec<_>>().join(", ");
         Err(format!(
-            "train.optim.weight_decay_of.\"{unknown}\" fits no parameter: the model's parts are {parts}, and a checkpoint has the whole names"
+            "train.optim.weight_decay_of.\"{unknown}\" fits no parameter: the model's parts are {parts}, and a \
+             checkpoint has the whole names"
         ))
     }
 }

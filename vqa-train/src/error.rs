@@ -7,7 +7,8 @@ use crate::run::change::Change;
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and what to do. A message is whole: what [`source`](std::error::Error::source) gives is in it already.
+/// What went wrong, and what to do. A message is whole: what [`source`](std::error::Error::source) gives is in it
+/// already.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

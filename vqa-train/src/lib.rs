@@ -1,13 +1,13 @@
 //! Training of VQA models: losses, Adamax, the learning rate's schedule, the loop, checkpoints and metrics.
 //!
 //! A [`Trainer`] takes any [`VqaModel`](vqa_model::VqaModel) with its parameters, a loader of batches to train on and
-//! one to validate on, and a [`RunDir`](vqa_model::run::RunDir) for what it writes: `model_N.safetensors` for each epoch,
-//! `state/` for resuming after an interruption, `metrics.jsonl`, and the same curves as `tensorboard/` and
-//! `curves.svg`. It reports its progress as [`Event`]s. [`Trainer::rehearse`] tries some steps and writes nothing. On a GPU it keeps
-//! the features of all images there, if they fit, and waits for it only to write a line or to save.
+//! one to validate on, and a [`RunDir`](vqa_model::run::RunDir) for what it writes: `model_N.safetensors` for each
+//! epoch, `state/` for resuming after an interruption, `metrics.jsonl`, and the same curves as `tensorboard/` and
+//! `curves.svg`. It reports its progress as [`Event`]s. [`Trainer::rehearse`] tries some steps and writes nothing. On a
+//! GPU it keeps the features of all images there, if they fit, and waits for it only to write a line or to save.
 //!
-//! The parts are there by themselves too: [`optim`] is all that a step does after the forward pass, [`run`] what is kept for
-//! resuming, [`metrics`] how a run goes.
+//! The parts are there by themselves too: [`optim`] is all that a step does after the forward pass, [`run`] what is
+//! kept for resuming, [`metrics`] how a run goes.
 //!
 //! # Example
 //!

@@ -32,8 +32,8 @@ pub struct Rehearsal {
 }
 
 impl Trainer<'_> {
-    /// Trains a step, then more until `enough` has passed, and validates two batches. Nothing is written; the parameters are
-    /// not what they were afterwards. Of events there are only [`Event::Features`].
+    /// Trains a step, then more until `enough` has passed, and validates two batches. Nothing is written; the
+    /// parameters are not what they were afterwards. Of events there are only [`Event::Features`].
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! A step forward and backward, and its loss and score, which the device may not have come to yet.
 //!
-//! A GPU works behind the program, and reading a value waits until it has caught up. So losses and scores of steps are kept as
-//! tensors, and read together.
+//! A GPU works behind the program, and reading a value waits until it has caught up. So losses and scores of steps are
+//! kept as tensors, and read together.
 
 use std::time::{Duration, Instant};
 
@@ -47,8 +47,8 @@ pub(crate) struct NonFiniteLoss {
 }
 
 impl Step {
-    /// Goes through a batch, forward and backward, part by part: adds to the gradients of the parameters. Where the run stands
-    /// after the step and its learning rate are for the caller to say.
+    /// Goes through a batch, forward and backward, part by part: adds to the gradients of the parameters. Where the run
+    /// stands after the step and its learning rate are for the caller to say.
     pub(crate) fn add_gradients(
         model: &dyn VqaModel,
         loss: LossKind,

@@ -27,9 +27,9 @@ use crate::step::{NonFiniteLoss, Step, UnreadSteps};
 /// Trains a model on a loader's batches, validates it on another's, and keeps a checkpoint of every epoch.
 ///
 /// On a CPU the same seed gives the same values, however often the run was stopped or killed in between: the loader's
-/// order depends on its seed and the epoch, the dropout of a step on `seed` and the step's number, and the rest is in the state
-/// that the run directory keeps. Dropout's random numbers come from libtorch's generator, which a process has one of, so that two
-/// trainers must not run at the same time in one process.
+/// order depends on its seed and the epoch, the dropout of a step on `seed` and the step's number, and the rest is in
+/// the state that the run directory keeps. Dropout's random numbers come from libtorch's generator, which a process has
+/// one of, so that two trainers must not run at the same time in one process.
 pub struct Trainer<'a> {
     /// The model, whose parameters are in `vs`.
     pub model: &'a dyn VqaModel,
@@ -109,8 +109,8 @@ struct Scores {
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 impl<'a> Trainer<'a> {
-    /// A trainer without the parts that may be left out: it validates nothing, it is never stopped, its seed is 0 and its
-    /// loss logistic. For others, fill in their fields: `Trainer { val: Some(&val), ..Trainer::new(…) }`.
+    /// A trainer without the parts that may be left out: it validates nothing, it is never stopped, its seed is 0 and
+    /// its loss logistic. For others, fill in their fields: `Trainer { val: Some(&val), ..Trainer::new(…) }`.
     pub fn new(
         model: &'a dyn VqaModel,
         vs: &'a VarStore,
@@ -126,8 +126,8 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// When data cannot be read, a file not be written, the loss or a weight becomes NaN or infinite, or memory is full.
-    /// What was saved before is intact then.
+    /// When data cannot be read, a file not be written, the loss or a weight becomes NaN or infinite, or memory is
+    /// full. What was saved before is intact then.
     pub fn run(&self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
         or_out_of_memory(|| self.run_epochs(on_event)).unwrap_or_else(|_| {
             let batch_size = self.train.options().batch_size;
@@ -255,7 +255,8 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Saves where the run stands. The metrics first: a resume drops lines after the state, and cannot make up missing ones.
+    /// Saves where the run stands. The metrics first: a resume drops lines after the state, and cannot make up missing
+    /// ones.
     fn save(&self, state: &State, metrics_file: &mut MetricsFile, optimizer: &Optimizer) -> Result<()> {
         metrics_file.sync()?;
         state.save(self.run, self.vs, optimizer)

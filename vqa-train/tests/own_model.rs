@@ -1,4 +1,5 @@
-//! A model of one's own, with a batch norm and a frozen layer, goes all the way: trained, resumed, opened, asked and drawn.
+//! A model of one's own, with a batch norm and a frozen layer, goes all the way: trained, resumed, opened, asked and
+//! drawn.
 
 use std::collections::HashMap;
 use std::path::Path;

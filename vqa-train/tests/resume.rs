@@ -1,4 +1,5 @@
-//! A run that is stopped, fails or is broken off goes on to what the uninterrupted run would have come to, byte for byte.
+//! A run that is stopped, fails or is broken off goes on to what the uninterrupted run would have come to, byte for
+//! byte.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -68,7 +69,8 @@ enum Accident {
     OutOfMemory,
 }
 
-/// The article's model, small, which has an accident in its n-th training pass, and at validation may give everything one answer.
+/// The article's model, small, which has an accident in its n-th training pass, and at validation may give everything
+/// one answer.
 struct Model {
     baseline: Baseline,
     accident: Option<(u64, Accident)>,

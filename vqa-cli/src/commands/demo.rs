@@ -41,7 +41,8 @@ pub fn run(args: &DemoArgs) -> Result<()> {
 
     let (rows, columns, patch) = (GRID.rows, GRID.columns, GRID.patch);
     step(&format!(
-        "vqa features extract --images {dir}/data/images/train --out {dir}/train.h5 --grid {rows}x{columns} --whole --patch {patch}"
+        "vqa features extract --images {dir}/data/images/train --out {dir}/train.h5 --grid {rows}x{columns} \
+         --whole --patch {patch}"
     ));
     let train_pictures = list_images(&ShapesSplit::files(&at.join("data"), "train").images)?;
     let stats = features::measure(&train_pictures)?;
@@ -81,7 +82,8 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     ));
     let notes = vec![
         format!(
-            "{} pictures it never saw, {} questions: the trained model answers {:.1} % right, the best guess without looking {:.1} %.",
+            "{} pictures it never saw, {} questions: the trained model answers {:.1} % right, the best guess \
+             without looking {:.1} %.",
             val_pictures.len(),
             annotations.len(),
             model.overall,
@@ -120,7 +122,8 @@ fn config_text(epochs: u64) -> String {
     let split = |name: &str| {
         let files = ShapesSplit::files(Path::new("data"), name);
         format!(
-            "[[data.{name}.composition]]\nq_jsons = [\"{}\"]\na_jsons = [\"{}\"]\nfeatures = \"{name}.h5\"\nimages = \"data/{}\"\n",
+            "[[data.{name}.composition]]\nq_jsons = [\"{}\"]\na_jsons = [\"{}\"]\n\
+             features = \"{name}.h5\"\nimages = \"data/{}\"\n",
             files.questions.display(),
             files.annotations.display(),
             files.image_template
@@ -128,7 +131,8 @@ fn config_text(epochs: u64) -> String {
     };
     format!(
         "out_dir = \"run\"\n\n{}\n{}\n\
-         [model]\nhid_dim = 256\n[model.lm]\nword_emb_dim = 100\n[model.topdown_att]\nhid_dim = 256\n[model.mlp]\nhid_dim = 512\ndropout = 0.3\n\n\
+         [model]\nhid_dim = 256\n[model.lm]\nword_emb_dim = 100\n[model.topdown_att]\nhid_dim = 256\n\
+         [model.mlp]\nhid_dim = 512\ndropout = 0.3\n\n\
          [train]\nn_epochs = {epochs}\nbatch_size = 256\n[train.optim]\nlr = 0.003\n",
         split("train"),
         split("val")

@@ -81,7 +81,8 @@ fn memory(trainer: &Trainer, seen: &Rehearsal, peak: Option<u64>) -> String {
     let peak =
         peak.map(|bytes| format!("; at most {} at once in these steps", DecimalBytes(bytes))).unwrap_or_default();
     format!(
-        "{} parameters, {} gradients, {} optimiser, {} batches ({n_batches} of {}), and what the layers keep for the backward pass{peak}",
+        "{} parameters, {} gradients, {} optimiser, {} batches ({n_batches} of {}), and what the layers keep \
+         for the backward pass{peak}",
         DecimalBytes(of_parameters as u64),
         DecimalBytes(of_parameters as u64),
         DecimalBytes(seen.optimizer_bytes as u64),
@@ -116,7 +117,8 @@ fn time(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> String {
     let val = val.map(|val| format!(" and {} validation", HumanDuration(val))).unwrap_or_default();
     let rate = trainer.train.options().batch_size.min(trainer.train.dataset().len()) as f64 / seen.step.as_secs_f64();
     format!(
-        "{:.3} s a step ({rate:.0} questions/s, data {:.0} %; the first took {:.2} s): {} training{val} an epoch, {} in all",
+        "{:.3} s a step ({rate:.0} questions/s, data {:.0} %; the first took {:.2} s): {} training{val} an \
+         epoch, {} in all",
         seen.step.as_secs_f64(),
         100.0 * seen.data.as_secs_f64() / seen.step.as_secs_f64(),
         seen.first_step.as_secs_f64(),
@@ -125,7 +127,8 @@ fn time(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> String {
     )
 }
 
-/// Does something, and watches this process's own memory (mapped files not counted) meanwhile, where the system tells it.
+/// Does something, and watches this process's own memory (mapped files not counted) meanwhile, where the system tells
+/// it.
 fn with_peak<T>(work: impl FnOnce() -> T) -> (T, Option<u64>) {
     /// Linux says it in kB.
     fn own_memory() -> Option<u64> {

@@ -47,7 +47,14 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
         },
     );
     print(&format!(
-        "file           {}\nfeatures       {:?}, {}\nimages         {}, {ids}\nregions        {regions} an image, {} numbers each\nvalues         {values}\nNaN or inf     {broken}\nall zero       {} image(s), {} region(s)\nload speed     {speed}",
+        "file           {}\n\
+         features       {:?}, {}\n\
+         images         {}, {ids}\n\
+         regions        {regions} an image, {} numbers each\n\
+         values         {values}\n\
+         NaN or inf     {broken}\n\
+         all zero       {} image(s), {} region(s)\n\
+         load speed     {speed}",
         args.file.display(),
         summary.shape,
         summary.layout,
@@ -210,7 +217,8 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
         return print(&serde_json::to_string_pretty(&report)?);
     }
     print(&format!(
-        "wrote {n_images} images x {} regions x {} numbers to {}\nmean {mean:.4?}, deviation {std:.4?} of red, green, blue (0 to 1)",
+        "wrote {n_images} images x {} regions x {} numbers to {}\nmean {mean:.4?}, deviation {std:.4?} of red, \
+         green, blue (0 to 1)",
         shape[1],
         shape[2],
         path.display(),

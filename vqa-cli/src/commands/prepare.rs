@@ -21,7 +21,8 @@ pub fn run(args: &PrepareArgs) -> Result<()> {
         return print(&serde_json::to_string_pretty(&report)?);
     }
     let mut text = format!(
-        "{} words, {} answers (given at least {} times), in {seconds:.1} s\n{:<12} {:>9} {:>8} {:>6} {:>14} {:>16} {:>11}",
+        "{} words, {} answers (given at least {} times), in {seconds:.1} s\n{:<12} {:>9} {:>8} {:>6} {:>14} \
+         {:>16} {:>11}",
         prepared.n_words,
         prepared.n_answers,
         config.run.dict.min_answer_count,

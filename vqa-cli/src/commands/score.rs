@@ -20,7 +20,8 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
     print(&if args.json { serde_json::to_string(&accuracy)? } else { table(&[&accuracy], &split.annotations) })
 }
 
-/// Official accuracies side by side as lines of text, the most frequent types first. Of two, the difference is shown too.
+/// Official accuracies side by side as lines of text, the most frequent types first. Of two, the difference is shown
+/// too.
 pub fn table(accuracies: &[&Accuracy], annotations: &Annotations) -> String {
     let mut text =
         row("official accuracy", Some(annotations.len()), accuracies.iter().map(|accuracy| accuracy.overall));

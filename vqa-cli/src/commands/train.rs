@@ -128,8 +128,8 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
     }
 }
 
-/// A run writes its whole config into its directory. That must not replace one that somebody wrote by hand: one whose own
-/// `out_dir` is another.
+/// A run writes its whole config into its directory. That must not replace one that somebody wrote by hand: one whose
+/// own `out_dir` is another.
 fn refuse_to_replace(config: &Path, run: &RunDir) -> Result<()> {
     let is_same_file = matches!((config.canonicalize(), run.config().canonicalize()), (Ok(a), Ok(b)) if a == b);
     let is_own = || run.words().exists() && run.read_config::<RunConfig>().is_ok_and(|own| own.out_dir == run.path());

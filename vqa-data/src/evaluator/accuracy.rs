@@ -106,8 +106,8 @@ impl Accuracy {
         Ok(Accuracy::of_each(&answers.collect::<Vec<_>>(), annotations))
     }
 
-    /// Scores one answer for each annotation, in their order. Question ids do not matter: those of two sources of a split may be
-    /// the same.
+    /// Scores one answer for each annotation, in their order. Question ids do not matter: those of two sources of a
+    /// split may be the same.
     ///
     /// # Panics
     ///

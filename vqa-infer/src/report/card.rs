@@ -28,7 +28,8 @@ pub(super) fn card(explained: &Explained, folder: &str, (width, height): (u32, u
     format!(
         "<article class=\"{verdict}\">\n<div class=\"pictures\">\
          <img src=\"{folder}/original.jpg\" alt=\"picture\" width=\"{width}\" height=\"{height}\" loading=\"lazy\">\
-         <img src=\"{folder}/topdown_att.jpg\" alt=\"where the model looked\" width=\"{width}\" height=\"{height}\" loading=\"lazy\"></div>\n\
+         <img src=\"{folder}/topdown_att.jpg\" alt=\"where the model looked\" width=\"{width}\" \
+         height=\"{height}\" loading=\"lazy\"></div>\n\
          <h2>{question}</h2>\n<p class=\"answer\">{answer}</p>\n<ul>{bars}</ul>\n\
          <p class=\"people\"><b>people:</b> {people}</p>\n</article>\n"
     )

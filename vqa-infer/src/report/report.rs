@@ -55,8 +55,8 @@ impl Report {
         Ok(())
     }
 
-    /// The name of a question's folder: its id. Two sources of a split may have the same ids, and then the later question's is
-    /// `ID_2`, and so on.
+    /// The name of a question's folder: its id. Two sources of a split may have the same ids, and then the later
+    /// question's is `ID_2`, and so on.
     fn folder_name(&self, question_id: u64) -> String {
         let later = (2..).map(|n: usize| format!("{question_id}_{n}"));
         let mut names = std::iter::once(question_id.to_string()).chain(later);

@@ -221,8 +221,8 @@ impl Drop for Pinned {
     }
 }
 
-/// Sets whether the GPU may compute with float32 matrices in TF32, in the whole process: in products, and in cuDNN's recurrent
-/// networks, for which libtorch allows it unless it is told. Returns whether this libtorch has the settings.
+/// Sets whether the GPU may compute with float32 matrices in TF32, in the whole process: in products, and in cuDNN's
+/// recurrent networks, for which libtorch allows it unless it is told. Returns whether this libtorch has the settings.
 #[allow(unsafe_code)]
 pub fn allow_tf32(allowed: bool) -> bool {
     const SETTERS: [&[u8]; 2] = [b"_ZN2at7Context18setAllowTF32CuBLASEb\0", b"_ZN2at7Context17setAllowTF32CuDNNEb\0"];

@@ -112,8 +112,8 @@ impl RunDir {
         Ok(epochs)
     }
 
-    /// The checkpoint that a path means: a file is itself; of the directory of a run it is the best epoch's, or the last one's
-    /// where none was validated.
+    /// The checkpoint that a path means: a file is itself; of the directory of a run it is the best epoch's, or the
+    /// last one's where none was validated.
     ///
     /// # Errors
     ///

@@ -21,13 +21,13 @@ pub fn save_weights(vs: &VarStore, path: &Path, header: Header) -> Result<()> {
     write_tensors(path, &tensors, header)
 }
 
-/// Reads weights into a model: every parameter, by name, and nothing else. A file named `.pth`, `.pt` or `.bin` is one of
-/// PyTorch's ([`read_pth`]), any other safetensors.
+/// Reads weights into a model: every parameter, by name, and nothing else. A file named `.pth`, `.pt` or `.bin` is one
+/// of PyTorch's ([`read_pth`]), any other safetensors.
 ///
 /// # Errors
 ///
-/// When the file is damaged, has a NaN or infinite weight, or is of another model: the message names what is missing, what is
-/// left over and what has another shape. The model is then as it was.
+/// When the file is damaged, has a NaN or infinite weight, or is of another model: the message names what is missing,
+/// what is left over and what has another shape. The model is then as it was.
 pub fn load_weights(vs: &VarStore, path: &Path) -> Result<()> {
     let read = if is_pth(path) { read_pth } else { read_tensors };
     let mut found: HashMap<String, Tensor> = read(path)?.into_iter().collect();

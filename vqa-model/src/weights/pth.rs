@@ -17,8 +17,8 @@ pub(crate) fn is_pth(path: &Path) -> bool {
         .is_some_and(|extension| ["pth", "pt", "bin"].iter().any(|name| extension.eq_ignore_ascii_case(name)))
 }
 
-/// Reads the tensors of a `state_dict` that `torch.save` wrote, on the CPU. The pickle in it is data here: no code of it is
-/// run, and nothing but tensors in dictionaries is understood.
+/// Reads the tensors of a `state_dict` that `torch.save` wrote, on the CPU. The pickle in it is data here: no code of
+/// it is run, and nothing but tensors in dictionaries is understood.
 ///
 /// # Errors
 ///

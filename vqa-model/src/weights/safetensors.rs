@@ -16,12 +16,12 @@ use crate::error::{Error, Result};
 /// Text about a file, stored in its header (safetensors calls it metadata).
 pub type Header = BTreeMap<String, String>;
 
-/// The metadata entry that holds the whole [`Header`], as a JSON object. safetensors writes several entries in the order of a
-/// hash map, and the same run would give another file each time.
+/// The metadata entry that holds the whole [`Header`], as a JSON object. safetensors writes several entries in the
+/// order of a hash map, and the same run would give another file each time.
 const ENTRY: &str = "vqa";
 
-/// A tensor on its way to a file, where it is float32. Its bytes are made when they are written, so that there is one copy of
-/// one tensor at a time.
+/// A tensor on its way to a file, where it is float32. Its bytes are made when they are written, so that there is one
+/// copy of one tensor at a time.
 struct Stored {
     shape: Vec<usize>,
     tensor: Tensor,
@@ -116,7 +116,8 @@ pub fn read_header(path: &Path) -> Result<Header> {
     }
 }
 
-/// The length of a file, and the JSON at its start, whose length it says first. What it claims beyond its end is not there.
+/// The length of a file, and the JSON at its start, whose length it says first. What it claims beyond its end is not
+/// there.
 fn read_start(path: &Path) -> std::io::Result<(u64, Vec<u8>)> {
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();

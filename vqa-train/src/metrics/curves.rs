@@ -219,8 +219,8 @@ fn font(size: u32, color: RGBColor, anchor: HPos) -> TextStyle<'static> {
     ("sans-serif", size).with_color(color).with_anchor::<RGBColor>(Pos::new(anchor, VPos::Top)).into_text_style(&SIZE)
 }
 
-/// The range that shows these values, with some room. The first steps of a run, whose loss is far above all others, may be
-/// cut off: the highest twentieth of the `steps` does not count.
+/// The range that shows these values, with some room. The first steps of a run, whose loss is far above all others, may
+/// be cut off: the highest twentieth of the `steps` does not count.
 fn range(steps: &Points, others: &[&Points]) -> Range<f64> {
     let mut steps: Vec<f64> = steps.iter().map(|point| point.1).collect();
     steps.sort_by(f64::total_cmp);
@@ -256,9 +256,18 @@ mod tests {
         draw("a <run>", Line::parse_all(&lines.join("\n")))
     }
 
-    const STEP: &str = r#"{"kind": "step", "epoch": 1, "step": 5, "loss": 9, "lr": 0.0005, "score": 10, "samples_per_s": 1, "data_ms": 1, "forward_ms": 1, "backward_ms": 1}"#;
-    const EPOCH_1: &str = r#"{"kind": "epoch", "epoch": 1, "step": 10, "train_loss": 4.5, "train_score": 30, "val_score": 41.257, "val_loss": 3.25, "val_upper_bound": 92.5, "seconds": 3}"#;
-    const EPOCH_2: &str = r#"{"kind": "epoch", "epoch": 2, "step": 20, "train_loss": 3.5, "train_score": 40, "val_score": 39, "val_upper_bound": 92.5, "seconds": 3}"#;
+    const STEP: &str = concat!(
+        r#"{"kind": "step", "epoch": 1, "step": 5, "#,
+        r#""loss": 9, "lr": 0.0005, "score": 10, "samples_per_s": 1, "data_ms": 1, "forward_ms": 1, "backward_ms": 1}"#,
+    );
+    const EPOCH_1: &str = concat!(
+        r#"{"kind": "epoch", "epoch": 1, "step": 10, "train_loss": 4.5, "train_score": 30, "#,
+        r#""val_score": 41.257, "val_loss": 3.25, "val_upper_bound": 92.5, "seconds": 3}"#,
+    );
+    const EPOCH_2: &str = concat!(
+        r#"{"kind": "epoch", "epoch": 2, "step": 20, "train_loss": 3.5, "train_score": 40, "#,
+        r#""val_score": 39, "val_upper_bound": 92.5, "seconds": 3}"#,
+    );
 
     #[test]
     fn the_legend_has_the_last_values_and_the_best_is_named() {

@@ -67,9 +67,10 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Makes the one event file of a directory, with these lines of `metrics.jsonl` in it. An older one is emptied, and with
-    /// it go the points of steps that will be trained again; points that stay keep their time. A TensorBoard that is open
-    /// forgets the old ones too; it may be stuck where a file that it reads is gone, so that is removed only the next time.
+    /// Makes the one event file of a directory, with these lines of `metrics.jsonl` in it. An older one is emptied, and
+    /// with it go the points of steps that will be trained again; points that stay keep their time. A TensorBoard that
+    /// is open forgets the old ones too; it may be stuck where a file that it reads is gone, so that is removed only
+    /// the next time.
     pub(crate) fn replace(directory: &Path, lines: impl Iterator<Item = Line>) -> Result<EventFile> {
         fs::create_dir_all(directory).map_err(Error::io("make the directory", directory))?;
         let old = files(directory)?;
@@ -208,7 +209,8 @@ mod tests {
         let line = r#"{"kind": "epoch", "epoch": 7, "train_loss": 0.5, "train_score": 0.0, "seconds": 1.0}"#;
         assert_eq!(
             hex(&record(&event(&Line::parse_all(line).next().unwrap(), 2.25))),
-            "40000000000000002817f49509000000000000024010072a330a170a1065706f63682f747261696e5f6c6f7373150000003f0a180a11\
+            "40000000000000002817f49509000000000000024010072a330a170a1065706f63682f747261696e5f6c6f7373150000003f\
+             0a180a11\
              65706f63682f747261696e5f73636f72651500000000820a1893"
         );
     }

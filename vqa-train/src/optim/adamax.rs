@@ -12,8 +12,8 @@ use crate::optim::slice::values_mut;
 /// Adamax, a variant of Adam with the infinity norm (Kingma and Ba 2015, section 7), step by step as
 /// `torch.optim.Adamax`.
 ///
-/// It moves all parameters into one flat tensor, and their gradients into another, of which the model's own are views from
-/// then on. Parameters that need no gradient it leaves alone.
+/// It moves all parameters into one flat tensor, and their gradients into another, of which the model's own are views
+/// from then on. Parameters that need no gradient it leaves alone.
 #[derive(Debug)]
 pub struct Adamax {
     /// The learning rate of the next step.

@@ -15,8 +15,8 @@ impl MovingAverage {
         MovingAverage { values: parameters.copy(), decay }
     }
 
-    /// Moves towards the parameters after their `n_steps`-th step. The first ones keep less, for they would be remembered for
-    /// too long.
+    /// Moves towards the parameters after their `n_steps`-th step. The first ones keep less, for they would be
+    /// remembered for too long.
     pub(super) fn update(&mut self, parameters: &Tensor, n_steps: u64) {
         let n_steps = n_steps as f64;
         let decay = self.decay.min((1.0 + n_steps) / (10.0 + n_steps));

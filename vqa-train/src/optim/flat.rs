@@ -2,8 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-/// A model's parameters moved into one flat tensor, and their gradients into another, of which the model's own are views from
-/// then on: clipping and stepping are each one pass over memory.
+/// A model's parameters moved into one flat tensor, and their gradients into another, of which the model's own are
+/// views from then on: clipping and stepping are each one pass over memory.
 #[derive(Debug)]
 pub(super) struct FlatParameters {
     /// In the order of their names.
@@ -34,8 +34,8 @@ impl FlatRange {
 }
 
 impl FlatParameters {
-    /// Moves these named parameters, float32 and all on one device. Those that need no gradient stay where they are: a frozen
-    /// layer, the running mean of a batch norm.
+    /// Moves these named parameters, float32 and all on one device. Those that need no gradient stay where they are: a
+    /// frozen layer, the running mean of a batch norm.
     pub(super) fn new(parameters: impl IntoIterator<Item = (String, Tensor)>) -> FlatParameters {
         /// Parameters begin at multiples of a cache line.
         const ALIGNED: usize = 16;

@@ -73,7 +73,8 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Removes the temporary files of a training that was killed. Those of other commands that write into the directory stay.
+/// Removes the temporary files of a training that was killed. Those of other commands that write into the directory
+/// stay.
 fn remove_half_written(directory: &Path) -> Result<()> {
     let entries = fs::read_dir(directory).map_err(vqa_data::Error::io("read the directory", directory))?;
     for path in entries.flatten().map(|entry| entry.path()) {

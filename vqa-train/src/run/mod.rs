@@ -1,5 +1,5 @@
-//! What training keeps in the directory of a run beside what others read: the state that resuming needs, and the lock; and
-//! what a run that is resumed may have otherwise than before.
+//! What training keeps in the directory of a run beside what others read: the state that resuming needs, and the lock;
+//! and what a run that is resumed may have otherwise than before.
 
 pub(crate) mod change;
 pub(crate) mod checkpoints;

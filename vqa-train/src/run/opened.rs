@@ -26,8 +26,8 @@ pub struct OpenedRun {
 }
 
 impl OpenedRun {
-    /// Makes this process the only one that trains in the directory, and then opens the run in it: what it was found to be, it
-    /// stays.
+    /// Makes this process the only one that trains in the directory, and then opens the run in it: what it was found to
+    /// be, it stays.
     ///
     /// # Errors
     ///
@@ -37,8 +37,8 @@ impl OpenedRun {
         Ok(OpenedRun { lock: Some(lock), ..OpenedRun::look(run, config, resume)? })
     }
 
-    /// Looks at a run, and reads its dictionaries. A resumed run keeps the dictionaries that it was started with, even if
-    /// others were prepared since. Nothing is written.
+    /// Looks at a run, and reads its dictionaries. A resumed run keeps the dictionaries that it was started with, even
+    /// if others were prepared since. Nothing is written.
     ///
     /// # Errors
     ///
@@ -100,7 +100,8 @@ impl OpenedRun {
             || other_answers.is_some_and(|other| other != self.answers)
         {
             return Err(problem(
-                "the dictionaries beside it are other ones than the run would have: set dict.words and dict.answers to them",
+                "the dictionaries beside it are other ones than the run would have: set dict.words and \
+                 dict.answers to them",
             ));
         }
         load_weights(vs, init)?;
@@ -112,8 +113,8 @@ impl OpenedRun {
         config.model.lm.glove.as_deref().filter(|_| self.resumed.is_none())
     }
 
-    /// Gives a model pretrained word vectors. Returns the ids of the words that have none, rising. `progress` is called with
-    /// the number of bytes just read.
+    /// Gives a model pretrained word vectors. Returns the ids of the words that have none, rising. `progress` is called
+    /// with the number of bytes just read.
     ///
     /// # Errors
     ///
@@ -188,8 +189,8 @@ pub fn train_loader(config: &RunConfig, train: Arc<Dataset>) -> Loader {
     loader(config, train, config.train.batch_size, config.train.sampler)
 }
 
-/// The batches to validate on. Nothing is learnt from them: with no gradients to keep there is room for more questions, and
-/// larger batches share more images and beginnings of questions.
+/// The batches to validate on. Nothing is learnt from them: with no gradients to keep there is room for more questions,
+/// and larger batches share more images and beginnings of questions.
 pub fn val_loader(config: &RunConfig, val: Arc<Dataset>) -> Loader {
     loader(config, val, 2 * config.train.batch_size, Sampler::Sequential)
 }

@@ -29,7 +29,8 @@ pub struct Resumed {
 }
 
 impl Resumed {
-    /// Comments for the head of the run's `config.toml`: which values the keys had that affect the steps, and until when.
+    /// Comments for the head of the run's `config.toml`: which values the keys had that affect the steps, and until
+    /// when.
     pub fn comments(&self) -> String {
         let mut comments = self.earlier_comments.clone();
         for Change { key, before, .. } in self.changes.iter().filter(|change| change.affects == Affects::LaterSteps) {
@@ -146,7 +147,8 @@ fn changes(before: &RunConfig, now: &RunConfig) -> Vec<Change> {
     );
     compare!(found, before.train, &now.train, "train.", TrainConfig {
         n_epochs: Nothing, batch_size: EarlierSteps, val_freq: Nothing, patience: Nothing, checkpoint_every: Nothing,
-        keep_last: Nothing, keep_best: Nothing, precision: LaterSteps, accumulate: EarlierSteps, ema_decay: EarlierSteps,
+        keep_last: Nothing, keep_best: Nothing, precision: LaterSteps, accumulate: EarlierSteps,
+        ema_decay: EarlierSteps,
         sampler: EarlierSteps, features_on_device: Nothing, log_every: Nothing, clip_grad: LaterSteps,
         max_grad_norm: LaterSteps, warmup_steps: EarlierSteps, warmup_factor: EarlierSteps, lr_steps: LaterSteps,
         lr_ratio: LaterSteps, ; optim

@@ -1,6 +1,6 @@
-//! What resuming needs: one file, so that weights, optimiser and position cannot come from different moments, whenever the
-//! program or the machine dies. All else follows from it: resuming drops the metrics after it, and trains to the checkpoints
-//! after it again, to the same values.
+//! What resuming needs: one file, so that weights, optimiser and position cannot come from different moments, whenever
+//! the program or the machine dies. All else follows from it: resuming drops the metrics after it, and trains to the
+//! checkpoints after it again, to the same values.
 
 use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
@@ -183,7 +183,8 @@ pub(crate) fn saved_files(run: &RunDir) -> SavedFiles {
 
 /// Fails where a tensor has NaN or infinite values.
 pub(crate) fn check_finite(run: &RunDir, tensors: &[(String, Tensor)], step: u64) -> Result<()> {
-    // A sum is finite if all are, and much faster to find than `isfinite`. One that overflows is no better than infinite.
+    // A sum is finite if all are, and much faster to find than `isfinite`. One that overflows is no better than
+    // infinite.
     let is_finite = |tensor: &Tensor| tensor.sum(tensor.kind()).double_value(&[]).is_finite();
     match tensors.iter().find(|(_, tensor)| !is_finite(tensor)) {
         Some((name, _)) => Err(Error::NotFinite { tensor: name.clone(), step, saved: saved_files(run) }),
