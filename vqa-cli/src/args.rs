@@ -90,7 +90,7 @@ pub struct InspectArgs {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("outputs").required(true).args(["out", "split"]))]
 #[command(after_help = "Until it is whole, an output is OUT.partial. After a kill, Ctrl-C or a full disk the same \
-        command goes on with it.")]
+        command resumes it.")]
 pub struct ConvertArgs {
     /// TSV files, folders of .npz, or HDF5 files, in order; shards of one job are put in order
     #[arg(required = true)]
@@ -147,7 +147,7 @@ fn parse_split(text: &str) -> Result<(PathBuf, PathBuf), String> {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Until it is whole, the output is OUT.partial. After a kill, Ctrl-C or a full disk the same \
-        command goes on with it.")]
+        command resumes it.")]
 pub struct ExtractArgs {
     /// Directory of .jpg and .png files whose names end in the image id
     #[arg(long)]

@@ -18,7 +18,7 @@ pub fn handle() {
             return;
         }
         match vqa_data::files::remove_unfinished().first() {
-            Some(kept) => say!("\nerror: interrupted; the same command goes on with {}", kept.display()),
+            Some(kept) => say!("\nerror: interrupted; the same command resumes {}", kept.display()),
             None => say!("\nerror: interrupted; what was not finished is removed"),
         }
         exit_at_once();

@@ -42,7 +42,7 @@ pub enum Error {
     },
     /// The directory holds this run already, and resuming it was not asked for.
     #[error(
-        "{}: this run is in it already, saved after {position}: go on with --resume, or choose another out_dir",
+        "{}: this run is in it already, saved after {position}: resume it with --resume, or choose another out_dir",
         out_dir.display()
     )]
     RunExists {
@@ -53,7 +53,7 @@ pub enum Error {
     },
     /// The directory holds a run with another config, and resuming it was not asked for.
     #[error(
-        "{}: a run with another config is in it ({}): choose another out_dir, or go on with that run",
+        "{}: a run with another config is in it ({}): choose another out_dir, or resume that run",
         out_dir.display(),
         in_words(changes)
     )]
@@ -65,7 +65,7 @@ pub enum Error {
     },
     /// A run cannot be resumed with another value of a key.
     #[error(
-        "{}: --resume cannot change {}: choose another out_dir, or go on with the run's own config",
+        "{}: --resume cannot change {}: choose another out_dir, or resume with the run's own config",
         out_dir.display(),
         in_words(changes)
     )]
@@ -168,7 +168,7 @@ impl fmt::Display for Saved<'_> {
                 if let Some(checkpoint) = checkpoint {
                     write!(f, " and {}", checkpoint.display())?;
                 }
-                write!(f, ": whole, and --resume goes on from there{with}")
+                write!(f, ": whole, and --resume continues from there{with}")
             }
             SavedFiles::Unreadable(why) => write!(f, "what was saved before cannot be read: {why}"),
         }

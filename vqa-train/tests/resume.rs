@@ -1,4 +1,4 @@
-//! A run that is stopped, fails or is broken off goes on to what the uninterrupted run would have come to, byte for
+//! A run that is stopped, fails or is broken off comes, resumed, to what the uninterrupted run would have come to, byte for
 //! byte.
 
 use std::cell::{Cell, RefCell};
@@ -311,7 +311,7 @@ fn accidents_lose_nothing_that_was_saved() {
             other => panic!("{other}"),
         }
         let words = format!("state.safetensors (of step {}) and ", saved.step);
-        assert!(said.contains(&words) && said.contains("model_1.safetensors: whole, and --resume goes on"), "{said}");
+        assert!(said.contains(&words) && said.contains("model_1.safetensors: whole, and --resume continues"), "{said}");
         assert_eq!(Position::saved_in(&RunDir::new(&run)).unwrap(), Some(saved));
         train(&world, &run, plain(config)).unwrap();
         assert_same(&run, &whole);

@@ -142,7 +142,7 @@ fn leave_out_missing(collection: &Collection, outputs: &mut [Output]) -> Vec<u64
 fn what_is_kept(error: Error, mut paths: impl Iterator<Item = PathBuf>) -> anyhow::Error {
     // Bad data stays bad, but a full disk can be emptied.
     if error.is_retryable() && paths.any(|path| FeatureWriter::partial_path(&path).exists()) {
-        return anyhow::anyhow!("{error}; what is done so far is kept, and the same command goes on from there");
+        return anyhow::anyhow!("{error}; what is done so far is kept, and the same command resumes from there");
     }
     error.into()
 }

@@ -116,14 +116,14 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
     }
     opened.begin(settings)?;
     match opened.resumed() {
-        Some(resumed) => say!("going on after {}{}", resumed.position, in_words(&resumed.changes)),
+        Some(resumed) => say!("resuming after {}{}", resumed.position, in_words(&resumed.changes)),
         None if resume => say!("nothing is saved in {} yet: starting at the first epoch", run.path().display()),
         None => {}
     }
     match trainer.run(&mut watch::show(n_epochs))? {
         Outcome::Finished { position, last, best } => Ok(Some(Trained { epoch: position.epoch, last, best })),
         Outcome::Stopped(position) => {
-            bail!("stopped after {position}, and saved: go on with `{}`", resume_command(&run))
+            bail!("stopped after {position}, and saved: resume with `{}`", resume_command(&run))
         }
     }
 }

@@ -224,7 +224,7 @@ fn a_killed_run_goes_on() {
     assert!(!at.join("x.h5.partial").exists() && !at.join("x.h5.partial.json").exists());
     fs::remove_file(at.join("x.h5")).unwrap();
 
-    // Stopped with Ctrl-C it says that it can go on. It may be over before it notices.
+    // Stopped with Ctrl-C it says that it can be resumed. It may be over before it notices.
     let stopped = (0..100)
         .find_map(|_| {
             let child = frozen_with_progress(at, &extract("x.h5"));
@@ -239,11 +239,11 @@ fn a_killed_run_goes_on() {
         .expect("a run that is stopped before its end");
     assert_eq!(stopped.status.code(), Some(1));
     let last = stderr(&stopped);
-    assert!(last.trim_end().ends_with("error: interrupted; the same command goes on with x.h5.partial"), "{last}");
+    assert!(last.trim_end().ends_with("error: interrupted; the same command resumes x.h5.partial"), "{last}");
 
     let output = vqa(at, &extract("x.h5")).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(stderr(&output).contains("going on after"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("resuming after"), "{}", stderr(&output));
     assert!(!at.join("x.h5.partial").exists() && !at.join("x.h5.partial.json").exists());
     ok(at, &extract("whole.h5"));
     assert!(same(at, "x.h5", "whole.h5"));

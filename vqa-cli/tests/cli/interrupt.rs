@@ -1,4 +1,4 @@
-//! Ctrl-C, SIGTERM and SIGKILL: a run goes on to the numbers of the run that nobody stopped.
+//! Ctrl-C, SIGTERM and SIGKILL: a resumed run comes to the numbers of an uninterrupted one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ fn named_command(output: &Output) -> String {
     let said = stderr(output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     let last = said.lines().last().unwrap();
-    assert!(last.starts_with("error: stopped after ") && last.contains(", and saved: go on with `vqa "), "{said}");
+    assert!(last.starts_with("error: stopped after ") && last.contains(", and saved: resume with `vqa "), "{said}");
     last.split('`').nth(1).unwrap().strip_prefix("vqa ").unwrap().to_owned()
 }
 
@@ -93,7 +93,7 @@ fn the_first_epoch_is_saved_too() {
     crate::common::fails(at, &again, &["this run is in it already", &format!("saved {place}"), "--resume"]);
     let output = vqa(at, &format!("{command} --set train.n_epochs=1")).output().unwrap();
     let said = stderr(&output);
-    assert!(said.contains(&format!("going on {place}; changed: train.n_epochs = 1, was 2")), "{said}");
+    assert!(said.contains(&format!("resuming {place}; changed: train.n_epochs = 1, was 2")), "{said}");
     assert!(at.join(&name).join("model_1.safetensors").exists());
 }
 

@@ -69,7 +69,7 @@ pub fn check_run_dir(run: &RunDir, config: &RunConfig, resume: bool) -> Result<O
             Ok(Some(Resumed { position, changes, earlier_comments: comments.collect() }))
         }
         Some(position) => Err(Error::RunExists { out_dir, position }),
-        None => Err(problem("there are checkpoints in it, but no state/ to go on from: choose another out_dir")),
+        None => Err(problem("there are checkpoints in it, but no state/ to resume from: choose another out_dir")),
     }
 }
 

@@ -93,7 +93,7 @@ impl State {
             Some(Ok(state)) => Ok(Some(state)),
             _ => Err(Error::Run {
                 path,
-                problem: "not a state of this version of vqa: go on with that version, or choose another out_dir"
+                problem: "not a state of this version of vqa: resume with that version, or choose another out_dir"
                     .to_owned(),
             }),
         }
@@ -118,7 +118,7 @@ impl State {
         let path = run.state();
         let of_another = |problem: String| Error::Run {
             path: path.clone(),
-            problem: format!("{problem}: go on with what the run began with, or choose another out_dir"),
+            problem: format!("{problem}: resume with what the run was started with, or choose another out_dir"),
         };
         if state.n_questions != n_questions {
             let before = state.n_questions;
