@@ -61,7 +61,7 @@ fn fill_and_save(
     let left: Vec<&Job> = jobs.iter().filter(is_left).collect();
     let n_skipped = jobs.len() - left.len();
     if n_skipped > 0 {
-        tracing::info!("going on after {n_skipped} of {} images, which an earlier run has done", jobs.len());
+        tracing::info!("resuming after {n_skipped} of {} images, which an earlier run has done", jobs.len());
         progress(n_skipped as u64);
     }
     if let Err((error, is_synced)) = fill_rest(&writers, &left, make, progress, save_every, save) {
