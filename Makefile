@@ -9,6 +9,7 @@ TEST_ENV = PYTHON=$(PYTHON)$(if $(LIBTORCH),, VQA_REQUIRE_PYTORCH=1)
 
 # Named after what is in it, so that another version is another file.
 INSTALLED = .libtorch/$(TORCH).installed
+TENSORBOARD = .libtorch/tensorboard-2.20.0.installed
 H5PY = .libtorch/h5py.installed
 
 .PHONY: help setup demo test bench bench-gpu fuzz lint clean
@@ -22,7 +23,7 @@ help:
 	@echo "make setup   install libtorch and what else the build needs (the others do it by themselves)"
 
 # With a libtorch of your own in LIBTORCH, only CMake may be missing, and .cargo/cmake says so.
-setup: $(if $(LIBTORCH),check-tools,$(INSTALLED))
+setup: $(if $(LIBTORCH),check-tools,$(INSTALLED) $(TENSORBOARD))
 
 .PHONY: check-tools
 check-tools:
@@ -40,18 +41,32 @@ $(INSTALLED): | check-tools
 	mv .libtorch.partial .libtorch
 	touch $@
 
+# Its reader checks the event files of the tests.
+$(TENSORBOARD): $(INSTALLED)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .libtorch tensorboard==2.20.0 protobuf absl-py
+	touch $@
+
 demo: setup
+	@[ -e target/release/vqa ] || echo "building vqa, which takes about N minutes on two cores, the first time"
 	$(CARGO) run --release --bin vqa -- demo
 
+# Of the benches every measurement is made once. Clippy has compiled the examples.
 test: setup lint
-	$(TEST_ENV) $(CARGO) test --workspace --all-targets
+	$(TEST_ENV) $(CARGO) test --workspace --lib --bins --tests --benches
 	$(CARGO) test --workspace --doc
 
+# Cargo builds a dependency again for a command that needs other features of it: HDF5 takes minutes. So all commands here are
+# about the whole workspace, with the dependencies of its tests. The last line sees that `vqa` can do without libtorch.
 lint: setup
 	$(CARGO) fmt --all --check
+	$(PYTHON) .ci/circles.py --self-test
+	$(PYTHON) .ci/circles.py
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy -p vqa-cli --no-default-features --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+	$(CARGO) clippy --workspace --no-default-features --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --lib --bins --examples --no-deps --quiet
+	@$(CARGO) tree -p vqa-cli --no-default-features --edges normal,build --prefix none | \
+		awk '/^vqa-data / { seen = 1 } /^tch / { tch = 1 } END { exit tch || !seen }' || \
+		{ echo "error: without its feature \"torch\" vqa-cli still needs tch"; exit 1; }
 
 # The comparison reads and writes HDF5 in Python. With a libtorch of your own, its Python needs torch, numpy and h5py.
 bench: setup $(if $(LIBTORCH),,$(H5PY))

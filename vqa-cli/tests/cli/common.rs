@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
@@ -67,8 +68,23 @@ pub fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// A directory with a small shapes world in it, its features and `config.toml`.
+/// A directory with a small shapes world in it, its features and `config.toml`: made once, and written for each test.
 pub fn world() -> TempDir {
+    static FILES: LazyLock<BTreeMap<PathBuf, Vec<u8>>> = LazyLock::new(|| {
+        let directory = make_world();
+        let relative = |path: PathBuf| path.strip_prefix(directory.path()).unwrap().to_owned();
+        contents(directory.path()).into_iter().map(|(path, bytes)| (relative(path), bytes)).collect()
+    });
+    let directory = tempfile::tempdir().unwrap();
+    for (path, bytes) in &*FILES {
+        let path = directory.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    directory
+}
+
+fn make_world() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     ok(at, "synth --out data --images 60");

@@ -17,7 +17,8 @@ fn edit(path: &Path, from: &str, to: &str) {
     fs::write(path, text.replace(from, to)).unwrap();
 }
 
-/// TensorBoard's own reader over a run's directory: {tag: [[step, value], …]}. Nothing where Python has no tensorboard.
+/// TensorBoard's own reader over a run's directory: {tag: [[step, value], …]}. Nothing where Python has no tensorboard, which
+/// is a failure with VQA_REQUIRE_PYTORCH=1.
 fn scalars(run: &Path) -> Option<Value> {
     const SCRIPT: &str = "
 import json, sys
@@ -25,12 +26,25 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 events = EventAccumulator(sys.argv[1], size_guidance={'scalars': 0}).Reload()
 print(json.dumps({tag: [[e.step, e.value] for e in events.Scalars(tag)] for tag in events.Tags()['scalars']}))";
     let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let found = Command::new(&python).args(["-c", "import tensorboard"]).output().is_ok_and(|o| o.status.success());
-    if !found {
-        eprintln!("skipped: {python} has no tensorboard");
+    let mut search_path = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../.libtorch")];
+    if let Some(path) = std::env::var_os("PYTHONPATH") {
+        search_path.extend(std::env::split_paths(&path));
+    }
+    let command = || {
+        let mut command = Command::new(&python);
+        command.env("PYTHONPATH", std::env::join_paths(&search_path).unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    };
+    let check = command().args(["-c", "import tensorboard"]).output();
+    if !check.as_ref().is_ok_and(|output| output.status.success()) {
+        assert!(
+            std::env::var_os("VQA_REQUIRE_PYTORCH").is_none(),
+            "{python} cannot import tensorboard ({check:?}): run `make setup`"
+        );
+        eprintln!("skipped: {python} has no tensorboard; `make setup` installs it");
         return None;
     }
-    let output = Command::new(&python).args(["-c", SCRIPT]).arg(run.join("tensorboard")).output().unwrap();
+    let output = command().args(["-c", SCRIPT]).arg(run.join("tensorboard")).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     Some(json(String::from_utf8(output.stdout).unwrap().lines().last().unwrap()))
 }

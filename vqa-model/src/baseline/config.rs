@@ -66,7 +66,7 @@ pub struct AttentionConfig {
     pub kind: AttentionKind,
     /// Length of the vector in which they are compared.
     pub hid_dim: i64,
-    /// Dropout on that vector (`product` only).
+    /// Dropout on that vector, whichever the type; the article's value is 0.2.
     pub dropout: f64,
 }
 

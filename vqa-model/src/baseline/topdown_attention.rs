@@ -16,11 +16,12 @@ pub enum TopdownAttention {
     Product(ProductAttention),
 }
 
-/// One layer over [region; question], then a linear layer to one score. Parameters: `nonlinear.*`, `linear.*`.
+/// One layer over [region; question], dropout, then a linear layer to one score. Parameters: `nonlinear.*`, `linear.*`.
 #[derive(Debug)]
 pub struct ConcatAttention {
     nonlinear: FCNet,
     linear: WeightNormLinear,
+    dropout: f64,
 }
 
 /// Projections of region and question multiplied element by element, dropout, then a linear layer to one
@@ -42,6 +43,7 @@ impl TopdownAttention {
             AttentionKind::Concat => TopdownAttention::Concat(ConcatAttention {
                 nonlinear: FCNet::new(&vs / "nonlinear", &[feature_dim + question_dim, hid_dim]),
                 linear: linear(&vs),
+                dropout: config.dropout,
             }),
             AttentionKind::Product => TopdownAttention::Product(ProductAttention {
                 v_proj: FCNet::new(&vs / "v_proj", &[feature_dim, hid_dim]),
@@ -56,7 +58,7 @@ impl TopdownAttention {
     /// input.
     pub fn forward(&self, question: &Tensor, input: &ModelInput, train: bool) -> Tensor {
         let scores = match self {
-            TopdownAttention::Concat(attention) => attention.scores(question, input),
+            TopdownAttention::Concat(attention) => attention.scores(question, input, train),
             TopdownAttention::Product(attention) => attention.scores(question, input, train),
         };
         input.attention(&scores.to_kind(Kind::Float))
@@ -64,7 +66,7 @@ impl TopdownAttention {
 }
 
 impl ConcatAttention {
-    fn scores(&self, question: &Tensor, input: &ModelInput) -> Tensor {
+    fn scores(&self, question: &Tensor, input: &ModelInput, train: bool) -> Tensor {
         // The layer's product with [region; question] is a sum of two. The regions' is computed once for each image.
         let [layer] = &self.nonlinear.layers[..] else { panic!("one layer") };
         let kind = question.kind();
@@ -74,7 +76,7 @@ impl ConcatAttention {
         let q_share = question.linear(&weight.narrow(1, feature_dim, question_dim), Some(&bias)); // [B, hid_dim]
         let v_share = v_share.index_select(0, &input.image_rows); // [B, K, hid_dim]
         let joint = (v_share + q_share.unsqueeze(1)).relu(); // [B, K, hid_dim]
-        self.linear.forward(&joint).squeeze_dim(2)
+        self.linear.forward(&dropout(&joint, self.dropout, train)).squeeze_dim(2)
     }
 }
 
@@ -85,5 +87,37 @@ impl ProductAttention {
         let question = self.q_proj.forward(question).unsqueeze(1); // [B, 1, hid_dim]
         let joint = dropout(&(regions * question), self.dropout, train);
         self.linear.forward(&joint).squeeze_dim(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::nn::VarStore;
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    /// The article gives its dropout to every kind of attention.
+    #[test]
+    fn both_kinds_have_dropout_in_training_and_nowhere_else() {
+        let input = ModelInput {
+            tokens: Tensor::zeros([3, 1], (Kind::Int64, Device::Cpu)),
+            features: Tensor::randn([2, 4, 5], (Kind::Float, Device::Cpu)),
+            boxes: Tensor::zeros([2, 4, 4], (Kind::Float, Device::Cpu)),
+            image_rows: Tensor::from_slice(&[0i64, 1, 1]),
+            padding: None,
+        };
+        let question = Tensor::randn([3, 6], (Kind::Float, Device::Cpu));
+        for kind in [AttentionKind::Concat, AttentionKind::Product] {
+            for dropout in [0.0, 0.5] {
+                let vs = VarStore::new(Device::Cpu);
+                let config = AttentionConfig { kind, hid_dim: 64, dropout };
+                let attention = TopdownAttention::new(vs.root(), 6, 5, &config);
+                let weights = |train| attention.forward(&question, &input, train);
+                assert!(weights(false).equal(&weights(false)), "{kind:?}");
+                assert_eq!(weights(true).equal(&weights(true)), dropout == 0.0, "{kind:?} {dropout}");
+                assert_eq!(weights(true).equal(&weights(false)), dropout == 0.0, "{kind:?} {dropout}");
+            }
+        }
     }
 }
