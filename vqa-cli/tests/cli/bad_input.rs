@@ -106,7 +106,8 @@ fn feature_files() {
     );
 }
 
-/// Writes to a file system of half a megabyte. That needs the right to mount one, which tests in a container often have.
+/// Writes to a file system of half a megabyte. That needs the right to mount one, which tests in a container often
+/// have.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk() {

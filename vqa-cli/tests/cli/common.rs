@@ -125,8 +125,8 @@ pub fn epochs(run: &Path) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// Fails unless two runs have come to the same: the same checkpoints and state, byte for byte, and the same metrics but for
-/// durations.
+/// Fails unless two runs have come to the same: the same checkpoints and state, byte for byte, and the same metrics but
+/// for durations.
 #[cfg(all(feature = "torch", unix))]
 pub fn assert_same_runs(run: &Path, other: &Path) {
     let [(files, metrics), (other_files, other_metrics)] = [run, other].map(|run| {

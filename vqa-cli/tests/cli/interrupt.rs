@@ -46,8 +46,8 @@ fn an_interrupted_run_goes_on_to_the_same_numbers() {
     }
 }
 
-/// A run that is frozen in its first epoch, with a step behind it and hundreds before it, and nothing saved; and the name of
-/// its directory.
+/// A run that is frozen in its first epoch, with a step behind it and hundreds before it, and nothing saved; and the
+/// name of its directory.
 fn frozen_in_the_first_epoch(at: &Path) -> (Child, String) {
     let names = (1..100).map(|n| format!("run{n}")).filter(|name| !at.join(name).exists());
     for name in names {
@@ -144,8 +144,9 @@ fn half_written(run: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == "tmp")).collect()
 }
 
-/// `kill -9` at random moments, many of them in the middle of writing, for everything is saved after every few steps. More
-/// of them with `VQA_KILLS=1000`, others with `VQA_KILL_SEED=2`, or with `VQA_KILL_SEED=clock`, which prints its seed.
+/// `kill -9` at random moments, many of them in the middle of writing, for everything is saved after every few steps.
+/// More of them with `VQA_KILLS=1000`, others with `VQA_KILL_SEED=2`, or with `VQA_KILL_SEED=clock`, which prints its
+/// seed.
 #[test]
 fn killed_at_random_moments() {
     let n_kills: u64 = std::env::var("VQA_KILLS").map_or(20, |value| value.parse().unwrap());

@@ -1,5 +1,5 @@
-//! A program on its way: started, waited for, frozen and signalled. What a test wants to see may be over before it can look,
-//! so tests freeze a program, look, and try again where they came too late.
+//! A program on its way: started, waited for, frozen and signalled. What a test wants to see may be over before it can
+//! look, so tests freeze a program, look, and try again where they came too late.
 
 use std::fs;
 use std::path::Path;

@@ -17,8 +17,8 @@ fn edit(path: &Path, from: &str, to: &str) {
     fs::write(path, text.replace(from, to)).unwrap();
 }
 
-/// TensorBoard's own reader over a run's directory: {tag: [[step, value], …]}. Nothing where Python has no tensorboard, which
-/// is a failure with VQA_REQUIRE_PYTORCH=1.
+/// TensorBoard's own reader over a run's directory: {tag: [[step, value], …]}. Nothing where Python has no tensorboard,
+/// which is a failure with VQA_REQUIRE_PYTORCH=1.
 fn scalars(run: &Path) -> Option<Value> {
     const SCRIPT: &str = "
 import json, sys

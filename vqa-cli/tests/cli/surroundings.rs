@@ -102,8 +102,8 @@ fn a_run_that_cannot_begin_leaves_nothing() {
     assert!(!exists("new"));
 }
 
-/// The threads of libtorch's products must not spin where others want the cores. The policy is in the environment before the
-/// library that reads it is loaded; what somebody sets stays.
+/// The threads of libtorch's products must not spin where others want the cores. The policy is in the environment
+/// before the library that reads it is loaded; what somebody sets stays.
 #[cfg(target_os = "linux")]
 #[test]
 fn products_wait_without_spinning() {
