@@ -1,8 +1,9 @@
 //! How fast the article's model trains and answers, on made-up questions and features of VQA2.0's sizes.
 //!
-//!     cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json write BATCHES.safetensors
-//!     cargo run --release -p vqa-benches --example training -- \
-//!         FEATURES.h5 QUESTIONS.json train|evaluate fp32|bf16 [random|grouped]
+//! ```text
+//! cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json write BATCHES.safetensors
+//! cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json train|evaluate fp32|bf16 random
+//! ```
 //!
 //! The second form prints JSON. Its batches, 512 questions in training and twice as many in evaluation as in `vqa
 //! evaluate`, come from the loader as it goes. Beside the questions a second, it counts the arithmetic of the matrix
