@@ -453,7 +453,9 @@ fn one_process_at_a_time() {
     let error = RunLock::acquire(&RunDir::new(run.path())).unwrap_err().to_string();
     assert!(error.contains("another process is training in it"), "{error}");
     drop(lock);
+    assert!(!run.path().exists(), "nothing was trained");
     // What a killed process leaves.
+    fs::create_dir_all(run.state_dir()).unwrap();
     for name in [".model_1.safetensors.a1b2c3.tmp", "state/.state.safetensors.d4e5f6.tmp", "notes.tmp"] {
         fs::write(run.path().join(name), "half").unwrap();
     }
