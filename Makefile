@@ -47,7 +47,7 @@ $(TENSORBOARD): $(INSTALLED)
 	touch $@
 
 demo: setup
-	@[ -e target/release/vqa ] || echo "building vqa, which takes about N minutes on two cores, the first time"
+	@[ -e target/release/vqa ] || echo "building vqa first, which takes about ten minutes on two cores"
 	$(CARGO) run --release --bin vqa -- demo
 
 # Of the benches every measurement is made once. Clippy has compiled the examples.
