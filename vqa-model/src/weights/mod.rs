@@ -1,5 +1,6 @@
 //! Weights in files: safetensors, named as in PyTorch, and PyTorch's own.
 
+mod floats;
 pub(crate) mod load;
 pub(crate) mod pth;
 pub(crate) mod safetensors;

@@ -6,6 +6,7 @@ use pytorch_reader::{DType, PytorchReader};
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::weights::floats::{from_bytes, not_float};
 
 /// What `torch.save` was given besides the plain `state_dict`: a dictionary with the `state_dict` in it, or that of a
 /// `DataParallel`.
@@ -44,15 +45,10 @@ pub fn read_pth(path: &Path) -> Result<Vec<(String, Tensor)>> {
             DType::F16 => Kind::Half,
             DType::BF16 => Kind::BFloat16,
             DType::F64 => Kind::Double,
-            other => {
-                let problem = format!("\"{name}\" is {other:?}, and a float type is wanted");
-                return Err(Error::weights_mismatch(path, problem));
-            }
+            other => return Err(not_float(path, &name, other)),
         };
-        let shape: Vec<i64> = tensor.shape().iter().map(|&length| length as i64).collect();
         let bytes = tensor.read().map_err(|error| damaged(path, error))?;
-        let tensor = Tensor::f_from_data_size(&bytes, &shape, kind)
-            .map_err(|error| Error::damaged(path, error.to_string(), error))?;
+        let tensor = from_bytes(path, &bytes, tensor.shape(), kind)?;
         Ok((name, tensor))
     });
     read.collect()

@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 use vqa_data::files::AtomicFile;
 
 use crate::error::{Error, Result};
+use crate::weights::floats::{from_bytes, not_float};
 
 /// Text about a file, stored in its header (safetensors calls it metadata).
 pub type Header = BTreeMap<String, String>;
@@ -83,15 +84,9 @@ pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
             Dtype::F16 => Kind::Half,
             Dtype::BF16 => Kind::BFloat16,
             Dtype::F64 => Kind::Double,
-            other => {
-                let problem = format!("\"{name}\" is {other:?}, and a float type is wanted");
-                return Err(Error::weights_mismatch(path, problem));
-            }
+            other => return Err(not_float(path, name, other)),
         };
-        let shape: Vec<i64> = view.shape().iter().map(|&length| length as i64).collect();
-        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)
-            .map_err(|error| Error::damaged(path, error.to_string(), error))?;
-        read.push((name.to_owned(), tensor));
+        read.push((name.to_owned(), from_bytes(path, view.data(), view.shape(), kind)?));
     }
     Ok(read)
 }
