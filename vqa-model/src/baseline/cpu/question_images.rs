@@ -64,10 +64,7 @@ impl QuestionImages {
             sums.par_chunks_mut(dim).enumerate().for_each(|(b, sum)| {
                 let weights = &weights[b * k..][..k];
                 for (j, (&weight, region)) in weights.iter().zip(self.regions_of(regions, dim, b)).enumerate() {
-                    match masks {
-                        Some(masks) => kernels::add_masked(sum, weight, masks.row(b * k + j), region),
-                        None => kernels::add_scaled(sum, weight, region),
-                    }
+                    add(sum, weight, region, masks.map(|masks| masks.row(b * k + j)));
                 }
             });
         })
@@ -91,12 +88,17 @@ impl QuestionImages {
             let mut sum = vec![0f32; dim];
             for &b in &questions_of[image] {
                 let (weight, question) = (weights[b * k + j], &questions[b * dim..][..dim]);
-                match masks {
-                    Some(masks) => kernels::add_masked(&mut sum, weight, masks.row(b * k + j), question),
-                    None => kernels::add_scaled(&mut sum, weight, question),
-                }
+                add(&mut sum, weight, question, masks.map(|masks| masks.row(b * k + j)));
             }
             kernels::write_scaled(into, 1.0, &sum)
         })
+    }
+}
+
+/// Adds a row, times its weight, to a sum: of a row with a mask, the entries that the mask keeps.
+fn add<T: Number>(sum: &mut [f32], weight: f32, row: &[T], mask: Option<&[u16]>) {
+    match mask {
+        Some(mask) => kernels::add_masked(sum, weight, mask, row),
+        None => kernels::add_scaled(sum, weight, row),
     }
 }
