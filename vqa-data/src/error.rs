@@ -124,16 +124,14 @@ pub enum Error {
     BadImage(BadImage),
     /// Region features that are NaN or infinite.
     #[error(
-        "{}: {n_images} image(s) have NaN or infinite features, the first is image {image_id} (row {row}): \
-         extract those images again, or take them out of the questions",
+        "{}: image {image_id} (row {row}) has NaN or infinite features: extract it again, or take it out of the \
+         questions (`vqa features inspect` counts all such images)",
         path.display()
     )]
     NotFinite {
         /// The feature file.
         path: PathBuf,
-        /// How many images of the file are affected.
-        n_images: usize,
-        /// The first of them, in the order of the file.
+        /// An image that has them.
         image_id: u64,
         /// Its row.
         row: usize,

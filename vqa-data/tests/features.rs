@@ -39,6 +39,8 @@ fn layouts_found_in_the_wild_read_the_same() {
         ("f16_chunked.h5", false, 2e-3),
         ("userblock.h5", true, 1e-6),
         ("float_ids.h5", true, 1e-6),
+        ("bf16.h5", false, 8e-3),
+        ("external_link.h5", true, 1e-6),
         ("pickle0.hdf5", true, 1e-6),
         ("pickle2.hdf5", true, 1e-6),
         ("pickle4.hdf5", true, 1e-6),
@@ -102,11 +104,11 @@ fn an_empty_file_is_a_file_of_no_images() {
 }
 
 #[test]
-fn nan_is_counted_and_the_first_image_named() {
+fn nan_is_named_when_read_and_counted_in_the_summary() {
     let file = FeatureFile::open(fixture("nan.h5")).unwrap();
     assert_row(&file, 0, 4, 1e-6);
     let error = file.read(2, &mut [0.0; 4 * D], &mut [0.0; 16]).unwrap_err().to_string();
-    assert!(error.contains("nan.h5: 2 image(s)") && error.contains("image 20 (row 1)"), "{error}");
+    assert!(error.contains("nan.h5: image 30 (row 2)"), "{error}");
     let summary = file.summarize(&|_| {}).unwrap();
     assert_eq!((summary.n_not_finite, summary.first_not_finite), (2, Some(20)));
     assert!((summary.max - 2.34).abs() < 1e-5 && summary.min == 0.0);
@@ -120,13 +122,21 @@ fn broken_files_are_explained() {
         ("other.h5", "no dataset \"image_features\""),
         ("no_ids.h5", "nothing says which row is which image"),
         ("twin_ids.h5", "image 10 has two rows, 0 and 2"),
-        ("half_ids.h5", "10.5 in image_ids is no image id"),
-        ("negative_ids.h5", "-10 in image_ids is no image id"),
-        ("text_ids.h5", "image_ids holds string (len 2), and numbers are wanted"),
+        ("half_ids.h5", "image_ids has 10.5 (value 0), and whole numbers from 0 on are wanted"),
+        ("negative_ids.h5", "image_ids has -10 (value 0)"),
+        ("text_ids.h5", "image_ids holds string (len 2), and whole numbers are wanted"),
         ("few_ids.h5", "image_ids has 2 entries, and there are 3 images"),
         ("rank1.h5", "has shape [60]"),
         ("rank2_without_pos_boxes.h5", "no \"pos_boxes\""),
         ("adaptive_outside.h5", "pos_boxes row 2 is [7, 8]"),
+        ("pos_boxes_fraction.h5", "pos_boxes has 2.7 (value 1)"),
+        ("pos_boxes_nan.h5", "pos_boxes has NaN (value 0)"),
+        ("pos_boxes_negative.h5", "pos_boxes has -2 (value 1)"),
+        ("no_regions.h5", "image_features [3, 0, 5] has no values"),
+        ("no_values.h5", "image_features [3, 4, 0] has no values"),
+        ("virtual.h5", "\"image_features\" is a virtual dataset, whose values are in other files"),
+        ("virtual_missing.h5", "\"image_features\" is a virtual dataset, whose values are in other files"),
+        ("external_link_missing.h5", "\"image_features\" cannot be opened: it is damaged, or a link into a file"),
         ("box_mismatch.h5", "does not fit"),
         ("text.h5", "numbers are wanted"),
         ("bad.hdf5", "not a readable pickle"),
@@ -138,6 +148,19 @@ fn broken_files_are_explained() {
     ] {
         let error = FeatureFile::open(fixture(name)).unwrap_err().to_string();
         assert!(error.contains(words), "{name}: {error}");
+    }
+}
+
+#[test]
+fn impossible_sizes_are_refused() {
+    for (name, words) in [
+        ("sizes_negative.h5", "image_sizes has -640 (value 0)"),
+        ("sizes_nan.h5", "image_sizes has NaN (value 0)"),
+        ("sizes_fraction.h5", "image_sizes has 640.5 (value 0)"),
+        ("sizes_huge.h5", "image_sizes row 0 is [703687441776640, 527765581332480]"),
+    ] {
+        let error = FeatureFile::open(fixture(name)).unwrap().table().unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains(words), "{name}: {error}");
     }
 }
 
@@ -183,7 +206,7 @@ proptest! {
 
     #[test]
     fn what_is_written_is_read_again(
-        n in 0usize..5, k in 0usize..5, d in 1usize..700, half in any::<bool>(), adaptive in any::<bool>(),
+        n in 0usize..5, k in 1usize..5, d in 1usize..700, half in any::<bool>(), adaptive in any::<bool>(),
         sized in any::<bool>(), seed in any::<u32>()
     ) {
         let directory = tempfile::tempdir().unwrap();
@@ -193,7 +216,9 @@ proptest! {
         // With one image the number of regions is the same for all.
         let entry = |i: usize| {
             let size = sized.then_some([i as u32, 7]);
-            ImageEntry { image_id: 1000 - i as u64, size, n_regions: if adaptive { (k + i) % 4 } else { k } }
+            // Some images may have no regions, but not all.
+            let n_regions = if adaptive { (k + i) % 4 + usize::from(i == 0) } else { k };
+            ImageEntry { image_id: 1000 - i as u64, size, n_regions }
         };
         let images: Vec<ImageEntry> = (0..n).map(entry).collect();
         let element_type = if half { ElementType::F16 } else { ElementType::F32 };
@@ -238,6 +263,12 @@ fn what_cannot_be_stored_is_refused() {
         let writer = FeatureWriter::create(&path, table).unwrap();
         let error = writer.write(0, &[0.0, x], &[0.0; 4]).unwrap_err().to_string();
         assert!(error.contains("f.h5: image 7") && error.contains(words), "{error}");
+    }
+    for (feature_dim, n_regions) in [(0, 1), (2, 0)] {
+        let images = vec![ImageEntry { image_id: 7, size: None, n_regions }];
+        let table = FeatureTable { images, feature_dim, ..FeatureTable::default() };
+        let error = FeatureWriter::create(&path, table).unwrap_err().to_string();
+        assert!(error.contains("f.h5: features of no values"), "{error}");
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

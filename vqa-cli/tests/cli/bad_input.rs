@@ -235,9 +235,8 @@ fn nan_features() {
     }
     fs::write(at.join("train.h5"), bytes).unwrap();
     let summary: serde_json::Value = serde_json::from_str(&ok(at, "features inspect train.h5 --json")).unwrap();
-    let n = summary["n_not_finite"].as_u64().unwrap();
-    assert_eq!(n, 2);
+    assert_eq!(summary["n_not_finite"], 2);
+    // One image is enough to stop at, whichever comes first.
     let error = fails_after_starting(at, "train --config config.toml");
-    assert!(error.contains(&format!("train.h5: {n} image(s) have NaN")), "{error}");
-    assert!(error.contains(&format!("the first is image {}", summary["first_not_finite"])), "{error}");
+    assert!(error.contains("train.h5: image ") && error.contains(" has NaN or infinite features"), "{error}");
 }

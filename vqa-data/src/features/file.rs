@@ -1,18 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::features::container::Container;
 use crate::features::element_type::ElementType;
 use crate::features::finite::all_finite;
-use crate::features::hdf5_error::cannot_read;
 use crate::features::image_ids::ImageIds;
 use crate::features::source::RegionSource;
-use crate::features::store::{Store, open_dataset};
+use crate::features::store::Store;
 use crate::features::table::{FeatureTable, ImageEntry};
-use crate::files::mmap::map_file;
 use crate::files::partial::destination_of_unfinished;
 
 /// How the regions of an image lie in the file.
@@ -37,10 +34,7 @@ enum Regions {
 /// is open.
 #[derive(Debug)]
 pub struct FeatureFile {
-    path: PathBuf,
-    file: hdf5::File,
-    /// Length of the file in bytes.
-    len: usize,
+    container: Container,
     image_ids: ImageIds,
     regions: Regions,
     features: Store,
@@ -63,16 +57,9 @@ impl FeatureFile {
 
     /// [`FeatureFile::open`] of a file that is not whole, too.
     pub(super) fn open_unfinished(path: &Path) -> Result<FeatureFile> {
-        /// HDF5's cache of decompressed chunks, for each dataset: with its default of 1 MB, chunks of several images
-        /// would be decompressed again for each of them.
-        const CHUNK_CACHE: (usize, usize, f64) = (12_421, 64 << 20, 0.75);
-        let map = Arc::new(map_file(path)?);
-        let (slots, bytes, w0) = CHUNK_CACHE;
-        let mut options = hdf5::File::with_options();
-        options.with_fapl(|p| p.chunk_cache(slots, bytes, w0));
-        let file = options.open(path).map_err(cannot_read(path))?;
-        let features = Store::open(path, &file, &map, "image_features")?;
-        let boxes = Store::open(path, &file, &map, "image_bb")?;
+        let container = Container::open(path)?;
+        let features = Store::open(&container, "image_features")?;
+        let boxes = Store::open(&container, "image_bb")?;
         let (f, b) = (features.shape(), boxes.shape());
         if f[..f.len() - 1] != b[..b.len() - 1] || b[b.len() - 1] != 4 {
             return Err(Error::mismatch(
@@ -82,7 +69,7 @@ impl FeatureFile {
         }
         let regions = match *f {
             [_, k, _] => Regions::Fixed(k),
-            _ => Regions::Adaptive(read_pos_boxes(path, &file, map.len(), f[0])?),
+            _ => Regions::Adaptive(read_pos_boxes(&container, f[0])?),
         };
         let n_images = match &regions {
             Regions::Fixed(_) => f[0],
@@ -94,7 +81,11 @@ impl FeatureFile {
                 format!("{n_images} images are more than can be numbered: it is damaged"),
             ));
         }
-        let image_ids = ImageIds::open(path, &file, map.len(), n_images)?;
+        if n_images > 0 && f.contains(&0) {
+            let problem = format!("image_features {f:?} has no values: extract or convert it again");
+            return Err(Error::wrong_format(path, problem));
+        }
+        let image_ids = ImageIds::open(&container, n_images)?;
         if features.is_slow() && first_time(path) {
             tracing::warn!(
                 "{}: image_features is {}; that is slower than a contiguous float32 or float16 dataset, \
@@ -103,12 +94,12 @@ impl FeatureFile {
                 features.describe()
             );
         }
-        Ok(FeatureFile { path: path.to_owned(), file, len: map.len(), image_ids, regions, features, boxes })
+        Ok(FeatureFile { container, image_ids, regions, features, boxes })
     }
 
     /// The path.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.container.path()
     }
 
     /// The image ids, in order of rows.
@@ -122,14 +113,20 @@ impl FeatureFile {
     ///
     /// When `image_sizes` is there but cannot be read.
     pub fn image_sizes(&self) -> Result<Option<Vec<[u32; 2]>>> {
-        let Some(dataset) = open_dataset(&self.path, &self.file, self.len, "image_sizes")? else { return Ok(None) };
-        let shape = dataset.shape();
+        let Some(dataset) = self.container.dataset("image_sizes")? else { return Ok(None) };
+        let shape = dataset.hdf5.shape();
         if shape != [self.n_images(), 2] {
             let problem = format!("image_sizes has shape {shape:?}, and [{}, 2] is wanted", self.n_images());
-            return Err(Error::mismatch(&self.path, problem));
+            return Err(Error::mismatch(self.path(), problem));
         }
-        let sizes = dataset.read_raw::<u32>().map_err(cannot_read(&self.path))?;
-        Ok(Some(sizes.chunks_exact(2).map(|size| [size[0], size[1]]).collect()))
+        let size = |(row, size): (usize, &[u64])| match (u32::try_from(size[0]), u32::try_from(size[1])) {
+            (Ok(width), Ok(height)) => Ok([width, height]),
+            _ => {
+                let problem = format!("image_sizes row {row} is {size:?}, and width and height in pixels are wanted");
+                Err(Error::damaged(self.path(), problem))
+            }
+        };
+        dataset.read_whole_numbers()?.chunks_exact(2).enumerate().map(size).collect::<Result<_>>().map(Some)
     }
 
     /// All of the file but its features and boxes.
@@ -144,7 +141,7 @@ impl FeatureFile {
             size: sizes.as_ref().map(|sizes| sizes[row]),
             n_regions: self.n_regions(row),
         });
-        let names = self.file.attr_names().unwrap_or_default();
+        let names = self.container.attribute_names();
         let attributes: BTreeMap<String, Vec<f64>> = names
             .into_iter()
             .map(|name| (name.clone(), self.attribute(&name)))
@@ -167,7 +164,7 @@ impl FeatureFile {
     pub fn attribute(&self, name: &str) -> Vec<f64> {
         /// Our own attributes have a few values; more would be a dataset in the wrong place.
         const MOST: usize = 1 << 16;
-        let Ok(attribute) = self.file.attr(name) else { return Vec::new() };
+        let Some(attribute) = self.container.attribute(name) else { return Vec::new() };
         let few =
             attribute.shape().iter().try_fold(1, |n: usize, &axis| n.checked_mul(axis)).is_some_and(|n| n <= MOST);
         if few { attribute.read_raw::<f64>().unwrap_or_default() } else { Vec::new() }
@@ -203,31 +200,18 @@ impl FeatureFile {
 
     /// Reads the boxes of one image, [n_regions, 4].
     pub(crate) fn read_boxes(&self, row: usize, boxes: &mut [f32]) -> Result<()> {
-        self.boxes.read(&self.path, self.first_region(row), boxes)
+        self.boxes.read(self.path(), self.first_region(row), boxes)
     }
 
     /// Reads the features of one image, [n_regions, D], without looking for NaN.
     pub(crate) fn read_features(&self, row: usize, features: &mut [f32]) -> Result<()> {
-        self.features.read(&self.path, self.first_region(row), features)
-    }
-
-    /// The error for a file that was found to hold a NaN: counts the images that do.
-    fn not_finite(&self) -> Error {
-        let bad: Vec<usize> = (0..self.n_images())
-            .into_par_iter()
-            .filter(|&row| {
-                let mut features = vec![0.0; self.n_regions(row) * self.feature_dim()];
-                self.read_features(row, &mut features).is_ok() && !all_finite(&features)
-            })
-            .collect();
-        let row = bad.first().copied().unwrap_or_default();
-        Error::NotFinite { path: self.path.clone(), n_images: bad.len(), image_id: self.image_ids()[row], row }
+        self.features.read(self.path(), self.first_region(row), features)
     }
 }
 
 impl RegionSource for FeatureFile {
     fn name(&self) -> String {
-        self.path.display().to_string()
+        self.path().display().to_string()
     }
 
     fn n_images(&self) -> usize {
@@ -260,7 +244,10 @@ impl RegionSource for FeatureFile {
     fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> Result<()> {
         self.read_features(row, features)?;
         self.read_boxes(row, boxes)?;
-        if all_finite(features) { Ok(()) } else { Err(self.not_finite()) }
+        if !all_finite(features) {
+            return Err(Error::NotFinite { path: self.path().to_owned(), image_id: self.image_ids()[row], row });
+        }
+        Ok(())
     }
 }
 
@@ -271,29 +258,24 @@ fn first_time(path: &Path) -> bool {
 }
 
 /// Reads `pos_boxes` [N, 2] and checks that each image's rows lie in order within the `total` regions.
-fn read_pos_boxes(path: &Path, file: &hdf5::File, file_len: usize, total: usize) -> Result<Vec<[u32; 2]>> {
-    let dataset = open_dataset(path, file, file_len, "pos_boxes")?.ok_or_else(|| {
+fn read_pos_boxes(container: &Container, total: usize) -> Result<Vec<[u32; 2]>> {
+    let path = container.path();
+    let dataset = container.dataset("pos_boxes")?.ok_or_else(|| {
         Error::wrong_format(
             path,
             "image_features has two axes, and there is no \"pos_boxes\" [N, 2] to say which regions are whose",
         )
     })?;
-    if dataset.ndim() != 2 || dataset.shape()[1] != 2 {
-        return Err(Error::wrong_format(
-            path,
-            format!("pos_boxes has shape {:?}, and [images, 2] is wanted", dataset.shape()),
-        ));
+    let shape = dataset.hdf5.shape();
+    if !matches!(*shape, [_, 2]) {
+        return Err(Error::wrong_format(path, format!("pos_boxes has shape {shape:?}, and [images, 2] is wanted")));
     }
-    let bounds = dataset.read_raw::<i64>().map_err(cannot_read(path))?;
-    bounds
-        .chunks_exact(2)
-        .enumerate()
-        .map(|(row, range)| match (u32::try_from(range[0]), u32::try_from(range[1])) {
-            (Ok(first), Ok(end)) if first <= end && end as usize <= total => Ok([first, end]),
-            _ => Err(Error::damaged(
-                path,
-                format!("pos_boxes row {row} is {range:?}, and [first, end) within the {total} regions is wanted"),
-            )),
-        })
-        .collect()
+    let range = |(row, range): (usize, &[u64])| match (u32::try_from(range[0]), u32::try_from(range[1])) {
+        (Ok(first), Ok(end)) if first <= end && end as usize <= total => Ok([first, end]),
+        _ => Err(Error::damaged(
+            path,
+            format!("pos_boxes row {row} is {range:?}, and [first, end) within the {total} regions is wanted"),
+        )),
+    };
+    dataset.read_whole_numbers()?.chunks_exact(2).enumerate().map(range).collect()
 }

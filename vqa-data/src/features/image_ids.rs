@@ -1,15 +1,12 @@
 //! Which row is which image.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use hdf5::types::TypeDescriptor;
 use serde_pickle::{DeOptions, HashableValue, Value};
 
 use crate::error::{Error, Result};
-use crate::features::hdf5_error::cannot_read;
-use crate::features::store::open_dataset;
+use crate::features::container::Container;
 use crate::files::mmap::map_file;
 
 /// The image id of each row, and the row of each image id.
@@ -29,15 +26,17 @@ impl ImageIds {
     }
 
     /// From `image_ids` in the file, or else from the pickle beside it.
-    pub(super) fn open(path: &Path, file: &hdf5::File, file_len: usize, n_images: usize) -> Result<ImageIds> {
-        if let Some(dataset) = open_dataset(path, file, file_len, "image_ids")? {
-            if dataset.size() != n_images {
+    pub(super) fn open(container: &Container, n_images: usize) -> Result<ImageIds> {
+        let path = container.path();
+        if let Some(dataset) = container.dataset("image_ids")? {
+            let n_ids = dataset.hdf5.size();
+            if n_ids != n_images {
                 return Err(Error::mismatch(
                     path,
-                    format!("image_ids has {} entries, and there are {n_images} images", dataset.size()),
+                    format!("image_ids has {n_ids} entries, and there are {n_images} images"),
                 ));
             }
-            return ImageIds::new(path, read_dataset(path, &dataset)?);
+            return ImageIds::new(path, dataset.read_whole_numbers()?);
         }
         let candidates = pickles_beside(path);
         match candidates.iter().find(|candidate| candidate.exists()) {
@@ -63,34 +62,6 @@ impl ImageIds {
             }
         }
         Ok(ImageIds { ids, rows })
-    }
-}
-
-/// Reads `image_ids` of any numeric type. Values must be whole and not negative: HDF5 would convert others without a
-/// word.
-fn read_dataset(path: &Path, dataset: &hdf5::Dataset) -> Result<Vec<u64>> {
-    fn whole<T: hdf5::H5Type + Copy + Display>(
-        path: &Path,
-        dataset: &hdf5::Dataset,
-        to_id: impl Fn(T) -> Option<u64>,
-    ) -> Result<Vec<u64>> {
-        let values = dataset.read_raw::<T>().map_err(cannot_read(path))?;
-        let id = |&x: &T| to_id(x).ok_or_else(|| Error::damaged(path, format!("{x} in image_ids is no image id")));
-        values.iter().map(id).collect()
-    }
-    /// Above, doubles skip whole numbers.
-    const LARGEST: f64 = (1u64 << 53) as f64;
-    let dtype = dataset.dtype().and_then(|dtype| dtype.to_descriptor()).map_err(cannot_read(path))?;
-    match dtype {
-        TypeDescriptor::Unsigned(_) => whole(path, dataset, |x: u64| Some(x)),
-        TypeDescriptor::Integer(_) => whole(path, dataset, |x: i64| u64::try_from(x).ok()),
-        TypeDescriptor::Float(_) => {
-            whole(path, dataset, |x: f64| (x.fract() == 0.0 && (0.0..LARGEST).contains(&x)).then_some(x as u64))
-        }
-        other => {
-            let problem = format!("image_ids holds {other}, and numbers are wanted: 9 for COCO_train2014_000000000009");
-            Err(Error::wrong_format(path, problem))
-        }
     }
 }
 

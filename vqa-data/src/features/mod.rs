@@ -16,6 +16,8 @@ pub(crate) mod element_type;
 pub(crate) mod source;
 
 #[cfg(feature = "hdf5")]
+mod container;
+#[cfg(feature = "hdf5")]
 pub(crate) mod convert;
 #[cfg(feature = "images")]
 pub(crate) mod extract;

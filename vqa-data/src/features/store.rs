@@ -5,61 +5,17 @@ use std::sync::Arc;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use hdf5::Dataset;
+use hdf5::Datatype;
 use hdf5::dataset::Layout;
 use hdf5::datatype::ByteOrder;
-use hdf5::types::{FloatSize, TypeDescriptor};
+use hdf5::types::TypeDescriptor;
 use memmap2::{Advice, Mmap};
 use ndarray::s;
 
 use crate::error::{Error, Result};
+use crate::features::container::Container;
 use crate::features::element_type::ElementType;
 use crate::features::hdf5_error::cannot_read;
-use crate::files::limits::MAX_COMPRESSION;
-
-/// Opens a dataset, if it is there, once its size has been found to be one that the file can hold: a damaged or hostile
-/// file says any size, and memory is reserved by it.
-pub(super) fn open_dataset(path: &Path, file: &hdf5::File, file_len: usize, name: &str) -> Result<Option<Dataset>> {
-    /// A chunk may be mostly empty.
-    const SMALL: u64 = 64 << 20;
-    /// A virtual dataset is in other files, of which nothing is known here.
-    const MAX_VIRTUAL: u64 = 1 << 42;
-    if !file.link_exists(name) {
-        return Ok(None);
-    }
-    let dataset = file.dataset(name).map_err(cannot_read(path))?;
-    let shape = dataset.shape();
-    let element = dataset.dtype().map_err(cannot_read(path))?.size();
-    let bytes_of = |axes: &[usize]| axes.iter().try_fold(element as u64, |n, &axis| n.checked_mul(axis as u64));
-    let bytes = bytes_of(&shape).unwrap_or(u64::MAX);
-    if bytes == 0 {
-        return Ok(Some(dataset));
-    }
-    let refuse = |problem: &str| Err(Error::damaged(path, format!("\"{name}\" {shape:?} {problem}")));
-    let storage = dataset.storage_size();
-    match dataset.layout() {
-        Layout::Contiguous => match dataset.offset() {
-            Some(start) if start.checked_add(bytes).is_some_and(|end| end <= file_len as u64) => {}
-            Some(_) => {
-                return refuse("reaches past the end of the file (an interrupted copy or download?): fetch it again");
-            }
-            None => return refuse("has no numbers in this file: they were never written, or are in another file"),
-        },
-        Layout::Chunked => {
-            let chunk = dataset.chunk().and_then(|chunk| bytes_of(&chunk)).unwrap_or(u64::MAX);
-            let limit = storage.saturating_mul(MAX_COMPRESSION);
-            if storage > file_len as u64 || bytes > limit || chunk > limit.max(SMALL) {
-                return refuse(&format!(
-                    "cannot be in the {storage} bytes stored of it: it is damaged, or was never written"
-                ));
-            }
-        }
-        Layout::Compact if bytes > storage => return refuse("is larger than what is stored of it: it is damaged"),
-        Layout::Virtual if bytes > MAX_VIRTUAL => return refuse("is larger than 4 TiB: it is damaged"),
-        _ => {}
-    }
-    Ok(Some(dataset))
-}
 
 /// A 2-D or 3-D dataset seen as rows of `width` values.
 #[derive(Debug)]
@@ -75,20 +31,21 @@ enum Reader {
     /// Contiguous little-endian floats, read straight from the page cache.
     Map { map: Arc<Mmap>, start: usize },
     /// Anything else, converted by HDF5: chunked, compressed, big-endian, doubles.
-    Hdf5(Dataset),
+    Hdf5(hdf5::Dataset),
 }
 
 impl Store {
     /// Opens a numeric dataset of rank 2 or 3 whose last axis has `width` values.
-    pub(super) fn open(path: &Path, file: &hdf5::File, map: &Arc<Mmap>, name: &str) -> Result<Store> {
-        let dataset = open_dataset(path, file, map.len(), name)?.ok_or_else(|| {
-            let there = file.member_names().unwrap_or_default();
+    pub(super) fn open(container: &Container, name: &'static str) -> Result<Store> {
+        let path = container.path();
+        let dataset = container.dataset(name)?.ok_or_else(|| {
+            let there = container.contents();
             Error::wrong_format(
                 path,
-                format!("no dataset \"{name}\" in it (it has: {}): not a file of region features", listed(&there)),
+                format!("no dataset \"{name}\" in it (it has: {there}): not a file of region features"),
             )
         })?;
-        let shape = dataset.shape();
+        let shape = dataset.hdf5.shape();
         if !(2..=3).contains(&shape.len()) {
             return Err(Error::wrong_format(
                 path,
@@ -97,22 +54,24 @@ impl Store {
                 ),
             ));
         }
-        let dtype = dataset.dtype().map_err(cannot_read(path))?;
-        let descriptor = dtype.to_descriptor().map_err(cannot_read(path))?;
-        let mapped = match descriptor {
-            TypeDescriptor::Float(FloatSize::U4) => Some(ElementType::F32),
-            TypeDescriptor::Float(FloatSize::U2) => Some(ElementType::F16),
-            TypeDescriptor::Float(_) | TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_) => None,
+        let dtype = dataset.hdf5.dtype().map_err(cannot_read(path))?;
+        match dtype.to_descriptor().map_err(cannot_read(path))? {
+            TypeDescriptor::Float(_) | TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_) => {}
             other => {
                 return Err(Error::wrong_format(path, format!("\"{name}\" holds {other}, and numbers are wanted")));
             }
+        }
+        // By all of its fields, for there are other floats of these sizes: bfloat16.
+        let mapped = match dtype.byte_order() {
+            ByteOrder::LittleEndian if dtype.is::<f32>() => Some(ElementType::F32),
+            ByteOrder::LittleEndian if dtype.is::<f16>() => Some(ElementType::F16),
+            _ => None,
         };
-        let little = dtype.byte_order() == ByteOrder::LittleEndian;
-        let reader = match dataset.offset() {
-            Some(offset) if little && mapped.is_some() && dataset.layout() == Layout::Contiguous => {
-                Reader::Map { map: map.clone(), start: offset as usize }
+        let reader = match dataset.hdf5.offset() {
+            Some(offset) if mapped.is_some() && dataset.hdf5.layout() == Layout::Contiguous => {
+                Reader::Map { map: dataset.map, start: offset as usize }
             }
-            _ => Reader::Hdf5(dataset),
+            _ => Reader::Hdf5(dataset.hdf5),
         };
         let width = shape[shape.len() - 1];
         let store = Store { reader, shape, width, element_type: mapped.unwrap_or_default() };
@@ -160,14 +119,7 @@ impl Store {
                 ElementType::F16 => "float16".to_owned(),
             },
             Reader::Hdf5(dataset) => {
-                let dtype = dataset.dtype().and_then(|dtype| Ok((dtype.to_descriptor()?, dtype.byte_order())));
-                dtype.map_or_else(
-                    |_| "unknown type".to_owned(),
-                    |(dtype, order)| match order {
-                        ByteOrder::BigEndian => format!("big-endian {dtype}"),
-                        _ => dtype.to_string(),
-                    },
-                )
+                dataset.dtype().map_or_else(|_| "unknown type".to_owned(), |dtype| type_in_words(&dtype))
             }
         }
     }
@@ -270,6 +222,13 @@ fn widen_f16(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-pub(super) fn listed(names: &[String]) -> String {
-    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+fn type_in_words(dtype: &Datatype) -> String {
+    let Ok(descriptor) = dtype.to_descriptor() else { return "unknown type".to_owned() };
+    let is_known = dtype.is::<f16>() || dtype.is::<f32>() || dtype.is::<f64>();
+    match (dtype.byte_order(), &descriptor) {
+        (ByteOrder::BigEndian, _) => format!("big-endian {descriptor}"),
+        // bfloat16, for example, of which HDF5 knows only how many bits are which.
+        (_, TypeDescriptor::Float(_)) if !is_known => format!("{}-byte float other than IEEE's", dtype.size()),
+        _ => descriptor.to_string(),
+    }
 }

@@ -100,6 +100,11 @@ impl FeatureWriter {
                 image.image_id
             )));
         }
+        let has_values = table.feature_dim > 0 && table.images.iter().any(|image| image.n_regions > 0);
+        if !table.images.is_empty() && !has_values {
+            let path = partial.destination().display();
+            return Err(Error::invalid(format!("{path}: features of no values would be in it, which nothing can use")));
+        }
         // HDF5 would make the file again if a signal handler had removed it.
         let _making = making();
         partial.clear()?;

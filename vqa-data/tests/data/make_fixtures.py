@@ -37,6 +37,23 @@ write("f64.h5", features.astype(np.float64), boxes.astype(np.int32))
 write("big_endian.h5", features.astype(">f4"), boxes.astype(">f8"), IDS.astype(">i8"))
 write("chunked.h5", chunks=(1, K, D))
 write("gzip.h5", chunks=(2, K, D), compression="gzip", shuffle=True)
+# bfloat16: the upper half of a float32.
+bf16 = h5py.h5t.IEEE_F32LE.copy()
+bf16.set_fields(15, 7, 8, 0, 7)
+bf16.set_size(2)
+bf16.set_ebias(127)
+with h5py.File(OUT / "bf16.h5", "w") as f:
+    rounded = (features.view(np.uint32) + 0x8000) >> 16
+    space = h5py.h5s.create_simple(features.shape)
+    dataset = h5py.h5d.create(f.id, b"image_features", bf16, space)
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(rounded.astype("<u2")), mtype=bf16)
+    f["image_bb"], f["image_ids"] = boxes, IDS
+# Features and boxes are in another file, at other offsets.
+with h5py.File(OUT / "external_link.h5", "w") as f:
+    f["padding"] = np.full(2000, 7.0, np.float32)
+    f["image_features"] = h5py.ExternalLink("f32.h5", "image_features")
+    f["image_bb"] = h5py.ExternalLink("f32.h5", "image_bb")
+    f["image_ids"] = IDS
 with h5py.File(OUT / "userblock.h5", "w", userblock_size=512) as f:
     f["image_features"], f["image_bb"], f["image_ids"] = features, boxes, IDS
 
@@ -47,6 +64,10 @@ flat = lambda x: np.concatenate([x[i, :n] for i, n in enumerate(counts)])
 for name, extra in [("adaptive.h5", pos), ("adaptive_outside.h5", pos + 1)]:
     write(name, flat(features), flat(boxes))
     with h5py.File(OUT / name, "a") as f:
+        f["pos_boxes"] = extra
+for name, extra in [("fraction", pos + [0, 0.7]), ("nan", pos * np.nan), ("negative", -pos)]:
+    write(f"pos_boxes_{name}.h5", flat(features), flat(boxes))
+    with h5py.File(OUT / f"pos_boxes_{name}.h5", "a") as f:
         f["pos_boxes"] = extra
 # Small chunks, which no image's regions fill.
 write("adaptive_gzip.h5", flat(features), flat(boxes), chunks=(3, 2), compression="gzip", compression_opts=9)
@@ -76,6 +97,24 @@ write("rank1.h5", features.ravel(), boxes)
 write("rank2_without_pos_boxes.h5", flat(features), flat(boxes))
 write("box_mismatch.h5", boxes=boxes[:, :3])
 write("text.h5", np.array([[[b"a"]]]), boxes)
+write("no_regions.h5", features[:, :0], boxes[:, :0])
+write("no_values.h5", features[:, :, :0])
+sizes = np.array([[640, 480]] * N)
+for name, values in [("negative", -sizes), ("nan", sizes * np.nan), ("fraction", sizes + 0.5), ("huge", sizes << 40)]:
+    write(f"sizes_{name}.h5")
+    with h5py.File(OUT / f"sizes_{name}.h5", "a") as f:
+        f["image_sizes"] = values
+# The other file is there for one, and not for the other: HDF5 reads zeros then.
+for name, source in [("virtual.h5", "f32.h5"), ("virtual_missing.h5", "gone.h5")]:
+    layout = h5py.VirtualLayout(features.shape, "f4")
+    layout[:] = h5py.VirtualSource(source, "image_features", features.shape)
+    write(name)
+    with h5py.File(OUT / name, "a") as f:
+        del f["image_features"]
+        f.create_virtual_dataset("image_features", layout)
+with h5py.File(OUT / "external_link_missing.h5", "w") as f:
+    f["image_features"] = h5py.ExternalLink("gone.h5", "image_features")
+    f["image_bb"], f["image_ids"] = boxes, IDS
 write("empty.h5", features[:0], boxes[:0], IDS[:0])
 with h5py.File(OUT / "other.h5", "w") as f:
     f["weights"] = features
