@@ -1,4 +1,8 @@
 //! The article's model, [`Baseline`], and its layers.
+//!
+//! On a CPU its passes take turns between libtorch's threads and rayon's. libtorch's spin for milliseconds after each
+//! product, which costs 5 to 15 % there, and far more where other processes want the cores too: start programs with
+//! `OMP_WAIT_POLICY=passive`, as `vqa` starts itself.
 
 pub(crate) mod config;
 pub(crate) mod cpu;

@@ -1,7 +1,5 @@
 //! The passes as a whole: question encoder, attention, classifier, and back.
 
-use std::sync::Once;
-
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 use vqa_data::random::split_mix_64;
@@ -38,7 +36,6 @@ pub(crate) fn train<'a>(model: &'a Baseline, input: &'a ModelInput, seed: u64) -
 }
 
 fn pass<'a>(model: &'a Baseline, input: &'a ModelInput, seed: Option<u64>) -> TrainingPass<'a> {
-    share_cores();
     match input.features.kind() {
         Kind::BFloat16 => pass_with(Gru::<bf16>::new(&model.w_emb, &model.q_emb), model, input, seed),
         _ => pass_with(Gru::<f32>::new(&model.w_emb, &model.q_emb), model, input, seed),
@@ -92,18 +89,4 @@ impl<'a, T: Number, E: QuestionEncoder<T>> ForwardPass<'a, T, E> {
         let grad_question = grad_by_fusion + grad_by_attention; // [L, H]
         self.encoder.backward(&self.tree, self.encoder_saved, &grad_question);
     }
-}
-
-/// Keeps libtorch's threads from spinning while rayon's have work. After a product, each thread of its libgomp
-/// spins for milliseconds, unless libgomp manages more threads than there are cores: then they yield at once.
-/// So each of rayon's threads calls for libgomp threads of its own once, and never uses them. Worth 5 to 15 %
-/// on two cores.
-fn share_cores() {
-    static SHARED: Once = Once::new();
-    SHARED.call_once(|| {
-        rayon::broadcast(|_| {
-            const ENOUGH_FOR_TWO_THREADS: i64 = 1 << 17;
-            let _ = Tensor::ones([ENOUGH_FOR_TWO_THREADS], (Kind::Float, Device::Cpu)).exp_();
-        });
-    });
 }
