@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vqa_data::features::{Check, Collection, ElementType, Output};
+use vqa_data::files::IfExists;
 
 const N_IMAGES: usize = 256;
 const K: usize = 36;
@@ -30,7 +31,7 @@ fn conversion(c: &mut Criterion) {
     write_tsv(&tsv).unwrap();
     let open = |check| Collection::open(std::slice::from_ref(&tsv), check, &|_| {}).unwrap();
     let collection = open(Check::Index);
-    let outputs = [Output { path: out.clone(), image_ids: None }];
+    let outputs = [Output { path: out.clone(), image_ids: None, if_exists: IfExists::Replace }];
 
     let mut group = c.benchmark_group("conversion");
     group.sample_size(10);

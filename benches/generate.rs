@@ -26,6 +26,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use vqa_data::features::{FeatureTable, FeatureWriter, ImageEntry};
+use vqa_data::files::IfExists;
 
 use json_files::{image_id, write_split};
 
@@ -47,7 +48,7 @@ fn write_features(directory: &Path, n_images: usize) -> Result<(), Box<dyn std::
     let (_, _, _, first_image) = SPLITS[0];
     let entry = |i| ImageEntry { image_id: image_id(first_image, i), size: Some([640, 480]), n_regions: K };
     let table = FeatureTable { images: (0..n_images).map(entry).collect(), feature_dim: D, ..FeatureTable::default() };
-    let writer = FeatureWriter::create(&directory.join("train36.h5"), table)?;
+    let writer = FeatureWriter::create(&directory.join("train36.h5"), table, IfExists::Replace)?;
     (0..n_images).into_par_iter().try_for_each(|i| {
         let (features, boxes) = regions(image_id(first_image, i));
         writer.write(i, &features, &boxes)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
 use vqa_data::features::{ElementType, FeatureFile, FeatureTable, FeatureWriter, ImageEntry};
+use vqa_data::files::IfExists;
 use vqa_data::questions::{Annotations, AnswerDict, Question, Split, WordDict};
 
 const N_IMAGES: usize = 1024;
@@ -18,7 +19,7 @@ fn write_features(path: &Path, element_type: ElementType) {
     let entry = |i| ImageEntry { image_id: i as u64, size: Some([640, 480]), n_regions: K };
     let images = (0..N_IMAGES).map(entry).collect();
     let table = FeatureTable { images, feature_dim: D, element_type, ..FeatureTable::default() };
-    let writer = FeatureWriter::create(path, table).unwrap();
+    let writer = FeatureWriter::create(path, table, IfExists::Refuse).unwrap();
     for i in 0..N_IMAGES {
         let features: Vec<f32> = (0..K * D).map(|j| ((i * 7 + j) % 97) as f32 / 32.0).collect();
         writer.write(i, &features, &[1.0; K * 4]).unwrap();

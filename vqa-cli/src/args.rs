@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use vqa_data::features::{ElementType, Shard};
+use vqa_data::files::IfExists;
 
 /// Visual question answering: prepare data, train, score and explain models on VQA2.0.
 #[derive(Debug, Parser)]
@@ -112,9 +113,25 @@ pub struct ConvertArgs {
     /// Convert only the I-th of N parts, from 1 on, to OUT.shard-I-of-N.h5; converting all of these merges them
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
+    #[command(flatten)]
+    pub force: ForceArgs,
     /// Print JSON: the files written, and what was left out
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ForceArgs {
+    /// Replace a finished file of that name
+    #[arg(long)]
+    force: bool,
+}
+
+impl ForceArgs {
+    /// What to do with a finished file of an output's name.
+    pub fn if_exists(&self) -> IfExists {
+        if self.force { IfExists::Replace } else { IfExists::Refuse }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -173,6 +190,8 @@ pub struct ExtractArgs {
     /// them
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
+    #[command(flatten)]
+    pub force: ForceArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

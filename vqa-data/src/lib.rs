@@ -33,6 +33,7 @@
 //! use std::sync::Arc;
 //! use vqa_data::batches::{Dataset, Loader, LoaderOptions};
 //! use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
+//! use vqa_data::files::IfExists;
 //! use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
 //! use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
 //!
@@ -46,7 +47,7 @@
 //! let stats = ChannelStats::measure(&images, &|_| {})?;
 //! let features = dir.path().join("train.h5");
 //! let extraction = Extraction { grid, stats, element_type: ElementType::F32, shard: None };
-//! extraction.write(&images, &features, &|_| {})?;
+//! extraction.write(&images, &features, IfExists::Refuse, &|_| {})?;
 //!
 //! let source = SourceConfig {
 //!     q_jsons: vec![files.questions],

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use vqa_data::Result;
 use vqa_data::features::{Check, Collection, ElementType, FeatureFile, Output, RegionSource, Shard};
+use vqa_data::files::IfExists;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/h5").join(name)
@@ -16,7 +17,8 @@ fn open(names: &[&str]) -> Collection {
 }
 
 fn output(path: &Path, image_ids: Option<&[u64]>) -> Output {
-    Output { path: path.to_owned(), image_ids: image_ids.map(|ids| ids.iter().copied().collect()) }
+    let image_ids = image_ids.map(|ids| ids.iter().copied().collect());
+    Output { path: path.to_owned(), image_ids, if_exists: IfExists::Replace }
 }
 
 fn convert(collection: &Collection, out: &Path, element_type: ElementType) -> Result<()> {

@@ -99,6 +99,7 @@ fn errors_from_outside() {
 mod feature_files {
     use super::*;
     use vqa_data::features::{FeatureFile, FeatureTable, FeatureWriter};
+    use vqa_data::files::IfExists;
 
     fn fixture(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/h5").join(name)
@@ -137,8 +138,8 @@ mod feature_files {
     fn being_written() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f.h5");
-        let _writer = FeatureWriter::create(&path, FeatureTable::default()).unwrap();
-        let error = FeatureWriter::create(&path, FeatureTable::default()).unwrap_err();
+        let _writer = FeatureWriter::create(&path, FeatureTable::default(), IfExists::Refuse).unwrap();
+        let error = FeatureWriter::create(&path, FeatureTable::default(), IfExists::Refuse).unwrap_err();
         assert!(matches!(&error, Error::InUse { path: at, .. } if *at == path), "{error:?}");
         let error = FeatureFile::open(FeatureWriter::partial_path(&path)).unwrap_err();
         assert!(matches!(&error, Error::Unfinished { destination, .. } if *destination == path), "{error:?}");

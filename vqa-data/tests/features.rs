@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use vqa_data::features::{ElementType, FeatureFile, FeatureTable, FeatureWriter, ImageEntry, RegionSource};
+use vqa_data::features::{
+    ElementType, ExtractorInfo, FeatureFile, FeatureTable, FeatureWriter, ImageEntry, RegionSource,
+};
+use vqa_data::files::IfExists;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/h5").join(name)
@@ -72,7 +75,7 @@ fn zeros_and_speed_are_summed_up() {
     let path = directory.path().join("f.h5");
     let images = (0..100).map(|i| ImageEntry { image_id: i, size: None, n_regions: 1 + i as usize % 3 }).collect();
     let table = FeatureTable { images, feature_dim: 2, element_type: ElementType::F16, ..FeatureTable::default() };
-    let writer = FeatureWriter::create(&path, table).unwrap();
+    let writer = FeatureWriter::create(&path, table, IfExists::Refuse).unwrap();
     for i in 0..100 {
         // Image 1 has a region of zeros and another, 2 has three of zeros, 3 has one of zeros.
         let mut features = vec![1.0; 2 * (1 + i % 3)];
@@ -223,10 +226,11 @@ proptest! {
         let images: Vec<ImageEntry> = (0..n).map(entry).collect();
         let element_type = if half { ElementType::F16 } else { ElementType::F32 };
         let attributes = [("mean".to_owned(), vec![0.5, 0.25])].into();
-        let table = FeatureTable { images, feature_dim: d, element_type, attributes };
+        let extractor = sized.then(|| ExtractorInfo::parse(r#"{"kind": "test", "mean": [0.1, 1e-7]}"#));
+        let table = FeatureTable { images, feature_dim: d, element_type, extractor, attributes };
         let features = |i: usize, k: usize| (0..k * d).map(|j| value(i * k * d + j)).collect::<Vec<f32>>();
         let boxes = |i: usize, k: usize| (0..k * 4).map(|j| value(j + i)).collect::<Vec<f32>>();
-        let writer = FeatureWriter::create(&path, table.clone()).unwrap();
+        let writer = FeatureWriter::create(&path, table.clone(), IfExists::Refuse).unwrap();
         // In any order.
         for (row, image) in table.images.iter().enumerate().rev() {
             writer.write(row, &features(row, image.n_regions), &boxes(row, image.n_regions)).unwrap();
@@ -260,14 +264,14 @@ fn what_cannot_be_stored_is_refused() {
         (ElementType::F16, -70000.0, "-70000, which cannot be stored as float16: store float32"),
     ] {
         let table = FeatureTable { images: images.clone(), feature_dim: 2, element_type, ..FeatureTable::default() };
-        let writer = FeatureWriter::create(&path, table).unwrap();
+        let writer = FeatureWriter::create(&path, table, IfExists::Refuse).unwrap();
         let error = writer.write(0, &[0.0, x], &[0.0; 4]).unwrap_err().to_string();
         assert!(error.contains("f.h5: image 7") && error.contains(words), "{error}");
     }
     for (feature_dim, n_regions) in [(0, 1), (2, 0)] {
         let images = vec![ImageEntry { image_id: 7, size: None, n_regions }];
         let table = FeatureTable { images, feature_dim, ..FeatureTable::default() };
-        let error = FeatureWriter::create(&path, table).unwrap_err().to_string();
+        let error = FeatureWriter::create(&path, table, IfExists::Refuse).unwrap_err().to_string();
         assert!(error.contains("f.h5: features of no values"), "{error}");
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);

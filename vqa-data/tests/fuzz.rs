@@ -14,6 +14,7 @@ use cap::Cap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vqa_data::features::{Check, Collection, ElementType, FeatureFile, Output, RegionSource};
+use vqa_data::files::IfExists;
 use vqa_data::questions::{AnswerDict, WordDict, WordVectors, read_annotations, read_questions, read_results};
 
 /// An allocation beyond this fails, and so does the test: no input is larger than some kilobytes. What HDF5 itself
@@ -185,7 +186,7 @@ fn word_vectors() {
 fn convert(input: &Path, out: &Path) {
     for check in [Check::Index, Check::Everything] {
         if let Ok(collection) = Collection::open(&[input.to_owned()], check, &|_| {}) {
-            let outputs = [Output { path: out.to_owned(), image_ids: None }];
+            let outputs = [Output { path: out.to_owned(), image_ids: None, if_exists: IfExists::Replace }];
             let converted = collection.convert(&outputs, ElementType::F32, None, &|_| {});
             if converted.is_ok() {
                 let file = FeatureFile::open(out).expect("a file that was just written");

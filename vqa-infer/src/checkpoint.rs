@@ -10,6 +10,7 @@ use tch::{Device, Kind};
 use toml::Table;
 use vqa_data::batches::Dataset;
 use vqa_data::config::Config;
+use vqa_data::features::ExtractorInfo;
 use vqa_data::questions::{AnswerDict, IndexMap, SplitConfig, WordDict};
 use vqa_model::baseline::{Baseline, ModelConfig};
 use vqa_model::device::parse_device;
@@ -30,7 +31,7 @@ pub struct Checkpoint {
     loss: LossKind,
     words: WordDict,
     answers: AnswerDict,
-    dims: DataDims,
+    header: CheckpointHeader,
     model: Box<dyn VqaModel>,
     /// Keeps the model's parameters.
     vs: VarStore,
@@ -58,7 +59,7 @@ impl Default for Answering {
 
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Checkpoint").field("path", &self.path).field("dims", &self.dims).finish_non_exhaustive()
+        f.debug_struct("Checkpoint").field("path", &self.path).field("header", &self.header).finish_non_exhaustive()
     }
 }
 
@@ -85,7 +86,8 @@ impl Checkpoint {
         model: impl FnOnce(nn::Path, &C, DataDims) -> Box<dyn VqaModel>,
     ) -> Result<Checkpoint> {
         let path = &*RunDir::find_checkpoint(path)?;
-        let dims = CheckpointHeader::read(path)?.dims;
+        let header = CheckpointHeader::read(path)?;
+        let dims = header.dims;
         let run = RunDir::of_checkpoint(path);
         if !run.config().exists() {
             return Err(Error::Mismatch {
@@ -116,7 +118,7 @@ impl Checkpoint {
         let vs = VarStore::new(device.map_or_else(|| parse_device(&config.device), Ok)?);
         let model = or_out_of_memory(|| model(vs.root(), &model_config, dims))?;
         load_weights(&vs, path)?;
-        Ok(Checkpoint { path: path.to_owned(), config, loss, words, answers, dims, model, vs })
+        Ok(Checkpoint { path: path.to_owned(), config, loss, words, answers, header, model, vs })
     }
 
     /// The model.
@@ -193,20 +195,22 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// When its features are not as long as those that the model was trained on.
+    /// When its features are not as long as those that the model was trained on, or made by another extractor.
     pub fn check(&self, dataset: &Dataset) -> Result<()> {
-        let found = dataset.feature_dim() as i64;
-        if found == self.dims.feature_dim {
-            return Ok(());
+        let (found, trained) = (dataset.feature_dim() as i64, self.header.dims.feature_dim);
+        let path = self.path.display();
+        let problem = if found == trained {
+            let model = format!("the model {path}");
+            ExtractorInfo::mismatch(dataset.extractor(), self.header.extractor.as_ref(), &model)
+        } else {
+            Some(format!(
+                "{found} numbers a region, and {path} was trained on {trained}: take features from the same extractor \
+                 (`vqa features extract --like` the training file)"
+            ))
+        };
+        match problem {
+            Some(problem) => Err(Error::Mismatch { path: dataset.source_names().into(), problem }),
+            None => Ok(()),
         }
-        Err(Error::Mismatch {
-            path: dataset.source_names().into(),
-            problem: format!(
-                "{found} numbers a region, and {} was trained on {}: take features from the same extractor \
-                 (`vqa features extract --like` the training file)",
-                self.path.display(),
-                self.dims.feature_dim
-            ),
-        })
     }
 }

@@ -153,7 +153,13 @@ impl<'a> Trainer<'a> {
 
     fn run_epochs(&self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
         let mut optimizer = Optimizer::new(self.vs.variables(), self.config);
-        let mut state = State::restore(self.run, self.train.dataset().len(), self.vs, &mut optimizer)?;
+        let mut state = State::restore(
+            self.run,
+            self.train.dataset(),
+            self.val.map(|val| &**val.dataset()),
+            self.vs,
+            &mut optimizer,
+        )?;
         let mut metrics_file = MetricsFile::open(self.run, state.position)?;
         remove_old_checkpoints(self.run, &state, self.config)?;
         let train = self.feed(self.train, self.config.accumulate, on_event)?;
@@ -298,6 +304,7 @@ impl<'a> Trainer<'a> {
             val_score: metrics.val_score,
             val_upper_bound: metrics.val_upper_bound,
             dims: DataDims::of(self.train.dataset()),
+            extractor: self.train.dataset().extractor().cloned(),
         }
     }
 }

@@ -8,6 +8,7 @@ use tch::Device;
 use tch::nn::VarStore;
 use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
 use vqa_data::features::{ChannelStats, ElementType, Extraction, FeatureFile, Grid, RegionSource, list_images};
+use vqa_data::files::IfExists;
 use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
 use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
 use vqa_model::DataDims;
@@ -68,7 +69,7 @@ fn dataset(dir: &Path, element_type: ElementType) -> (Arc<Dataset>, DataDims) {
         .zip(["train.h5", "val.h5"])
         .map(|(files, name)| {
             let path = dir.join(name);
-            extraction.write(&list_images(&files.images).unwrap(), &path, &|_| {}).unwrap();
+            extraction.write(&list_images(&files.images).unwrap(), &path, IfExists::Refuse, &|_| {}).unwrap();
             Arc::new(Adaptive(FeatureFile::open(path).unwrap())) as Arc<dyn RegionSource>
         })
         .collect();

@@ -9,6 +9,7 @@ use tch::nn::{self, Module, ModuleT, VarStore};
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Dataset, Loader, LoaderOptions};
 use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
+use vqa_data::files::IfExists;
 use vqa_data::questions::{AnswerDict, DictConfig, SourceConfig, Split, SplitConfig, WordDict, build_dictionaries};
 use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
 use vqa_infer::report::Report;
@@ -78,7 +79,7 @@ fn world() -> World {
             element_type: ElementType::F32,
             shard: None,
         };
-        extraction.write(&pictures, &features, &|_| {}).unwrap();
+        extraction.write(&pictures, &features, IfExists::Refuse, &|_| {}).unwrap();
         SplitConfig::from(vec![SourceConfig {
             q_jsons: vec![files.questions],
             a_jsons: vec![files.annotations],

@@ -12,6 +12,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
 use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
+use vqa_data::files::IfExists;
 use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
 use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
 use vqa_model::baseline::{Baseline, ModelConfig};
@@ -44,7 +45,7 @@ fn world() -> World {
     let config = |name: &str| {
         let features = dir.path().join(format!("{name}.h5"));
         let files = files(name);
-        extraction.write(&list_images(&files.images).unwrap(), &features, &|_| {}).unwrap();
+        extraction.write(&list_images(&files.images).unwrap(), &features, IfExists::Refuse, &|_| {}).unwrap();
         let (q_jsons, a_jsons) = (vec![files.questions], vec![files.annotations]);
         SplitConfig::from(vec![SourceConfig { q_jsons, a_jsons, features: Some(features), images: None }])
     };

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use vqa_data::Error;
 use vqa_data::evaluator::{Accuracy, blind_guesses};
 use vqa_data::features::{ElementType, Extraction, Grid, list_images};
-use vqa_data::files::write_atomic;
+use vqa_data::files::{IfExists, write_atomic};
 use vqa_data::questions::Split;
 use vqa_data::shapes::ShapesSplit;
 use vqa_infer::report::Report;
@@ -47,10 +47,10 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let train_pictures = list_images(&ShapesSplit::files(&at.join("data"), "train").images)?;
     let stats = features::measure(&train_pictures)?;
     let extraction = Extraction { grid: GRID, stats, element_type: ElementType::F32, shard: None };
-    features::write(&train_pictures, &extraction, &at.join("train.h5"))?;
+    features::write(&train_pictures, &extraction, &at.join("train.h5"), IfExists::Refuse)?;
     step(&format!("vqa features extract --images {dir}/data/images/val --out {dir}/val.h5 --like {dir}/train.h5"));
     let val_pictures = list_images(&ShapesSplit::files(&at.join("data"), "val").images)?;
-    features::write(&val_pictures, &extraction, &at.join("val.h5"))?;
+    features::write(&val_pictures, &extraction, &at.join("val.h5"), IfExists::Refuse)?;
 
     let config_path = at.join("config.toml");
     write_atomic(&config_path, config_text(args.epochs).as_bytes())?;

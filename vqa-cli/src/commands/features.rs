@@ -8,6 +8,7 @@ use vqa_data::features::{
     BadImage, ChannelStats, Check, Collection, Extraction, FeatureFile, FeatureWriter, Grid, ImageFile, Output,
     RegionSource, Shard, list_images,
 };
+use vqa_data::files::IfExists;
 
 use crate::args::{ConvertArgs, ExtractArgs, InspectArgs};
 use crate::terminal::{ProgressBar, print, say};
@@ -24,6 +25,7 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
         (min, max) if min == max => min.to_string(),
         (min, max) => format!("{min} to {max}, {:.1} on average,", summary.mean_regions),
     };
+    let extractor = summary.extractor.map_or_else(|| "not named".to_owned(), |extractor| extractor.to_string());
     let ids = match (summary.min_image_id, summary.max_image_id) {
         (Some(min), Some(max)) => format!("ids {min} to {max}"),
         _ => "no ids".to_owned(),
@@ -49,6 +51,7 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
     print(&format!(
         "file           {}\n\
          features       {:?}, {}\n\
+         extractor      {extractor}\n\
          images         {}, {ids}\n\
          regions        {regions} an image, {} numbers each\n\
          values         {values}\n\
@@ -66,6 +69,11 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
 }
 
 pub fn convert(args: &ConvertArgs) -> Result<()> {
+    // Before anything takes time.
+    let mut outputs = outputs(args)?;
+    for (path, output) in paths(&outputs, args.shard).zip(&outputs) {
+        output.if_exists.check(&path)?;
+    }
     let check = if args.skip_bad { Check::Everything } else { Check::Index };
     let progress = ProgressBar::new("index", "bytes", Collection::n_bytes(&args.inputs));
     let collection = Collection::open(&args.inputs, check, &|n| progress.add(n))?;
@@ -77,7 +85,6 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         }
         report_bad(collection.bad_images());
     }
-    let mut outputs = outputs(args)?;
     let missing = if args.skip_bad { leave_out_missing(&collection, &mut outputs) } else { Vec::new() };
     let element_type = args.element_type.get().unwrap_or(collection.element_type());
     let n_wanted = collection.n_wanted(&outputs, args.shard)?;
@@ -109,7 +116,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
 fn outputs(args: &ConvertArgs) -> Result<Vec<Output>> {
     let output = |ids: Option<&PathBuf>, path: &PathBuf| {
         let image_ids = ids.map(|ids| read_ids(ids)).transpose()?;
-        Ok(Output { path: path.clone(), image_ids })
+        Ok(Output { path: path.clone(), image_ids, if_exists: args.force.if_exists() })
     };
     let mut outputs: Vec<Output> =
         args.split.iter().map(|(ids, path)| output(Some(ids), path)).collect::<Result<_>>()?;
@@ -122,7 +129,7 @@ fn outputs(args: &ConvertArgs) -> Result<Vec<Output>> {
 /// Takes the images that are not there from the outputs, and says which they are: ids in order, each once.
 fn leave_out_missing(collection: &Collection, outputs: &mut [Output]) -> Vec<u64> {
     let mut all = BTreeSet::new();
-    for Output { path, image_ids } in outputs {
+    for Output { path, image_ids, .. } in outputs {
         let Some(ids) = image_ids else { continue };
         let missing = collection.missing(ids);
         // A list of which nothing is left is another input's.
@@ -179,6 +186,8 @@ fn read_ids(path: &Path) -> Result<HashSet<u64>> {
 pub fn extract(args: &ExtractArgs) -> Result<()> {
     /// Side of a region where none is given.
     const DEFAULT_PATCH: u32 = 16;
+    let path = Shard::output(args.shard, &args.out);
+    args.force.if_exists().check(&path)?;
     let pictures = list_images(&args.images)?;
     let (grid, stats) = match &args.like {
         Some(other) => {
@@ -208,8 +217,7 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
     };
     let element_type = args.element_type.get().unwrap_or_default();
     let extraction = Extraction { grid, stats, element_type, shard: args.shard };
-    let n_images = write(&pictures, &extraction, &args.out)?;
-    let path = Shard::output(args.shard, &args.out);
+    let n_images = write(&pictures, &extraction, &args.out, args.force.if_exists())?;
     let shape = [n_images, grid.n_regions(), grid.feature_dim()];
     let ChannelStats { mean, std } = stats;
     if args.json {
@@ -232,10 +240,10 @@ pub fn measure(pictures: &[ImageFile]) -> Result<ChannelStats> {
 }
 
 /// Extracts pictures to a file, with a progress bar. Returns how many, all or those of a shard.
-pub fn write(pictures: &[ImageFile], extraction: &Extraction, out: &Path) -> Result<usize> {
+pub fn write(pictures: &[ImageFile], extraction: &Extraction, out: &Path, if_exists: IfExists) -> Result<usize> {
     let n_images = extraction.shard.map_or(pictures.len(), |shard| shard.range(pictures.len()).len());
     let progress = ProgressBar::new("extract", "pictures", n_images as u64);
-    let written = extraction.write(pictures, out, &|n| progress.add(n));
+    let written = extraction.write(pictures, out, if_exists, &|n| progress.add(n));
     written.map_err(|error| what_is_kept(error, std::iter::once(Shard::output(extraction.shard, out))))?;
     Ok(n_images)
 }

@@ -69,6 +69,7 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
     let val = if settings.data.contains_key("val") { Some(dataset("val")?) } else { None };
     check_data(settings, &train, val.as_deref())
         .map_err(|problem| anyhow::anyhow!("{}: {problem}", config.path.display()))?;
+    opened.check_data(&train, val.as_deref())?;
     if val.is_none() {
         let names: Vec<&str> = settings.data.keys().map(String::as_str).collect();
         tracing::warn!(

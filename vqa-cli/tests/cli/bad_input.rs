@@ -4,6 +4,12 @@ use std::fs;
 use std::path::Path;
 
 #[cfg(feature = "torch")]
+use vqa_data::{
+    features::{FeatureFile, FeatureTable, FeatureWriter, RegionSource},
+    files::IfExists,
+};
+
+#[cfg(feature = "torch")]
 use crate::common::ok;
 use crate::common::{fails, world};
 
@@ -220,6 +226,81 @@ fn training() {
     fails(at, &format!("evaluate {model}"), &["config.toml", "belong beside it"]);
     truncate(&at.join("run/model_1.safetensors"));
     fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "not a whole safetensors file"]);
+}
+
+/// With features of another extractor a model answers worse, and nothing else would show it.
+#[cfg(feature = "torch")]
+#[test]
+fn features_of_another_extractor() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    ok(at, "train --config config.toml");
+    let summary: serde_json::Value = serde_json::from_str(&ok(at, "features inspect val.h5 --json")).unwrap();
+    assert_eq!(summary["extractor"]["grid"], serde_json::json!([4, 5]));
+    assert_eq!((&summary["extractor"]["whole"], &summary["extractor"]["patch"]), (&true.into(), &4.into()));
+    // As many regions of as many numbers, with a mean and deviation of their own.
+    let others = "features extract --images data/images/val --grid 4x5 --whole --patch 4 --out val.h5 --force";
+    ok(at, others);
+    let words = ["val.h5: its features were made by another extractor", "what differs: deviation, mean", "\"patch\":4"];
+    let model = "--checkpoint run/model_1.safetensors --data val";
+    for command in [
+        &format!("evaluate {model}"),
+        &format!("predict {model} --out x.json"),
+        "train --config config.toml --set out_dir=other",
+    ] {
+        fails(at, command, &words);
+    }
+    fails(at, &format!("evaluate {model}"), &["than those of the model run/model_1.safetensors"]);
+    fails(at, "features convert train.h5 val.h5 --out both.h5", &words);
+    // Files of older versions and of other programs do not say it, and are compared by their lengths.
+    let val = FeatureFile::open(at.join("val.h5")).unwrap();
+    let table = FeatureTable { extractor: None, ..val.table().unwrap() };
+    let writer = FeatureWriter::create(&at.join("old.h5"), table, IfExists::Refuse).unwrap();
+    let (mut features, mut boxes) = (vec![0.0; 21 * val.feature_dim()], vec![0.0; 21 * 4]);
+    for row in 0..val.n_images() {
+        val.read(row, &mut features, &mut boxes).unwrap();
+        writer.write(row, &features, &boxes).unwrap();
+    }
+    writer.finish().unwrap();
+    fs::rename(at.join("old.h5"), at.join("val.h5")).unwrap();
+    ok(at, &format!("evaluate {model}"));
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn a_run_is_resumed_with_its_own_data() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    ok(at, "train --config config.toml --set train.n_epochs=1");
+    let resume = "train --config config.toml --resume";
+    let changes = |path: &str, change: &dyn Fn(&str) -> String, words: &[&str]| {
+        let before = fs::read_to_string(at.join(path)).unwrap();
+        fs::write(at.join(path), change(&before)).unwrap();
+        fails(at, resume, words);
+        fs::write(at.join(path), before).unwrap();
+    };
+    let reversed = |text: &str| {
+        let mut entries: Vec<String> = serde_json::from_str(text).unwrap();
+        entries.reverse();
+        serde_json::to_string(&entries).unwrap()
+    };
+    changes("run/words.json", &reversed, &["state.safetensors: the word dictionary changed since"]);
+    changes("run/answers.json", &reversed, &["state.safetensors: the answer dictionary changed since"]);
+    for (split, what) in [("train", "training"), ("val", "validation")] {
+        let questions = format!("data/v2_OpenEnded_shapes_{split}_questions.json");
+        let changed = |text: &str| text.replacen("what", "is there what", 1).replacen("What", "Is there what", 1);
+        changes(&questions, &changed, &[&format!("the {what} questions changed since")]);
+        // The same pictures and numbers a region, but not the same values.
+        let features = at.join(format!("{split}.h5"));
+        let before = fs::read(&features).unwrap();
+        ok(at, &format!("features convert {split}.h5 --out half.h5 --f16 --force"));
+        fs::rename(at.join("half.h5"), &features).unwrap();
+        fails(at, resume, &[&format!("the {what} features changed since")]);
+        fs::write(&features, before).unwrap();
+    }
+    ok(at, resume);
 }
 
 #[cfg(feature = "torch")]

@@ -82,14 +82,41 @@ fn extracted_shards_merge() {
     let world = world();
     let at = world.path();
     for options in ["--grid 4x5 --whole --patch 4", "--like val.h5 --f16"] {
-        let extract = format!("features extract --images data/images/train {options}");
+        let extract = format!("features extract --images data/images/train {options} --force");
         ok(at, &format!("{extract} --out whole.h5"));
         for index in 1..=3 {
             ok(at, &format!("{extract} --out merged.h5 --shard {index}/3"));
         }
-        ok(at, "features convert merged.shard-2-of-3.h5 merged.shard-3-of-3.h5 merged.shard-1-of-3.h5 --out merged.h5");
+        ok(
+            at,
+            "features convert merged.shard-2-of-3.h5 merged.shard-3-of-3.h5 merged.shard-1-of-3.h5 --out merged.h5 --force",
+        );
         assert!(same(at, "whole.h5", "merged.h5"), "{options}");
     }
+}
+
+/// Nothing that was there is lost unless it is asked for.
+#[test]
+fn what_is_there_stays() {
+    let world = world();
+    let at = world.path();
+    fixtures(at, &["fixed.tsv"]);
+    fs::copy(at.join("fixed.tsv"), at.join("x.partial")).unwrap();
+    fails(at, "features convert x.partial --out x", &["x: ", "x.partial is an input"]);
+    assert!(same(at, "fixed.tsv", "x.partial"));
+    fs::write(at.join("y.partial"), "thesis").unwrap();
+    fails(at, "features convert fixed.tsv --out y", &["y.partial: is in the way"]);
+    assert_eq!(fs::read(at.join("y.partial")).unwrap(), b"thesis");
+
+    fs::write(at.join("z"), "thesis").unwrap();
+    fails(at, "features convert fixed.tsv --out z", &["z: is there already", "--force"]);
+    let extract = "features extract --images data/images/val --grid 2x2 --out z";
+    fails(at, extract, &["z: is there already", "--force"]);
+    assert_eq!(fs::read(at.join("z")).unwrap(), b"thesis");
+    ok(at, "features convert fixed.tsv --out z --force");
+    assert!(ok(at, "features inspect z").contains("[3, 4, 5]"));
+    ok(at, &format!("{extract} --force"));
+    assert!(ok(at, "features inspect z").contains("[10, 4, 768]"));
 }
 
 #[test]
@@ -135,8 +162,11 @@ fn wrong_input_is_explained() {
         ("fixed.tsv --ids ids.txt --out x.h5", &["x.h5: 2 of the 3 images", "(image ids 11, 12)"]),
         ("fixed.tsv --ids words.txt --out x.h5", &["words.txt: line 2: \"ten\""]),
         ("fixed.tsv f32.h5 --out x.h5", &["fixed.tsv: no HDF5 file, unlike others"]),
-        ("fixed.tsv --out ./fixed.tsv", &["./fixed.tsv: is an input, or given twice: choose another file"]),
-        ("fixed.tsv --split ten.txt=x.h5 --split ten.txt=./x.h5", &["./x.h5: is an input, or given twice"]),
+        (
+            "fixed.tsv --out ./fixed.tsv --force",
+            &["./fixed.tsv: ./fixed.tsv is an input, or given twice: choose another file"],
+        ),
+        ("fixed.tsv --split ten.txt=x.h5 --split ten.txt=./x.h5", &["./x.h5: ./x.h5 is an input, or given twice"]),
         ("fixed.tsv --ids empty.txt --out x.h5", &["empty.txt: no image ids in it"]),
         ("bad_npz/1.npz --out x.h5", &["1.npz: an archive: of .npz files give the folder"]),
         ("other.h5.partial --out x.h5", &["other.h5.partial: unfinished", "the command that makes other.h5"]),
@@ -269,6 +299,7 @@ fn no_file_is_half_valid() {
             // What a killed run has left is not the next one's, which may be over before it has seen it.
             let left = |name: &str| at.join(name).exists();
             let clean = !left("x.h5.partial") && !left("x.h5.partial.json");
+            let _ = fs::remove_file(at.join("x.h5"));
             let child = start(at, &extract("x.h5"));
             std::thread::sleep(whole * eighths / 8);
             signal(&child, &[name]);
@@ -280,7 +311,7 @@ fn no_file_is_half_valid() {
             }
         }
     }
-    ok(at, &extract("x.h5"));
+    ok(at, &format!("{} --force", extract("x.h5")));
     assert!(same(at, "x.h5", "whole.h5"));
     let left = fs::read_dir(at).unwrap().filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{epochs, ok, world};
+use crate::common::{epochs, ok, stderr, vqa, world};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -85,6 +85,28 @@ fn the_same_seed_gives_the_same_numbers() {
     assert_ne!(epochs(&at.join("run")), epochs(&at.join("other")));
     let bytes = |run: &str| fs::read(at.join(run).join("model_2.safetensors")).unwrap();
     assert!(bytes("run") == bytes("again"), "the checkpoints are the same, byte for byte");
+}
+
+/// Sums of float32 depend on the number of threads, at least in models whose layers are computed one by one.
+#[test]
+fn a_resumed_run_uses_as_many_threads_as_before() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    let train = |out_dir: &str, rest: &str, n_threads: &str| {
+        let sizes = "--set model.lm.n_layers=2 --set model.hid_dim=256 --set model.topdown_att.hid_dim=256";
+        let arguments =
+            format!("train --config config.toml {sizes} --set train.batch_size=64 --set out_dir={out_dir} {rest}");
+        let output = vqa(at, &arguments).env("OMP_NUM_THREADS", n_threads).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    train("whole", "", "1");
+    train("parts", "--set train.n_epochs=1", "1");
+    let said = train("parts", "--resume", "2");
+    assert!(said.contains("computing with 1 thread(s), as before, and not with 2"), "{said}");
+    let bytes = |run: &str| fs::read(at.join(run).join("model_2.safetensors")).unwrap();
+    assert!(bytes("parts") == bytes("whole"), "the checkpoints are the same, byte for byte");
 }
 
 #[test]

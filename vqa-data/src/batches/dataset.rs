@@ -9,10 +9,12 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::features::element_type::ElementType;
+use crate::features::extractor::ExtractorInfo;
 use crate::features::source::RegionSource;
 use crate::message::first_few;
 use crate::questions::dictionary::{AnswerDict, WordDict};
 use crate::questions::encode::EncodedQuestions;
+use crate::questions::fingerprint::DictFingerprint;
 use crate::questions::split::Split;
 use crate::questions::tokenize::tokenize;
 
@@ -42,6 +44,7 @@ pub struct Dataset {
     image_of: Vec<u32>,
     n_words: usize,
     n_answers: usize,
+    dictionaries: DictFingerprint,
 }
 
 /// Where an image's regions are.
@@ -83,6 +86,16 @@ impl Dataset {
                 message,
             });
         }
+        if let Some(known) = sources.iter().find(|source| source.extractor().is_some()) {
+            let name = known.name();
+            for other in &sources {
+                let other_name = other.name();
+                if let Some(problem) = ExtractorInfo::mismatch(other.extractor(), known.extractor(), &name) {
+                    let message = format!("{other_name}: {problem}");
+                    return Err(Error::Mismatch { paths: vec![other_name.into(), name.into()], message });
+                }
+            }
+        }
         let mut locations = Vec::with_capacity(split.len());
         for (index, source) in sources.iter().enumerate() {
             let mut missing = HashSet::new();
@@ -119,7 +132,8 @@ impl Dataset {
         let index = |location| images.binary_search(location).expect("it is one of them") as u32;
         let image_of = locations.iter().map(index).collect();
         let (n_words, n_answers) = (words.len(), answers.len());
-        Ok(Dataset { split, encoded, sources, images, image_of, n_words, n_answers })
+        let dictionaries = DictFingerprint::of(words, answers);
+        Ok(Dataset { split, encoded, sources, images, image_of, n_words, n_answers, dictionaries })
     }
 
     /// Number of questions.
@@ -152,9 +166,19 @@ impl Dataset {
         self.n_answers
     }
 
+    /// Digests of the dictionaries that it is encoded with.
+    pub(crate) fn dictionaries(&self) -> &DictFingerprint {
+        &self.dictionaries
+    }
+
     /// Length D of a region's feature vector.
     pub fn feature_dim(&self) -> usize {
         self.sources.first().map_or(0, |source| source.feature_dim())
+    }
+
+    /// How the regions were made, where one of the sources says it.
+    pub fn extractor(&self) -> Option<&ExtractorInfo> {
+        self.sources.iter().find_map(|source| source.extractor())
     }
 
     /// Number of distinct images. They are in order of where their features are.

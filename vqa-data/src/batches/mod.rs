@@ -8,6 +8,7 @@
 pub(crate) mod batch;
 pub(crate) mod buffer;
 pub(crate) mod dataset;
+pub(crate) mod fingerprint;
 pub(crate) mod loader;
 #[cfg(feature = "hdf5")]
 pub(crate) mod open;
@@ -17,6 +18,7 @@ pub use self::{
     batch::Batch,
     buffer::Buffer,
     dataset::Dataset,
+    fingerprint::DatasetFingerprint,
     loader::{Batches, Loader, LoaderOptions},
     sampler::Sampler,
 };

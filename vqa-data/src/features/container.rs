@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hdf5::dataset::Layout;
-use hdf5::types::TypeDescriptor;
+use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
 use memmap2::Mmap;
 
 use crate::error::{Error, Result};
@@ -57,6 +57,22 @@ impl Container {
     /// An attribute, if it is there.
     pub(super) fn attribute(&self, name: &str) -> Option<hdf5::Attribute> {
         self.file.attr(name).ok()
+    }
+
+    /// An attribute that is a text, as h5py and this crate write it, if it is there.
+    pub(super) fn text_attribute(&self, name: &str) -> Option<String> {
+        /// Longer ones are no attribute of ours.
+        const MOST: usize = 4096;
+        let attribute = self.attribute(name).filter(|attribute| attribute.is_scalar())?;
+        match attribute.dtype().and_then(|dtype| dtype.to_descriptor()).ok()? {
+            TypeDescriptor::VarLenUnicode => Some(attribute.read_scalar::<VarLenUnicode>().ok()?.to_string()),
+            TypeDescriptor::VarLenAscii => Some(attribute.read_scalar::<VarLenAscii>().ok()?.to_string()),
+            TypeDescriptor::FixedUnicode(..=MOST) => {
+                Some(attribute.read_scalar::<FixedUnicode<MOST>>().ok()?.to_string())
+            }
+            TypeDescriptor::FixedAscii(..=MOST) => Some(attribute.read_scalar::<FixedAscii<MOST>>().ok()?.to_string()),
+            _ => None,
+        }
     }
 
     /// What is in it, in words.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::{Error, Result};
 use crate::features::container::Container;
 use crate::features::element_type::ElementType;
+use crate::features::extractor::ExtractorInfo;
 use crate::features::finite::all_finite;
 use crate::features::image_ids::ImageIds;
 use crate::features::source::RegionSource;
@@ -39,6 +40,7 @@ pub struct FeatureFile {
     regions: Regions,
     features: Store,
     boxes: Store,
+    extractor: Option<ExtractorInfo>,
 }
 
 impl FeatureFile {
@@ -94,7 +96,8 @@ impl FeatureFile {
                 features.describe()
             );
         }
-        Ok(FeatureFile { container, image_ids, regions, features, boxes })
+        let extractor = container.text_attribute(ExtractorInfo::KEY).map(|text| ExtractorInfo::parse(&text));
+        Ok(FeatureFile { container, image_ids, regions, features, boxes, extractor })
     }
 
     /// The path.
@@ -151,6 +154,7 @@ impl FeatureFile {
             images: images.collect(),
             feature_dim: self.feature_dim(),
             element_type: self.features.element_type(),
+            extractor: self.extractor.clone(),
             attributes,
         })
     }
@@ -235,6 +239,10 @@ impl RegionSource for FeatureFile {
 
     fn element_type(&self) -> ElementType {
         self.features.element_type()
+    }
+
+    fn extractor(&self) -> Option<&ExtractorInfo> {
+        self.extractor.as_ref()
     }
 
     fn prefetch(&self, row: usize) {

@@ -142,6 +142,7 @@ mod tests {
 
     use super::*;
     use crate::features::table::{FeatureTable, ImageEntry};
+    use crate::files::atomic::IfExists;
 
     const N: usize = 3 * IMAGES_AT_A_TIME + 10;
 
@@ -155,8 +156,9 @@ mod tests {
         let mut halved = table();
         halved.images = halved.images.into_iter().step_by(2).collect();
         let writers = [("a.h5", table()), ("b.h5", halved)];
-        let writers =
-            writers.map(|(name, table)| FeatureWriter::resume(&directory.join(name), table, made_from).unwrap());
+        let writers = writers.map(|(name, table)| {
+            FeatureWriter::resume(&directory.join(name), table, made_from, IfExists::Replace).unwrap()
+        });
         let targets = |i: usize| if i.is_multiple_of(2) { vec![(0, i), (1, i / 2)] } else { vec![(0, i)] };
         let jobs: Vec<Job> = (0..N).map(|i| Job { source: i, targets: targets(i) }).collect();
         let made = Mutex::new(Vec::new());
@@ -212,7 +214,7 @@ mod tests {
     #[test]
     fn a_failed_flush_ends_the_run() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = FeatureWriter::resume(&directory.path().join("a.h5"), table(), "x").unwrap();
+        let mut writer = FeatureWriter::resume(&directory.path().join("a.h5"), table(), "x", IfExists::Refuse).unwrap();
         writer.break_down();
         let jobs: Vec<Job> = (0..N).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
         let (failed, has_failed) = channel();

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::features::extractor::ExtractorInfo;
 use crate::features::file::FeatureFile;
 use crate::features::finite::all_finite;
 use crate::features::source::RegionSource;
@@ -20,6 +21,8 @@ pub struct FeatureSummary {
     pub dtype: String,
     /// Element type, layout and way of reading, in words.
     pub layout: String,
+    /// How the regions were made, where the file says it.
+    pub extractor: Option<ExtractorInfo>,
     /// Number of images N.
     pub n_images: usize,
     /// Length of a feature vector, D.
@@ -144,6 +147,7 @@ impl FeatureFile {
             shape: self.shape().to_vec(),
             dtype: self.dtype(),
             layout: self.layout(),
+            extractor: self.extractor().cloned(),
             n_images: self.n_images(),
             feature_dim: dim,
             min_regions: counts().min().unwrap_or(0),

@@ -8,11 +8,12 @@
 //! (TSV, folders of `.npz`, HDF5 in other layouts) and converts them; an [`Extraction`] makes features from image
 //! files. Either job can be split into [`Shard`]s, and resumes after a kill.
 //!
-//! Without the cargo feature `hdf5` there are [`RegionSource`], [`ImageRegions`] and [`ElementType`], and with
+//! Without the cargo feature `hdf5` there are [`RegionSource`], [`ImageRegions`], [`ElementType`] and [`ExtractorInfo`], and with
 //! `images` alone [`Grid`], [`ChannelStats`], [`list_images`] and [`read_image`] too.
 
 pub(crate) mod bad_image;
 pub(crate) mod element_type;
+pub(crate) mod extractor;
 pub(crate) mod source;
 
 #[cfg(feature = "hdf5")]
@@ -51,6 +52,7 @@ pub use self::extract::{ChannelStats, Grid, ImageFile, list_images, read_image, 
 pub use self::{
     bad_image::BadImage,
     element_type::ElementType,
+    extractor::ExtractorInfo,
     source::{ImageRegions, RegionSource},
 };
 #[cfg(feature = "hdf5")]

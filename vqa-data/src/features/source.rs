@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::features::element_type::ElementType;
+use crate::features::extractor::ExtractorInfo;
 
 /// The regions of an image.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -34,6 +35,11 @@ pub trait RegionSource: Send + Sync {
     /// A type that holds the features exactly.
     fn element_type(&self) -> ElementType {
         ElementType::F32
+    }
+
+    /// How the regions were made, where that is known. Features that are known to be made otherwise are not mixed.
+    fn extractor(&self) -> Option<&ExtractorInfo> {
+        None
     }
 
     /// Tells the source that the image in `row` will be read soon, so that it can fetch it in the background. Returns

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::features::element_type::ElementType;
+use crate::features::extractor::ExtractorInfo;
 
 /// All of a feature file but its features and boxes.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -13,6 +14,8 @@ pub struct FeatureTable {
     pub feature_dim: usize,
     /// How the features are stored.
     pub element_type: ElementType,
+    /// How the regions were made, where that is known.
+    pub extractor: Option<ExtractorInfo>,
     /// Named values about where the features come from: a grid, a mean.
     pub attributes: BTreeMap<String, Vec<f64>>,
 }

@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use hdf5::dataset::{AllocTime, FillTime};
+use hdf5::types::VarLenUnicode;
 use ndarray::{ArrayView, ArrayView2};
 
 use crate::error::{Error, Result};
 use crate::features::element_type::ElementType;
+use crate::features::extractor::ExtractorInfo;
 use crate::features::file::FeatureFile;
 use crate::features::hdf5_error::cannot_write;
 use crate::features::table::FeatureTable;
-use crate::files::partial::{Journal, Partial, partial_path};
+use crate::files::atomic::IfExists;
+use crate::files::partial::{Partial, Progress, partial_path};
 use crate::files::unfinished::making;
 
 /// Writes a feature file: contiguous `image_features` and `image_bb`, `image_ids`, `image_sizes` where all sizes are
@@ -23,10 +26,12 @@ use crate::files::unfinished::making;
 ///
 /// ```
 /// use vqa_data::features::{FeatureFile, FeatureTable, FeatureWriter, ImageEntry, RegionSource};
+/// use vqa_data::files::IfExists;
 ///
 /// let path = tempfile::tempdir().unwrap().path().join("features.h5");
 /// let images = vec![ImageEntry { image_id: 42, size: Some([640, 480]), n_regions: 2 }];
-/// let writer = FeatureWriter::create(&path, FeatureTable { images, feature_dim: 3, ..FeatureTable::default() })?;
+/// let table = FeatureTable { images, feature_dim: 3, ..FeatureTable::default() };
+/// let writer = FeatureWriter::create(&path, table, IfExists::Refuse)?;
 /// writer.write(0, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[0.0, 0.0, 320.0, 480.0, 320.0, 0.0, 640.0, 480.0])?;
 /// writer.finish()?;
 /// assert_eq!(FeatureFile::open(&path)?.row(42), Some(0));
@@ -48,13 +53,13 @@ pub struct FeatureWriter {
 }
 
 impl FeatureWriter {
-    /// Starts a file at `path`, replacing what is there when it is finished.
+    /// Starts a file at `path`.
     ///
     /// # Errors
     ///
-    /// When the file cannot be made, or another process is writing it.
-    pub fn create(path: &Path, table: FeatureTable) -> Result<FeatureWriter> {
-        let partial = Partial::open(path)?;
+    /// When the file cannot be made or is there already, or another process is writing it.
+    pub fn create(path: &Path, table: FeatureTable, if_exists: IfExists) -> Result<FeatureWriter> {
+        let partial = Partial::open(path, if_exists)?;
         FeatureWriter::start(partial, table, None)
     }
 
@@ -65,10 +70,10 @@ impl FeatureWriter {
     ///
     /// # Errors
     ///
-    /// When the file cannot be made, or another process is writing it.
-    pub fn resume(path: &Path, table: FeatureTable, made_from: &str) -> Result<FeatureWriter> {
-        let partial = Partial::open(path)?;
-        let Some(Journal { made_from: earlier, n_done }) = partial.journal() else {
+    /// When the file cannot be made or is there already, or another process is writing it.
+    pub fn resume(path: &Path, table: FeatureTable, made_from: &str, if_exists: IfExists) -> Result<FeatureWriter> {
+        let partial = Partial::open(path, if_exists)?;
+        let Some(Progress { made_from: earlier, n_done }) = partial.progress() else {
             return FeatureWriter::start(partial, table, Some(made_from));
         };
         let there =
@@ -274,6 +279,11 @@ fn create_hdf5(path: &Path, table: &FeatureTable) -> hdf5::Result<[u64; 2]> {
     for (name, values) in &table.attributes {
         let attribute = file.new_attr::<f64>().shape(values.len()).create(name.as_str())?;
         attribute.write(ArrayView::from(values.as_slice()))?;
+    }
+    if let Some(extractor) = &table.extractor {
+        // JSON has no byte 0, which is all that such a text must not have.
+        let text = extractor.to_string().parse::<VarLenUnicode>().map_err(|error| error.to_string())?;
+        file.new_attr::<VarLenUnicode>().create(ExtractorInfo::KEY)?.write_scalar(&text)?;
     }
     file.close()?;
     Ok([features_at, boxes_at])

@@ -170,6 +170,50 @@ pub(crate) fn resolve(destination: &Path) -> Result<PathBuf> {
     Ok(destination)
 }
 
+/// What is to be done with a finished file that has the name of one to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IfExists {
+    /// It stays, and its name is an error.
+    #[default]
+    Refuse,
+    /// The new file replaces it, once that is whole.
+    Replace,
+}
+
+impl IfExists {
+    /// Refuses a name that is taken, before any work is done.
+    ///
+    /// # Errors
+    ///
+    /// When there is something of that name which is not to be replaced.
+    pub fn check(self, path: &Path) -> Result<()> {
+        if self == IfExists::Refuse && path.is_file() {
+            return Err(Error::exists(path, "is there already: choose another name, or replace it with --force"));
+        }
+        Ok(())
+    }
+}
+
+/// Gives something finished its name, unless that has been given to something else meanwhile.
+#[cfg(feature = "hdf5")]
+pub(crate) fn rename_new(unfinished: &Path, destination: &Path) -> Result<()> {
+    let mut file = TempPath::try_from_path(unfinished).map_err(Error::io("write", destination))?;
+    file.disable_cleanup(true);
+    file.persist_noclobber(destination).map_err(|error| match error.error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            let problem = format!(
+                "another file appeared under that name: rename one of the two, for this one is {} until then",
+                unfinished.display()
+            );
+            Error::exists(destination, problem)
+        }
+        _ => Error::io("write", destination)(error.error),
+    })?;
+    forget_unfinished(unfinished);
+    sync_parent(destination);
+    Ok(())
+}
+
 /// Gives something finished its name.
 pub(crate) fn rename(unfinished: &Path, destination: &Path) -> Result<()> {
     fs::rename(unfinished, destination).map_err(Error::io("write", destination))?;

@@ -1,38 +1,43 @@
-//! Telling inputs apart without reading them.
+//! Telling inputs apart.
 
 use std::fmt::Write;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+#[cfg(feature = "hdf5")]
+use std::{
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
+};
 
 use sha2::{Digest, Sha256};
 
+#[cfg(feature = "hdf5")]
 use crate::error::{Error, Result};
 
-/// A digest of the files that something is made from: their paths, lengths and times of change, in order. It is the
-/// same in every build of the program, so that a newer one can resume what an older one began.
+/// A digest of what something is made from: fields, one after the other. It is the same in every build of the program,
+/// so that a newer one can resume what an older one began.
 #[derive(Default)]
 pub(crate) struct Fingerprint(Sha256);
 
 impl Fingerprint {
+    /// Adds a file without reading it: its path, length and time of change.
+    #[cfg(feature = "hdf5")]
     pub(crate) fn add_file(&mut self, path: &Path) -> Result<()> {
         let file = std::fs::metadata(path).map_err(Error::io("read", path))?;
         // The same file, from whatever directory the program is run.
         let path = std::fs::canonicalize(path).map_err(Error::io("read", path))?;
-        self.add_field(path.as_os_str().as_bytes());
-        self.add_field(&file.len().to_le_bytes());
-        self.add_field(&file.mtime().to_le_bytes());
-        self.add_field(&file.mtime_nsec().to_le_bytes());
+        self.add(path.as_os_str().as_bytes());
+        self.add(&file.len().to_le_bytes());
+        self.add(&file.mtime().to_le_bytes());
+        self.add(&file.mtime_nsec().to_le_bytes());
         Ok(())
     }
 
     /// Each field with its length before it, so that no two lists of fields are the same bytes.
-    fn add_field(&mut self, field: &[u8]) {
+    pub(crate) fn add(&mut self, field: &[u8]) {
         self.0.update((field.len() as u64).to_le_bytes());
         self.0.update(field);
     }
 
-    /// The digest of all files so far, in hexadecimal.
+    /// The digest of all fields so far, in hexadecimal.
     pub(crate) fn finish(&self) -> String {
         self.0.clone().finalize().iter().fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
@@ -50,13 +55,14 @@ mod tests {
     fn fields_are_told_apart() {
         let of = |fields: &[&[u8]]| {
             let mut fingerprint = Fingerprint::default();
-            fields.iter().for_each(|field| fingerprint.add_field(field));
+            fields.iter().for_each(|field| fingerprint.add(field));
             fingerprint.finish()
         };
         assert_eq!(of(&[b"ab", b"c", b""]), "03bbec117707a23f74de53c77d0ac02d9db8dcb0cb4947584373fdcac2a5dfae");
         assert_ne!(of(&[b"ab", b"c"]), of(&[b"a", b"bc"]));
     }
 
+    #[cfg(feature = "hdf5")]
     #[test]
     fn a_changed_file_has_another_fingerprint() {
         let directory = tempfile::tempdir().unwrap();

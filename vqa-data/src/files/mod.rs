@@ -6,7 +6,6 @@
 //! signal.
 
 pub(crate) mod atomic;
-#[cfg(feature = "hdf5")]
 pub(crate) mod fingerprint;
 #[cfg(feature = "hdf5")]
 pub(crate) mod limits;
@@ -16,6 +15,6 @@ pub(crate) mod partial;
 pub(crate) mod unfinished;
 
 pub use self::{
-    atomic::{AtomicDir, AtomicFile, create_directory, write_atomic},
+    atomic::{AtomicDir, AtomicFile, IfExists, create_directory, write_atomic},
     unfinished::remove_unfinished,
 };

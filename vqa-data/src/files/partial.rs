@@ -2,22 +2,23 @@
 //! run can be resumed.
 
 use std::fs::{self, File, TryLockError};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files::atomic::{make_parent, rename, resolve};
+use crate::files::atomic::{IfExists, make_parent, rename, rename_new, resolve};
 use crate::files::unfinished::{IfStopped, forget_unfinished, making, note_unfinished};
 
 const EXTENSION: &str = "partial";
 
-/// `DESTINATION.partial`, and beside it `DESTINATION.partial.json`: empty at first, and then with how much is safe.
+/// `DESTINATION.partial`, and beside it `DESTINATION.partial.json`, the journal: that we made both, and how much is safe.
 ///
+/// Without a journal of ours, what has these names is somebody else's and is left alone; links are never followed.
 /// Dropping it removes both, unless it holds progress to resume from, or [`Partial::keep`] was called; a killed
-/// process leaves them. The small file is locked, so that two processes never write one file; not the large one,
+/// process leaves them. The journal is locked, so that two processes never write one file; not the large file,
 /// which HDF5 locks when it opens it.
 #[derive(Debug)]
 pub(crate) struct Partial {
@@ -26,12 +27,23 @@ pub(crate) struct Partial {
     journal: File,
     journal_path: PathBuf,
     destination: PathBuf,
+    if_exists: IfExists,
     kept: bool,
 }
 
-/// What is known of an unfinished file.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Journal {
+/// What is written in the journal.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Journal {
+    /// A digest of what the file is made from; none before there is something to resume.
+    made_from: Option<String>,
+    /// How many images are safely on the disk, from the first on.
+    n_done: usize,
+}
+
+/// How far an earlier process has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
     /// A digest of what the file is made from.
     pub(crate) made_from: String,
     /// How many images are safely on the disk, from the first on.
@@ -39,19 +51,21 @@ pub(crate) struct Journal {
 }
 
 impl Partial {
-    /// Opens or makes the unfinished file of `destination`, or of what that links to, whatever is in it.
-    pub(crate) fn open(destination: &Path) -> Result<Partial> {
+    /// Opens or makes the unfinished file of `destination`, or of what that links to.
+    ///
+    /// # Errors
+    ///
+    /// When the destination is there and not to be replaced, when another process is writing it, or when a name is
+    /// taken by something that we did not make.
+    pub(crate) fn open(destination: &Path, if_exists: IfExists) -> Result<Partial> {
         let destination = resolve(destination)?;
+        if_exists.check(&destination)?;
         make_parent(&destination)?;
         let path = partial_path(&destination);
-        let journal_path = path.with_added_extension("json");
-        let open = |path: &Path| {
-            let mut options = File::options();
-            options.read(true).write(true).create(true).truncate(false).open(path).map_err(Error::io("write", path))
-        };
+        let journal_path = journal_path(&destination);
         let _making = making();
-        let journal = loop {
-            let journal = open(&journal_path)?;
+        let (journal, is_new) = loop {
+            let (journal, is_new) = open_or_create(&journal_path)?;
             match journal.try_lock() {
                 Err(TryLockError::WouldBlock) => {
                     let problem = "another process is writing it: wait for that one, or end it".to_owned();
@@ -62,45 +76,46 @@ impl Partial {
             }
             // Between opening and locking, another process may have finished, and removed this file.
             if is_at(&journal, &journal_path) {
-                break journal;
+                break (journal, is_new);
             }
         };
-        let file = open(&path)?;
-        let mut partial = Partial { file, path, journal, journal_path, destination, kept: false };
-        partial.set_kept(partial.journal().is_some());
+        let file = open_unfinished(&path, &journal, &journal_path).inspect_err(|_| {
+            if is_new {
+                let _ = fs::remove_file(&journal_path);
+            }
+        })?;
+        let mut partial = Partial { file, path, journal, journal_path, destination, if_exists, kept: false };
+        partial.set_kept(partial.progress().is_some());
         Ok(partial)
     }
 
     /// What an earlier process has left, if it can be resumed.
-    pub(crate) fn journal(&self) -> Option<Journal> {
-        let mut text = Vec::new();
-        File::open(&self.journal_path).ok()?.read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok()
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let Journal { made_from, n_done } = read(&self.journal_path)?;
+        (n_done > 0).then_some(Progress { made_from: made_from?, n_done })
     }
 
     /// Empties it.
     pub(crate) fn clear(&mut self) -> Result<()> {
         // First the journal: an emptied file must not look like one that can be resumed.
         self.set_kept(false);
-        self.journal.set_len(0).map_err(Error::io("write", &self.journal_path))?;
+        write(&self.journal, &self.journal_path, &Journal::default())?;
         self.file.set_len(0).map_err(Error::io("write", &self.path))
     }
 
     /// Makes sure that what is written is on the disk, and notes that the first `n_done` images are.
     pub(crate) fn save_progress(&self, made_from: &str, n_done: usize) -> Result<()> {
         self.file.sync_data().map_err(Error::io("write", &self.destination))?;
-        let journal = Journal { made_from: made_from.to_owned(), n_done };
-        let text = serde_json::to_vec(&journal).expect("a journal is valid JSON");
-        // From here on, an interrupted program leaves something to resume.
-        self.note(IfStopped::Keep);
-        // In place and within one sector, which the file already has: it works even on a full disk.
-        let written = self.journal.write_all_at(&text, 0).and_then(|()| self.journal.set_len(text.len() as u64));
-        written.and_then(|()| self.journal.sync_data()).map_err(Error::io("write", &self.journal_path))
+        if n_done > 0 {
+            // From here on, an interrupted program leaves something to resume.
+            self.note(IfStopped::Keep);
+        }
+        write(&self.journal, &self.journal_path, &Journal { made_from: Some(made_from.to_owned()), n_done })
     }
 
     /// Leaves it for a later process, if it holds progress to resume from.
     pub(crate) fn keep(&mut self) {
-        self.set_kept(self.journal().is_some());
+        self.set_kept(self.progress().is_some());
     }
 
     fn set_kept(&mut self, kept: bool) {
@@ -136,7 +151,10 @@ impl Partial {
     pub(crate) fn finish(mut self) -> Result<()> {
         self.keep();
         self.file.sync_all().map_err(Error::io("write", &self.destination))?;
-        rename(&self.path, &self.destination)?;
+        match self.if_exists {
+            IfExists::Refuse => rename_new(&self.path, &self.destination)?,
+            IfExists::Replace => rename(&self.path, &self.destination)?,
+        }
         self.kept = false;
         Ok(())
     }
@@ -160,14 +178,73 @@ pub(crate) fn partial_path(destination: &Path) -> PathBuf {
     destination.with_added_extension(EXTENSION)
 }
 
+/// Where the journal of a destination's unfinished file is.
+pub(crate) fn journal_path(destination: &Path) -> PathBuf {
+    partial_path(destination).with_added_extension("json")
+}
+
 /// The destination of a file that has the name of an unfinished one.
 pub(crate) fn destination_of_unfinished(path: &Path) -> Option<PathBuf> {
     path.extension().is_some_and(|extension| extension == EXTENSION).then(|| path.with_extension(""))
 }
 
+/// What a journal says. `None` if it is no journal of ours.
+fn read(path: &Path) -> Option<Journal> {
+    /// A journal is a digest and a number.
+    const MOST: u64 = 4096;
+    let mut text = Vec::new();
+    File::open(path).ok()?.take(MOST).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// In place and within one sector, which the file already has: it works even on a full disk.
+fn write(journal: &File, path: &Path, content: &Journal) -> Result<()> {
+    let text = serde_json::to_vec(content).expect("a journal is valid JSON");
+    let written = journal.write_all_at(&text, 0).and_then(|()| journal.set_len(text.len() as u64));
+    written.and_then(|()| journal.sync_data()).map_err(Error::io("write", path))
+}
+
+/// Opens the unfinished file that a journal belongs to, or makes it.
+fn open_unfinished(path: &Path, journal: &File, journal_path: &Path) -> Result<File> {
+    // A journal is empty if it was made just now, or by a process that was killed at once: before the other file.
+    if journal.metadata().map_err(Error::io("read", journal_path))?.len() == 0 {
+        if fs::symlink_metadata(path).is_ok() {
+            return Err(not_ours(path));
+        }
+        write(journal, journal_path, &Journal::default())?;
+    } else if read(journal_path).is_none() {
+        return Err(not_ours(journal_path));
+    }
+    Ok(open_or_create(path)?.0)
+}
+
+/// Opens a file, and says whether it is new. Anything else that has the name, a link too, is not ours.
+fn open_or_create(path: &Path) -> Result<(File, bool)> {
+    let mut options = File::options();
+    options.read(true).write(true);
+    // Another process may remove or make it between two of these steps.
+    loop {
+        let (opened, is_new) = match fs::symlink_metadata(path) {
+            Ok(there) if there.is_file() => (options.create_new(false).open(path), false),
+            Ok(_) => return Err(not_ours(path)),
+            Err(_) => (options.create_new(true).open(path), true),
+        };
+        match opened {
+            Ok(file) if is_at(&file, path) => return Ok((file, is_new)),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {}
+            Err(error) => return Err(Error::io("write", path)(error)),
+        }
+    }
+}
+
+fn not_ours(path: &Path) -> Error {
+    Error::exists(path, "is in the way, and not a file that vqa made: rename or remove it, or choose another output")
+}
+
 /// Whether an open file is the one that has this name now.
 fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
+    match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
         _ => false,
     }
@@ -177,35 +254,108 @@ fn is_at(file: &File, path: &Path) -> bool {
 mod tests {
     use super::*;
 
+    fn open(destination: &Path) -> Result<Partial> {
+        Partial::open(destination, IfExists::Refuse)
+    }
+
     #[test]
     fn progress_survives_and_an_abandoned_file_does_not() {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("sub/f.h5");
         let files = || fs::read_dir(out.parent().unwrap()).unwrap().count();
-        drop(Partial::open(&out).unwrap());
+        drop(open(&out).unwrap());
         assert_eq!(files(), 0);
 
-        let mut first = Partial::open(&out).unwrap();
-        assert!(Partial::open(&out).unwrap_err().to_string().contains("another process is writing it"));
+        let mut first = open(&out).unwrap();
+        assert!(open(&out).unwrap_err().to_string().contains("another process is writing it"));
         first.keep();
         drop(first);
         assert_eq!(files(), 0, "nothing to resume");
 
-        let mut first = Partial::open(&out).unwrap();
+        let mut first = open(&out).unwrap();
         first.save_progress("a.tsv", 5_000).unwrap();
         first.save_progress("a.tsv", 70).unwrap();
         first.keep();
         drop(first);
         assert_eq!(files(), 2);
         // Looking changes nothing.
-        let journal = Partial::open(&out).unwrap().journal().unwrap();
-        assert_eq!((journal.made_from.as_str(), journal.n_done), ("a.tsv", 70));
-        let mut second = Partial::open(&out).unwrap();
+        let progress = open(&out).unwrap().progress().unwrap();
+        assert_eq!(progress, Progress { made_from: "a.tsv".to_owned(), n_done: 70 });
+        let mut second = open(&out).unwrap();
         second.clear().unwrap();
-        assert!(second.journal().is_none());
+        assert_eq!(second.progress(), None);
         second.save_progress("b.tsv", 1).unwrap();
         second.finish().unwrap();
         assert!(out.exists());
         assert_eq!(files(), 1);
+    }
+
+    /// What a directory holds: names, and what is in the files or where the links lead.
+    fn content(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let mut content: Vec<_> = entries
+            .map(|path| {
+                let content = match fs::read_link(&path) {
+                    Ok(link) => link.into_os_string().into_encoded_bytes(),
+                    Err(_) => fs::read(&path).unwrap_or_default(),
+                };
+                (path, content)
+            })
+            .collect();
+        content.sort();
+        content
+    }
+
+    #[test]
+    fn what_others_made_is_left_alone() {
+        let others: [(&str, fn(&Path, &Path)); 6] = [
+            ("f.h5.partial", |path, _| fs::write(path, "thesis").unwrap()),
+            ("f.h5.partial", |path, elsewhere| std::os::unix::fs::symlink(elsewhere, path).unwrap()),
+            ("f.h5.partial", |path, _| std::os::unix::fs::symlink("nowhere", path).unwrap()),
+            ("f.h5.partial.json", |path, _| fs::write(path, "{\"thesis\": 1}").unwrap()),
+            ("f.h5.partial.json", |path, elsewhere| std::os::unix::fs::symlink(elsewhere, path).unwrap()),
+            ("f.h5.partial.json", |path, _| fs::create_dir(path).unwrap()),
+        ];
+        for (name, make) in others {
+            let directory = tempfile::tempdir().unwrap();
+            let out = directory.path().join("f.h5");
+            let elsewhere = directory.path().join("elsewhere");
+            fs::write(&elsewhere, "").unwrap();
+            make(&directory.path().join(name), &elsewhere);
+            let before = content(directory.path());
+            let error = open(&out).unwrap_err();
+            assert!(matches!(error, Error::Exists { .. }), "{error}");
+            assert!(error.to_string().contains(&format!("{name}: is in the way")), "{error}");
+            assert_eq!(content(directory.path()), before);
+        }
+    }
+
+    #[test]
+    fn a_file_killed_at_once_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("f.h5");
+        for journal in ["", "{\"made_from\":null,\"n_done\":0}"] {
+            fs::write(journal_path(&out), journal).unwrap();
+            assert_eq!(open(&out).unwrap().progress(), None);
+        }
+        assert_eq!(content(directory.path()), []);
+    }
+
+    #[test]
+    fn a_finished_file_is_replaced_only_when_asked() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("f.h5");
+        let late = open(&out).unwrap();
+        fs::write(late.path(), "late").unwrap();
+        fs::write(&out, "old").unwrap();
+        assert!(open(&out).unwrap_err().to_string().contains("is there already"));
+        // It has appeared since, and both are kept.
+        late.save_progress("a.tsv", 1).unwrap();
+        assert!(late.finish().unwrap_err().to_string().contains("another file appeared under that name"));
+        assert_eq!(fs::read(&out).unwrap(), b"old");
+        assert_eq!(fs::read(partial_path(&out)).unwrap(), b"late");
+
+        Partial::open(&out, IfExists::Replace).unwrap().finish().unwrap();
+        assert_eq!(content(directory.path()), [(out, b"late".to_vec())]);
     }
 }

@@ -7,6 +7,7 @@
 pub(crate) mod annotations;
 pub(crate) mod dictionary;
 pub(crate) mod encode;
+pub(crate) mod fingerprint;
 pub(crate) mod glove;
 pub(crate) mod image_path;
 pub(crate) mod json;
@@ -23,6 +24,7 @@ pub use self::{
     annotations::{Annotation, Annotations, NewAnnotation},
     dictionary::{AnswerDict, Encoded, WordDict, soft_score},
     encode::{EncodedQuestions, SplitReport},
+    fingerprint::DictFingerprint,
     glove::WordVectors,
     image_path::image_path,
     json::{Answer, Question, read_annotations, read_questions, read_results},

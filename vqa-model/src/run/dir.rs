@@ -194,7 +194,8 @@ mod tests {
         let write = |epoch, val_score| {
             let dims = DataDims { n_words: 1, n_answers: 1, feature_dim: 1 };
             let (train_loss, train_score, val_upper_bound) = (1.0, 2.0, val_score);
-            let header = CheckpointHeader { epoch, train_loss, train_score, val_score, val_upper_bound, dims };
+            let header =
+                CheckpointHeader { epoch, train_loss, train_score, val_score, val_upper_bound, dims, extractor: None };
             write_tensors(&run.checkpoint(epoch), &[], header.to_header()).unwrap();
         };
         write(9, None);

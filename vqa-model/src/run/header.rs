@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use vqa_data::features::ExtractorInfo;
+
 use crate::error::{Error, Result};
 use crate::model::DataDims;
 use crate::weights::safetensors::{Header, read_header};
 
 /// What the header of a checkpoint says of it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CheckpointHeader {
     /// The epoch that it was written after, counted from 1.
     pub epoch: u64,
@@ -21,6 +23,8 @@ pub struct CheckpointHeader {
     pub val_upper_bound: Option<f64>,
     /// The sizes that the model was made for.
     pub dims: DataDims,
+    /// How the regions that it was trained on were made, where their files say it.
+    pub extractor: Option<ExtractorInfo>,
 }
 
 impl CheckpointHeader {
@@ -38,9 +42,16 @@ impl CheckpointHeader {
             ("val_upper_bound", self.val_upper_bound),
         ];
         let epoch = [("epoch", self.epoch.to_string())];
+        let extractor = self.extractor.as_ref().map(|extractor| (ExtractorInfo::KEY, extractor.to_string()));
         let sizes = sizes.into_iter().map(|(key, size)| (key, size.to_string()));
         let scores = scores.into_iter().filter_map(|(key, score)| Some((key, score?.to_string())));
-        epoch.into_iter().chain(sizes).chain(scores).map(|(key, value)| (key.to_owned(), value)).collect()
+        epoch
+            .into_iter()
+            .chain(sizes)
+            .chain(scores)
+            .chain(extractor)
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect()
     }
 
     /// Reads the header of a checkpoint.
@@ -72,6 +83,7 @@ impl CheckpointHeader {
                 n_answers: value(header, "n_answers")?,
                 feature_dim: value(header, "feature_dim")?,
             },
+            extractor: header.get(ExtractorInfo::KEY).map(|text| ExtractorInfo::parse(text)),
         })
     }
 }
@@ -91,6 +103,7 @@ mod tests {
                 val_score,
                 val_upper_bound: val_score,
                 dims,
+                extractor: val_score.map(|_| ExtractorInfo::parse(r#"{"kind":"grid","mean":[0.1,0.2,0.3]}"#)),
             };
             assert_eq!(CheckpointHeader::from_header(&header.to_header()), Some(header));
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tch::nn::VarStore;
 use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::features::ExtractorInfo;
 use vqa_data::questions::{AnswerDict, WordDict, WordVectors};
 use vqa_model::baseline::Baseline;
 use vqa_model::run::RunDir;
@@ -13,6 +14,7 @@ use vqa_model::weights::load_weights;
 use crate::error::{Error, Result};
 use crate::run::lock::RunLock;
 use crate::run::resume::{Resumed, RunConfig, check_run_dir};
+use crate::run::state::State;
 
 /// A run that is about to begin or to be resumed, with its dictionaries.
 #[derive(Debug)]
@@ -66,6 +68,18 @@ impl OpenedRun {
     /// What is resumed; nothing if the run is new.
     pub fn resumed(&self) -> Option<&Resumed> {
         self.resumed.as_ref()
+    }
+
+    /// Refuses to resume with other data than the run's own.
+    ///
+    /// # Errors
+    ///
+    /// When dictionaries, questions or features are not those that the run was started with; or they cannot be read.
+    pub fn check_data(&self, train: &Dataset, val: Option<&Dataset>) -> Result<()> {
+        match self.resumed {
+            Some(_) => State::check_saved(&self.run, train, val),
+            None => Ok(()),
+        }
     }
 
     /// The words.
@@ -180,7 +194,12 @@ pub fn check_data(config: &RunConfig, train: &Dataset, val: Option<&Dataset>) ->
             train.source_names(),
             train.feature_dim()
         )),
-        _ => Ok(()),
+        Some(val) => {
+            let (name, train_name) = (val.source_names(), train.source_names());
+            ExtractorInfo::mismatch(val.extractor(), train.extractor(), &train_name)
+                .map_or(Ok(()), |problem| Err(format!("{name}: {problem}")))
+        }
+        None => Ok(()),
     }
 }
 

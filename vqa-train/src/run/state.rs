@@ -2,9 +2,12 @@
 //! the program or the machine dies. All else follows from it: resuming drops the metrics after it, and trains to the
 //! checkpoints after it again, to the same values.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
+use vqa_data::batches::{Dataset, DatasetFingerprint};
 use vqa_model::run::RunDir;
 use vqa_model::weights::{Header, read_header, read_tensors, write_tensors};
 
@@ -27,6 +30,12 @@ pub struct Best {
 pub(crate) struct State {
     /// Training questions: with others the batches would be others.
     pub(crate) n_questions: usize,
+    /// What the run learns from and is judged by. States of older versions do not say it.
+    #[serde(default)]
+    data: Option<DataFingerprint>,
+    /// Threads of libtorch's products. Sums of float32 depend on it, so that a resumed run uses as many.
+    #[serde(default)]
+    n_threads: Option<u32>,
     #[serde(rename = "progress")]
     pub(crate) position: Position,
     /// Of the epoch in progress.
@@ -36,6 +45,40 @@ pub(crate) struct State {
     pub(crate) best: Option<Best>,
     /// Validations since the best one.
     pub(crate) n_since_best: u64,
+}
+
+/// Digests of a run's data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct DataFingerprint {
+    train: DatasetFingerprint,
+    val: Option<DatasetFingerprint>,
+}
+
+impl DataFingerprint {
+    fn of(train: &Dataset, val: Option<&Dataset>) -> Result<DataFingerprint> {
+        Ok(DataFingerprint { train: train.fingerprint()?, val: val.map(Dataset::fingerprint).transpose()? })
+    }
+
+    /// Which parts of the data are others than before. A split that is there only before or only now is none of them.
+    fn changed(&self, before: &DataFingerprint) -> Vec<&'static str> {
+        let (now, then) = (&self.train.dictionaries, &before.train.dictionaries);
+        let dictionaries =
+            [("the word dictionary", now.words != then.words), ("the answer dictionary", now.answers != then.answers)];
+        // Questions are encoded with the dictionaries, so that nothing can be said of them if those are others.
+        let comparable = now == then;
+        let train = [
+            ("the training questions", comparable && self.train.questions != before.train.questions),
+            ("the training features", self.train.features != before.train.features),
+        ];
+        let val = self.val.as_ref().zip(before.val.as_ref()).map(|(now, then)| {
+            [
+                ("the validation questions", comparable && now.questions != then.questions),
+                ("the validation features", now.features != then.features),
+            ]
+        });
+        let parts = dictionaries.into_iter().chain(train).chain(val.into_iter().flatten());
+        parts.filter(|&(_, differs)| differs).map(|(part, _)| part).collect()
+    }
 }
 
 impl State {
@@ -112,20 +155,61 @@ impl State {
         Ok(write_tensors(&run.state(), &tensors, header)?)
     }
 
-    /// Goes back to the saved state, or begins one.
-    pub(crate) fn restore(run: &RunDir, n_questions: usize, vs: &VarStore, optimizer: &mut Optimizer) -> Result<State> {
-        let Some(state) = State::read(run)? else { return Ok(State { n_questions, ..State::default() }) };
-        let path = run.state();
-        let of_another = |problem: String| Error::Run {
-            path: path.clone(),
-            problem: format!("{problem}: resume with what the run was started with, or choose another out_dir"),
-        };
-        if state.n_questions != n_questions {
-            let before = state.n_questions;
-            return Err(of_another(format!(
-                "the run has {before} training questions, and now there are {n_questions}"
-            )));
+    /// Computes with as many threads as the run did before, whatever the environment says now.
+    fn use_threads(&self, device: Device) {
+        /// No machine has more; a damaged state might say so.
+        const MOST: u32 = 4096;
+        let now = tch::get_num_threads();
+        let before = self.n_threads.filter(|n| device == Device::Cpu && (1..=MOST).contains(n)).map(|n| n as i32);
+        if let Some(n) = before.filter(|&n| n != now) {
+            tracing::info!("computing with {n} thread(s), as before, and not with {now}: the number affects the sums");
+            tch::set_num_threads(n);
         }
+    }
+
+    /// Refuses data that is not the run's own.
+    fn check_data(&self, run: &RunDir, n_questions: usize, data: Option<&DataFingerprint>) -> Result<()> {
+        if self.n_questions != n_questions {
+            let before = self.n_questions;
+            let problem = format!("the run has {before} training questions, and now there are {n_questions}");
+            return Err(of_another(&run.state(), &problem));
+        }
+        let changed = data.zip(self.data.as_ref()).map(|(now, before)| now.changed(before)).unwrap_or_default();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        Err(of_another(&run.state(), &format!("{} changed since", changed.join(", "))))
+    }
+
+    /// Refuses to resume with data that is not the run's own, before anything is written.
+    pub(crate) fn check_saved(run: &RunDir, train: &Dataset, val: Option<&Dataset>) -> Result<()> {
+        match State::read(run)? {
+            Some(state) => state.check_data(run, train.len(), Some(&DataFingerprint::of(train, val)?)),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes back to the saved state, or begins one.
+    ///
+    /// # Errors
+    ///
+    /// When the state is damaged, or of another model, optimiser or data.
+    pub(crate) fn restore(
+        run: &RunDir,
+        train: &Dataset,
+        val: Option<&Dataset>,
+        vs: &VarStore,
+        optimizer: &mut Optimizer,
+    ) -> Result<State> {
+        let data = Some(DataFingerprint::of(train, val)?);
+        let Some(state) = State::read(run)? else {
+            let n_threads = u32::try_from(tch::get_num_threads()).ok();
+            return Ok(State { n_questions: train.len(), data, n_threads, ..State::default() });
+        };
+        state.check_data(run, train.len(), data.as_ref())?;
+        let state = State { data, ..state };
+        let path = run.state();
+        let of_another = |problem: String| of_another(&path, &problem);
         let mut tensors = read_tensors(&path)?;
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         let header = read_header(&path)?;
@@ -150,7 +234,15 @@ impl State {
             return Err(of_another(format!("{WEIGHTS}{name} is missing")));
         }
         optimizer.restore(state.position.step, of_optimizer).map_err(of_another)?;
+        state.use_threads(vs.device());
         Ok(state)
+    }
+}
+
+fn of_another(path: &Path, problem: &str) -> Error {
+    Error::Run {
+        path: path.to_owned(),
+        problem: format!("{problem}: resume with what the run was started with, or choose another out_dir"),
     }
 }
 

@@ -13,13 +13,16 @@ use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
 use crate::features::convert::npz::NpzFolder;
 use crate::features::convert::tsv::TsvFile;
 use crate::features::element_type::ElementType;
+use crate::features::extractor::ExtractorInfo;
 use crate::features::fill::{Job, Scratch, fill};
 use crate::features::finite::all_finite;
 use crate::features::shard::Shard;
 use crate::features::source::ImageRegions;
 use crate::features::table::{FeatureTable, ImageEntry};
 use crate::features::writer::FeatureWriter;
+use crate::files::atomic::IfExists;
 use crate::files::fingerprint::Fingerprint;
+use crate::files::partial::{journal_path, partial_path};
 use crate::message::first_few;
 
 /// Region features in any of the formats that circulate, indexed, to be converted to feature files:
@@ -52,6 +55,8 @@ pub struct Output {
     pub path: PathBuf,
     /// The images that go into it; all of them if `None`.
     pub image_ids: Option<HashSet<u64>>,
+    /// What to do with a finished file of that name.
+    pub if_exists: IfExists,
 }
 
 impl Collection {
@@ -135,16 +140,17 @@ impl Collection {
         self.refuse_clashes(&paths)?;
         let common = self.common_attributes();
         let mut writers = Vec::new();
-        for (path, (wanted, n_all)) in paths.iter().zip(&wanted) {
+        for ((path, output), (wanted, n_all)) in paths.iter().zip(outputs).zip(&wanted) {
             let mut attributes = common.clone();
             attributes.extend(shard.map(|shard| (Shard::ATTRIBUTE.to_owned(), shard.to_attribute(*n_all))));
             let table = FeatureTable {
                 images: wanted.iter().map(|&image| self.indexed(image).entry).collect(),
                 feature_dim: self.feature_dim,
                 element_type,
+                extractor: self.common_extractor(),
                 attributes,
             };
-            writers.push(FeatureWriter::resume(path, table, &self.made_from.finish())?);
+            writers.push(FeatureWriter::resume(path, table, &self.made_from.finish(), output.if_exists)?);
         }
         let make = |image: usize, scratch: &mut Scratch| {
             let (input, index) = self.images[image];
@@ -202,16 +208,23 @@ impl Collection {
         outputs.iter().map(of_output).collect()
     }
 
-    /// An output must not be an input, and each has a file of its own.
+    /// An output must not be an input, and each has files of its own, the unfinished ones included.
     fn refuse_clashes(&self, outputs: &[PathBuf]) -> Result<()> {
         let mut seen: HashSet<PathBuf> = self.paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
-        for path in outputs {
-            let whole = path.canonicalize().or_else(|_| std::path::absolute(path)).map_err(Error::io("write", path))?;
-            if !seen.insert(whole) {
-                return Err(Error::invalid(format!(
-                    "{}: is an input, or given twice: choose another file to write",
-                    path.display()
-                )));
+        for output in outputs {
+            let mut paths = vec![output.clone(), partial_path(output), journal_path(output)];
+            // A directory has no unfinished file.
+            paths.dedup();
+            for path in paths {
+                let whole =
+                    path.canonicalize().or_else(|_| std::path::absolute(&path)).map_err(Error::io("write", &path))?;
+                if !seen.insert(whole) {
+                    return Err(Error::invalid(format!(
+                        "{}: {} is an input, or given twice: choose another file to write",
+                        output.display(),
+                        path.display()
+                    )));
+                }
             }
         }
         Ok(())
@@ -225,6 +238,12 @@ impl Collection {
     fn bad_image(&self, image: usize, problem: String) -> BadImage {
         let Indexed { path, line, .. } = self.indexed(image);
         BadImage { path: path.clone(), line: *line, problem }
+    }
+
+    /// How the regions of all inputs were made, where all of them say it.
+    fn common_extractor(&self) -> Option<ExtractorInfo> {
+        let first = self.inputs.first()?.extractor()?;
+        self.inputs.iter().all(|input| input.extractor().is_some()).then(|| first.clone())
     }
 
     /// The attributes that all inputs agree on.

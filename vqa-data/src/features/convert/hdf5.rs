@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::features::convert::input::{Indexed, Input, Unreadable};
 use crate::features::element_type::ElementType;
+use crate::features::extractor::ExtractorInfo;
 use crate::features::file::FeatureFile;
 use crate::features::fill::Scratch;
 use crate::features::shard::Shard;
@@ -43,6 +44,10 @@ impl Input for H5Input {
         self.element_type
     }
 
+    fn extractor(&self) -> Option<&ExtractorInfo> {
+        self.file.extractor()
+    }
+
     fn attributes(&self) -> BTreeMap<String, Vec<f64>> {
         self.attributes.clone()
     }
@@ -73,9 +78,22 @@ pub(super) fn is_hdf5(path: &Path) -> bool {
     [0, 512, 1024, 2048, 4096].iter().any(|&at| start.get(at..at + 8) == Some(SIGNATURE))
 }
 
+/// Features of different extractors are not one collection.
+fn refuse_other_extractors(inputs: &[H5Input]) -> Result<()> {
+    let Some(first) = inputs.iter().find(|input| input.extractor().is_some()) else { return Ok(()) };
+    let first_name = first.file.name();
+    for input in inputs {
+        if let Some(problem) = ExtractorInfo::mismatch(input.extractor(), first.extractor(), &first_name) {
+            return Err(Error::mismatch(input.file.path(), problem));
+        }
+    }
+    Ok(())
+}
+
 /// The files as they are given; but shards in the order of the whole, once it is sure that they are all there and of
 /// one job.
 pub(super) fn in_order(mut inputs: Vec<H5Input>) -> Result<Vec<H5Input>> {
+    refuse_other_extractors(&inputs)?;
     let Some((first, n_images)) = inputs.iter().find_map(|input| input.shard) else { return Ok(inputs) };
     let count = first.count();
     let element_type = inputs[0].element_type;

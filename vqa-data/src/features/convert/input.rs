@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::features::element_type::ElementType;
+use crate::features::extractor::ExtractorInfo;
 use crate::features::fill::Scratch;
 use crate::features::table::ImageEntry;
 
@@ -15,6 +16,11 @@ pub(super) trait Input: Send + Sync {
 
     /// How the features are best stored.
     fn element_type(&self) -> ElementType;
+
+    /// How the regions were made, where that is known.
+    fn extractor(&self) -> Option<&ExtractorInfo> {
+        None
+    }
 
     /// Named values about the source that go into the new file. Most formats have none.
     fn attributes(&self) -> BTreeMap<String, Vec<f64>> {

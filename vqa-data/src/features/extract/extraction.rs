@@ -10,10 +10,12 @@ use crate::features::element_type::ElementType;
 use crate::features::extract::channel_stats::ChannelStats;
 use crate::features::extract::grid::Grid;
 use crate::features::extract::images::{ImageFile, read_image, read_image_size};
+use crate::features::extractor::ExtractorInfo;
 use crate::features::fill::{Job, Scratch, fill};
 use crate::features::shard::Shard;
 use crate::features::table::{FeatureTable, ImageEntry};
 use crate::features::writer::FeatureWriter;
+use crate::files::atomic::IfExists;
 use crate::files::fingerprint::Fingerprint;
 
 /// The most that the features of one image may be: more is a typing error.
@@ -33,15 +35,36 @@ pub struct Extraction {
 }
 
 impl Extraction {
+    /// What feature files and checkpoints say of it: all that two files must have in common to be mixed.
+    pub fn info(&self) -> ExtractorInfo {
+        let Extraction { grid, stats, .. } = self;
+        let info = serde_json::json!({
+            "kind": "grid",
+            "grid": [grid.rows, grid.columns],
+            "whole": grid.whole,
+            "patch": grid.patch,
+            "mean": stats.mean,
+            "deviation": stats.std,
+        });
+        ExtractorInfo::parse(&info.to_string())
+    }
+
     /// Extracts the regions of images into a feature file, in parallel and in constant memory; or those of a shard, to
     /// [`Shard::path`]. It resumes a run that was killed. `progress` is called with the number of images just done.
     ///
     /// # Errors
     ///
     /// When an image cannot be decoded or is too small for the grid, its features would be over 256 MiB, or the
-    /// file cannot be written. There is no file of that name then. After an
+    /// file cannot be written or is there already. What had its name is then as it was. After an
     /// error that [`is_retryable`](Error::is_retryable), the same call resumes.
-    pub fn write(&self, images: &[ImageFile], out: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    pub fn write(
+        &self,
+        images: &[ImageFile],
+        out: &Path,
+        if_exists: IfExists,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        if_exists.check(&Shard::output(self.shard, out))?;
         let Extraction { grid, stats, element_type, shard } = *self;
         let bytes = grid.n_regions().saturating_mul(grid.feature_dim()).saturating_mul(4);
         if bytes > MAX_IMAGE_BYTES {
@@ -71,11 +94,12 @@ impl Extraction {
             images: images.par_iter().map(entry).collect::<Result<_>>()?,
             feature_dim: grid.feature_dim(),
             element_type,
+            extractor: Some(self.info()),
             attributes,
         };
         let mut made_from = Fingerprint::default();
         images.iter().try_for_each(|image| made_from.add_file(&image.path))?;
-        let writer = FeatureWriter::resume(&Shard::output(shard, out), table, &made_from.finish())?;
+        let writer = FeatureWriter::resume(&Shard::output(shard, out), table, &made_from.finish(), if_exists)?;
         let jobs: Vec<Job> = (0..images.len()).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
         let make = |i: usize, scratch: &mut Scratch| {
             let path = &images[i].path;
@@ -112,10 +136,11 @@ mod tests {
         let grid = Grid { rows: 2, columns: 2, whole: false, patch: 4 };
         let out = directory.path().join("f.h5");
         let extraction = Extraction { grid, stats, element_type: ElementType::F32, shard: None };
-        extraction.write(&images, &out, &|_| {}).unwrap();
+        extraction.write(&images, &out, IfExists::Refuse, &|_| {}).unwrap();
         assert_eq!(Grid::like(&out).unwrap(), (grid, stats));
 
         let file = FeatureFile::open(&out).unwrap();
+        assert_eq!(file.extractor(), Some(&extraction.info()));
         assert_eq!(file.image_ids(), [1, 3]);
         assert_eq!(file.image_sizes().unwrap().unwrap(), [[8, 8], [8, 8]]);
         // No pixel was resized, so the standardised values have mean 0 and deviation 1 over the file.
