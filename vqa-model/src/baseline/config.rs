@@ -15,7 +15,7 @@ pub struct ModelConfig {
     pub hid_dim: i64,
     /// How the loss reads the logits.
     pub loss: LossKind,
-    /// Weights to initialise from: a `.safetensors` or `.pth` file of the same model.
+    /// Weights of the same model to initialise from: a safetensors file, or one of `torch.save`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
     /// The question encoder.
