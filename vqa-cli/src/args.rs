@@ -223,7 +223,7 @@ pub struct TrainArgs {
     /// Go on where the run in out_dir was saved last
     #[arg(long)]
     pub resume: bool,
-    /// Begin with the weights of the same model in a safetensors file or one of torch.save; the config's key is model.init
+    /// Begin with weights of the same model: a safetensors file, or one of torch.save; the config's key is model.init
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
     /// Read everything and try some steps, say what the run would take, and write nothing

@@ -54,7 +54,7 @@ fn logged(f: impl FnOnce()) -> String {
     String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
 }
 
-/// What must be said of the forms that are more than a state dict, each in a line; the others are loaded without a word.
+/// What must be said, in a line, of the forms that are more than a state dict. Of the others nothing is said.
 const SAID: [(&str, &str); 14] = [
     ("nested_model_state.pth", "took the weights below \"model_state\""),
     ("nested_state_dict.pth", "took the weights below \"state_dict\""),

@@ -74,7 +74,7 @@ fn recognise(start: &[u8]) -> Result<Format, String> {
     Err(format!("{what}: {remedy}"))
 }
 
-/// Whether a file begins with the number that was PyTorch's mark from 0.1.10 to 1.5, as any protocol of pickles writes it.
+/// Whether a file begins with the number that was the mark of PyTorch 0.1.10 to 1.5, as any protocol of pickles has it.
 fn starts_with_magic_number(start: &[u8]) -> bool {
     const BYTES: &[u8] = &0x1950_a86a_20f9_469c_fc6c_u128.to_le_bytes();
     const TEXT: &[u8] = b"119547037146038801333356";
@@ -98,7 +98,7 @@ mod tests {
             (b"\xef\xbb\xbf<html>", "a web page"),
             (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code>", "a web page"),
             (b"{\"weight_map\": {}}", "JSON"),
-            (b"\x1f\x8b\x08\x00", "compressed"),
+            (b"\x1f\x8b\x08\x00", "a compressed file"),
             (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
             (b"seed = 1111\n[model]\n", "neither a safetensors file nor one of torch.save"),
             (b"\x00\x01", "neither"),
