@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+#[cfg(feature = "torch")]
+use vqa_data::config::MAX_BATCH_SIZE;
 use vqa_data::features::{ElementType, Shard};
 
 /// Visual question answering: prepare data, train, score and explain models on VQA2.0.
@@ -247,7 +249,7 @@ pub struct ModelArgs {
     #[arg(long)]
     pub device: Option<String>,
     /// Questions in a batch, instead of the run's
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_BATCH_SIZE as u64))]
     pub batch_size: Option<u64>,
 }
 

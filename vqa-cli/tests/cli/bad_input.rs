@@ -213,7 +213,9 @@ fn training() {
     fails(at, "evaluate --checkpoint run/model_1.safetensors --data test", &["no split \"test\"", "train, val"]);
     edit(&at.join("run/config.toml"), "hid_dim = 16", "hid_dim = 24");
     fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "weights of another model"]);
-    edit(&at.join("run/config.toml"), "hid_dim = 24", "hid_dim = 16");
+    edit(&at.join("run/config.toml"), "hid_dim = 24", "hid_dim = 4611686018427387904");
+    fails(at, &format!("evaluate {model}"), &["config.toml: model.hid_dim = 4611686018427387904, and 1 to 65536"]);
+    edit(&at.join("run/config.toml"), "hid_dim = 4611686018427387904", "hid_dim = 16");
     fs::write(at.join("run/answers.json"), "[\"yes\", \"no\"]").unwrap();
     fails(at, &format!("evaluate {model}"), &["run/answers.json: 2 entries"]);
     fs::remove_file(at.join("run/config.toml")).unwrap();
