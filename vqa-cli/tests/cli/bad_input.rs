@@ -201,7 +201,7 @@ fn training() {
     );
     edit(&at.join("config.toml"), "[[data.other.", "[[data.val.");
     let huge = format!("{train} --set out_dir=huge --set model.lm.word_emb_dim=100000000000000");
-    fails(at, &huge, &["out of memory: lower train.batch_size"]);
+    fails(at, &huge, &["config.toml: model.lm.word_emb_dim = 100000000000000, and 1 to 65536 is wanted"]);
 
     // Features of another length, weights of another model, dictionaries of another run.
     let model = "--checkpoint run/model_1.safetensors --data val";
