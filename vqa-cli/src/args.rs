@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+#[cfg(feature = "torch")]
+use vqa_data::config::MAX_BATCH_SIZE;
 use vqa_data::features::{ElementType, Shard};
 use vqa_data::files::IfExists;
 
@@ -242,7 +244,7 @@ pub struct TrainArgs {
     /// Go on where the run in out_dir was saved last
     #[arg(long)]
     pub resume: bool,
-    /// Begin with the weights of a .safetensors or .pth file of the same model; the config's key is model.init
+    /// Begin with weights of the same model: a safetensors file, or one of torch.save; the config's key is model.init
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
     /// Read everything and try some steps, say what the run would take, and write nothing
@@ -266,7 +268,7 @@ pub struct ModelArgs {
     #[arg(long)]
     pub device: Option<String>,
     /// Questions in a batch, instead of the run's
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_BATCH_SIZE as u64))]
     pub batch_size: Option<u64>,
 }
 

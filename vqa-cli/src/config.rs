@@ -161,6 +161,61 @@ mod tests {
         assert!(load(DATA, &[("seed.x", "1")]).is_err());
     }
 
+    /// Each is an error that names the key by its whole path, and what is wanted; nothing is allocated for it.
+    #[test]
+    fn values_that_cannot_be_used_are_named() {
+        let shared = [
+            ("dict.max_question_len", "0", "= 0, and 1 to 1024 is wanted"),
+            ("dict.max_question_len", "1025", "1 to 1024"),
+            ("dict.max_question_len", "1000000000000", "1 to 1024"),
+            ("seed", "-1", ""),
+            ("data.val.limit", "0", "at least 1"),
+            ("data.val.fraction", "nan", "above 0 and at most 1"),
+        ];
+        let of_model = [
+            ("model.hid_dim", "0", "= 0, and 1 to 65536 is wanted"),
+            ("model.hid_dim", "-5", "1 to 65536"),
+            ("model.hid_dim", "4611686018427387904", "1 to 65536"),
+            ("model.hid_dim", "65536", "parameters, and at most 2147483648 is wanted: lower model.hid_dim"),
+            ("model.lm.word_emb_dim", "9223372036854775807", "1 to 65536"),
+            ("model.lm.n_layers", "9223372036854775807", "= 9223372036854775807, and 1 to 64 is wanted"),
+            ("model.lm.n_layers", "0", "1 to 64"),
+            ("model.lm.dropout", "1.0", "0.0 to 0.999"),
+            ("model.topdown_att.hid_dim", "1099511627776", "1 to 65536"),
+            ("model.topdown_att.dropout", "nan", "= NaN, and 0.0 to 0.999 is wanted"),
+            ("model.mlp.hid_dim", "0", "1 to 65536"),
+            ("model.mlp.dropout", "0.999995", "= 0.999995, and 0.0 to 0.999 is wanted"),
+            ("model.mlp.dropout", "-0.1", "0.0 to 0.999"),
+            ("train.n_epochs", "0", "1 to 1000000"),
+            ("train.n_epochs", "9223372036854775807", "1 to 1000000"),
+            ("train.batch_size", "0", "1 to 1048576"),
+            ("train.batch_size", "9223372036854775807", "1 to 1048576"),
+            ("train.accumulate", "0", "1 to 512 is wanted, which is train.batch_size"),
+            ("train.accumulate", "513", "1 to 512 is wanted, which is train.batch_size"),
+            ("train.val_freq", "0", "1 to"),
+            ("train.log_every", "0", "1 to"),
+            ("train.ema_decay", "0.9999999999", "0.0 to 0.999999"),
+            ("train.ema_decay", "inf", "0.0 to 0.999999"),
+            ("train.max_grad_norm", "inf", "= inf, and 1e-30 to 1e30 is wanted"),
+            ("train.warmup_factor", "-1", "1e-30 to 1e30"),
+            ("train.lr_ratio", "nan", "1e-30 to 1e30"),
+            ("train.lr_steps", "[2, 1]", "rising order"),
+            ("train.optim.lr", "0.0", "1e-30 to 1e30"),
+            ("train.optim.lr", "1e300", "1e-30 to 1e30"),
+            ("train.optim.eps", "1e-50", "= 1e-50, and 1e-30 to 1e30 is wanted"),
+            ("train.optim.betas", "[0.9, 1.0]", "0 to just below 1"),
+            ("train.optim.betas", "[nan, 0.9]", "0 to just below 1"),
+            ("train.optim.weight_decay", "-1e-4", "0.0 to 1e30"),
+            ("train.optim.weight_decay_of.q_net", "inf", "0.0 to 1e30"),
+        ];
+        let of_model = of_model.into_iter().filter(|_| cfg!(feature = "torch"));
+        for (key, value, words) in shared.into_iter().chain(of_model) {
+            let error = load(DATA, &[(key, value)]).expect_err(key);
+            let place = key.replace("data.val.", "data.val: ").replace(".q_net", ".\"q_net\"");
+            assert!(error.contains(&place) && error.contains(words), "{key}={value}: {error}");
+        }
+    }
+
     #[test]
     fn unknown_keys_suggest_the_nearest() {
         let error = load("seed = 1\n[dict]\nmin_answers_count = 3\n", &[]).unwrap_err();

@@ -1,5 +1,7 @@
 //! The config file of a run.
 
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -30,6 +32,24 @@ pub struct Config<Model, Train> {
     pub train: Train,
 }
 
+/// Words of the longest question that a model is given.
+pub const MAX_QUESTION_LEN: usize = 1024;
+
+/// Questions of the largest batch.
+pub const MAX_BATCH_SIZE: usize = 1 << 20;
+
+/// Checks that the value of a key, named by its whole path, is in a range. NaN is in none.
+///
+/// # Errors
+///
+/// Names the key, its value, and the range.
+pub fn check_range<T: PartialOrd + Debug>(key: &str, value: T, range: RangeInclusive<T>) -> Result<(), String> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{key} = {value:?}, and {:?} to {:?} is wanted", range.start(), range.end()))
+}
+
 impl<Model: Default, Train: Default> Default for Config<Model, Train> {
     fn default() -> Config<Model, Train> {
         Config {
@@ -51,12 +71,8 @@ impl<Model, Train> Config<Model, Train> {
     ///
     /// Names the first key whose value cannot be used.
     pub fn validate(&self) -> Result<(), String> {
-        if self.seed > i64::MAX as u64 {
-            return Err(format!("seed = {}, and at most {} is wanted", self.seed, i64::MAX));
-        }
-        if self.dict.max_question_len == 0 {
-            return Err("dict.max_question_len = 0, and at least 1 is wanted".to_owned());
-        }
+        check_range("seed", self.seed, 0..=i64::MAX as u64)?;
+        check_range("dict.max_question_len", self.dict.max_question_len, 1..=MAX_QUESTION_LEN)?;
         let problem =
             |(name, split): (&String, &SplitConfig)| split.validate().map_err(|e| format!("data.{name}: {e}"));
         self.data.iter().try_for_each(problem)

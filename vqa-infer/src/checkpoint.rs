@@ -9,7 +9,7 @@ use tch::nn::{self, VarStore};
 use tch::{Device, Kind};
 use toml::Table;
 use vqa_data::batches::Dataset;
-use vqa_data::config::Config;
+use vqa_data::config::{Config, MAX_BATCH_SIZE, check_range};
 use vqa_data::features::ExtractorInfo;
 use vqa_data::questions::{AnswerDict, IndexMap, SplitConfig, WordDict};
 use vqa_model::baseline::{Baseline, ModelConfig};
@@ -71,7 +71,10 @@ impl Checkpoint {
     ///
     /// When it or one of the files beside it is missing or damaged, or they do not belong together.
     pub fn open(path: &Path, device: Option<Device>) -> Result<Checkpoint> {
-        Checkpoint::open_with(path, device, |vs, config: &ModelConfig, dims| Box::new(Baseline::new(vs, config, dims)))
+        let model = |vs: nn::Path, config: &ModelConfig, dims| -> Box<dyn VqaModel> {
+            Box::new(Baseline::new(vs, config, dims))
+        };
+        Checkpoint::open_checked(path, device, ModelConfig::validate, model)
     }
 
     /// [`Checkpoint::open`] of a model of your own: `model` makes it, its parameters below the path, from the `[model]`
@@ -83,6 +86,16 @@ impl Checkpoint {
     pub fn open_with<C: DeserializeOwned>(
         path: &Path,
         device: Option<Device>,
+        model: impl FnOnce(nn::Path, &C, DataDims) -> Box<dyn VqaModel>,
+    ) -> Result<Checkpoint> {
+        Checkpoint::open_checked(path, device, |_| Ok(()), model)
+    }
+
+    /// [`Checkpoint::open_with`], once `check` has found nothing wrong with the `[model]` table.
+    fn open_checked<C: DeserializeOwned>(
+        path: &Path,
+        device: Option<Device>,
+        check: impl FnOnce(&C) -> Result<(), String>,
         model: impl FnOnce(nn::Path, &C, DataDims) -> Box<dyn VqaModel>,
     ) -> Result<Checkpoint> {
         let path = &*RunDir::find_checkpoint(path)?;
@@ -97,11 +110,12 @@ impl Checkpoint {
             });
         }
         let config: Config<Table, Answering> = run.read_config()?;
-        let of_model = |error: toml::de::Error| Error::Mismatch {
-            path: run.config(),
-            problem: format!("[model]: {}", error.message()),
-        };
+        let in_config = |problem: String| Error::Mismatch { path: run.config(), problem };
+        config.validate().map_err(in_config)?;
+        check_range("train.batch_size", config.train.batch_size, 1..=MAX_BATCH_SIZE).map_err(in_config)?;
+        let of_model = |error: toml::de::Error| in_config(format!("[model]: {}", error.message()));
         let model_config: C = config.model.clone().try_into().map_err(of_model)?;
+        check(&model_config).map_err(in_config)?;
         let AnyModel { loss } = config.model.clone().try_into().map_err(of_model)?;
         let (words, answers) = run.read_dictionaries()?;
         for (file, found, trained) in

@@ -126,10 +126,14 @@ fn weights_survive_the_disk_and_refuse_another_model() {
     assert!(error.contains("v_att.nonlinear.main.0.bias is missing") && error.contains("more"), "{error}");
 
     let bytes = std::fs::read(&path).unwrap();
-    for cut in [0, 5, 100, bytes.len() - 1] {
+    let not_whole = "not a whole safetensors file";
+    for (cut, words) in
+        [(0, "an empty file"), (5, "neither a safetensors file"), (100, not_whole), (bytes.len() - 1, not_whole)]
+    {
         std::fs::write(&path, &bytes[..cut]).unwrap();
-        let error = load_weights(&vs, &path).unwrap_err().to_string();
-        assert!(error.contains("not a whole safetensors file"), "{error}");
+        for error in [load_weights(&vs, &path).unwrap_err(), read_header(&path).unwrap_err()] {
+            assert!(error.to_string().contains(words), "{error}");
+        }
     }
 }
 

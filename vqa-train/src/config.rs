@@ -4,7 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use vqa_data::batches::Sampler;
+use vqa_data::config::{MAX_BATCH_SIZE, check_range};
 use vqa_model::feed::{FeaturesOnDevice, Precision};
+
+/// Passes that no run comes to the end of.
+const MAX_EPOCHS: u64 = 1_000_000;
+
+/// Factors beyond these are 0 or infinite in float32, or soon make something so.
+const SMALLEST: f64 = 1e-30;
+const LARGEST: f64 = 1e30;
+
+/// A step moves an average that keeps more by less than float32 can tell.
+const MAX_EMA_DECAY: f64 = 0.999_999;
 
 /// `[train]` in a config file. The defaults are the article's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -141,40 +152,36 @@ impl TrainConfig {
     ///
     /// Names the first key whose value cannot be used.
     pub fn validate(&self) -> Result<(), String> {
-        let counts = [
-            ("n_epochs", self.n_epochs),
-            ("batch_size", self.batch_size as u64),
-            ("accumulate", self.accumulate as u64),
-            ("val_freq", self.val_freq),
-            ("log_every", self.log_every),
-        ];
-        if let Some((key, _)) = counts.into_iter().find(|&(_, value)| value == 0) {
-            return Err(format!("train.{key} = 0, and at least 1 is wanted"));
+        check_range("train.n_epochs", self.n_epochs, 1..=MAX_EPOCHS)?;
+        check_range("train.batch_size", self.batch_size, 1..=MAX_BATCH_SIZE)?;
+        if !(1..=self.batch_size).contains(&self.accumulate) {
+            let (accumulate, batch_size) = (self.accumulate, self.batch_size);
+            return Err(format!(
+                "train.accumulate = {accumulate}, and 1 to {batch_size} is wanted, which is train.batch_size"
+            ));
+        }
+        for (key, value) in [("train.val_freq", self.val_freq), ("train.log_every", self.log_every)] {
+            check_range(key, value, 1..=u64::MAX)?;
         }
         if !self.lr_steps.is_sorted() {
             return Err(format!("train.lr_steps = {:?}, and steps in rising order are wanted", self.lr_steps));
         }
-        let positive = [
-            ("max_grad_norm", self.max_grad_norm),
-            ("warmup_factor", self.warmup_factor),
-            ("lr_ratio", self.lr_ratio),
-            ("optim.lr", self.optim.lr),
-            ("optim.eps", self.optim.eps),
-        ];
-        if let Some((key, value)) = positive.into_iter().find(|&(_, value)| !(value > 0.0 && value.is_finite())) {
-            return Err(format!("train.{key} = {value}, and a number above 0 is wanted"));
+        for (key, value) in [
+            ("train.max_grad_norm", self.max_grad_norm),
+            ("train.warmup_factor", self.warmup_factor),
+            ("train.lr_ratio", self.lr_ratio),
+            ("train.optim.lr", self.optim.lr),
+            ("train.optim.eps", self.optim.eps),
+        ] {
+            check_range(key, value, SMALLEST..=LARGEST)?;
         }
-        if !(0.0..1.0).contains(&self.ema_decay) {
-            return Err(format!("train.ema_decay = {}, and 0 to just below 1 is wanted", self.ema_decay));
-        }
+        check_range("train.ema_decay", self.ema_decay, 0.0..=MAX_EMA_DECAY)?;
         if let Some(beta) = self.optim.betas.into_iter().find(|beta| !(0.0..1.0).contains(beta)) {
             return Err(format!("train.optim.betas has {beta}, and 0 to just below 1 is wanted"));
         }
-        let decays = self.optim.weight_decay_of.iter().map(|(name, &decay)| (format!("_of.\"{name}\""), decay));
-        for (of, decay) in decays.chain([(String::new(), self.optim.weight_decay)]) {
-            if !(decay >= 0.0 && decay.is_finite()) {
-                return Err(format!("train.optim.weight_decay{of} = {decay}, and 0 or more is wanted"));
-            }
+        check_range("train.optim.weight_decay", self.optim.weight_decay, 0.0..=LARGEST)?;
+        for (name, &decay) in &self.optim.weight_decay_of {
+            check_range(&format!("train.optim.weight_decay_of.\"{name}\""), decay, 0.0..=LARGEST)?;
         }
         Ok(())
     }

@@ -207,7 +207,7 @@ fn training() {
     );
     edit(&at.join("config.toml"), "[[data.other.", "[[data.val.");
     let huge = format!("{train} --set out_dir=huge --set model.lm.word_emb_dim=100000000000000");
-    fails(at, &huge, &["out of memory: lower train.batch_size"]);
+    fails(at, &huge, &["config.toml: model.lm.word_emb_dim = 100000000000000, and 1 to 65536 is wanted"]);
 
     // Features of another length, weights of another model, dictionaries of another run.
     let model = "--checkpoint run/model_1.safetensors --data val";
@@ -219,7 +219,9 @@ fn training() {
     fails(at, "evaluate --checkpoint run/model_1.safetensors --data test", &["no split \"test\"", "train, val"]);
     edit(&at.join("run/config.toml"), "hid_dim = 16", "hid_dim = 24");
     fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "weights of another model"]);
-    edit(&at.join("run/config.toml"), "hid_dim = 24", "hid_dim = 16");
+    edit(&at.join("run/config.toml"), "hid_dim = 24", "hid_dim = 4611686018427387904");
+    fails(at, &format!("evaluate {model}"), &["config.toml: model.hid_dim = 4611686018427387904, and 1 to 65536"]);
+    edit(&at.join("run/config.toml"), "hid_dim = 4611686018427387904", "hid_dim = 16");
     fs::write(at.join("run/answers.json"), "[\"yes\", \"no\"]").unwrap();
     fails(at, &format!("evaluate {model}"), &["run/answers.json: 2 entries"]);
     fs::remove_file(at.join("run/config.toml")).unwrap();

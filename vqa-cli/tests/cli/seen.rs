@@ -202,7 +202,11 @@ fn a_run_begins_with_weights_of_another() {
 
     let other = format!("{still} --set out_dir=other");
     fails(at, &format!("{other} --init nowhere.pth"), &["nowhere.pth", "no such file"]);
-    fails(at, &format!("{other} --init config.toml"), &["config.toml", "not a whole safetensors file"]);
+    fails(
+        at,
+        &format!("{other} --init config.toml"),
+        &["config.toml", "neither a safetensors file nor one of torch.save"],
+    );
     fails(
         at,
         &format!("{other} --init run/model_2.safetensors --set model.hid_dim=24"),

@@ -1,8 +1,10 @@
 //! Files and directories that appear whole or not at all.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use tempfile::{TempDir, TempPath};
 
 use crate::error::{Error, Result};
@@ -56,8 +58,7 @@ impl AtomicFile {
     ///
     /// When the disk is full or the rename fails; the destination is then as it was.
     pub fn finish(mut self) -> Result<()> {
-        let synced = File::open(&self.temporary).and_then(|file| file.sync_all());
-        synced.map_err(Error::io("write", &self.destination))?;
+        sync_file(&self.temporary).map_err(Error::io("write", &self.destination))?;
         rename(&self.temporary, &self.destination)?;
         self.temporary.disable_cleanup(true);
         Ok(())
@@ -110,12 +111,13 @@ impl AtomicDir {
         &self.path
     }
 
-    /// Gives the directory its name.
+    /// Flushes all files in the directory to the disk and gives it its name.
     ///
     /// # Errors
     ///
-    /// When the rename fails, because another file appeared under that name, for example.
+    /// When the disk is full or the rename fails, because another file appeared under that name, for example.
     pub fn finish(mut self) -> Result<()> {
+        sync_tree(&self.path).map_err(Error::io("write", &self.destination))?;
         rename(&self.path, &self.destination)?;
         if let Some(temporary) = self.temporary.take() {
             let _ = temporary.keep();
@@ -233,11 +235,33 @@ fn temporary_prefix(destination: &Path) -> String {
     format!(".{}.", destination.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// A name itself must survive a power cut. Not every file system can sync a directory.
+/// A name itself must survive a power cut.
 fn sync_parent(path: &Path) {
-    if let Ok(directory) = File::open(parent(path)) {
+    sync_directory(parent(path));
+}
+
+/// Flushes the names in a directory to the disk. Not every file system can do that.
+fn sync_directory(directory: &Path) {
+    if let Ok(directory) = File::open(directory) {
         let _ = directory.sync_all();
     }
+}
+
+fn sync_file(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Flushes a directory and all that is in it to the disk, many files at a time: the disk writes them together.
+fn sync_tree(directory: &Path) -> io::Result<()> {
+    let entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
+    entries.par_iter().try_for_each(|entry| match entry.file_type()? {
+        kind if kind.is_dir() => sync_tree(&entry.path()),
+        kind if kind.is_file() => sync_file(&entry.path()),
+        // A link is a name, and what it links to was not written here.
+        _ => Ok(()),
+    })?;
+    sync_directory(directory);
+    Ok(())
 }
 
 fn parent(path: &Path) -> &Path {
@@ -274,6 +298,57 @@ mod tests {
         assert!(path.join("1.jpg").exists());
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         assert!(AtomicDir::create(&path).unwrap_err().to_string().contains("is there already"));
+    }
+
+    /// What the operating system was asked to do, in order: the descriptors that were flushed by their paths, and the
+    /// renames. Skipped where there is no strace, or it may not trace.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn all_is_on_the_disk_before_it_has_its_name() {
+        const DIRECTORY: &str = "VQA_TEST_ATOMIC_DIRECTORY";
+        if let Some(directory) = std::env::var_os(DIRECTORY) {
+            let directory = PathBuf::from(directory);
+            let whole = AtomicDir::create(&directory.join("images")).unwrap();
+            fs::create_dir(whole.path().join("train")).unwrap();
+            for name in ["1.jpg", "train/2.jpg", "train/3.jpg"] {
+                fs::write(whole.path().join(name), name).unwrap();
+            }
+            whole.finish().unwrap();
+            write_atomic(&directory.join("words.json"), b"[]").unwrap();
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let test = std::env::current_exe().unwrap();
+        let traced = std::process::Command::new("strace")
+            .args(["-f", "-y", "-qq", "-e", "trace=fsync,rename,renameat,renameat2", "-o"])
+            .arg(&log)
+            .arg(test)
+            .args(["--exact", "files::atomic::tests::all_is_on_the_disk_before_it_has_its_name"])
+            .env(DIRECTORY, directory.path().join("data"))
+            .output();
+        if !traced.is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: strace cannot be used here");
+            return;
+        }
+        let log = fs::read_to_string(&log).unwrap();
+        let position = |what: &str, wanted: &dyn Fn(&str) -> bool| {
+            log.lines().position(wanted).unwrap_or_else(|| panic!("{what} is missing: {log}"))
+        };
+        for (name, parts) in [
+            ("images", &["/1.jpg>", "/train/2.jpg>", "/train/3.jpg>", "/train>", ".tmp>"][..]),
+            ("words.json", &[".tmp>"]),
+        ] {
+            let renamed =
+                position("the rename", &|line| line.contains("rename") && line.contains(&format!("data/{name}\"")));
+            for part in parts {
+                let of_part = |line: &str| line.contains(&format!(".{name}.")) && line.contains(part);
+                let synced = position(part, &|line| line.contains("fsync(") && of_part(line));
+                assert!(synced < renamed, "{name}: {part} after the rename: {log}");
+            }
+            let after = log.lines().skip(renamed).any(|line| line.contains("fsync(") && line.contains("/data>"));
+            assert!(after, "{name}: the name itself: {log}");
+        }
     }
 
     #[cfg(unix)]

@@ -3,9 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use vqa_data::config::check_range;
 
 use crate::error::Result;
 use crate::loss::LossKind;
+use crate::model::DataDims;
+
+/// The longest vector, and the most layers, that a config may ask for.
+const MAX_LEN: i64 = 1 << 16;
+const MAX_LAYERS: i64 = 64;
+
+/// Dropout above it would keep so little that its share, a multiple of 1 / 65,536 in the passes on a CPU, is rounded by
+/// more than a percent.
+const MAX_DROPOUT: f64 = 0.999;
+
+/// Eight gigabytes of weights, and four times that in training.
+const MAX_PARAMETERS: u64 = 1 << 31;
 
 /// `[model]` in a config file. The defaults are the article's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,7 +28,7 @@ pub struct ModelConfig {
     pub hid_dim: i64,
     /// How the loss reads the logits.
     pub loss: LossKind,
-    /// Weights to initialise from: a `.safetensors` or `.pth` file of the same model.
+    /// Weights of the same model to initialise from: a safetensors file, or one of `torch.save`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
     /// The question encoder.
@@ -146,26 +159,106 @@ impl ModelConfig {
     ///
     /// # Errors
     ///
-    /// Names the first key whose value cannot be used.
+    /// Names the first key whose value cannot be used, or the keys that make the model too large.
     pub fn validate(&self) -> Result<(), String> {
-        let lengths = [
-            ("hid_dim", self.hid_dim),
-            ("lm.word_emb_dim", self.lm.word_emb_dim),
-            ("lm.n_layers", self.lm.n_layers),
-            ("topdown_att.hid_dim", self.topdown_att.hid_dim),
-            ("mlp.hid_dim", self.mlp.hid_dim),
-        ];
-        if let Some((key, value)) = lengths.into_iter().find(|&(_, value)| value < 1) {
-            return Err(format!("model.{key} = {value}, and at least 1 is wanted"));
+        for (key, value) in [
+            ("model.hid_dim", self.hid_dim),
+            ("model.lm.word_emb_dim", self.lm.word_emb_dim),
+            ("model.topdown_att.hid_dim", self.topdown_att.hid_dim),
+            ("model.mlp.hid_dim", self.mlp.hid_dim),
+        ] {
+            check_range(key, value, 1..=MAX_LEN)?;
         }
-        let dropouts = [
-            ("lm.dropout", self.lm.dropout),
-            ("topdown_att.dropout", self.topdown_att.dropout),
-            ("mlp.dropout", self.mlp.dropout),
-        ];
-        match dropouts.into_iter().find(|&(_, value)| !(0.0..1.0).contains(&value)) {
-            Some((key, value)) => Err(format!("model.{key} = {value}, and 0 to just below 1 is wanted")),
-            None => Ok(()),
+        check_range("model.lm.n_layers", self.lm.n_layers, 1..=MAX_LAYERS)?;
+        for (key, value) in [
+            ("model.lm.dropout", self.lm.dropout),
+            ("model.topdown_att.dropout", self.topdown_att.dropout),
+            ("model.mlp.dropout", self.mlp.dropout),
+        ] {
+            check_range(key, value, 0.0..=MAX_DROPOUT)?;
+        }
+        // The data adds to them; whether there is memory for the rest is seen when the model is made.
+        let parts = self.n_parameters(DataDims { n_words: 1, n_answers: 1, feature_dim: 1 });
+        let n: u64 = parts.iter().map(|&(_, n)| n).sum();
+        if n > MAX_PARAMETERS {
+            let (keys, _) = parts.into_iter().max_by_key(|&(_, n)| n).expect("a model has parts");
+            return Err(format!(
+                "the sizes in [model] make {n} parameters, and at most {MAX_PARAMETERS} is wanted: lower {keys}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Parameters of the model's parts, and the keys that they depend on most. The values of the keys are in the ranges
+    /// that [`ModelConfig::validate`] checks.
+    fn n_parameters(&self, dims: DataDims) -> [(&'static str, u64); 5] {
+        let [n_words, n_answers, feature_dim] =
+            [dims.n_words, dims.n_answers, dims.feature_dim].map(|length| length as u64);
+        let [hid_dim, question_dim, word_dim, att_dim, mlp_dim, n_layers] = [
+            self.hid_dim,
+            self.question_dim(),
+            self.lm.word_emb_dim,
+            self.topdown_att.hid_dim,
+            self.mlp.hid_dim,
+            self.lm.n_layers,
+        ]
+        .map(|length| length as u64);
+        // A matrix, a bias, and the scalar of its weight norm.
+        let linear = |in_dim: u64, out_dim: u64| in_dim * out_dim + out_dim + 1;
+        let n_gates = match self.lm.rnn_type {
+            RnnKind::Gru => 3,
+            RnnKind::Lstm => 4,
+        };
+        // Matrices for the input and the state, and a bias with each, for both directions.
+        let rnn_layer = |in_dim: u64| n_gates * question_dim * (in_dim + hid_dim + 2);
+        let compared = match self.topdown_att.kind {
+            AttentionKind::Product => linear(feature_dim, att_dim) + linear(question_dim, att_dim),
+            AttentionKind::Concat => linear(feature_dim + question_dim, att_dim),
+        };
+        [
+            ("model.lm.word_emb_dim", (n_words + 1) * word_dim),
+            ("model.hid_dim or model.lm.n_layers", rnn_layer(word_dim) + (n_layers - 1) * rnn_layer(question_dim)),
+            ("model.topdown_att.hid_dim or model.hid_dim", compared + linear(att_dim, 1)),
+            ("model.hid_dim", linear(question_dim, hid_dim) + linear(feature_dim, hid_dim)),
+            ("model.mlp.hid_dim or model.hid_dim", linear(hid_dim, mlp_dim) + linear(mlp_dim, n_answers)),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+    use tch::nn::VarStore;
+
+    use super::*;
+    use crate::baseline::layers::Baseline;
+
+    #[test]
+    fn parameters_are_those_that_the_model_has() {
+        let dims = DataDims { n_words: 11, n_answers: 5, feature_dim: 13 };
+        for rnn_type in [RnnKind::Gru, RnnKind::Lstm] {
+            for kind in [AttentionKind::Product, AttentionKind::Concat] {
+                for (n_layers, bidirectional) in [(1, false), (1, true), (3, false), (2, true)] {
+                    let config = ModelConfig {
+                        hid_dim: 6,
+                        lm: LanguageModelConfig {
+                            word_emb_dim: 7,
+                            rnn_type,
+                            n_layers,
+                            bidirectional,
+                            ..LanguageModelConfig::default()
+                        },
+                        topdown_att: AttentionConfig { kind, hid_dim: 8, dropout: 0.2 },
+                        mlp: ClassifierConfig { hid_dim: 9, dropout: 0.5 },
+                        ..ModelConfig::default()
+                    };
+                    let vs = VarStore::new(Device::Cpu);
+                    Baseline::new(vs.root(), &config, dims);
+                    let found: usize = vs.variables().values().map(tch::Tensor::numel).sum();
+                    let counted: u64 = config.n_parameters(dims).iter().map(|&(_, n)| n).sum();
+                    assert_eq!(counted, found as u64, "{config:?}");
+                }
+            }
         }
     }
 }

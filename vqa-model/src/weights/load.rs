@@ -1,14 +1,17 @@
 //! Weights of a model, to a file and back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use tch::Tensor;
 use tch::nn::VarStore;
 
 use crate::error::{Error, Result};
-use crate::weights::pth::{is_pth, read_pth};
-use crate::weights::safetensors::{Header, read_tensors, write_tensors};
+use crate::weights::format::Format;
+use crate::weights::safetensors::{Header, write_tensors};
+use crate::weights::state_dict::{Ambiguous, COMPILED, Place, StateDict};
+use crate::weights::stored::{StoredTensor, is_float};
+use crate::weights::{pth, safetensors};
 
 /// Writes a model's weights, by their PyTorch names, whole or not at all.
 ///
@@ -21,56 +24,119 @@ pub fn save_weights(vs: &VarStore, path: &Path, header: Header) -> Result<()> {
     write_tensors(path, &tensors, header)
 }
 
-/// Reads weights into a model: every parameter, by name, and nothing else. A file named `.pth`, `.pt` or `.bin` is one
-/// of PyTorch's ([`read_pth`]), any other safetensors.
+/// Reads weights into a model: every parameter, by name, and nothing else.
+///
+/// The file is a safetensors file, or one that `torch.save` wrote, of any version of PyTorch and whatever it is called:
+/// a `state_dict`, a dictionary with one in it, or a whole module. A prefix that all names share (`module.`, `model.`)
+/// is taken off, and so is what `torch.compile` adds; both forms of weight norm are one; integers that the model lacks
+/// are left out. The log says what was done.
 ///
 /// # Errors
 ///
 /// When the file is damaged, has a NaN or infinite weight, or is of another model: the message names what is missing,
 /// what is left over and what has another shape. The model is then as it was.
 pub fn load_weights(vs: &VarStore, path: &Path) -> Result<()> {
-    let read = if is_pth(path) { read_pth } else { read_tensors };
-    let mut found: HashMap<String, Tensor> = read(path)?.into_iter().collect();
-    refuse_not_finite(path, &found)?;
+    let stored = match Format::of(path)? {
+        Format::Safetensors => safetensors::stored_tensors(path)?,
+        Format::PyTorch => pth::stored_tensors(path)?,
+    };
+    let is_compiled = stored.iter().any(|tensor| tensor.name().split('.').any(|part| part == COMPILED));
+    let variables: BTreeMap<String, Tensor> = vs.variables().into_iter().collect();
+    let wanted: BTreeSet<String> = variables.keys().cloned().collect();
+    let state_dict = StateDict::find(stored, &wanted).map_err(|ambiguous| choose(path, &ambiguous))?;
+    check(path, &state_dict, &variables)?;
+
     let mut pairs = Vec::new();
-    let mut problems = Vec::new();
-    let mut variables: Vec<(String, Tensor)> = vs.variables().into_iter().collect();
-    variables.sort_by(|a, b| a.0.cmp(&b.0));
     for (name, variable) in variables {
-        match found.remove(&name) {
-            Some(tensor) if tensor.size() == variable.size() => pairs.push((variable, tensor)),
-            Some(tensor) => {
-                problems.push(format!("{name} is {:?} in the file and {:?} here", tensor.size(), variable.size()));
-            }
-            None => problems.push(format!("{name} is missing")),
-        }
+        let tensor = state_dict.tensors[&name].read(path)?.view(&variable.size()[..]);
+        refuse_not_finite(path, &name, &tensor)?;
+        pairs.push((variable, tensor));
     }
-    let mut extra: Vec<String> = found.into_keys().collect();
-    extra.sort();
-    problems.extend(extra.into_iter().map(|name| format!("{name} is not in this model")));
-    if problems.is_empty() {
-        tch::no_grad(|| pairs.into_iter().for_each(|(mut variable, tensor)| variable.copy_(&tensor)));
-        return Ok(());
+    tch::no_grad(|| pairs.into_iter().for_each(|(mut variable, tensor)| variable.copy_(&tensor)));
+    if let Some(adapted) = adapted(&state_dict, is_compiled) {
+        tracing::info!("{}: {adapted}", path.display());
     }
+    Ok(())
+}
+
+/// Checks that a state dict is that of the model: its names, shapes and types.
+fn check(path: &Path, state_dict: &StateDict, variables: &BTreeMap<String, Tensor>) -> Result<()> {
+    let of_another_shape = state_dict.tensors.iter().filter_map(|(name, stored)| {
+        let here = variables[name].size();
+        (!has_shape(stored, &here)).then(|| format!("{name} is {:?} in the file and {here:?} here", stored.shape))
+    });
+    let missing = state_dict.missing.iter().map(|name| format!("{name} is missing"));
+    let left_over = state_dict.left_over.iter().map(|name| format!("{name} is not in this model"));
+    let problems: Vec<String> =
+        [first(missing), first(of_another_shape), first(left_over)].into_iter().flatten().collect();
+    if !problems.is_empty() {
+        let problems = problems.join("; ");
+        let problem =
+            format!("weights of another model: {problems}; use the config and dictionaries that it was trained with");
+        return Err(Error::weights_mismatch(path, problem));
+    }
+    match state_dict.tensors.iter().find(|(name, stored)| is_float(variables[*name].kind()) && !stored.is_float()) {
+        Some((_, stored)) => Err(stored.not_float(path)),
+        None => Ok(()),
+    }
+}
+
+/// Whether a tensor has a shape. PyTorch 0.3 had no scalars, and wrote vectors of one value; so PyTorch reads them.
+fn has_shape(stored: &StoredTensor, shape: &[i64]) -> bool {
+    stored.shape == shape || (shape.is_empty() && stored.shape == [1])
+}
+
+/// The first of many problems of a kind, and how many more there are.
+fn first(problems: impl Iterator<Item = String>) -> Option<String> {
     const SHOWN: usize = 3;
+    let mut problems: Vec<String> = problems.collect();
     let more = problems.len().saturating_sub(SHOWN);
     problems.truncate(SHOWN);
     if more > 0 {
         problems.push(format!("and {more} more"));
     }
-    let problems = problems.join("; ");
-    Err(Error::weights_mismatch(
-        path,
-        format!("weights of another model: {problems}; use the config and dictionaries that it was trained with"),
-    ))
+    (!problems.is_empty()).then(|| problems.join("; "))
+}
+
+/// That there are several state dicts.
+fn choose(path: &Path, Ambiguous(places): &Ambiguous) -> Error {
+    let names: Vec<String> = places
+        .iter()
+        .map(|Place { nesting, prefix }| format!("\"{}\"", without_dot(&format!("{nesting}{prefix}"))))
+        .collect();
+    let problem =
+        format!("several state dicts in it fit, {}: save the one that is wanted in a file alone", names.join(" and "));
+    Error::weights_mismatch(path, problem)
+}
+
+/// What was taken off a state dict, if anything.
+fn adapted(state_dict: &StateDict, is_compiled: bool) -> Option<String> {
+    let Place { nesting, prefix } = &state_dict.place;
+    let mut adapted = Vec::new();
+    if !nesting.is_empty() {
+        adapted.push(format!("took the weights below \"{}\"", without_dot(nesting)));
+    }
+    if !prefix.is_empty() {
+        adapted.push(format!("took \"{prefix}\" off all names"));
+    }
+    if is_compiled {
+        adapted.push(format!("took \"{COMPILED}.\" out of names"));
+    }
+    if let Some(name) = state_dict.left_over_integers.first() {
+        adapted.push(format!("left out {} tensors of integers ({name})", state_dict.left_over_integers.len()));
+    }
+    (!adapted.is_empty()).then(|| adapted.join(", "))
+}
+
+fn without_dot(nesting: &str) -> &str {
+    nesting.strip_suffix('.').unwrap_or(nesting)
 }
 
 /// A model with a NaN in it answers everything alike, and says nothing of it.
-fn refuse_not_finite(path: &Path, tensors: &HashMap<String, Tensor>) -> Result<()> {
-    let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) != 0;
-    let Some(name) = tensors.iter().filter(|(_, tensor)| !is_finite(tensor)).map(|(name, _)| name).min() else {
+fn refuse_not_finite(path: &Path, name: &str, tensor: &Tensor) -> Result<()> {
+    if tensor.isfinite().all().int64_value(&[]) != 0 {
         return Ok(());
-    };
+    }
     let problem = format!("\"{name}\" has NaN or infinite weights: take the checkpoint of an earlier epoch");
     Err(Error::DamagedWeights { path: path.to_owned(), problem, source: None })
 }

@@ -1,12 +1,13 @@
 //! Weights in files: safetensors, named as in PyTorch, and PyTorch's own.
 
-mod floats;
+mod format;
 pub(crate) mod load;
-pub(crate) mod pth;
+mod pth;
 pub(crate) mod safetensors;
+mod state_dict;
+mod stored;
 
 pub use self::{
     load::{load_weights, save_weights},
-    pth::read_pth,
     safetensors::{Header, read_header, read_tensors, write_tensors},
 };

@@ -1,61 +1,129 @@
 //! Weights from PyTorch's own files.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
-use pytorch_reader::{DType, PytorchReader};
-use tch::{Kind, Tensor};
+use pytorch_reader::{DType, PickleValue, PytorchReader};
+use tch::Kind;
+use zip::ZipArchive;
 
 use crate::error::{Error, Result};
-use crate::weights::floats::{from_bytes, not_float};
+use crate::weights::stored::{StoredTensor, libtorch_shape};
 
-/// What `torch.save` was given besides the plain `state_dict`: a dictionary with the `state_dict` in it, or that of a
-/// `DataParallel`.
-const PREFIXES: [&str; 4] = ["state_dict.", "model_state_dict.", "model.", "module."];
-
-/// Whether a file is PyTorch's own, by its name.
-pub(crate) fn is_pth(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|extension| ["pth", "pt", "bin"].iter().any(|name| extension.eq_ignore_ascii_case(name)))
-}
-
-/// Reads the tensors of a `state_dict` that `torch.save` wrote, on the CPU. The pickle in it is data here: no code of
-/// it is run, and nothing but tensors in dictionaries is understood.
+/// The tensors of a file that `torch.save` wrote, none of them read. The pickle in it is data here: no code of it is
+/// run, and nothing but tensors in dictionaries and modules is understood.
 ///
 /// # Errors
 ///
-/// When the file is missing or damaged, or has a tensor that is not float32, float16, bfloat16 or float64.
-pub fn read_pth(path: &Path) -> Result<Vec<(String, Tensor)>> {
-    std::fs::File::open(path).map_err(vqa_data::Error::io("read", path))?;
-    let mut found: Vec<_> =
-        PytorchReader::new(path).map_err(|error| damaged(path, error))?.into_tensors().into_iter().collect();
-    for prefix in PREFIXES {
-        if found.iter().any(|(name, _)| name.starts_with(prefix)) {
-            let below = |(name, tensor): (String, _)| Some((name.strip_prefix(prefix)?.to_owned(), tensor));
-            found = found.into_iter().filter_map(below).collect();
+/// When the file is missing or damaged, or is another archive than one of `torch.save`.
+pub(super) fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>> {
+    check_zip(path)?;
+    check_tar(path)?;
+    let mut tensors = PytorchReader::new(path).map_err(|error| damaged(path, error))?.into_tensors();
+    // The reader joins the keys of dictionaries with dots, and they may have dots themselves.
+    let all_keys = keys_of_tensors(PytorchReader::read_pickle_data(path, None).map_err(|error| damaged(path, error))?);
+    if all_keys.is_empty() {
+        return Err(problem(path, not_a_state_dict("no tensors in it")));
+    }
+    let stored = all_keys.into_iter().map(|keys| {
+        let name = keys.join(".");
+        let Some(tensor) = tensors.remove(&name) else {
+            return Err(problem(path, not_a_state_dict(&format!("two tensors named \"{name}\""))));
+        };
+        Ok(StoredTensor {
+            keys,
+            shape: libtorch_shape(tensor.shape()),
+            kind: kind(tensor.dtype()),
+            dtype: format!("{:?}", tensor.dtype()),
+            read: Box::new(move || tensor.read()),
+        })
+    });
+    stored.collect()
+}
+
+/// The keys that lead to each tensor of an object, from the outermost dictionary or list to its own.
+fn keys_of_tensors(object: PickleValue) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    let mut unread = vec![(Vec::new(), object)];
+    let below = |keys: &[String], key: String| keys.iter().cloned().chain([key]).collect();
+    while let Some((keys, value)) = unread.pop() {
+        match value {
+            PickleValue::Dict(items) => {
+                unread.extend(items.into_iter().map(|(key, value)| (below(&keys, key), value)));
+            }
+            PickleValue::List(items) => {
+                let items = items.into_iter().enumerate();
+                unread.extend(items.map(|(i, value)| (below(&keys, i.to_string()), value)));
+            }
+            PickleValue::Unsupported(kind) if kind == "torch.Tensor" => found.push(keys),
+            _ => {}
         }
     }
-    if found.is_empty() {
-        let problem = not_a_state_dict("no tensors in it");
-        return Err(Error::DamagedWeights { path: path.to_owned(), problem, source: None });
+    found
+}
+
+/// Names the archives that are no state dict, and refuses a pickle that is larger, unpacked, than the whole file:
+/// PyTorch packs nothing.
+fn check_zip(path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(vqa_data::Error::io("read", path))?;
+    let len = file.metadata().map_err(vqa_data::Error::io("read", path))?.len();
+    // What is no zip archive, or a damaged one, is left to the reader.
+    let Ok(mut archive) = ZipArchive::new(BufReader::new(file)) else { return Ok(()) };
+    let Ok(names) = archive.file_names().collect::<Result<Vec<_>, _>>() else { return Ok(()) };
+    let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
+    let is_in = |file: &str| names.iter().any(|name| name == file || name.ends_with(&format!("/{file}")));
+    if is_in("constants.pkl") {
+        let remedy = "save its weights in Python, torch.save(torch.jit.load(FILE).state_dict(), …)";
+        return Err(problem(path, format!("a TorchScript archive, not weights alone: {remedy}")));
     }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    let read = found.into_iter().map(|(name, tensor)| {
-        let kind = match tensor.dtype() {
-            DType::F32 => Kind::Float,
-            DType::F16 => Kind::Half,
-            DType::BF16 => Kind::BFloat16,
-            DType::F64 => Kind::Double,
-            other => return Err(not_float(path, &name, other)),
-        };
-        let bytes = tensor.read().map_err(|error| damaged(path, error))?;
-        let tensor = from_bytes(path, &bytes, tensor.shape(), kind)?;
-        Ok((name, tensor))
-    });
-    read.collect()
+    if !is_in("data.pkl") {
+        return Err(problem(path, not_a_state_dict("a zip archive of something else: it has no data.pkl")));
+    }
+    for name in names.iter().filter(|name| name.ends_with("data.pkl")) {
+        let size = archive.index_for_name(name).and_then(|index| Some(archive.by_index_raw(index).ok()?.size()));
+        if size.is_some_and(|size| size > len) {
+            return Err(problem(path, not_a_state_dict(&format!("{name} in it is larger than the file"))));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a tar archive with a sparse file: the zeros that it leaves out may be more than any memory.
+fn check_tar(path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(vqa_data::Error::io("read", path))?;
+    let mut archive = tar::Archive::new(BufReader::new(file));
+    let Ok(entries) = archive.entries() else { return Ok(()) };
+    let is_sparse = |entry: &tar::Entry<_>| entry.header().entry_type().is_gnu_sparse();
+    match entries.map_while(|entry| entry.ok()).any(|entry| is_sparse(&entry)) {
+        true => Err(problem(path, not_a_state_dict("a tar archive with sparse files"))),
+        false => Ok(()),
+    }
+}
+
+/// The type of libtorch's that a type is.
+fn kind(dtype: DType) -> Option<Kind> {
+    Some(match dtype {
+        DType::F64 => Kind::Double,
+        DType::F32 => Kind::Float,
+        DType::F16 => Kind::Half,
+        DType::BF16 => Kind::BFloat16,
+        DType::I64 => Kind::Int64,
+        DType::I32 => Kind::Int,
+        DType::I16 => Kind::Int16,
+        DType::I8 => Kind::Int8,
+        DType::U8 => Kind::Uint8,
+        DType::Bool => Kind::Bool,
+        DType::U64 | DType::U32 | DType::U16 => return None,
+    })
 }
 
 fn damaged(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::damaged(path, not_a_state_dict(&error.to_string()), error)
+}
+
+fn problem(path: &Path, problem: String) -> Error {
+    Error::DamagedWeights { path: path.to_owned(), problem, source: None }
 }
 
 fn not_a_state_dict(why: &str) -> String {

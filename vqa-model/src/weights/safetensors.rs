@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::rc::Rc;
 
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, View};
@@ -12,7 +13,8 @@ use tch::{Device, Kind, Tensor};
 use vqa_data::files::AtomicFile;
 
 use crate::error::{Error, Result};
-use crate::weights::floats::{from_bytes, not_float};
+use crate::weights::format::Format;
+use crate::weights::stored::{StoredTensor, libtorch_shape};
 
 /// Text about a file, stored in its header (safetensors calls it metadata).
 pub type Header = BTreeMap<String, String>;
@@ -75,20 +77,48 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], header: Header) 
 ///
 /// When the file is missing or damaged, or has a tensor that is not float32, float16, bfloat16 or float64.
 pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
-    let bytes = std::fs::read(path).map_err(vqa_data::Error::io("read", path))?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| not_safetensors(path, error))?;
-    let mut read = Vec::new();
-    for (name, view) in tensors.iter() {
-        let kind = match view.dtype() {
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            Dtype::F64 => Kind::Double,
-            other => return Err(not_float(path, name, other)),
-        };
-        read.push((name.to_owned(), from_bytes(path, view.data(), view.shape(), kind)?));
-    }
-    Ok(read)
+    Format::expect_safetensors(path)?;
+    let read = stored_tensors(path)?.into_iter().map(|stored| match stored.is_float() {
+        true => Ok((stored.name(), stored.read(path)?)),
+        false => Err(stored.not_float(path)),
+    });
+    read.collect()
+}
+
+/// The tensors of a file, none of them read.
+pub(super) fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>> {
+    let bytes = Rc::new(std::fs::read(path).map_err(vqa_data::Error::io("read", path))?);
+    let (header_len, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| not_safetensors(path, error))?;
+    let stored = metadata.tensors().into_iter().map(|(name, info)| {
+        let bytes = Rc::clone(&bytes);
+        let (start, end) = info.data_offsets;
+        let place = 8 + header_len + start..8 + header_len + end;
+        StoredTensor {
+            keys: vec![name],
+            shape: libtorch_shape(&info.shape),
+            kind: kind(info.dtype),
+            dtype: info.dtype.to_string(),
+            read: Box::new(move || Ok(bytes[place.clone()].to_vec())),
+        }
+    });
+    Ok(stored.collect())
+}
+
+/// The type of libtorch's that a type is.
+fn kind(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::F64 => Kind::Double,
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I8 => Kind::Int8,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::BOOL => Kind::Bool,
+        _ => return None,
+    })
 }
 
 /// Reads the header of a file, and nothing else of it.
@@ -97,6 +127,7 @@ pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
 ///
 /// When the file is missing or damaged.
 pub fn read_header(path: &Path) -> Result<Header> {
+    Format::expect_safetensors(path)?;
     let (len, start) = read_start(path).map_err(vqa_data::Error::io("read", path))?;
     let metadata: Metadata = serde_json::from_slice(&start)
         .map_err(|error| not_safetensors(path, SafeTensorError::InvalidHeaderDeserialization(error)))?;

@@ -25,7 +25,7 @@ pub(crate) fn remove_old_checkpoints(run: &RunDir, state: &State, config: &Train
         return Ok(());
     }
     let best = state.best.filter(|_| config.keep_best).map(|best| best.epoch);
-    let is_old = |&epoch: &u64| epoch + config.keep_last <= state.position.epoch && Some(epoch) != best;
+    let is_old = |&epoch: &u64| epoch.saturating_add(config.keep_last) <= state.position.epoch && Some(epoch) != best;
     for path in run.checkpoints()?.into_iter().filter(is_old).map(|epoch| run.checkpoint(epoch)) {
         fs::remove_file(&path).map_err(vqa_data::Error::io("remove", &path))?;
     }

@@ -83,10 +83,10 @@ impl<'a, T: Number> AttentionPass<'a, T> {
         let [n, k, d] = features.size()[..] else { panic!("features are [N, K, D]") };
 
         // Softmax: adding the same to all scores of a question changes nothing, so that part of the gradient is
-        // taken off.
+        // taken off. Before anything is rounded again: what regions have in common makes it by far the largest part.
         let grad_attention = images.dots::<T>(features, grad_attended, None); // [B, K]
-        let weighted = &grad_attention * &self.attention; // [B, K]
-        let grad_scores = &weighted - &self.attention * weighted.sum_dim_intlist(1, true, Kind::Float); // [B, K]
+        let common = (&grad_attention * &self.attention).sum_dim_intlist(1, true, Kind::Float); // [B, 1]
+        let grad_scores = (grad_attention - common) * &self.attention; // [B, K]
         add_grad(&layer.linear.bias, &grad_scores.sum(Kind::Float));
 
         let mut grad_v = images.sums_over_questions::<T>(&self.queries, &grad_scores, masks); // [N, K, A]

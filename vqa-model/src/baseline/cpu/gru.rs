@@ -13,6 +13,7 @@ use crate::baseline::cpu::linear::prepared_weight;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
 use crate::baseline::cpu::question_encoder::QuestionEncoder;
 use crate::baseline::cpu::slice::{Number, from_rows, from_zeros, values, values_mut};
+use crate::baseline::cpu::sums::add_rows;
 use crate::baseline::language_model::{QuestionEmbedding, WordEmbedding};
 
 /// Whether this network is written out: a GRU of one layer and one direction.
@@ -153,10 +154,10 @@ impl<T: Number> QuestionEncoder<T> for Gru<'_, T> {
             let children = tree.children(t - 1);
             grad_level = from_zeros::<f32>(&[children.len() as i64, h as i64], |rows| {
                 rows.par_chunks_mut(h).zip(children).for_each(|(row, children)| {
-                    for child in children.start - nodes.start..children.end - nodes.start {
+                    add_rows(row, children.start - nodes.start..children.end - nodes.start, &|row, child| {
                         kernels::add_scaled(row, 1.0, &grad_prev[child * h..][..h]);
                         kernels::add_scaled(row, 1.0, &through_gates[child * h..][..h]);
-                    }
+                    });
                 });
             });
         }
@@ -173,11 +174,11 @@ impl<T: Number> QuestionEncoder<T> for Gru<'_, T> {
         let nodes_of_words = tree.nodes_of_words();
         let grad_words = from_zeros::<f32>(&[nodes_of_words.len() as i64, 3 * h as i64], |rows| {
             rows.par_chunks_mut(3 * h).zip(nodes_of_words).for_each(|(row, nodes)| {
-                let (reset_update, new) = row.split_at_mut(2 * h);
-                for node in nodes {
-                    kernels::add_scaled(reset_update, 1.0, &grad_gates[node * 3 * h..][..2 * h]);
-                    kernels::add_scaled(new, 1.0, &grad_news[node * h..][..h]);
-                }
+                add_rows(row, 0..nodes.len(), &|row, i| {
+                    let (reset_update, new) = row.split_at_mut(2 * h);
+                    kernels::add_scaled(reset_update, 1.0, &grad_gates[nodes[i] * 3 * h..][..2 * h]);
+                    kernels::add_scaled(new, 1.0, &grad_news[nodes[i] * h..][..h]);
+                });
             });
         }); // [words, 3 H]
         add_grad(bias_ih, &grad_words.sum_dim_intlist(0, false, Kind::Float));

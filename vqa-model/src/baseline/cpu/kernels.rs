@@ -42,6 +42,20 @@ fn tanh(x: f32) -> f32 {
     2.0 * sigmoid(2.0 * x) - 1.0
 }
 
+/// The sum of what the lanes of a loop have summed, in halves: for the sake of its rounding errors, and because the
+/// halves of a register can be added at once.
+#[inline(always)]
+fn total<const N: usize>(mut sums: [f32; N]) -> f32 {
+    let mut n = N;
+    while n > 1 {
+        n /= 2;
+        for i in 0..n {
+            sums[i] += sums[i + n];
+        }
+    }
+    sums[0]
+}
+
 /// The dot product of two rows.
 #[multiversion(targets = "simd")]
 pub(super) fn dot<A: Number, B: Number>(a: &[A], b: &[B]) -> f32 {
@@ -54,7 +68,7 @@ pub(super) fn dot<A: Number, B: Number>(a: &[A], b: &[B]) -> f32 {
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a.to_f32() * b.to_f32()).sum();
-    sums.iter().sum::<f32>() + rest
+    total(sums) + rest
 }
 
 /// Adds `factor` times a row to `sum`.
@@ -87,7 +101,7 @@ pub(super) fn masked_dot<T: Number>(mask: &[u16], a: &[T], b: &[f32]) -> f32 {
             sums[lane] += if mask >> lane & 1 != 0 { product } else { 0.0 };
         }
     }
-    let mut sum: f32 = sums.iter().sum();
+    let mut sum = total(sums);
     if let Some(&mask) = mask.get(a.len()) {
         for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
             sum += if mask >> lane & 1 != 0 { a.to_f32() * b } else { 0.0 };

@@ -94,6 +94,12 @@ impl<'a, T: Number> Linear<'a, T> {
     }
 }
 
+/// The dot product of two long rows: of each part of them in float32, and of their sum in float64.
+fn long_dot<A: Number, B: Number>(a: &[A], b: &[B]) -> f64 {
+    const PART: usize = 1 << 10;
+    a.chunks(PART).zip(b.chunks(PART)).map(|(a, b)| f64::from(kernels::dot(a, b))).sum()
+}
+
 /// Adds to the gradients of a layer's g and v, given that of its weight, [out_dim, in_dim].
 ///
 /// As weight = g v / ‖v‖, that gradient has a component along v, which is the gradient of g, and one across it,
@@ -103,9 +109,8 @@ pub(super) fn add_weight_grad<T: Number>(layer: &WeightNormLinear, grad_weight: 
     let (v, grad_weight) = (values::<f32>(&v), values::<T>(grad_weight));
     let chunks = || v.par_chunks(CHUNK).zip(grad_weight.par_chunks(CHUNK));
     // Collected before they are added up: the sum must not depend on which thread is faster.
-    let dots: Vec<[f32; 2]> =
-        chunks().map(|(v, grad_weight)| [kernels::dot(v, v), kernels::dot(grad_weight, v)]).collect();
-    let [squares, along] = [0, 1].map(|i| dots.iter().map(|dot| f64::from(dot[i])).sum::<f64>());
+    let dots: Vec<[f64; 2]> = chunks().map(|(v, grad_weight)| [long_dot(v, v), long_dot(grad_weight, v)]).collect();
+    let [squares, along] = [0, 1].map(|i| dots.iter().map(|dot| dot[i]).sum::<f64>());
     let norm = squares.sqrt();
     let factor = layer.weight_g.double_value(&[]) / norm;
     let _ = grad_of(&layer.weight_g).g_add_scalar_(along / norm);

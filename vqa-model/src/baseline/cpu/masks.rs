@@ -17,11 +17,12 @@ pub(super) struct DropoutMasks {
 }
 
 impl DropoutMasks {
-    /// Drops each entry with probability `p`. The same seed draws the same masks, whatever the number of threads.
+    /// Drops each entry with probability `p`, in steps of 1 / 65,536 and below 1. The same seed draws the same masks,
+    /// whatever the number of threads.
     pub(super) fn draw(seed: u64, rows: usize, columns: usize, p: f64) -> DropoutMasks {
         let words_per_row = columns.div_ceil(LANES);
         let mut bits = vec![0; rows * words_per_row];
-        let threshold = ((1.0 - p) * 65_536.0).round() as u32;
+        let threshold = (((1.0 - p) * 65_536.0).round() as u32).max(1);
         bits.par_chunks_mut(words_per_row).enumerate().for_each(|(row, mask)| {
             kernels::draw_mask(split_mix_64(seed ^ split_mix_64(row as u64)), threshold, mask);
         });
@@ -45,6 +46,15 @@ impl DropoutMasks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The share that is kept is never rounded to nothing.
+    #[test]
+    fn scales_are_finite() {
+        for p in [0.999, 0.999_995, 1.0 - f64::EPSILON] {
+            let scale = DropoutMasks::draw(1, 1, LANES, p).scale;
+            assert!(scale.is_finite() && scale > 900.0, "{p}: {scale}");
+        }
+    }
 
     /// The right share is kept, and neighbours, rows and seeds are independent.
     #[test]

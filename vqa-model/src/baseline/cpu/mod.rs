@@ -25,6 +25,7 @@ pub(crate) mod prefix_tree;
 pub(crate) mod question_encoder;
 pub(crate) mod question_images;
 pub(crate) mod slice;
+pub(crate) mod sums;
 pub(crate) mod texts;
 
 pub(crate) use self::passes::{infer, serves, train};

@@ -6,6 +6,7 @@ use tch::Tensor;
 use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::masks::DropoutMasks;
 use crate::baseline::cpu::slice::{Number, from_rows, from_zeros, values};
+use crate::baseline::cpu::sums::add_rows;
 
 /// Which of N images, of K regions each, each of B questions is about.
 pub(super) struct QuestionImages {
@@ -62,10 +63,11 @@ impl QuestionImages {
         let (regions, weights) = (values::<T>(regions), values::<f32>(weights));
         from_zeros::<f32>(&[self.image_rows.len() as i64, dim as i64], |sums| {
             sums.par_chunks_mut(dim).enumerate().for_each(|(b, sum)| {
-                let weights = &weights[b * k..][..k];
-                for (j, (&weight, region)) in weights.iter().zip(self.regions_of(regions, dim, b)).enumerate() {
-                    add(sum, weight, region, masks.map(|masks| masks.row(b * k + j)));
-                }
+                let regions = &regions[self.image_rows[b] as usize * k * dim..][..k * dim];
+                add_rows(sum, 0..k, &|sum, j| {
+                    let region = &regions[j * dim..][..dim];
+                    add(sum, weights[b * k + j], region, masks.map(|masks| masks.row(b * k + j)));
+                });
             });
         })
     }
@@ -86,10 +88,12 @@ impl QuestionImages {
         from_rows::<T>(&[self.n_images as i64, k as i64, dim as i64], dim, |row, into| {
             let (image, j) = (row / k, row % k);
             let mut sum = vec![0f32; dim];
-            for &b in &questions_of[image] {
-                let (weight, question) = (weights[b * k + j], &questions[b * dim..][..dim]);
-                add(&mut sum, weight, question, masks.map(|masks| masks.row(b * k + j)));
-            }
+            let about = &questions_of[image];
+            add_rows(&mut sum, 0..about.len(), &|sum, i| {
+                let b = about[i];
+                let question = &questions[b * dim..][..dim];
+                add(sum, weights[b * k + j], question, masks.map(|masks| masks.row(b * k + j)));
+            });
             kernels::write_scaled(into, 1.0, &sum)
         })
     }

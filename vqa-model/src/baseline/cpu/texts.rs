@@ -1,21 +1,24 @@
 //! Questions with the same text are read once.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
+use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
-use crate::baseline::cpu::slice::Number;
+use crate::baseline::cpu::slice::{Number, from_rows, values};
+use crate::baseline::cpu::sums::add_rows;
 
 /// The L distinct texts of B questions.
 pub(super) struct DistinctTexts {
-    text_rows: Tensor, // [B], each question's text
-    n_texts: i64,
+    text_rows: Tensor,             // [B], each question's text
+    questions_of: Vec<Vec<usize>>, // [L], the questions with each text
 }
 
 impl DistinctTexts {
     /// The leaves of a tree are the texts.
     pub(super) fn new(tree: &PrefixTree) -> DistinctTexts {
-        let n_texts = tree.level(tree.n_levels() - 1).len() as i64;
-        DistinctTexts { text_rows: Tensor::from_slice(tree.leaves()), n_texts }
+        let mut questions_of = vec![Vec::new(); tree.level(tree.n_levels() - 1).len()];
+        tree.leaves().iter().enumerate().for_each(|(question, &text)| questions_of[text as usize].push(question));
+        DistinctTexts { text_rows: Tensor::from_slice(tree.leaves()), questions_of }
     }
 
     /// [L, dim] to [B, dim]: for each question the row of its text.
@@ -26,7 +29,15 @@ impl DistinctTexts {
     /// [B, dim] to [L, dim]: the rows of the questions, added up by text in float32. From a gradient of what
     /// [`per_question`](DistinctTexts::per_question) returned, this makes the gradient of what it was given.
     pub(super) fn summed<T: Number>(&self, questions: &Tensor) -> Tensor {
-        let mut sums = Tensor::zeros([self.n_texts, questions.size()[1]], (Kind::Float, Device::Cpu));
-        sums.index_add_(0, &self.text_rows, &questions.to_kind(Kind::Float)).to_kind(T::KIND)
+        let dim = questions.size()[1] as usize;
+        let questions = questions.to_kind(Kind::Float);
+        let (questions, questions_of) = (values::<f32>(&questions), &self.questions_of);
+        from_rows::<T>(&[questions_of.len() as i64, dim as i64], dim, |text, into| {
+            let (mut sum, of_text) = (vec![0f32; dim], &questions_of[text]);
+            add_rows(&mut sum, 0..of_text.len(), &|sum, i| {
+                kernels::add_scaled(sum, 1.0, &questions[of_text[i] * dim..][..dim]);
+            });
+            kernels::write_scaled(into, 1.0, &sum)
+        })
     }
 }

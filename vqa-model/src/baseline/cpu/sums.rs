@@ -1,0 +1,50 @@
+//! Sums of many rows.
+
+use std::ops::Range;
+
+use crate::baseline::cpu::kernels;
+
+/// Rows that are added up one after the other.
+const FEW: usize = 64;
+
+/// Adds rows to `sum`, which is all zeros; `add` adds one of them. Many rows are added in halves, each for itself
+/// (pairwise summation): the rounding error of a sum one by one grows with the number of rows, as by the end each is
+/// added to a sum much larger than it; that of halves grows with its logarithm. It costs one more row for each `FEW`.
+pub(super) fn add_rows(sum: &mut [f32], rows: Range<usize>, add: &impl Fn(&mut [f32], usize)) {
+    if rows.len() <= FEW {
+        rows.for_each(|row| add(sum, row));
+        return;
+    }
+    let middle = rows.start + rows.len() / 2;
+    add_rows(sum, rows.start..middle, add);
+    let mut second = vec![0f32; sum.len()];
+    add_rows(&mut second, middle..rows.end, add);
+    kernels::add_scaled(sum, 1.0, &second);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whole numbers are summed without rounding, in whatever order.
+        #[test]
+        fn every_row_is_added_once(rows in prop::collection::vec(prop::array::uniform3(-1000i16..1000), 0..400)) {
+            let mut sum = [0f32; 3];
+            add_rows(&mut sum, 0..rows.len(), &|sum, i| kernels::add_scaled(sum, 1.0, &rows[i].map(f32::from)));
+            let expected = [0, 1, 2].map(|i| rows.iter().map(|row| f32::from(row[i])).sum::<f32>());
+            prop_assert_eq!(sum, expected);
+        }
+    }
+
+    /// One by one, the error is that of millions of roundings.
+    #[test]
+    fn sums_of_millions_are_exact() {
+        let mut sum = [0f32];
+        add_rows(&mut sum, 0..4_000_000, &|sum, _| sum[0] += 0.1);
+        let exact = 4e6 * f64::from(0.1f32);
+        assert!((f64::from(sum[0]) / exact - 1.0).abs() < 1e-6, "{}", sum[0]);
+    }
+}
