@@ -10,11 +10,13 @@ pub(crate) mod encode;
 pub(crate) mod glove;
 pub(crate) mod image_path;
 pub(crate) mod json;
+mod not_json;
 pub(crate) mod prepare;
 pub(crate) mod scan;
 pub(crate) mod soft_targets;
 pub(crate) mod split;
 pub(crate) mod tokenize;
+mod whole_number;
 
 /// The ordered map that splits are kept in.
 pub use indexmap::IndexMap;
