@@ -71,6 +71,7 @@
 
 mod error;
 mod message;
+mod python_text;
 
 pub mod batches;
 pub mod config;
