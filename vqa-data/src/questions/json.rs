@@ -9,9 +9,11 @@
 //! The list is under a key, as in VQA2.0, or the file is the list, as in VQA-CP.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::BuildHasher;
 use std::path::Path;
 
+use foldhash::fast::FixedState;
 use memchr::memmem;
 use rayon::prelude::*;
 use serde::de::{DeserializeOwned, IgnoredAny, Visitor};
@@ -98,6 +100,30 @@ struct AnnotationInFile<'a> {
 struct AnswerInFile<'a> {
     #[serde(borrow)]
     answer: Text<'a>,
+    #[serde(default, deserialize_with = "any_id")]
+    answer_id: Option<u64>,
+}
+
+/// An id of any form, as a number: all that is asked is whether two are the same.
+fn any_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let hash = |text: &str| FixedState::default().hash_one(text);
+    Ok(match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Null => None,
+        serde_json::Value::Number(id) => Some(id.as_u64().unwrap_or_else(|| hash(&id.to_string()))),
+        other => Some(hash(&other.to_string())),
+    })
+}
+
+/// Whether each of the answers has an id of its own.
+fn have_own_ids(answers: &[AnswerInFile]) -> bool {
+    let ids = || answers.iter().map(|answer| answer.answer_id);
+    // One after the other, as VQA2.0 has them.
+    let is_rising = || ids().all(|id| id.is_some()) && ids().is_sorted_by(|a, b| a < b);
+    let are_distinct = || {
+        let mut seen = HashSet::new();
+        ids().all(|id| id.is_some_and(|id| seen.insert(id)))
+    };
+    is_rising() || are_distinct()
 }
 
 impl<'a> Extend<AnnotationInFile<'a>> for Annotations {
@@ -113,7 +139,8 @@ impl<'a> Extend<AnnotationInFile<'a>> for Annotations {
                 answer_type: text(&file.answer_type),
                 multiple_choice_answer: text(&file.multiple_choice_answer),
             };
-            self.push(new, file.answers.iter().map(|given| &*given.answer.0));
+            let answers = file.answers.iter().map(|given| &*given.answer.0);
+            self.push_noting(new, answers, have_own_ids(&file.answers));
         }
     }
 }
@@ -131,7 +158,7 @@ impl<'a> Entry<'a> for Question {
             "image_id" => once(&mut image_id, value.number()),
             "question" => once(&mut question, value.string()),
             "question_id" => once(&mut question_id, value.number()),
-            _ => None,
+            _ => value.string().map(drop),
         })?;
         Some(Question { image_id: image_id?, question: question?.into(), question_id: question_id? })
     }
@@ -169,7 +196,7 @@ impl<'a> Entry<'a> for AnnotationInFile<'a> {
                 })?;
                 once(&mut answers, Some(given))
             }
-            _ => None,
+            _ => value.string().map(drop),
         })?;
         let text = |text: Option<&'a str>| text.map(|text| Text(Cow::Borrowed(text)));
         Some(AnnotationInFile {
@@ -185,14 +212,13 @@ impl<'a> Entry<'a> for AnnotationInFile<'a> {
 
 impl<'a> AnswerInFile<'a> {
     fn scan(scanner: &mut Scanner<'a>) -> Option<AnswerInFile<'a>> {
-        let mut answer = None;
+        let (mut answer, mut answer_id) = (None, None);
         scanner.object(|value, key| match key {
             "answer" => once(&mut answer, value.string()),
-            "answer_confidence" => value.string().map(drop),
-            "answer_id" => value.number().map(drop),
-            _ => None,
+            "answer_id" => once(&mut answer_id, value.number()),
+            _ => value.string().map(drop),
         })?;
-        Some(AnswerInFile { answer: Text(Cow::Borrowed(answer?)) })
+        Some(AnswerInFile { answer: Text(Cow::Borrowed(answer?)), answer_id })
     }
 }
 
@@ -477,6 +503,25 @@ mod tests {
         assert_eq!((annotation.multiple_choice_answer, annotation.image_id), ("net", None));
         assert_eq!((annotation.answer_type, annotation.question_type), ("unknown", "unknown"));
         assert_eq!(annotation.counted_answers(), [("net".to_owned(), 2), ("mesh".to_owned(), 1)]);
+    }
+
+    /// The official script tells annotators apart by their whole entries.
+    #[test]
+    fn annotators_without_an_id_of_their_own_are_noted() {
+        let entry = |ids: &[&str]| {
+            let answers: Vec<String> = ids.iter().map(|id| format!(r#"{{"answer": "so"{id}}}"#)).collect();
+            format!(r#"{{"question_id": 1, "answers": [{}]}}"#, answers.join(", "))
+        };
+        let number = |id| format!(r#", "answer_id": {id}"#);
+        let (one, two, text) = (&*number("1"), &*number("2"), &*number("\"a\""));
+        let own: [&[&str]; 5] = [&[one, two], &[two, one], &[one, text], &[one], &[]];
+        let shared: [&[&str]; 5] = [&["", ""], &[one, ""], &[one, one], &[text, one, text], &["", one]];
+        for (ids, expected) in own.iter().map(|ids| (ids, 0)).chain(shared.iter().map(|ids| (ids, 1))) {
+            let annotations = read(read_annotations, format!("[{}]", entry(ids)).as_bytes());
+            assert_eq!(annotations.n_without_answer_ids(), expected, "{ids:?}");
+        }
+        let all: Vec<String> = own.iter().chain(&shared).map(|ids| entry(ids)).collect();
+        assert_eq!(read(read_annotations, format!("[{}]", all.join(",")).as_bytes()).n_without_answer_ids(), 5);
     }
 
     const QUESTION: &str = r#"{"image_id": 1, "question": "why?", "question_id": 2}"#;

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::evaluator::caveats::warn_of_few_answers;
 use crate::questions::dictionary::{AnswerDict, WordDict};
 use crate::questions::encode::{EncodedQuestions, SplitReport};
 use crate::questions::split::{Split, SplitConfig};
@@ -77,6 +78,7 @@ pub fn prepare(
             config.min_answer_count
         )));
     }
+    warn_of_few_answers(splits.iter().map(|(name, split)| (name.as_str(), &split.annotations)));
     let reports = splits
         .iter_mut()
         .map(|(name, split)| {

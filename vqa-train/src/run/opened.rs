@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tch::nn::VarStore;
 use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::evaluator::warn_of_few_answers;
 use vqa_data::questions::{AnswerDict, WordDict, WordVectors};
 use vqa_model::baseline::Baseline;
 use vqa_model::run::RunDir;
@@ -160,7 +161,7 @@ impl OpenedRun {
     }
 }
 
-/// Says what is wrong with the data to train and validate on, if anything.
+/// Says what is wrong with the data to train and validate on, if anything. Warns where questions have few answers.
 ///
 /// # Errors
 ///
@@ -180,7 +181,13 @@ pub fn check_data(config: &RunConfig, train: &Dataset, val: Option<&Dataset>) ->
             train.source_names(),
             train.feature_dim()
         )),
-        _ => Ok(()),
+        _ => {
+            let splits = [("train", Some(train)), ("val", val)];
+            warn_of_few_answers(
+                splits.iter().filter_map(|(name, data)| Some((*name, &data.as_ref()?.split().annotations))),
+            );
+            Ok(())
+        }
     }
 }
 
