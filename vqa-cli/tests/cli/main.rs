@@ -5,6 +5,7 @@ mod asked;
 mod bad_input;
 mod common;
 mod convert;
+mod hints;
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod interrupt;
 #[cfg(target_os = "linux")]
