@@ -54,8 +54,8 @@ pub(crate) fn lower(text: &str) -> Cow<'_, str> {
 
 /// Unicode's condition `Final_Sigma`: a cased character before, none behind, whatever case ignores left out.
 fn ends_word(before: &str, behind: &str) -> bool {
-    fn begins_cased(characters: impl Iterator<Item = char>) -> bool {
-        characters.skip_while(|&character| is_case_ignorable(character)).next().is_some_and(is_cased)
+    fn begins_cased(mut characters: impl Iterator<Item = char>) -> bool {
+        characters.find(|&character| !is_case_ignorable(character)).is_some_and(is_cased)
     }
     begins_cased(before.chars().rev()) && !begins_cased(behind.chars())
 }

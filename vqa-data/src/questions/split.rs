@@ -77,11 +77,8 @@ impl SplitConfig {
             }
             _ => Ok(()),
         }?;
-        let templates = self.composition.iter().filter_map(|source| source.images.as_deref());
-        templates
-            .map(|images| image_path(images, 0).map(drop))
-            .collect::<Result<()>>()
-            .map_err(|error| error.to_string())
+        let mut templates = self.composition.iter().filter_map(|source| source.images.as_deref());
+        templates.try_for_each(|images| image_path(images, 0).map(drop)).map_err(|error| error.to_string())
     }
 
     /// How many of `n` questions are used.
