@@ -18,7 +18,8 @@ impl Kind {
 pub(crate) fn kind_of(bytes: &[u8]) -> Option<Kind> {
     const UNPACK: &str = "unpack it";
     const UTF_8: &str = "save it as UTF-8";
-    const KINDS: [(&[u8], &str, &str); 13] = [
+    const AS_JSON: &str = "write it as JSON in Python, with json.dump";
+    const KINDS: [(&[u8], &str, &str); 16] = [
         (b"version https://git-lfs", "a Git LFS pointer", "fetch the file itself with `git lfs pull`"),
         (b"PK\x03\x04", "a zip archive", UNPACK),
         (b"PK\x05\x06", "an empty zip archive", "fetch it again"),
@@ -31,7 +32,10 @@ pub(crate) fn kind_of(bytes: &[u8]) -> Option<Kind> {
         (b"%PDF-", "a PDF document", "give another file"),
         (b"\xff\xfe", "UTF-16 text", UTF_8),
         (b"\xfe\xff", "UTF-16 text", UTF_8),
-        (b"\x80", "a Python pickle", "write it as JSON in Python, with json.dump"),
+        (b"\x80", "a Python pickle", AS_JSON),
+        (b"(lp", "a Python pickle", AS_JSON),
+        (b"(dp", "a Python pickle", AS_JSON),
+        (b"ccollections\n", "a Python pickle", AS_JSON),
     ];
     if let Some(&(_, what, remedy)) = KINDS.iter().find(|(start, ..)| bytes.starts_with(start)) {
         return Some(Kind { what, remedy });

@@ -13,6 +13,7 @@ pub(crate) mod limits;
 pub(crate) mod mmap;
 #[cfg(feature = "hdf5")]
 pub(crate) mod partial;
+pub(crate) mod pickle;
 pub(crate) mod text;
 pub(crate) mod unfinished;
 
