@@ -5,6 +5,7 @@ mod asked;
 mod bad_input;
 mod common;
 mod convert;
+mod forms;
 mod hints;
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod interrupt;

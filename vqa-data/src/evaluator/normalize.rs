@@ -78,7 +78,12 @@ pub fn normalize_answer(answer: &str) -> Cow<'_, str> {
     {
         return Cow::Borrowed(answer);
     }
-    Cow::Owned(process_digits_and_articles(&process_punctuation(&clean(answer))))
+    Cow::Owned(process(&clean(answer)))
+}
+
+/// The evaluator's two steps after [`clean`]: punctuation; then case, digits, articles and contractions.
+pub(crate) fn process(answer: &str) -> String {
+    process_digits_and_articles(&process_punctuation(answer))
 }
 
 /// The evaluator's first step, on every answer: line breaks and tabs to spaces, trimmed.

@@ -5,12 +5,14 @@
 //! that for a config.
 
 pub(crate) mod annotations;
+pub(crate) mod count_answers;
 pub(crate) mod dictionary;
 pub(crate) mod encode;
 pub(crate) mod glove;
 pub(crate) mod image_path;
 pub(crate) mod json;
 mod not_json;
+mod pickled_vocabulary;
 pub(crate) mod prepare;
 pub(crate) mod scan;
 pub(crate) mod soft_targets;
@@ -23,6 +25,7 @@ pub use indexmap::IndexMap;
 
 pub use self::{
     annotations::{Annotation, Annotations, NewAnnotation},
+    count_answers::CountAnswers,
     dictionary::{AnswerDict, Encoded, WordDict, soft_score},
     encode::{EncodedQuestions, SplitReport},
     glove::WordVectors,

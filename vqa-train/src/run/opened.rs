@@ -47,7 +47,7 @@ impl OpenedRun {
     pub fn look(run: &RunDir, config: &RunConfig, resume: bool) -> Result<OpenedRun> {
         let resumed = check_run_dir(run, config, resume)?;
         let (words, answers) = match resumed {
-            Some(_) => run.read_dictionaries()?,
+            Some(_) => run.read_dictionaries(config.dict.count_answers)?,
             None => {
                 let made = |path: &Path| match path.exists() {
                     true => Ok(()),
@@ -58,7 +58,8 @@ impl OpenedRun {
                 };
                 made(&config.dict.words)?;
                 made(&config.dict.answers)?;
-                (WordDict::load(&config.dict.words)?, AnswerDict::load(&config.dict.answers)?)
+                let answers = AnswerDict::load(&config.dict.answers, config.dict.count_answers)?;
+                (WordDict::load(&config.dict.words)?, answers)
             }
         };
         Ok(OpenedRun { run: run.clone(), resumed, words, answers, lock: None })
@@ -96,7 +97,8 @@ impl OpenedRun {
         let beside = RunDir::of_checkpoint(init);
         let exists = |path: std::path::PathBuf| Some(path).filter(|path| path.exists());
         let other_words = exists(beside.words()).map(|path| WordDict::load(&path)).transpose()?;
-        let other_answers = exists(beside.answers()).map(|path| AnswerDict::load(&path)).transpose()?;
+        let count_answers = config.dict.count_answers;
+        let other_answers = exists(beside.answers()).map(|path| AnswerDict::load(&path, count_answers)).transpose()?;
         if other_words.is_some_and(|other| other != self.words)
             || other_answers.is_some_and(|other| other != self.answers)
         {
