@@ -7,20 +7,19 @@ use foldhash::fast::FixedState;
 use memchr::memchr;
 
 use crate::files::pickle::calls::call;
+use crate::files::pickle::heap::Heap;
 use crate::files::pickle::literals::{raw_unicode, string};
-use crate::files::pickle::values::{Node, Place};
+use crate::files::pickle::node::{Node, Place};
 
 /// A pickle that is being read. Names of instructions are those of Python's `pickletools`.
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
-    nodes: Vec<Node<'a>>,
+    heap: Heap<'a>,
     stack: Vec<Place>,
     /// Heights of the stack.
     marks: Vec<usize>,
     memo: HashMap<u32, Place, FixedState>,
-    /// Bytes of values that were made of other values, instead of the file.
-    n_copied: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -28,11 +27,10 @@ impl<'a> Machine<'a> {
         Machine {
             bytes,
             at: 0,
-            nodes: Vec::new(),
+            heap: Heap::new(bytes.len()),
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::default(),
-            n_copied: 0,
         }
     }
 
@@ -42,39 +40,10 @@ impl<'a> Machine<'a> {
             let start = self.at;
             match self.step() {
                 Ok(None) => {}
-                Ok(Some(root)) => return Ok((self.nodes, root)),
+                Ok(Some(root)) => return Ok((self.heap.into_nodes(), root)),
                 Err(problem) => return Err(format!("byte {start}: {problem}")),
             }
         }
-    }
-
-    pub(super) fn node(&self, place: Place) -> &Node<'a> {
-        &self.nodes[place.0 as usize]
-    }
-
-    pub(super) fn node_mut(&mut self, place: Place) -> &mut Node<'a> {
-        &mut self.nodes[place.0 as usize]
-    }
-
-    pub(super) fn text(&self, place: Place) -> Option<&str> {
-        match self.node(place) {
-            Node::Text(text) => Some(text),
-            Node::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
-            _ => None,
-        }
-    }
-
-    pub(super) fn add(&mut self, node: Node<'a>) -> Result<Place, String> {
-        let place = u32::try_from(self.nodes.len()).map_err(|_| "there are more values than are read")?;
-        self.nodes.push(node);
-        Ok(Place(place))
-    }
-
-    /// Notes that bytes were copied. A text that is copied again and again would make a large value of a small file.
-    pub(super) fn copied(&mut self, n: usize) -> Result<(), String> {
-        self.n_copied += n;
-        let limit = 4 * self.bytes.len();
-        if self.n_copied > limit { Err("it is small, and would become large: not data".to_owned()) } else { Ok(()) }
     }
 
     /// One instruction. Returns the place of the result after the last one.
@@ -164,11 +133,11 @@ impl<'a> Machine<'a> {
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let (Some(module), Some(name)) = (self.text(module), self.text(name)) else {
+                let (Some(module), Some(name)) = (self.heap.text(module), self.heap.text(name)) else {
                     return Err(DAMAGED.into());
                 };
                 let global = format!("{module}.{name}");
-                self.copied(global.len())?;
+                self.heap.copied(global.len())?;
                 self.push(Node::Global(global))?;
             }
             b'R' | 0x81 => {
@@ -246,27 +215,27 @@ impl<'a> Machine<'a> {
     }
 
     fn call(&mut self, global: Place, arguments: Place) -> Result<Place, String> {
-        let (Node::Global(name), Node::Tuple(arguments)) = (self.node(global), self.node(arguments)) else {
+        let (Node::Global(name), Node::Tuple(arguments)) = (self.heap.node(global), self.heap.node(arguments)) else {
             return Err(DAMAGED.to_owned());
         };
         /// More than any name takes are not copied.
         const MOST: usize = 4;
         let (name, arguments) = (name.clone(), arguments[..arguments.len().min(MOST)].to_vec());
-        call(self, &name, &arguments)
+        call(&mut self.heap, &name, &arguments)
     }
 
     /// BUILD: `__setstate__` of the value on the stack. What a dict has beside its entries is no data.
     fn set_state(&mut self, state: Place) -> Result<(), String> {
         let target = self.top()?;
-        let order = match self.node(state) {
-            Node::Tuple(state) => state.get(1).and_then(|&order| self.text(order)),
+        let order = match self.heap.node(state) {
+            Node::Tuple(state) => state.get(1).and_then(|&order| self.heap.text(order)),
             _ => None,
         };
-        match (self.node(target), order) {
+        match (self.heap.node(target), order) {
             (Node::Dict(_), _) => {}
             (Node::Dtype(dtype), Some(order)) => {
                 let dtype = dtype.with_byte_order(order);
-                *self.node_mut(target) = Node::Dtype(dtype);
+                *self.heap.node_mut(target) = Node::Dtype(dtype);
             }
             _ => return Err("it holds an object, and only data is read".to_owned()),
         }
@@ -275,7 +244,7 @@ impl<'a> Machine<'a> {
 
     fn extend_list(&mut self, items: &[Place]) -> Result<(), String> {
         let list = self.top()?;
-        match self.node_mut(list) {
+        match self.heap.node_mut(list) {
             Node::List(list) => list.extend_from_slice(items),
             _ => return Err(DAMAGED.to_owned()),
         }
@@ -285,7 +254,7 @@ impl<'a> Machine<'a> {
     fn extend_dict(&mut self, items: &[Place]) -> Result<(), String> {
         let entries = pairs(items)?;
         let dict = self.top()?;
-        match self.node_mut(dict) {
+        match self.heap.node_mut(dict) {
             Node::Dict(dict) => dict.extend(entries),
             _ => return Err(DAMAGED.to_owned()),
         }
@@ -293,7 +262,7 @@ impl<'a> Machine<'a> {
     }
 
     fn push(&mut self, node: Node<'a>) -> Result<(), String> {
-        let place = self.add(node)?;
+        let place = self.heap.add(node)?;
         self.stack.push(place);
         Ok(())
     }

@@ -6,8 +6,10 @@
 //! used a thousand times is there once, and all takes memory in proportion to the file.
 
 mod calls;
+mod heap;
 mod literals;
 mod machine;
+mod node;
 #[cfg(test)]
 pub(crate) mod tests;
 mod values;

@@ -1,33 +1,10 @@
-//! The values of a pickle.
+//! A pickle that was read, and its values for those who want them.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use crate::files::pickle::calls::Dtype;
 use crate::files::pickle::machine::Machine;
+use crate::files::pickle::node::{Node, Place};
 use crate::message::shorten;
-
-/// The place of a value among all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(pub(super) u32);
-
-/// A value. Those within it are meant by their places.
-#[derive(Debug)]
-pub(super) enum Node<'a> {
-    None,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Text(Cow<'a, str>),
-    /// Python 2's strings too, which are text or not.
-    Bytes(Cow<'a, [u8]>),
-    List(Vec<Place>),
-    Tuple(Vec<Place>),
-    Dict(Vec<(Place, Place)>),
-    /// The name of something that is to be called: `collections.OrderedDict`.
-    Global(String),
-    Dtype(Dtype),
-}
 
 /// A pickle that was read.
 #[derive(Debug)]
