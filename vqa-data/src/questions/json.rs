@@ -9,7 +9,7 @@
 //! The list is under a key, as in VQA2.0, or the file is the list, as in VQA-CP.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::path::Path;
 
@@ -23,8 +23,9 @@ use crate::error::{Error, Result};
 use crate::files::text::read_text;
 use crate::message::in_plain_words;
 use crate::questions::annotations::{Annotations, NewAnnotation};
+use crate::questions::list_kind::{ListKind, another_list, is_bare_list};
 use crate::questions::not_json::explain;
-use crate::questions::scan::{Scanner, once};
+use crate::questions::scan::{Scanner, once, skip_space};
 use crate::questions::whole_number::{WholeNumber, whole_number};
 
 /// A question, as in `v2_OpenEnded_mscoco_train2014_questions.json`.
@@ -265,57 +266,6 @@ pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
     Ok(pieces.into_iter().flatten().collect())
 }
 
-/// What a list holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ListKind {
-    Questions,
-    Annotations,
-    Results,
-}
-
-impl ListKind {
-    fn name(self) -> &'static str {
-        match self {
-            ListKind::Questions => "questions",
-            ListKind::Annotations => "annotations",
-            ListKind::Results => "results",
-        }
-    }
-
-    /// What a file of it is called.
-    fn file(self) -> &'static str {
-        match self {
-            ListKind::Questions => "a questions file",
-            ListKind::Annotations => "an annotations file",
-            ListKind::Results => "a results file",
-        }
-    }
-
-    /// The key that the list may be under. Results have none.
-    fn key(self) -> Option<&'static str> {
-        (self != ListKind::Results).then(|| self.name())
-    }
-
-    /// The kind of list in a file, by its key or else by the keys of its first entry.
-    fn of(text: &[u8]) -> Option<ListKind> {
-        type Keys = BTreeMap<String, IgnoredAny>;
-        let kinds = [ListKind::Questions, ListKind::Annotations];
-        if !is_bare_list(text) {
-            let keys: Keys = serde_json::from_slice(text).ok()?;
-            return kinds.into_iter().find(|kind| keys.contains_key(kind.name()));
-        }
-        let entries = &text[skip_space(text, 0) + 1..];
-        let first = serde_json::Deserializer::from_slice(entries).into_iter::<Keys>().next()?.ok()?;
-        let signs =
-            [(ListKind::Annotations, "answers"), (ListKind::Questions, "question"), (ListKind::Results, "answer")];
-        signs.into_iter().find(|(_, key)| first.contains_key(*key)).map(|(kind, _)| kind)
-    }
-}
-
-fn is_bare_list(text: &[u8]) -> bool {
-    text.get(skip_space(text, 0)) == Some(&b'[')
-}
-
 /// Reads the list of a file: in pieces, or as one.
 fn read_list<'a, T, C>(path: &Path, text: &'a [u8], wanted: ListKind) -> Result<Vec<C>>
 where
@@ -342,15 +292,6 @@ where
         None => return Err(another_list(path, text, wanted)),
     }
     Ok(vec![collection])
-}
-
-/// The error for a file without the list that is wanted.
-fn another_list(path: &Path, text: &[u8], wanted: ListKind) -> Error {
-    let problem = match ListKind::of(text) {
-        Some(found) => format!("{} where {} is wanted: were the two swapped?", found.file(), wanted.file()),
-        None => format!("no list \"{0}\" in it: not a VQA2.0 {0} file", wanted.name()),
-    };
-    Error::wrong_format(path, problem)
 }
 
 /// An error in a list of results, with the form that they have.
@@ -460,12 +401,6 @@ where
             _ => {}
         }
     }
-}
-
-fn skip_space(bytes: &[u8], from: usize) -> usize {
-    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-    let space = bytes[from.min(bytes.len())..].iter().take_while(is_space).count();
-    from + space
 }
 
 /// Reads a JSON text into `T`. Errors name its file.

@@ -11,6 +11,7 @@ pub(crate) mod encode;
 pub(crate) mod glove;
 pub(crate) mod image_path;
 pub(crate) mod json;
+mod list_kind;
 mod not_json;
 mod pickled_vocabulary;
 pub(crate) mod prepare;
