@@ -64,7 +64,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut questions = read_questions(Path::new(questions))?;
     questions.retain(|question| file.row(question.image_id).is_some());
     let words = WordDict::from_questions(questions.iter().map(|question| &*question.question));
-    let split = Split { source_starts: vec![0, questions.len()], questions, annotations: Annotations::new() };
+    let split =
+        Split { source_starts: vec![0, questions.len()], questions, annotations: Annotations::new(), cut_from: None };
     let dataset = Arc::new(Dataset::new(split, &words, &AnswerDict::default(), 14, vec![Arc::new(file)])?);
     let loader = Loader::new(dataset, LoaderOptions { sampler, seed: 1, ..LoaderOptions::default() });
 

@@ -35,7 +35,8 @@ fn dataset(path: &Path) -> Arc<Dataset> {
             question: "what color is the cat".into(),
         })
         .collect();
-    let split = Split { source_starts: vec![0, questions.len()], questions, annotations: Annotations::new() };
+    let split =
+        Split { source_starts: vec![0, questions.len()], questions, annotations: Annotations::new(), cut_from: None };
     let words = WordDict::from_questions(["what color is the cat"]);
     let source = Arc::new(FeatureFile::open(path).unwrap());
     Arc::new(Dataset::new(split, &words, &AnswerDict::default(), 14, vec![source]).unwrap())

@@ -88,7 +88,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let all = read_questions(Path::new(questions))?;
     let words = WordDict::from_questions(all.iter().map(|question| &*question.question));
     let questions: Vec<_> = all.into_iter().filter(|question| file.row(question.image_id).is_some()).collect();
-    let split = Split { source_starts: vec![0, questions.len()], questions, annotations: Annotations::new() };
+    let split =
+        Split { source_starts: vec![0, questions.len()], questions, annotations: Annotations::new(), cut_from: None };
     let dataset = Arc::new(Dataset::new(split, &words, &AnswerDict::default(), 14, vec![Arc::new(file)])?);
     let sampler = match (*what, rest.get(1)) {
         ("evaluate", _) => Sampler::Sequential,

@@ -78,10 +78,55 @@ impl<Model, Train> Config<Model, Train> {
         self.data.iter().try_for_each(problem)
     }
 
+    /// A hint, where there is no split `val` to validate on, and one that seems to be meant.
+    pub fn misnamed_val(&self) -> Option<String> {
+        let seems_meant = |name: &&String| {
+            let name = name.to_lowercase();
+            name.starts_with("val") || name.starts_with("dev")
+        };
+        let name = self.data.keys().find(seems_meant).filter(|_| !self.data.contains_key("val"))?;
+        Some(format!("[data.{name}] is not validated on: call it [data.val], the name that training looks for"))
+    }
+
     /// Makes relative paths relative to `base` instead of the working directory, all but those of the model.
     pub fn resolve_paths(&mut self, base: &Path) {
         self.out_dir = base.join(&self.out_dir);
         self.dict.resolve_paths(base);
         self.data.values_mut().for_each(|split| split.resolve_paths(base));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_that_seems_to_be_val_is_named() {
+        let hint = |names: &[&str]| {
+            let data = names.iter().map(|name| ((*name).to_owned(), SplitConfig::default())).collect();
+            Config::<(), ()> { data, ..Config::default() }.misnamed_val()
+        };
+        for name in ["validation", "Val", "val2014", "dev"] {
+            let hint = hint(&["train", name]).unwrap();
+            assert!(hint.contains(&format!("[data.{name}]")) && hint.contains("[data.val]"), "{hint}");
+        }
+        for names in [&["train", "val"][..], &["train", "val", "validation"], &["train", "test"], &[]] {
+            assert_eq!(hint(names), None);
+        }
+    }
+
+    #[test]
+    fn a_template_must_name_images() {
+        let problem = |images: &str| {
+            let source =
+                crate::questions::split::SourceConfig { images: Some(images.to_owned()), ..Default::default() };
+            let data = [("train".to_owned(), SplitConfig::from(vec![source]))].into();
+            Config::<(), ()> { data, ..Config::default() }.validate()
+        };
+        assert_eq!(problem("a/{image_id:012}.jpg"), Ok(()));
+        for template in ["a/image.jpg", "a/{image_id:x}.jpg", "a/{}.jpg"] {
+            let problem = problem(template).unwrap_err();
+            assert!(problem.starts_with("data.train: ") && problem.contains(template), "{problem}");
+        }
     }
 }

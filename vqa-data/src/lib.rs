@@ -72,6 +72,7 @@
 
 mod error;
 mod message;
+mod python_text;
 
 pub mod batches;
 pub mod config;

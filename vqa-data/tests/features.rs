@@ -12,6 +12,42 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/h5").join(name)
 }
 
+/// A pickle beside a feature file says which row is which image, in whatever form and protocol Python wrote it.
+#[test]
+fn pickles_of_python_and_numpy() {
+    let directory = tempfile::tempdir().unwrap();
+    let h5 = directory.path().join("f.h5");
+    std::fs::copy(fixture("no_ids.h5"), &h5).unwrap();
+    let pickles: std::collections::HashMap<String, Vec<String>> =
+        serde_json::from_str(include_str!("data/pickles.json")).unwrap();
+    let open = |pickle: &[u8]| {
+        std::fs::write(directory.path().join("f_imgid2idx.pkl"), pickle).unwrap();
+        FeatureFile::open(&h5).map_err(|error| error.to_string())
+    };
+    for name in ["dict", "ordered", "default", "counter", "numpy", "text_keys", "numpy_text"] {
+        for hex in &pickles[name] {
+            let bytes: Vec<u8> =
+                (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
+            let file = open(&bytes).unwrap();
+            assert_eq!([10, 20, 30, 40].map(|id| file.row(id)), [Some(0), Some(1), Some(2), None], "{name}");
+        }
+    }
+    for (pickle, words) in [
+        (vec![b']'; 4 << 20], "f_imgid2idx.pkl: not a readable pickle: byte 4194304: it ends in the middle"),
+        (
+            [vec![b']'; 1 << 20], vec![b'a'; (1 << 20) - 1], vec![b'.']].concat(),
+            "the pickle is a list of 1, and a dict",
+        ),
+        (b"}(K\x0aK\0K\x14K\x01u.".to_vec(), "it names 2 images, and the feature file beside it has 3"),
+        (b"}(K\x0aK\0K\x14K\x01K\x1eK\x03u.".to_vec(), "row 3 of 3 is image 30's, and there is none such"),
+        (b"}(K\x0aK\0K\x14K\x01K\x1eK\x01u.".to_vec(), "row 1 of 3 is image "),
+        (b"}(K\x0aK\0K\x14NK\x1eK\x01u.".to_vec(), "the entry 20: None is no {image id: row}"),
+    ] {
+        let error = open(&pickle).unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
 const D: usize = 5;
 
 /// Row `row` holds image 10 (row + 1), with the values that the fixtures' script gives it.

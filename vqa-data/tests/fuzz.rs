@@ -15,7 +15,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vqa_data::features::{Check, Collection, ElementType, FeatureFile, Output, RegionSource};
 use vqa_data::files::IfExists;
-use vqa_data::questions::{AnswerDict, WordDict, WordVectors, read_annotations, read_questions, read_results};
+use vqa_data::questions::{
+    AnswerDict, CountAnswers, WordDict, WordVectors, read_annotations, read_questions, read_results,
+};
 
 /// An allocation beyond this fails, and so does the test: no input is larger than some kilobytes. What HDF5 itself
 /// allocates, in C, is not counted.
@@ -169,7 +171,7 @@ fn results_and_dictionaries() {
     fuzz("results", "r.json", &corpus, &JSON, |path| {
         drop(read_results(path));
         drop(WordDict::load(path));
-        drop(AnswerDict::load(path));
+        drop(AnswerDict::load(path, CountAnswers::Normalized));
     });
 }
 

@@ -54,7 +54,8 @@ fn dataset(n_images: usize) -> Dataset {
         })
         .collect();
     let words = WordDict::from_questions(questions.iter().map(|question| &*question.question));
-    let split = Split { source_starts: vec![0, questions.len()], questions, annotations: Annotations::new() };
+    let split =
+        Split { source_starts: vec![0, questions.len()], questions, annotations: Annotations::new(), cut_from: None };
     Dataset::new(split, &words, &AnswerDict::default(), 4, vec![Arc::new(Numbered { n_images })]).unwrap()
 }
 
@@ -142,7 +143,7 @@ fn an_error_ends_the_epoch_and_dropping_it_early_is_fine() {
 fn images_without_features_are_counted() {
     let questions =
         (0..9).map(|i| Question { question_id: i, image_id: 97 + i, question: "".into() }).collect::<Vec<_>>();
-    let split = Split { source_starts: vec![0, 9], questions, annotations: Annotations::new() };
+    let split = Split { source_starts: vec![0, 9], questions, annotations: Annotations::new(), cut_from: None };
     let source = Arc::new(Numbered { n_images: 5 });
     let error = Dataset::new(split, &WordDict::default(), &AnswerDict::default(), 4, vec![source]).err().unwrap();
     let error = error.to_string();

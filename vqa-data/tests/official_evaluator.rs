@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use vqa_data::evaluator::{Accuracy, blind_guesses, normalize_answer, official_accuracy};
 use vqa_data::questions::{Annotations, Answer, NewAnnotation};
 
@@ -26,6 +28,39 @@ fn normalisation_agrees() {
     for (answer, expected) in table.normalize {
         assert_eq!(normalize_answer(&answer), expected, "{answer:?}");
     }
+}
+
+#[derive(Deserialize)]
+struct Characters {
+    contexts: Vec<String>,
+    block: u32,
+    digests: BTreeMap<String, String>,
+}
+
+/// Every character of the planes that have any cased or numeric ones, in many surroundings. The script says how to see
+/// what the official evaluator makes of the characters of a block.
+#[test]
+fn normalisation_agrees_on_every_character() {
+    let Characters { contexts, block, digests } =
+        serde_json::from_str(include_str!("data/official_characters.json")).unwrap();
+    assert_eq!((contexts.len(), digests.len()), (16, 2 * 64));
+    let different: Vec<&String> = digests
+        .par_iter()
+        .filter(|(first, digest)| {
+            let first = u32::from_str_radix(first, 16).unwrap();
+            let mut lines = String::new();
+            for character in (first..first + block).filter_map(char::from_u32) {
+                for context in &contexts {
+                    lines.push_str(&normalize_answer(&context.replace('#', &character.to_string())));
+                    lines.push('\n');
+                }
+            }
+            let found: String = Sha256::digest(lines).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            found != **digest
+        })
+        .map(|(first, _)| first)
+        .collect();
+    assert!(different.is_empty(), "blocks that begin at {different:?}");
 }
 
 #[test]

@@ -117,7 +117,7 @@ impl Checkpoint {
         let model_config: C = config.model.clone().try_into().map_err(of_model)?;
         check(&model_config).map_err(in_config)?;
         let AnyModel { loss } = config.model.clone().try_into().map_err(of_model)?;
-        let (words, answers) = run.read_dictionaries()?;
+        let (words, answers) = run.read_dictionaries(config.dict.count_answers)?;
         for (file, found, trained) in
             [(run.words(), words.len() as i64, dims.n_words), (run.answers(), answers.len() as i64, dims.n_answers)]
         {

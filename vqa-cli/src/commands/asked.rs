@@ -9,7 +9,7 @@ use vqa_model::device::parse_device;
 use crate::args::ModelArgs;
 use crate::commands::split;
 use crate::config::Config;
-use crate::terminal::ProgressBar;
+use crate::terminal::{ProgressBar, say};
 
 /// Loads the checkpoint, and the split from the run's config or from another.
 pub fn open(args: &ModelArgs) -> Result<SplitWithModel> {
@@ -21,6 +21,10 @@ pub fn open(args: &ModelArgs) -> Result<SplitWithModel> {
     };
     let split_config = config.split(&args.data)?;
     let split = split::load_with(&config, &args.data, split_config, Split::load_with)?;
+    if let Some(n) = split.cut_from {
+        let (data, config) = (&args.data, config.path.display());
+        say!("{data}: {} of {n} questions, by limit or fraction of [data.{data}] in {config}", split.len());
+    }
     let batch_size = args.batch_size.map(|size| size as usize);
     Ok(SplitWithModel::new(checkpoint, split, split_config, config.place(&args.data), batch_size)?)
 }

@@ -1,6 +1,6 @@
 use anyhow::{Result, bail};
 use serde::Serialize;
-use vqa_data::evaluator::Accuracy;
+use vqa_data::evaluator::{Accuracy, warn_of_few_answers, warn_of_missing_answer_ids};
 use vqa_data::files::write_atomic;
 use vqa_data::questions::Annotations;
 
@@ -37,6 +37,8 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     if annotations.is_empty() {
         bail!("{}: no annotations to score against; use `vqa predict`", split.place());
     }
+    warn_of_few_answers([(&*args.model.data, annotations)]);
+    warn_of_missing_answer_ids(annotations);
     let answered = asked::answer_all(&split)?;
     let blind = match args.blind {
         true => {

@@ -2,6 +2,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
+use vqa_data::batches::check_features;
 use vqa_data::questions::{IndexMap, Split, SplitReport};
 
 use crate::args::PrepareArgs;
@@ -52,10 +53,16 @@ pub struct Prepared {
     pub splits: IndexMap<String, SplitReport>,
 }
 
-/// Reads the JSON files of every split and writes the dictionaries.
+/// Reads the JSON files of every split, looks whether its features can be opened, and writes the dictionaries.
 pub fn prepare(config: &Config) -> Result<Prepared> {
     if config.run.data.is_empty() {
         bail!("{}: it names no data: add [[data.train.composition]] with q_jsons and a_jsons", config.path.display());
+    }
+    if let Some(hint) = config.run.misnamed_val() {
+        tracing::warn!("{}: {hint}", config.path.display());
+    }
+    for (name, split) in &config.run.data {
+        check_features(split).with_context(|| config.place(name))?;
     }
     let mut splits = IndexMap::new();
     for (name, split) in &config.run.data {

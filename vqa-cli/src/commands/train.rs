@@ -72,8 +72,9 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
     opened.check_data(&train, val.as_deref())?;
     if val.is_none() {
         let names: Vec<&str> = settings.data.keys().map(String::as_str).collect();
+        let hint = settings.misnamed_val().map(|hint| format!("; {hint}")).unwrap_or_default();
         tracing::warn!(
-            "{}: there is no split \"val\" (it has: {}), so nothing is validated",
+            "{}: there is no split \"val\" (it has: {}), so nothing is validated{hint}",
             config.path.display(),
             names.join(", ")
         );

@@ -5,6 +5,8 @@ mod asked;
 mod bad_input;
 mod common;
 mod convert;
+mod forms;
+mod hints;
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod interrupt;
 #[cfg(target_os = "linux")]

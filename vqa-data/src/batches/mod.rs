@@ -14,6 +14,8 @@ pub(crate) mod loader;
 pub(crate) mod open;
 pub(crate) mod sampler;
 
+#[cfg(feature = "hdf5")]
+pub use self::open::check_features;
 pub use self::{
     batch::Batch,
     buffer::Buffer,

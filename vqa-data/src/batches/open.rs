@@ -11,6 +11,19 @@ use crate::features::source::RegionSource;
 use crate::questions::dictionary::{AnswerDict, WordDict};
 use crate::questions::split::{Split, SplitConfig};
 
+/// Opens the feature files that a split's config names, as far as it names any, and closes them again: what is wrong
+/// with them is known before there is a dataset.
+///
+/// # Errors
+///
+/// Those of [`FeatureFile::open`].
+pub fn check_features(config: &SplitConfig) -> Result<()> {
+    config.composition.iter().filter_map(|source| source.features.as_deref()).try_for_each(|path| {
+        FeatureFile::open(path)?;
+        Ok(())
+    })
+}
+
 impl Dataset {
     /// Opens the feature files that a split's config names, and joins them with the split. Sources with the same file
     /// share it.

@@ -37,16 +37,15 @@ pub(crate) fn official_accuracy_of<'a>(
     let answer = clean(answer);
     let n = annotators.len();
     let Some((first, _)) = annotators.clone().next() else { return 0.0 };
-    let n_matches = if annotators.clone().all(|(cleaned, _)| cleaned == first) {
-        if answer == first { n } else { 0 }
-    } else {
-        let answer = normalize_answer(&answer);
-        annotators.filter(|(_, normal)| *normal == answer).count()
-    };
-    let score = |matches_among_others: usize| (matches_among_others as f64 / 3.0).min(1.0);
-    let own = n_matches as f64 * score(n_matches.saturating_sub(1));
-    let others = (n - n_matches) as f64 * score(n_matches);
-    (own + others) / n as f64
+    let score = |n_matches_among_others: usize| (n_matches_among_others as f64 / 3.0).min(1.0);
+    if annotators.clone().all(|(cleaned, _)| cleaned == first) {
+        return if answer == first { score(n - 1) } else { 0.0 };
+    }
+    let answer = normalize_answer(&answer);
+    let matches = annotators.map(|(_, normal)| normal == answer);
+    let n_matches = matches.clone().filter(|&is_match| is_match).count();
+    // Added up one by one, as the evaluator does: a product would be another in the last digit.
+    matches.fold(0.0, |sum, is_match| sum + score(n_matches - usize::from(is_match))) / n as f64
 }
 
 /// The official accuracy in percent, rounded to two digits as the evaluator does.
@@ -68,8 +67,8 @@ impl Accuracy {
     ///
     /// When an annotated question has no answer, an answer no annotated question, or a question two answers.
     pub fn of(answers: &[Answer], annotations: &Annotations) -> Result<Accuracy> {
-        let by_question: HashMap<u64, &str, FixedState> =
-            answers.iter().map(|answer| (answer.question_id, &*answer.answer)).collect();
+        let by_question: HashMap<u64, usize, FixedState> =
+            answers.iter().enumerate().map(|(place, answer)| (answer.question_id, place)).collect();
         if by_question.len() < answers.len() {
             let message = format!(
                 "{} question(s) have more than one answer in the results: give one answer a question",
@@ -102,8 +101,12 @@ impl Accuracy {
             );
             return Err(Error::Mismatch { paths: Vec::new(), message });
         }
-        let answers = (0..annotations.len()).map(|i| by_question[&annotations.question_id(i)]);
-        Ok(Accuracy::of_each(&answers.collect::<Vec<_>>(), annotations))
+        // The place of each annotation's answer.
+        let places = (0..annotations.len()).map(|i| by_question[&annotations.question_id(i)]).collect::<Vec<_>>();
+        let of_annotations: Vec<&str> = places.iter().map(|&place| &*answers[place].answer).collect();
+        let mut order: Vec<usize> = (0..annotations.len()).collect();
+        order.sort_unstable_by_key(|&i| places[i]);
+        Ok(Accuracy::mean(&scores(&of_annotations, annotations), &order, annotations))
     }
 
     /// Scores one answer for each annotation, in their order. Question ids do not matter: those of two sources of a
@@ -114,32 +117,44 @@ impl Accuracy {
     /// When there are more or fewer answers than annotations.
     pub fn of_each<S: AsRef<str> + Sync>(answers: &[S], annotations: &Annotations) -> Accuracy {
         assert_eq!(answers.len(), annotations.len(), "one answer for each annotation");
-        // Most answers are among a few thousand: each distinct one is cleaned and normalised once.
-        let strings: Vec<&str> = annotations.strings().iter().collect();
-        let forms: Vec<_> = strings.par_iter().map(|text| (clean(text), normalize_answer(text))).collect();
-        let scores: Vec<f64> = (0..annotations.len())
-            .into_par_iter()
-            .with_min_len(1024)
-            .map(|i| {
-                let given = annotations.symbols(i).iter().map(|&symbol| &forms[symbol as usize]);
-                official_accuracy_of(answers[i].as_ref(), given.map(|(cleaned, normal)| (&**cleaned, &**normal)))
-            })
-            .collect();
+        let in_order: Vec<usize> = (0..answers.len()).collect();
+        Accuracy::mean(&scores(answers, annotations), &in_order, annotations)
+    }
+
+    /// The means of the annotations' scores, added up in this order: the evaluator's is that of the results, and another
+    /// may come to another second digit.
+    fn mean(scores: &[f64], order: &[usize], annotations: &Annotations) -> Accuracy {
         let by_type = |name: for<'a> fn(&Annotation<'a>) -> &'a str| {
             let mut sums: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
-            for (annotation, score) in annotations.iter().zip(&scores) {
+            for &i in order {
+                let annotation = annotations.get(i).expect("an annotation for each score");
                 let (sum, n) = sums.entry(name(&annotation)).or_default();
-                *sum += score;
+                *sum += scores[i];
                 *n += 1;
             }
             sums.into_iter().map(|(name, (sum, n))| (name.to_owned(), percent(sum, n))).collect()
         };
         Accuracy {
-            overall: percent(scores.iter().sum(), scores.len()),
+            overall: percent(order.iter().map(|&i| scores[i]).sum(), scores.len()),
             per_answer_type: by_type(|annotation| annotation.answer_type),
             per_question_type: by_type(|annotation| annotation.question_type),
         }
     }
+}
+
+/// The score of each annotation's answer.
+fn scores<S: AsRef<str> + Sync>(answers: &[S], annotations: &Annotations) -> Vec<f64> {
+    // Most answers are among a few thousand: each distinct one is cleaned and normalised once.
+    let strings: Vec<&str> = annotations.strings().iter().collect();
+    let forms: Vec<_> = strings.par_iter().map(|text| (clean(text), normalize_answer(text))).collect();
+    (0..annotations.len())
+        .into_par_iter()
+        .with_min_len(1024)
+        .map(|i| {
+            let given = annotations.symbols(i).iter().map(|&symbol| &forms[symbol as usize]);
+            official_accuracy_of(answers[i].as_ref(), given.map(|(cleaned, normal)| (&**cleaned, &**normal)))
+        })
+        .collect()
 }
 
 /// The evaluator's `round(100 * float(sum) / n, 2)`. Python rounds the exact value of the double, ties to even, as
@@ -178,7 +193,50 @@ pub fn blind_guesses(seen: &Annotations, annotations: &Annotations) -> Vec<Answe
 
 #[cfg(test)]
 mod tests {
-    use super::percent;
+    use super::*;
+    use crate::questions::annotations::NewAnnotation;
+
+    /// Expected values from the official evaluator under Python 3.11, to the last bit: whose answers agree decides in
+    /// which order thirds are added.
+    #[test]
+    fn an_accuracy_is_the_same_double() {
+        for (matching, expected) in [
+            (&[0, 1, 2][..], 0.9),
+            (&[0, 1, 9], 0.8999999999999998),
+            (&[7, 8], 0.5999999999999999),
+            (&[3, 4], 0.6000000000000001),
+            (&[3], 0.3),
+            (&[0, 2, 5, 9], 1.0),
+        ] {
+            let annotators: Vec<&str> = (0..10).map(|i| if matching.contains(&i) { "x" } else { "y" }).collect();
+            assert_eq!(official_accuracy("x", &annotators).to_bits(), f64::to_bits(expected), "{matching:?}");
+        }
+    }
+
+    /// Expected values from Python 3.11: in the order of the results the mean is 54.38, in that of the annotations
+    /// 54.37.
+    #[test]
+    fn scores_are_added_in_the_order_of_the_results() {
+        let n_matches = [2, 0, 3, 1, 0, 2, 3, 3, 0, 0, 4, 4, 0, 3, 4, 2];
+        let mut ids: Vec<u64> = (0..16).collect();
+        let answers: Vec<Answer> = ids.iter().map(|&question_id| Answer { question_id, answer: "x".into() }).collect();
+        ids.sort_by_key(|&id| n_matches[id as usize]);
+        let mut annotations = Annotations::new();
+        for question_id in ids {
+            let n_matches = n_matches[question_id as usize];
+            let new = NewAnnotation {
+                question_id,
+                image_id: None,
+                question_type: None,
+                answer_type: None,
+                multiple_choice_answer: None,
+            };
+            annotations.push(new, (0..10).map(|i| if i < n_matches { "x" } else { "y" }));
+        }
+        let accuracy = Accuracy::of(&answers, &annotations).unwrap();
+        assert_eq!((accuracy.overall, accuracy.per_answer_type["unknown"]), (54.38, 54.38));
+        assert_eq!(Accuracy::of_each(&["x"; 16], &annotations).overall, 54.37);
+    }
 
     /// Expected values from Python 3.11: `round(100 * float(sum) / n, 2)`. Many are ties, or next to one.
     #[test]

@@ -1,10 +1,12 @@
 //! The official evaluator's answer normalisation and accuracy, quirks included.
 //!
-//! Source: `PythonEvaluationTools/vqaEvaluation/vqaEval.py` of GT-Vision-Lab/VQA.
+//! Source: `PythonEvaluationTools/vqaEvaluation/vqaEval.py` of GT-Vision-Lab/VQA, as of March 2021, under Python 3.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
+
+use crate::python_text::{is_digit, lower, split, strip};
 
 /// The evaluator's punctuation. `'`, `:`, `.` and others are not among it.
 const PUNCTUATION: [char; 21] =
@@ -76,22 +78,27 @@ pub fn normalize_answer(answer: &str) -> Cow<'_, str> {
     {
         return Cow::Borrowed(answer);
     }
-    Cow::Owned(process_digits_and_articles(&process_punctuation(&clean(answer))))
+    Cow::Owned(process(&clean(answer)))
+}
+
+/// The evaluator's two steps after [`clean`]: punctuation; then case, digits, articles and contractions.
+pub(crate) fn process(answer: &str) -> String {
+    process_digits_and_articles(&process_punctuation(answer))
 }
 
 /// The evaluator's first step, on every answer: line breaks and tabs to spaces, trimmed.
 pub(crate) fn clean(answer: &str) -> Cow<'_, str> {
-    let trimmed = answer.trim();
+    let trimmed = strip(answer);
     if trimmed.contains(['\n', '\t']) { Cow::Owned(trimmed.replace(['\n', '\t'], " ")) } else { Cow::Borrowed(trimmed) }
 }
 
 /// `processPunctuation`. A mark is deleted where the text has it beside a space anywhere, or has a comma between
 /// digits anywhere; elsewhere it becomes a space. Then periods that no digit follows are deleted.
 fn process_punctuation(text: &str) -> String {
-    let has_digit_comma = text
-        .as_bytes()
-        .windows(3)
-        .any(|window| window[0].is_ascii_digit() && window[1] == b',' && window[2].is_ascii_digit());
+    let has_digit_comma = text.match_indices(',').any(|(comma, _)| {
+        text[..comma].chars().next_back().is_some_and(is_digit)
+            && text[comma + 1..].chars().next().is_some_and(is_digit)
+    });
     let mut out = text.to_owned();
     for mark in PUNCTUATION {
         if text.contains(mark) {
@@ -103,7 +110,7 @@ fn process_punctuation(text: &str) -> String {
     let mut kept = String::with_capacity(out.len());
     let mut characters = out.chars().peekable();
     while let Some(character) = characters.next() {
-        let before_digit = characters.peek().is_some_and(|next| next.is_numeric());
+        let before_digit = characters.peek().copied().is_some_and(is_digit);
         if character == '.' && !before_digit && n_removed < MAX_PERIODS {
             n_removed += 1;
         } else {
@@ -116,7 +123,7 @@ fn process_punctuation(text: &str) -> String {
 /// `processDigitArticle`: lower-case; number words to digits, articles dropped, apostrophes put back.
 fn process_digits_and_articles(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for word in text.to_lowercase().split_whitespace() {
+    for word in split(&lower(text)) {
         if ARTICLES.contains(&word) {
             continue;
         }

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use serde_pickle::{DeOptions, HashableValue, Value};
-
 use crate::error::{Error, Result};
 use crate::features::container::Container;
 use crate::files::mmap::map_file;
+use crate::files::pickle::{Pickle, Value};
 
 /// The image id of each row, and the row of each image id.
 #[derive(Debug)]
@@ -74,40 +73,46 @@ fn pickles_beside(path: &Path) -> Vec<PathBuf> {
 /// Reads a pickled dict {image id: row} into the ids in order of rows.
 fn read_pickle(path: &Path, n_images: usize) -> Result<Vec<u64>> {
     let bytes = map_file(path)?;
-    let value = serde_pickle::value_from_slice(&bytes, DeOptions::new().decode_strings())
-        .map_err(|e| Error::damaged(path, format!("not a readable pickle ({e})")).because(e))?;
-    let Value::Dict(entries) = value else {
-        return Err(Error::wrong_format(path, "the pickle is no dict {image id: row}"));
+    let pickle =
+        Pickle::read(&bytes).map_err(|problem| Error::damaged(path, format!("not a readable pickle: {problem}")))?;
+    let Some(entries) = pickle.root().as_dict() else {
+        let problem = format!("the pickle is {}, and a dict {{image id: row}} is wanted", pickle.root());
+        return Err(Error::wrong_format(path, problem));
     };
-    if entries.len() != n_images {
+    let mut row_of: HashMap<u64, usize> = HashMap::with_capacity(entries.len());
+    for (key, value) in entries {
+        match (image_id(key), value.as_int().and_then(|row| usize::try_from(row).ok())) {
+            (Some(id), Some(row)) => drop(row_of.insert(id, row)),
+            _ => return Err(Error::damaged(path, format!("the entry {key}: {value} is no {{image id: row}}"))),
+        }
+    }
+    if row_of.len() != n_images {
         return Err(Error::mismatch(
             path,
             format!(
                 "it names {} images, and the feature file beside it has {n_images}: the two do not belong together",
-                entries.len()
+                row_of.len()
             ),
         ));
     }
     let mut ids = vec![None; n_images];
-    for (key, value) in entries {
-        let id = match &key {
-            HashableValue::I64(id) => u64::try_from(*id).ok(),
-            HashableValue::String(id) => id.parse().ok(),
-            other => other.to_string().parse().ok(),
-        };
-        let row = match &value {
-            Value::I64(row) => usize::try_from(*row).ok(),
-            _ => None,
-        };
-        match (id, row.and_then(|row| ids.get_mut(row))) {
-            (Some(id), Some(slot)) if slot.is_none() => *slot = Some(id),
-            _ => {
-                return Err(Error::damaged(
-                    path,
-                    format!("the entry {key}: {value} is no {{image id: row below {n_images}}}, or its row is taken"),
-                ));
+    for (id, row) in row_of {
+        match ids.get_mut(row) {
+            Some(slot @ None) => *slot = Some(id),
+            taken => {
+                let why = if taken.is_some() { "and is another's too" } else { "and there is none such" };
+                let problem = format!("row {row} of {n_images} is image {id}'s, {why}");
+                return Err(Error::damaged(path, problem));
             }
         }
     }
-    Ok(ids.into_iter().map(|id| id.expect("n entries fill n distinct rows")).collect())
+    Ok(ids.into_iter().map(|id| id.expect("n images in n distinct rows")).collect())
+}
+
+/// An id: a number, or its digits.
+fn image_id(key: Value) -> Option<u64> {
+    match key.as_text() {
+        Some(text) => text.parse().ok(),
+        None => u64::try_from(key.as_int()?).ok(),
+    }
 }

@@ -1,4 +1,12 @@
 //! What the sizes that a file claims may be.
 
 /// What deflate makes of nothing but zeros, and somewhat more: no data is larger than this times what is stored of it.
+#[cfg(feature = "hdf5")]
 pub(crate) const MAX_COMPRESSION: u64 = 1100;
+
+/// What gzip makes of the most repetitive text that people have reason to write, and somewhat more: indented annotations
+/// in which all annotators gave the same answer come to a tenth of it.
+pub(crate) const MAX_TEXT_COMPRESSION: u64 = 256;
+
+/// A text of at most so many bytes may have been compressed by any factor.
+pub(crate) const SMALL_TEXT: u64 = 64 << 20;

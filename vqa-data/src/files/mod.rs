@@ -7,11 +7,13 @@
 
 pub(crate) mod atomic;
 pub(crate) mod fingerprint;
-#[cfg(feature = "hdf5")]
+pub(crate) mod kind;
 pub(crate) mod limits;
 pub(crate) mod mmap;
 #[cfg(feature = "hdf5")]
 pub(crate) mod partial;
+pub(crate) mod pickle;
+pub(crate) mod text;
 pub(crate) mod unfinished;
 
 pub use self::{

@@ -50,6 +50,8 @@ struct Entry {
     /// Where its answers begin and how many they are.
     first: u32,
     n_answers: u32,
+    /// Whether each of its answers has an `answer_id` of its own.
+    has_answer_ids: bool,
 }
 
 /// What ten people answered to a question, as in `v2_mscoco_train2014_annotations.json`.
@@ -129,8 +131,18 @@ impl Annotations {
         Annotations::default()
     }
 
-    /// Adds an annotation with its annotators' answers.
+    /// Adds an annotation with its annotators' answers, each with an `answer_id` of its own.
     pub fn push<'a>(&mut self, new: NewAnnotation, answers: impl IntoIterator<Item = &'a str>) {
+        self.push_noting(new, answers, true);
+    }
+
+    /// [`Annotations::push`], noting whether each answer has an `answer_id` of its own.
+    pub(crate) fn push_noting<'a>(
+        &mut self,
+        new: NewAnnotation,
+        answers: impl IntoIterator<Item = &'a str>,
+        has_answer_ids: bool,
+    ) {
         let first = self.answers.len();
         self.answers.extend(answers.into_iter().map(|answer| self.strings.insert(answer)));
         let multiple_choice_answer = match new.multiple_choice_answer {
@@ -148,6 +160,7 @@ impl Annotations {
             multiple_choice_answer,
             first: first as u32,
             n_answers: (self.answers.len() - first) as u32,
+            has_answer_ids,
         });
     }
 
@@ -201,6 +214,16 @@ impl Annotations {
     /// All annotations, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Annotation<'_>> {
         (0..self.len()).map(|index| self.get(index).expect("below the length"))
+    }
+
+    /// Number of annotations with fewer answers than this.
+    pub fn n_with_fewer_answers(&self, than: usize) -> usize {
+        self.entries.iter().filter(|entry| (entry.n_answers as usize) < than).count()
+    }
+
+    /// Number of annotations some of whose answers have no `answer_id` of their own in the file.
+    pub fn n_without_answer_ids(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.has_answer_ids).count()
     }
 
     /// All strings of the annotations, by their symbols.

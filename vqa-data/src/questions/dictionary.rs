@@ -10,8 +10,12 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::evaluator::normalize::normalize_answer;
 use crate::files::atomic::write_atomic;
+use crate::files::pickle::is_pickle;
+use crate::files::text::read_text;
 use crate::questions::annotations::Annotations;
-use crate::questions::json::read_json;
+use crate::questions::count_answers::CountAnswers;
+use crate::questions::json::from_slice;
+use crate::questions::pickled_vocabulary;
 use crate::questions::soft_targets::SoftTargets;
 use crate::questions::tokenize::tokenize;
 
@@ -37,8 +41,14 @@ impl Vocabulary {
     }
 
     fn load(path: &Path) -> Result<Vocabulary> {
+        let text = read_text(path)?;
+        let list: Vec<String> = if is_pickle(&text) {
+            pickled_vocabulary::entries(&text).map_err(|problem| Error::wrong_format(path, problem))?
+        } else {
+            from_slice(path, &text)?
+        };
         let mut entries = IndexSet::default();
-        for entry in read_json::<Vec<String>>(path)? {
+        for entry in list {
             if let (id, false) = entries.insert_full(entry) {
                 let problem = format!("\"{}\" is there twice: make the file again with `vqa prepare`", entries[id]);
                 return Err(Error::duplicate(path, problem));
@@ -93,11 +103,11 @@ impl WordDict {
         WordDict(vocabulary)
     }
 
-    /// Reads a JSON list of words.
+    /// Reads a JSON list of words, or the `dictionary.pkl` of bottom-up-attention-vqa, whichever it is.
     ///
     /// # Errors
     ///
-    /// When the file is missing, no JSON list of strings, or has a word twice.
+    /// When the file is missing, no list of strings, or has a word twice.
     pub fn load(path: &Path) -> Result<WordDict> {
         Vocabulary::load(path).map(WordDict)
     }
@@ -167,7 +177,10 @@ impl WordDict {
 
 /// The candidate answers, the model's classes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AnswerDict(Vocabulary);
+pub struct AnswerDict {
+    candidates: Vocabulary,
+    count_answers: CountAnswers,
+}
 
 impl AnswerDict {
     /// Builds the dictionary of the normalised answers that appear at least `min_count` times, in order of
@@ -176,11 +189,16 @@ impl AnswerDict {
     pub fn from_answers<'a>(answers: impl IntoIterator<Item = &'a str>, min_count: usize) -> AnswerDict {
         let mut counts = AnswerCounts::default();
         answers.into_iter().for_each(|answer| counts.add(&normalize_answer(answer), 1));
-        counts.frequent(min_count)
+        AnswerDict { candidates: counts.frequent(min_count), count_answers: CountAnswers::Normalized }
     }
 
-    /// [`AnswerDict::from_answers`] of the `multiple_choice_answer`s of annotations, each distinct one normalised once.
-    pub fn from_annotations<'a>(all: impl IntoIterator<Item = &'a Annotations>, min_count: usize) -> AnswerDict {
+    /// The dictionary of the candidates that the `multiple_choice_answer`s of annotations stand for at least `min_count`
+    /// times, in order of first appearance.
+    pub fn from_annotations<'a>(
+        all: impl IntoIterator<Item = &'a Annotations>,
+        min_count: usize,
+        count_answers: CountAnswers,
+    ) -> AnswerDict {
         let mut counts = AnswerCounts::default();
         for annotations in all {
             // Symbols in order of first appearance, with how often they appear.
@@ -193,19 +211,19 @@ impl AnswerDict {
                 n_seen[symbol as usize] += 1;
             }
             for symbol in order {
-                counts.add(&normalize_answer(annotations.strings().get(symbol)), n_seen[symbol as usize]);
+                counts.add(&count_answers.candidate(annotations.strings().get(symbol)), n_seen[symbol as usize]);
             }
         }
-        counts.frequent(min_count)
+        AnswerDict { candidates: counts.frequent(min_count), count_answers }
     }
 
-    /// Reads a JSON list of answers.
+    /// Reads a JSON list of answers, or the `trainval_label2ans.pkl` of bottom-up-attention-vqa, whichever it is.
     ///
     /// # Errors
     ///
-    /// When the file is missing, no JSON list of strings, or has an answer twice.
-    pub fn load(path: &Path) -> Result<AnswerDict> {
-        Vocabulary::load(path).map(AnswerDict)
+    /// When the file is missing, no list of strings, or has an answer twice.
+    pub fn load(path: &Path, count_answers: CountAnswers) -> Result<AnswerDict> {
+        Ok(AnswerDict { candidates: Vocabulary::load(path)?, count_answers })
     }
 
     /// Writes the JSON list of answers, whole or not at all.
@@ -214,41 +232,42 @@ impl AnswerDict {
     ///
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        self.0.save(path)
+        self.candidates.save(path)
     }
 
     /// Number of candidate answers.
     pub fn len(&self) -> usize {
-        self.0.0.len()
+        self.candidates.0.len()
     }
 
     /// Whether there is no answer.
     pub fn is_empty(&self) -> bool {
-        self.0.0.is_empty()
+        self.candidates.0.is_empty()
     }
 
     /// The answers in order of their ids.
     pub fn answers(&self) -> &Slice<String> {
-        self.0.0.as_slice()
+        self.candidates.0.as_slice()
     }
 
-    /// The id of a normalised answer.
+    /// The id of a candidate.
     pub fn id(&self, answer: &str) -> Option<u32> {
-        self.0.id(answer)
+        self.candidates.id(answer)
     }
 
     /// The soft target of a question: each candidate that an annotator gave, with its score
     /// min(1, 0.3 x number of annotators who gave it), in order of the candidates' ids. Annotators' answers are
-    /// normalised first.
+    /// normalised first, unless raw ones are counted.
     pub fn soft_target<S: AsRef<str>>(&self, annotators: &[S]) -> Vec<(u32, f32)> {
-        let ids = annotators.iter().map(|answer| self.id(&normalize_answer(answer.as_ref())));
+        let ids = annotators.iter().map(|answer| self.id(&self.count_answers.given(answer.as_ref())));
         soft_target(ids.flatten().collect())
     }
 
-    /// The soft targets of annotations, in order, each distinct answer normalised once.
+    /// The soft targets of annotations, in order, each distinct answer looked up once.
     pub fn soft_targets(&self, annotations: &Annotations) -> SoftTargets {
         let strings: Vec<&str> = annotations.strings().iter().collect();
-        let ids: Vec<Option<u32>> = strings.par_iter().map(|answer| self.id(&normalize_answer(answer))).collect();
+        let ids: Vec<Option<u32>> =
+            strings.par_iter().map(|answer| self.id(&self.count_answers.given(answer))).collect();
         let starts: Vec<usize> = (0..annotations.len()).step_by(QUESTIONS_AT_A_TIME).collect();
         let pieces: Vec<SoftTargets> = starts
             .par_iter()
@@ -267,7 +286,7 @@ impl AnswerDict {
     }
 }
 
-/// How often normalised answers appear, in order of first appearance.
+/// How often candidates appear, in order of first appearance.
 #[derive(Default)]
 struct AnswerCounts {
     answers: Vocabulary,
@@ -281,9 +300,9 @@ impl AnswerCounts {
         self.counts[id] += n;
     }
 
-    fn frequent(self, min_count: usize) -> AnswerDict {
+    fn frequent(self, min_count: usize) -> Vocabulary {
         let counted = self.answers.0.into_iter().zip(self.counts);
-        AnswerDict(Vocabulary(counted.filter(|&(_, n)| n >= min_count).map(|(answer, _)| answer).collect()))
+        Vocabulary(counted.filter(|&(_, n)| n >= min_count).map(|(answer, _)| answer).collect())
     }
 }
 
@@ -307,6 +326,8 @@ pub fn soft_score(n: usize) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::pickle::tests::pickles;
+    use crate::questions::annotations::NewAnnotation;
 
     #[test]
     fn encodes_as_the_design_says() {
@@ -329,6 +350,46 @@ mod tests {
         assert_eq!(target, [(0, 0.3), (1, 1.0)]);
     }
 
+    /// Expected values from tools/compute_softscore.py of bottom-up-attention-vqa, its `print` and `cPickle` as Python 3
+    /// has them, on these annotations with a minimum of 2.
+    #[test]
+    fn raw_answers_are_counted_as_the_original_counts_them() {
+        let questions: [(&str, &[&str]); 6] = [
+            ("Two.", &["two", "2", "2", "Two."]),
+            ("2", &["2", "2", "2", "2"]),
+            ("t-shirt", &["t-shirt", "t shirt", "t shirt", "T-shirt"]),
+            ("t shirt ", &["t shirt "]),
+            ("a-b- ", &["ab", "a b"]),
+            ("ab", &["ab", "ab", "Ab", "ab "]),
+        ];
+        let mut annotations = Annotations::new();
+        for (question_id, (answer, given)) in (0..).zip(questions) {
+            let new = NewAnnotation {
+                question_id,
+                image_id: None,
+                question_type: None,
+                answer_type: None,
+                multiple_choice_answer: Some(answer),
+            };
+            annotations.push(new, given.iter().copied());
+        }
+        let targets = |count_answers| {
+            let answers = AnswerDict::from_annotations([&annotations], 2, count_answers);
+            let targets = answers.soft_targets(&annotations);
+            let of = |i| targets.of(i).collect::<Vec<_>>();
+            for (i, (_, given)) in questions.iter().enumerate() {
+                assert_eq!(answers.soft_target(given), of(i));
+            }
+            (answers.answers().iter().cloned().collect::<Vec<_>>(), (0..questions.len()).map(of).collect::<Vec<_>>())
+        };
+        let (answers, scores) = targets(CountAnswers::Raw);
+        assert_eq!(answers, ["2", "t shirt", "ab"]);
+        assert_eq!(scores, [vec![(0, 0.6)], vec![(0, 1.0)], vec![(1, 0.6)], vec![], vec![(2, 0.3)], vec![(2, 0.6)]]);
+        let (answers, scores) = targets(CountAnswers::Normalized);
+        assert_eq!(answers, ["2", "t shirt"]);
+        assert_eq!((&*scores[0], &*scores[2], &*scores[5]), (&[(0, 1.0)][..], &[(1, 1.0)][..], &[][..]));
+    }
+
     #[test]
     fn a_dictionary_survives_the_disk() {
         let directory = tempfile::tempdir().unwrap();
@@ -339,5 +400,34 @@ mod tests {
         assert_ne!(WordDict::from_questions(["a b"]), WordDict::from_questions(["b a"]), "other ids");
         std::fs::write(&path, r#"["a", "b", "a"]"#).unwrap();
         assert!(WordDict::load(&path).unwrap_err().to_string().contains("\"a\" is there twice"));
+    }
+
+    /// With the ids of the original repository, whatever the pickle's protocol and the file's name.
+    #[test]
+    fn dictionaries_of_the_original_repository() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("dictionary");
+        let words = ["what", "'s", "café", "☃ 😀", "a\\u0041\\", "q\"'\n", ""];
+        for name in ["label2ans", "dictionary", "ans2label"] {
+            for pickle in pickles(name) {
+                std::fs::write(&path, pickle).unwrap();
+                assert_eq!(WordDict::load(&path).unwrap().words(), &words, "{name}");
+                assert_eq!(AnswerDict::load(&path, CountAnswers::Normalized).unwrap().answers(), &words, "{name}");
+            }
+        }
+        let problem = |pickle: &[u8]| {
+            std::fs::write(&path, pickle).unwrap();
+            AnswerDict::load(&path, CountAnswers::Normalized).unwrap_err().to_string()
+        };
+        for name in ["dict", "numbers"] {
+            for pickle in pickles(name) {
+                let problem = problem(&pickle);
+                assert!(problem.contains("trainval_label2ans.pkl"), "{problem}");
+            }
+        }
+        assert!(problem(b"\x80\x02}(U\x01aK\x00U\x01bK\x02u.").contains("\"b\" has the id 2, and 1 is the next"));
+        assert!(problem(b"\x80\x02]}U\x01aK\x00sa]U\x01bae.").contains("not a readable pickle"));
+        assert!(problem(b"\x80\x02](}U\x01aK\x00s]U\x01bae.").contains("ids of its dict"));
+        assert!(problem(b"\x80\x02](U\x01aU\x01ae.").contains("\"a\" is there twice"));
     }
 }

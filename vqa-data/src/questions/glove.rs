@@ -1,12 +1,15 @@
 //! Pretrained word vectors.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use memchr::{memchr, memchr_iter, memchr2};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::files::mmap::map_file;
+use crate::files::kind::kind_of;
+use crate::files::text::read_text;
 use crate::message::shorten;
 use crate::questions::dictionary::WordDict;
 
@@ -21,8 +24,9 @@ pub struct WordVectors {
 
 impl WordVectors {
     /// Reads the vectors of the dictionary's words in one parallel pass: a word and its values on each line,
-    /// separated by spaces, as GloVe, fastText and word2vec write them. Of a word that is there twice the last line
-    /// counts, as in Python. `progress` is called with the number of bytes just read.
+    /// separated by spaces, as GloVe, fastText and word2vec write them, compressed with gzip or not. Of a word that is
+    /// there twice the last line counts, as in Python. `progress` is called with the number of bytes of the file just
+    /// read.
     ///
     /// # Errors
     ///
@@ -39,7 +43,8 @@ impl WordVectors {
         piece: usize,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<WordVectors> {
-        let bytes = &map_file(path)?[..];
+        let n_stored = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+        let bytes = &read_text(path)?[..];
         let (start, dim) = dimension(bytes).map_err(|problem| Error::wrong_format(path, problem))?;
         // A piece is the lines that begin in it.
         let starts: Vec<usize> = (start..bytes.len()).step_by(piece).collect();
@@ -56,7 +61,7 @@ impl WordVectors {
                 found.extend(vector);
                 at = line_end + 1;
             }
-            progress((end - from) as u64);
+            progress(((end - from) as u128 * u128::from(n_stored) / bytes.len() as u128) as u64);
             Ok(found)
         });
         let mut values = vec![0.0; words.len() * dim];
@@ -90,57 +95,68 @@ fn line_end(bytes: &[u8], at: usize) -> usize {
     memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |found| at + found)
 }
 
-/// Where the vectors begin, behind a first line of counts that word2vec writes, and how long they are.
+/// Where the vectors begin, behind a first line of counts that word2vec writes, and how long they are. Some words of
+/// glove.840B have spaces in them, so it is the length of most of the first vectors.
 fn dimension(bytes: &[u8]) -> Result<(usize, usize), String> {
-    /// No first line is longer.
+    /// Lines that are looked at, and how much of them.
+    const N_LINES: usize = 1000;
     const LONGEST: usize = 1 << 20;
-    let wanted = "a word and its numbers on each line are wanted";
-    if bytes.starts_with(b"PK") {
-        return Err(format!("a zip archive, and {wanted}: unpack it"));
+    let wanted = "a text with a word and its numbers on each line";
+    if let Some(kind) = kind_of(bytes) {
+        return Err(kind.instead_of(wanted));
     }
-    let fields_at = |at: usize| {
-        let line = &bytes[at..line_end(bytes, at).min(at + LONGEST)];
-        std::str::from_utf8(line).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>()).unwrap_or_default()
-    };
-    let mut start = 0;
-    let mut fields = fields_at(start);
-    if let [n, dim] = fields[..]
-        && n.parse::<u64>().is_ok()
-        && dim.parse::<u64>().is_ok()
-    {
-        start = (line_end(bytes, 0) + 1).min(bytes.len());
-        fields = fields_at(start);
+    let lines = bytes.split(|&byte| byte == b'\n').map(|line| fields(&line[..line.len().min(LONGEST)]));
+    let is_count = |field: &&[u8]| std::str::from_utf8(field).is_ok_and(|field| field.parse::<u64>().is_ok());
+    let first: Vec<&[u8]> = fields(&bytes[..line_end(bytes, 0).min(LONGEST)]).collect();
+    let has_counts = first.len() == 2 && first.iter().all(is_count);
+    let start = if has_counts { (line_end(bytes, 0) + 1).min(bytes.len()) } else { 0 };
+    let mut lengths: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut has_numbers = false;
+    for line in lines.skip(usize::from(has_counts)).take(N_LINES) {
+        let values: Vec<&[u8]> = line.skip(1).collect();
+        *lengths.entry(values.len()).or_default() += 1;
+        has_numbers |= !values.is_empty() && values.iter().all(|value| number(value).is_some());
     }
-    match fields[..] {
-        [_, ref values @ ..] if !values.is_empty() && values.iter().all(|field| field.parse::<f32>().is_ok()) => {
-            Ok((start, values.len()))
-        }
-        _ => Err(format!("no file of word vectors: {wanted}")),
+    // Of several that are as frequent, the shortest: spaces in words make lines longer.
+    let most = lengths.into_iter().filter(|&(len, _)| len > 0).max_by_key(|&(len, n)| (n, Reverse(len)));
+    match most {
+        Some((dim, _)) if has_numbers => Ok((start, dim)),
+        _ => Err(format!("no file of word vectors: {wanted} is wanted")),
     }
+}
+
+/// What spaces and tabs separate on a line.
+fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty())
+}
+
+fn number(field: &[u8]) -> Option<f32> {
+    std::str::from_utf8(field).ok()?.parse().ok()
 }
 
 /// The vector on a line, if its word is in the dictionary.
 fn find(line: &[u8], words: &WordDict, dim: usize) -> Result<Option<(u32, Vec<f32>)>, String> {
     let Some((word, rest)) = memchr2(b' ', b'\t', line).map(|space| line.split_at(space)) else { return Ok(None) };
     let Some(id) = std::str::from_utf8(word).ok().and_then(|word| words.id(word)) else { return Ok(None) };
-    let rest = std::str::from_utf8(rest).map_err(|_| "the numbers are no text".to_owned())?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    if fields.len() > dim {
-        // glove.840B has words with spaces in them; a dictionary has none.
+    let values: Vec<&[u8]> = fields(rest).collect();
+    if values.len() > dim {
+        // The numbers are the last ones, and what is before them is a word with spaces in it: a dictionary has none.
         return Ok(None);
     }
     let name = words.words()[id as usize].as_str();
-    if fields.len() < dim {
+    if values.len() < dim {
         return Err(format!(
             "\"{name}\" has {} numbers, and {dim} are wanted (an interrupted copy or download?): fetch the file again",
-            fields.len()
+            values.len()
         ));
     }
-    let number = |field: &&str| match field.parse::<f32>() {
-        Ok(x) if x.is_finite() => Ok(x),
-        _ => Err(format!("\"{}\" in the vector of \"{name}\" is no number", shorten(field))),
+    let finite = |value: &&[u8]| {
+        let text = || shorten(&String::from_utf8_lossy(value));
+        number(value)
+            .filter(|x| x.is_finite())
+            .ok_or_else(|| format!("\"{}\" in the vector of \"{name}\" is no number", text()))
     };
-    Ok(Some((id, fields.iter().map(number).collect::<Result<_, _>>()?)))
+    Ok(Some((id, values.iter().map(finite).collect::<Result<_, _>>()?)))
 }
 
 #[cfg(test)]
@@ -170,11 +186,17 @@ mod tests {
             format!("400000 2\n{glove}"),
             format!("dog 7 7\n{glove}"),
             glove.replace("the ", "the\t"),
+            format!("\u{feff}{glove}"),
+            format!(". . . . 9 9\n{glove}"),
+            format!("the . the 9 9\n{glove}"),
         ] {
             let vectors = read(text.as_bytes(), words).unwrap();
             assert_eq!(vectors.dim(), 2);
             assert_eq!(vectors.values(), [0.25, -0.01, 1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 5.0, 6.0], "{text}");
             assert_eq!(vectors.missing(), [3]);
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            std::io::Write::write_all(&mut gzip, text.as_bytes()).unwrap();
+            assert_eq!(read(&gzip.finish().unwrap(), words).unwrap(), vectors);
         }
         // Words that are not UTF-8 are skipped.
         assert_eq!(read(b"a 1 2\n\xff\xfe 1 2\nb 3 4\n", "a b").unwrap().values(), [1.0, 2.0, 3.0, 4.0]);
@@ -184,7 +206,16 @@ mod tests {
     fn broken_files_are_explained() {
         for (text, problem) in [
             (&b""[..], "no file of word vectors"),
-            (b"PK\x03\x04...", "a zip archive"),
+            (
+                b"PK\x03\x04...",
+                "a zip archive, and a text with a word and its numbers on each line is wanted: unpack it",
+            ),
+            (
+                b"\x93NUMPY\x01\0v\0{'descr': '<f4'",
+                "a NumPy array, and a text with a word and its numbers on each line is wanted: give the text file",
+            ),
+            (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+            (b"<!DOCTYPE html>", "a web page"),
             (b"the\n", "no file of word vectors"),
             (b"3 2\n", "no file of word vectors"),
             (b"{\"the\": [1, 2]}", "no file of word vectors"),

@@ -5,30 +5,40 @@
 //! scanner that knows just that. The guess is then proven: every piece must have ended exactly where the next began.
 //! If it does not hold, or anything is wrong, the file is parsed from the front as any other, and errors have their
 //! line.
+//!
+//! The list is under a key, as in VQA2.0, or the file is the list, as in VQA-CP.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::hash::BuildHasher;
 use std::path::Path;
 
+use foldhash::fast::FixedState;
 use memchr::memmem;
 use rayon::prelude::*;
-use serde::de::{DeserializeOwned, IgnoredAny, Visitor};
+use serde::de::{IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files::mmap::map_file;
+use crate::files::text::read_text;
 use crate::message::in_plain_words;
 use crate::questions::annotations::{Annotations, NewAnnotation};
-use crate::questions::scan::{Scanner, once};
+use crate::questions::list_kind::{ListKind, another_list, is_bare_list};
+use crate::questions::not_json::explain;
+use crate::questions::scan::{Scanner, once, skip_space};
+use crate::questions::whole_number::{WholeNumber, whole_number};
 
 /// A question, as in `v2_OpenEnded_mscoco_train2014_questions.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(expecting = "a question")]
 pub struct Question {
     /// The image that it is about.
+    #[serde(deserialize_with = "whole_number")]
     pub image_id: u64,
     /// The text.
     pub question: Box<str>,
     /// Unique within a source.
+    #[serde(deserialize_with = "whole_number")]
     pub question_id: u64,
 }
 
@@ -37,6 +47,7 @@ pub struct Question {
 #[serde(expecting = "{\"question_id\": …, \"answer\": …}")]
 pub struct Answer {
     /// The question.
+    #[serde(deserialize_with = "whole_number")]
     pub question_id: u64,
     /// The text.
     pub answer: Box<str>,
@@ -78,9 +89,10 @@ struct AnnotationInFile<'a> {
     multiple_choice_answer: Option<Text<'a>>,
     #[serde(borrow)]
     answers: Vec<AnswerInFile<'a>>,
-    image_id: Option<u64>,
+    image_id: Option<WholeNumber>,
     #[serde(borrow)]
     answer_type: Option<Text<'a>>,
+    #[serde(deserialize_with = "whole_number")]
     question_id: u64,
 }
 
@@ -89,6 +101,30 @@ struct AnnotationInFile<'a> {
 struct AnswerInFile<'a> {
     #[serde(borrow)]
     answer: Text<'a>,
+    #[serde(default, deserialize_with = "any_id")]
+    answer_id: Option<u64>,
+}
+
+/// An id of any form, as a number: all that is asked is whether two are the same.
+fn any_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let hash = |text: &str| FixedState::default().hash_one(text);
+    Ok(match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Null => None,
+        serde_json::Value::Number(id) => Some(id.as_u64().unwrap_or_else(|| hash(&id.to_string()))),
+        other => Some(hash(&other.to_string())),
+    })
+}
+
+/// Whether each of the answers has an id of its own.
+fn have_own_ids(answers: &[AnswerInFile]) -> bool {
+    let ids = || answers.iter().map(|answer| answer.answer_id);
+    // One after the other, as VQA2.0 has them.
+    let is_rising = || ids().all(|id| id.is_some()) && ids().is_sorted_by(|a, b| a < b);
+    let are_distinct = || {
+        let mut seen = HashSet::new();
+        ids().all(|id| id.is_some_and(|id| seen.insert(id)))
+    };
+    is_rising() || are_distinct()
 }
 
 impl<'a> Extend<AnnotationInFile<'a>> for Annotations {
@@ -99,12 +135,13 @@ impl<'a> Extend<AnnotationInFile<'a>> for Annotations {
         for file in annotations {
             let new = NewAnnotation {
                 question_id: file.question_id,
-                image_id: file.image_id,
+                image_id: file.image_id.map(|WholeNumber(id)| id),
                 question_type: text(&file.question_type),
                 answer_type: text(&file.answer_type),
                 multiple_choice_answer: text(&file.multiple_choice_answer),
             };
-            self.push(new, file.answers.iter().map(|given| &*given.answer.0));
+            let answers = file.answers.iter().map(|given| &*given.answer.0);
+            self.push_noting(new, answers, have_own_ids(&file.answers));
         }
     }
 }
@@ -122,7 +159,7 @@ impl<'a> Entry<'a> for Question {
             "image_id" => once(&mut image_id, value.number()),
             "question" => once(&mut question, value.string()),
             "question_id" => once(&mut question_id, value.number()),
-            _ => None,
+            _ => value.string().map(drop),
         })?;
         Some(Question { image_id: image_id?, question: question?.into(), question_id: question_id? })
     }
@@ -160,14 +197,14 @@ impl<'a> Entry<'a> for AnnotationInFile<'a> {
                 })?;
                 once(&mut answers, Some(given))
             }
-            _ => None,
+            _ => value.string().map(drop),
         })?;
         let text = |text: Option<&'a str>| text.map(|text| Text(Cow::Borrowed(text)));
         Some(AnnotationInFile {
             question_type: text(question_type),
             multiple_choice_answer: text(multiple_choice_answer),
             answers: answers?,
-            image_id,
+            image_id: image_id.map(WholeNumber),
             answer_type: text(answer_type),
             question_id: question_id?,
         })
@@ -176,14 +213,13 @@ impl<'a> Entry<'a> for AnnotationInFile<'a> {
 
 impl<'a> AnswerInFile<'a> {
     fn scan(scanner: &mut Scanner<'a>) -> Option<AnswerInFile<'a>> {
-        let mut answer = None;
+        let (mut answer, mut answer_id) = (None, None);
         scanner.object(|value, key| match key {
             "answer" => once(&mut answer, value.string()),
-            "answer_confidence" => value.string().map(drop),
-            "answer_id" => value.number().map(drop),
-            _ => None,
+            "answer_id" => once(&mut answer_id, value.number()),
+            _ => value.string().map(drop),
         })?;
-        Some(AnswerInFile { answer: Text(Cow::Borrowed(answer?)) })
+        Some(AnswerInFile { answer: Text(Cow::Borrowed(answer?)), answer_id })
     }
 }
 
@@ -195,53 +231,28 @@ struct TopLevel<Q, A> {
     annotations: Option<A>,
 }
 
-/// Reads a VQA2.0 questions file.
+/// Reads a VQA2.0 questions file, or a bare list of its entries, as VQA-CP has.
 ///
 /// # Errors
 ///
 /// When the file is missing, no JSON (with line and column), or not a questions file.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
-    let bytes = map_file(path)?;
-    if let Some(pieces) = parse_list::<Question, Vec<Question>>(&bytes, Some("questions"), n_pieces()) {
-        return Ok(pieces.into_iter().flatten().collect());
-    }
-    refuse_bare_list(path, &bytes, "questions")?;
-    let file: TopLevel<Vec<Question>, IgnoredAny> = from_slice(path, &bytes)?;
-    match (file.questions, file.annotations) {
-        (Some(questions), _) => Ok(questions),
-        (None, Some(_)) => Err(Error::wrong_format(
-            path,
-            "an annotations file where a questions file is wanted: were the two swapped?",
-        )),
-        (None, None) => Err(Error::wrong_format(path, "no list \"questions\" in it: not a VQA2.0 questions file")),
-    }
+    let text = read_text(path)?;
+    let pieces: Vec<Vec<Question>> = read_list(path, &text, ListKind::Questions)?;
+    Ok(pieces.into_iter().flatten().collect())
 }
 
-/// Reads a VQA2.0 annotations file.
+/// Reads a VQA2.0 annotations file, or a bare list of its entries, as VQA-CP has.
 ///
 /// # Errors
 ///
 /// When the file is missing, no JSON (with line and column), or not an annotations file.
 pub fn read_annotations(path: &Path) -> Result<Annotations> {
-    let bytes = map_file(path)?;
+    let text = read_text(path)?;
+    let pieces: Vec<Annotations> = read_list::<AnnotationInFile, _>(path, &text, ListKind::Annotations)?;
     let mut annotations = Annotations::new();
-    if let Some(pieces) = parse_list::<AnnotationInFile, Annotations>(&bytes, Some("annotations"), n_pieces()) {
-        pieces.into_iter().for_each(|piece| annotations.append(piece));
-        return Ok(annotations);
-    }
-    refuse_bare_list(path, &bytes, "annotations")?;
-    let file: TopLevel<IgnoredAny, Vec<AnnotationInFile>> = from_slice(path, &bytes)?;
-    match (file.annotations, file.questions) {
-        (Some(list), _) => {
-            annotations.extend(list);
-            Ok(annotations)
-        }
-        (None, Some(_)) => Err(Error::wrong_format(
-            path,
-            "a questions file where an annotations file is wanted: were the two swapped?",
-        )),
-        (None, None) => Err(Error::wrong_format(path, "no list \"annotations\" in it: not a VQA2.0 annotations file")),
-    }
+    pieces.into_iter().for_each(|piece| annotations.append(piece));
+    Ok(annotations)
 }
 
 /// Reads a results file: a list of `{"question_id": …, "answer": …}`.
@@ -250,19 +261,50 @@ pub fn read_annotations(path: &Path) -> Result<Annotations> {
 ///
 /// When the file is missing, no JSON (with line and column), or not such a list.
 pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
-    let bytes = map_file(path)?;
-    match parse_list::<Answer, Vec<Answer>>(&bytes, None, n_pieces()) {
-        Some(pieces) => Ok(pieces.into_iter().flatten().collect()),
-        None => from_slice(path, &bytes).map_err(|error| match error {
-            Error::Json { source, .. } if !source.is_eof() => {
-                let problem = format!(
-                    "no results file, which is a list of {{\"question_id\": 1, \"answer\": \"yes\"}}: {}",
-                    in_plain_words(&source.to_string())
-                );
-                Error::wrong_format(path, problem).because(source)
-            }
-            other => other,
-        }),
+    let text = read_text(path)?;
+    let pieces: Vec<Vec<Answer>> = read_list(path, &text, ListKind::Results)?;
+    Ok(pieces.into_iter().flatten().collect())
+}
+
+/// Reads the list of a file: in pieces, or as one.
+fn read_list<'a, T, C>(path: &Path, text: &'a [u8], wanted: ListKind) -> Result<Vec<C>>
+where
+    T: Entry<'a>,
+    C: Default + Extend<T> + Send,
+{
+    let key = wanted.key().filter(|_| !is_bare_list(text));
+    if let Some(pieces) = parse_list(text, key, n_pieces()) {
+        return Ok(pieces);
+    }
+    let list: Option<Vec<T>> = match key {
+        Some("questions") => from_slice(path, text).map(|file: TopLevel<_, IgnoredAny>| file.questions),
+        Some(_) => from_slice(path, text).map(|file: TopLevel<IgnoredAny, _>| file.annotations),
+        None => from_slice(path, text).map(Some),
+    }
+    .or_else(|error| match ListKind::of(text) {
+        // What is wrong with an entry of another kind is not what is wrong.
+        Some(found) if found != wanted => Ok(None),
+        _ => Err(with_form(path, wanted, error)),
+    })?;
+    let mut collection = C::default();
+    match list {
+        Some(list) => collection.extend(list),
+        None => return Err(another_list(path, text, wanted)),
+    }
+    Ok(vec![collection])
+}
+
+/// An error in a list of results, with the form that they have.
+fn with_form(path: &Path, wanted: ListKind, error: Error) -> Error {
+    match error {
+        Error::Json { source, .. } if wanted == ListKind::Results && !source.is_eof() => {
+            let problem = format!(
+                "no results file, which is a list of {{\"question_id\": 1, \"answer\": \"yes\"}}: {}",
+                in_plain_words(&source.to_string())
+            );
+            Error::wrong_format(path, problem).because(source)
+        }
+        other => other,
     }
 }
 
@@ -361,40 +403,9 @@ where
     }
 }
 
-fn skip_space(bytes: &[u8], from: usize) -> usize {
-    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-    let space = bytes[from.min(bytes.len())..].iter().take_while(is_space).count();
-    from + space
-}
-
-/// Reads a JSON file into `T`.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    from_slice(path, &map_file(path)?)
-}
-
-fn from_slice<'a, T: Deserialize<'a>>(path: &Path, bytes: &'a [u8]) -> Result<T> {
-    // Windows' editors begin UTF-8 with a mark.
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    serde_json::from_slice(text).map_err(|source| match bytes {
-        [0x1f, 0x8b, ..] | [b'P', b'K', ..] => {
-            Error::wrong_format(path, "compressed, and JSON is wanted: unpack it").because(source)
-        }
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
-            Error::wrong_format(path, "UTF-16, and UTF-8 is wanted: save it so").because(source)
-        }
-        _ => Error::Json { path: path.to_owned(), source },
-    })
-}
-
-/// A list alone would be read as an object whose first field it has.
-fn refuse_bare_list(path: &Path, bytes: &[u8], key: &str) -> Result<()> {
-    if bytes.get(skip_space(bytes, 0)) != Some(&b'[') {
-        return Ok(());
-    }
-    Err(Error::wrong_format(
-        path,
-        format!("a bare list, and one under a key is wanted, as in VQA2.0: {{\"{key}\": […]}}"),
-    ))
+/// Reads a JSON text into `T`. Errors name its file.
+pub(crate) fn from_slice<'a, T: Deserialize<'a>>(path: &Path, text: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|source| explain(path, text, source))
 }
 
 #[cfg(test)]
@@ -425,13 +436,86 @@ mod tests {
         assert_eq!(annotation.counted_answers(), [("net".to_owned(), 2), ("mesh".to_owned(), 1)]);
     }
 
+    /// The official script tells annotators apart by their whole entries.
     #[test]
-    fn a_byte_order_mark_is_no_content() {
+    fn annotators_without_an_id_of_their_own_are_noted() {
+        let entry = |ids: &[&str]| {
+            let answers: Vec<String> = ids.iter().map(|id| format!(r#"{{"answer": "so"{id}}}"#)).collect();
+            format!(r#"{{"question_id": 1, "answers": [{}]}}"#, answers.join(", "))
+        };
+        let number = |id| format!(r#", "answer_id": {id}"#);
+        let (one, two, text) = (&*number("1"), &*number("2"), &*number("\"a\""));
+        let own: [&[&str]; 5] = [&[one, two], &[two, one], &[one, text], &[one], &[]];
+        let shared: [&[&str]; 5] = [&["", ""], &[one, ""], &[one, one], &[text, one, text], &["", one]];
+        for (ids, expected) in own.iter().map(|ids| (ids, 0)).chain(shared.iter().map(|ids| (ids, 1))) {
+            let annotations = read(read_annotations, format!("[{}]", entry(ids)).as_bytes());
+            assert_eq!(annotations.n_without_answer_ids(), expected, "{ids:?}");
+        }
+        let all: Vec<String> = own.iter().chain(&shared).map(|ids| entry(ids)).collect();
+        assert_eq!(read(read_annotations, format!("[{}]", all.join(",")).as_bytes()).n_without_answer_ids(), 5);
+    }
+
+    const QUESTION: &str = r#"{"image_id": 1, "question": "why?", "question_id": 2}"#;
+    const ANNOTATION: &str = r#"{"image_id": 1, "question_id": 2, "answers": [{"answer": "so"}]}"#;
+    const RESULT: &str = r#"{"question_id": 2, "answer": "so"}"#;
+
+    fn read<T>(read: fn(&Path) -> Result<T>, content: &[u8]) -> T {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("q.json");
-        let text = "\u{feff}{\"questions\": [{\"image_id\": 1, \"question\": \"why?\", \"question_id\": 2}]}";
-        std::fs::write(&path, text).unwrap();
-        assert_eq!(read_questions(&path).unwrap().len(), 1);
+        let path = directory.path().join("file.json");
+        std::fs::write(&path, content).unwrap();
+        read(&path).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// As they are, with a byte order mark, and compressed: files of each kind, under a key and as bare lists.
+    #[test]
+    fn forms_of_a_file() {
+        fn check<T>(read_file: fn(&Path) -> Result<T>, len: fn(&T) -> usize, forms: &[String]) {
+            for form in forms {
+                for text in [form.clone(), format!("\u{feff}{form}"), format!(" \n{form}\n")] {
+                    assert_eq!(len(&read(read_file, text.as_bytes())), 2, "{text}");
+                    assert_eq!(len(&read(read_file, &gzip(text.as_bytes()))), 2, "{text}");
+                }
+            }
+        }
+        let forms = |key: &str, entry: &str| {
+            [format!("{{\"info\": {{}}, \"{key}\": [{entry}, {entry}]}}"), format!("[{entry},\n{entry}]")]
+        };
+        check(read_questions, Vec::len, &forms("questions", QUESTION));
+        check(read_annotations, Annotations::len, &forms("annotations", ANNOTATION));
+        check(read_results, Vec::len, &forms("", RESULT)[1..]);
+    }
+
+    /// VQA-CP's entries have one key more than VQA2.0's.
+    #[test]
+    fn a_bare_list_is_parsed_in_pieces() {
+        let entry = |i: u64| serde_json::json!({"image_id": i, "question": "why?", "question_id": i * 10, "coco_split": "train2014"});
+        let json = serde_json::to_vec(&(0..50).map(entry).collect::<Vec<_>>()).unwrap();
+        let pieces = parse_list::<Question, Vec<Question>>(&json, None, 8).unwrap();
+        assert_eq!(pieces.len(), 8);
+        let ids = pieces.concat().iter().map(|question| question.question_id).collect::<Vec<_>>();
+        assert_eq!(ids, (0..50).map(|i| i * 10).collect::<Vec<_>>());
+    }
+
+    /// pandas writes a column of ids with a gap in it as floats, and one that was read as text as strings.
+    #[test]
+    fn ids_are_whole_numbers_in_any_form() {
+        for id in ["9", "9.0", "\"9\"", "\"000000000009\""] {
+            let question = format!(r#"{{"image_id": {id}, "question": "why?", "question_id": {id}}}"#);
+            let questions = read(read_questions, format!("{{\"questions\": [{question}]}}").as_bytes());
+            assert_eq!((questions[0].image_id, questions[0].question_id), (9, 9), "{id}");
+            let annotation = format!(r#"[{{"image_id": {id}, "question_id": {id}, "answers": []}}]"#);
+            let annotations = read(read_annotations, annotation.as_bytes());
+            let first = annotations.get(0).unwrap();
+            assert_eq!((first.image_id, first.question_id), (Some(9), 9), "{id}");
+            let results = read(read_results, format!(r#"[{{"question_id": {id}, "answer": "so"}}]"#).as_bytes());
+            assert_eq!(results[0].question_id, 9, "{id}");
+        }
     }
 
     #[test]
@@ -442,18 +526,85 @@ mod tests {
         assert!(error_of(read_questions, "{\"questions\": [\n{\"image_id\": 1, \"quest").contains("line 2 column 22"));
         let missing = error_of(read_questions, "{\"questions\": [\n{\"image_id\": 1, \"question_id\": 1}]}");
         assert!(missing.contains("missing field `question`") && missing.contains("line 2"), "{missing}");
-        let text = error_of(read_questions, "{\"questions\": [\n{\"image_id\": \"1\"}]}");
-        assert!(text.contains("invalid type: string \"1\", expected a whole number at line 2 column 16"), "{text}");
+        let text = error_of(read_questions, "{\"questions\": [\n{\"image_id\": \"x1\"}]}");
+        assert!(text.contains("invalid value: string \"x1\", expected a whole number at line 2 column 17"), "{text}");
         let text = error_of(read_annotations, "{\"annotations\": [{\"question_id\": 1, \"answers\": [\"yes\"]}]}");
         assert!(text.contains("string \"yes\", expected {\"answer\": …} at line 1"), "{text}");
-        assert!(error_of(read_questions, " [{}]").contains("{\"questions\": […]}"));
-        assert!(error_of(read_annotations, "[]").contains("{\"annotations\": […]}"));
-        assert!(error_of(read_questions, "PK\u{3}\u{4}").contains("compressed, and JSON is wanted: unpack it"));
+        assert!(error_of(read_questions, " [{}]").contains("missing field `image_id`"));
         assert!(error_of(read_results, "{}").contains("invalid type: map, expected a list"));
         assert!(error_of(read_results, "").contains("ends in the middle"));
         assert!(error_of(read_results, "[{\"question_id\": 1, \"answer\": \"x\"}] x").contains("trailing characters"));
         assert!(read_questions(Path::new("/nowhere.json")).unwrap_err().to_string().contains("no such file"));
         assert!(read_questions(Path::new("/")).unwrap_err().to_string().contains("not a file"));
+    }
+
+    /// Lists under a key and bare ones, each read as each other kind.
+    #[test]
+    fn swapped_files_are_named() {
+        type Read = fn(&Path) -> Result<()>;
+        let files: [(&str, Read, [String; 2]); 3] = [
+            (
+                "a questions file",
+                |path| read_questions(path).map(drop),
+                [format!("{{\"questions\": [{QUESTION}]}}"), format!("[{QUESTION}]")],
+            ),
+            (
+                "an annotations file",
+                |path| read_annotations(path).map(drop),
+                [format!("{{\"annotations\": [{ANNOTATION}]}}"), format!("[{ANNOTATION}]")],
+            ),
+            ("a results file", |path| read_results(path).map(drop), [format!("[{RESULT}]"), format!(" [ {RESULT}]")]),
+        ];
+        for (wanted, read, _) in &files {
+            for (found, _, texts) in files.iter().filter(|(found, ..)| found != wanted) {
+                for text in texts {
+                    let error = error_of(*read, text);
+                    assert!(error.contains(&format!("{found} where {wanted} is wanted")), "{text}: {error}");
+                }
+            }
+        }
+    }
+
+    /// What people save, and Python writes, in the place of JSON.
+    #[test]
+    fn what_is_no_json_is_named() {
+        let error = |content: &[u8]| {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("q.json");
+            std::fs::write(&path, content).unwrap();
+            read_questions(&path).unwrap_err().to_string()
+        };
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n";
+        let latin_1 = b"[{\"image_id\": 1,\n\"question\": \"caf\xe9?\", \"question_id\": 2}]";
+        let with =
+            |value: &str| format!("{{\"questions\": [\n{{\"image_id\": 1, \"question\": {value}}}]}}").into_bytes();
+        let cases: [(Vec<u8>, &[&str]); 14] = [
+            (b"PK\x03\x04".to_vec(), &["a zip archive, and JSON is wanted: unpack it"]),
+            (b"\xfd7zXZ\0".to_vec(), &["compressed with xz, and JSON is wanted: unpack it"]),
+            (gzip(b"PK\x03\x04"), &["a zip archive"]),
+            (b"\xff\xfe{\0".to_vec(), &["UTF-16 text", "save it as UTF-8"]),
+            (b"\x80\x02]q\0.".to_vec(), &["a Python pickle", "json.dump"]),
+            (pointer.to_vec(), &["a Git LFS pointer", "git lfs pull"]),
+            (b"<!DOCTYPE html><html></html>".to_vec(), &["a web page", "download the file again"]),
+            (latin_1.to_vec(), &["line 2: the byte 0xe9 is no UTF-8", "iconv -f latin1 -t utf-8"]),
+            (format!("{QUESTION}\n{QUESTION}\n").into_bytes(), &["JSON Lines", "jq -s ."]),
+            (with("NaN"), &["line 2 column 29: NaN, which Python writes", "null"]),
+            (with("-Infinity"), &["line 2 column 3", ": -Infinity, which Python writes"]),
+            (with("Infinity"), &["line 2 column 29: Infinity, which"]),
+            (with(r#""what \ud83d?""#), &["line 2", r"\ud83d is half of a character"]),
+            (with(r#""what \ude00 is \ud83d\ude00?""#), &["line 2", r"\ude00 is half of a character"]),
+        ];
+        for (content, words) in cases {
+            let error = error(&content);
+            for word in words.iter().chain(&["q.json: "]) {
+                assert!(error.contains(word), "{word}: {error}");
+            }
+        }
+        // The other half is there, and something else is wrong.
+        for text in [with("\"\\ud83d\\ude00\" x"), with("[\"NaN\" x]"), with("nan")] {
+            let error = error(&text);
+            assert!(error.contains("expected") && error.contains("line 2 column"), "{error}");
+        }
     }
 
     /// Text that looks like the start of an entry, and other traps.

@@ -5,23 +5,29 @@
 //! that for a config.
 
 pub(crate) mod annotations;
+pub(crate) mod count_answers;
 pub(crate) mod dictionary;
 pub(crate) mod encode;
 pub(crate) mod fingerprint;
 pub(crate) mod glove;
 pub(crate) mod image_path;
 pub(crate) mod json;
+mod list_kind;
+mod not_json;
+mod pickled_vocabulary;
 pub(crate) mod prepare;
 pub(crate) mod scan;
 pub(crate) mod soft_targets;
 pub(crate) mod split;
 pub(crate) mod tokenize;
+mod whole_number;
 
 /// The ordered map that splits are kept in.
 pub use indexmap::IndexMap;
 
 pub use self::{
     annotations::{Annotation, Annotations, NewAnnotation},
+    count_answers::CountAnswers,
     dictionary::{AnswerDict, Encoded, WordDict, soft_score},
     encode::{EncodedQuestions, SplitReport},
     fingerprint::DictFingerprint,

@@ -6,6 +6,10 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::evaluator::caveats::warn_of_few_answers;
+use crate::files::mmap::map_file;
+use crate::files::pickle::is_pickle;
+use crate::questions::count_answers::CountAnswers;
 use crate::questions::dictionary::{AnswerDict, WordDict};
 use crate::questions::encode::{EncodedQuestions, SplitReport};
 use crate::questions::split::{Split, SplitConfig};
@@ -14,12 +18,15 @@ use crate::questions::split::{Split, SplitConfig};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DictConfig {
-    /// The word dictionary, a JSON list.
+    /// The word dictionary, a JSON list; or one of the original repository to train with, `dictionary.pkl`.
     pub words: PathBuf,
-    /// The answer dictionary, a JSON list.
+    /// The answer dictionary, a JSON list; or one of the original repository to train with,
+    /// `trainval_label2ans.pkl`.
     pub answers: PathBuf,
     /// How often an answer must appear to be a candidate.
     pub min_answer_count: usize,
+    /// By which form of an answer candidates and annotators' answers are counted.
+    pub count_answers: CountAnswers,
     /// The number of words that a question is cut to.
     pub max_question_len: usize,
 }
@@ -30,6 +37,7 @@ impl Default for DictConfig {
             words: "words.json".into(),
             answers: "answers.json".into(),
             min_answer_count: 9,
+            count_answers: CountAnswers::Normalized,
             max_question_len: 14,
         }
     }
@@ -52,7 +60,7 @@ pub fn build_dictionaries<'a>(
     let questions = splits.clone().into_iter().flat_map(|split| &split.questions);
     let words = WordDict::from_questions(questions.map(|question| &*question.question));
     let annotations = splits.into_iter().map(|split| &split.annotations);
-    (words, AnswerDict::from_annotations(annotations, config.min_answer_count))
+    (words, AnswerDict::from_annotations(annotations, config.min_answer_count, config.count_answers))
 }
 
 /// Builds the dictionaries of whole splits, writes them to where `config` says, and encodes with them what `data`
@@ -60,12 +68,15 @@ pub fn build_dictionaries<'a>(
 ///
 /// # Errors
 ///
-/// When no split has annotations, no answer is frequent enough, or a dictionary cannot be written.
+/// When no split has annotations, no answer is frequent enough, or a dictionary cannot be written or is a pickle.
 pub fn prepare(
     mut splits: IndexMap<String, Split>,
     data: &IndexMap<String, SplitConfig>,
     config: &DictConfig,
 ) -> Result<(WordDict, AnswerDict, IndexMap<String, SplitReport>)> {
+    for path in [&config.words, &config.answers] {
+        refuse_to_replace_pickle(path)?;
+    }
     if splits.values().all(|split| split.annotations.is_empty()) {
         let problem = "no split has annotations, so there are no answers: give the one to train on its a_jsons";
         return Err(Error::invalid(problem));
@@ -77,6 +88,7 @@ pub fn prepare(
             config.min_answer_count
         )));
     }
+    warn_of_few_answers(splits.iter().map(|(name, split)| (name.as_str(), &split.annotations)));
     let reports = splits
         .iter_mut()
         .map(|(name, split)| {
@@ -88,4 +100,14 @@ pub fn prepare(
     words.save(&config.words)?;
     answers.save(&config.answers)?;
     Ok((words, answers, reports))
+}
+
+/// A dictionary of the original repository is somebody's own, and there are weights that belong to it.
+fn refuse_to_replace_pickle(path: &Path) -> Result<()> {
+    if path.is_file() && is_pickle(&map_file(path)?) {
+        let problem = "a pickled dictionary, to train with as it is: to make others, name other files in dict.words and \
+            dict.answers";
+        return Err(Error::exists(path, problem));
+    }
+    Ok(())
 }

@@ -84,6 +84,13 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// The first place from there on that is no white space of JSON's.
+pub(super) fn skip_space(bytes: &[u8], from: usize) -> usize {
+    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+    let space = bytes[from.min(bytes.len())..].iter().take_while(is_space).count();
+    from + space
+}
+
 /// How many bytes there are before the first quote, backslash or control character. Eight at a time: strings are short,
 /// and the usual vector search would cost more to begin than they are worth.
 fn plain_len(bytes: &[u8]) -> Option<usize> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::message::first_few;
 use crate::questions::annotations::Annotations;
+use crate::questions::image_path::image_path;
 use crate::questions::json::{Question, read_annotations, read_questions};
 use crate::random::split_mix_64;
 
@@ -66,7 +67,7 @@ impl SplitConfig {
     ///
     /// # Errors
     ///
-    /// When there is nothing of the split left, or there are two ways to cut it down.
+    /// When there is nothing of the split left, or there are two ways to cut it down; when a template names no image.
     pub fn validate(&self) -> Result<(), String> {
         match (self.limit, self.fraction) {
             (Some(_), Some(_)) => Err("it has both limit and fraction: give one of them".to_owned()),
@@ -75,7 +76,9 @@ impl SplitConfig {
                 Err(format!("fraction = {fraction}, and a number above 0 and at most 1 is wanted"))
             }
             _ => Ok(()),
-        }
+        }?;
+        let mut templates = self.composition.iter().filter_map(|source| source.images.as_deref());
+        templates.try_for_each(|images| image_path(images, 0).map(drop)).map_err(|error| error.to_string())
     }
 
     /// How many of `n` questions are used.
@@ -106,6 +109,8 @@ pub struct Split {
     pub annotations: Annotations,
     /// The index of the first question of each source, and the number of questions at the end.
     pub source_starts: Vec<usize>,
+    /// How many questions there were, if the split was cut down.
+    pub cut_from: Option<usize>,
 }
 
 impl Split {
@@ -179,6 +184,7 @@ impl Split {
         if n >= self.len() {
             return;
         }
+        self.cut_from = Some(self.len());
         let mut drawn: Vec<u32> = (0..self.len() as u32).collect();
         drawn.sort_by_key(|&question| split_mix_64(self.questions[question as usize].image_id));
         drawn.truncate(n);
@@ -407,7 +413,7 @@ mod tests {
         let mut smaller: Vec<(usize, u64)> = Vec::new();
         for n in [1, 7, 30, 75, 149, 150, 1000] {
             let split = part(Some(n), None).unwrap();
-            assert_eq!(split.len(), n.min(150));
+            assert_eq!((split.len(), split.cut_from), (n.min(150), (n < 150).then_some(150)));
             assert_eq!(split.source_starts.last(), Some(&split.len()));
             assert!(split.questions.iter().zip(split.annotations.iter()).all(|(q, a)| q.question_id == a.question_id));
             let keys: Vec<(usize, u64)> =

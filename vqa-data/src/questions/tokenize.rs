@@ -1,5 +1,7 @@
 //! Questions to words, as `bottom-up-attention-vqa` splits them.
 
+use crate::python_text::{lower, split};
+
 /// Splits a question into words: lower-cased, `,` and `?` removed, `'s` a word of its own, split on white
 /// space.
 ///
@@ -16,22 +18,16 @@ pub fn tokenize<'a>(question: &str, buffer: &'a mut String) -> impl Iterator<Ite
         // Nearly every question. Case does not change the length, so there are no characters to look at.
         buffer.push_str(question);
         buffer.make_ascii_lowercase();
-        if question.contains([',', '?']) {
-            buffer.retain(|character| character != ',' && character != '?');
-        }
     } else {
-        lower_case(question, buffer);
+        buffer.push_str(&lower(question));
+    }
+    if question.contains([',', '?']) {
+        buffer.retain(|character| character != ',' && character != '?');
     }
     if buffer.contains("'s") {
         *buffer = buffer.replace("'s", " 's");
     }
-    buffer.split_whitespace()
-}
-
-/// Appends the question in lower case, without `,` and `?`.
-fn lower_case(question: &str, buffer: &mut String) {
-    let kept = question.chars().filter(|&character| character != ',' && character != '?');
-    buffer.extend(kept.flat_map(char::to_lowercase));
+    split(buffer)
 }
 
 #[cfg(test)]
@@ -42,7 +38,7 @@ mod tests {
     /// `q.lower().replace(',', '').replace('?', '').replace("'s", " 's").split()`.
     #[test]
     fn agrees_with_python() {
-        let cases: [(&str, &[&str]); 7] = [
+        let cases: [(&str, &[&str]); 9] = [
             ("Is this a  cat?", &["is", "this", "a", "cat"]),
             ("What's up, doc??", &["what", "'s", "up", "doc"]),
             ("the girls' dog's", &["the", "girls'", "dog", "'s"]),
@@ -50,6 +46,8 @@ mod tests {
             ("IT'?S A\u{b}b", &["it", "'s", "a", "b"]),
             ("\tÉtÉ\u{a0}x\n", &["été", "x"]),
             ("?,", &[]),
+            ("ΟΔΟΣ, ΣΑΣ?", &["οδος", "σας"]),
+            ("a\u{1c}b\u{1f}", &["a", "b"]),
         ];
         for (question, words) in cases {
             let mut buffer = String::from("left over");

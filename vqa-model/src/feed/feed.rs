@@ -206,6 +206,7 @@ mod tests {
             questions: Vec::new(),
             annotations: vqa_data::questions::Annotations::new(),
             source_starts: vec![0],
+            cut_from: None,
         };
         let (words, answers) =
             (vqa_data::questions::WordDict::from_questions([]), vqa_data::questions::AnswerDict::default());

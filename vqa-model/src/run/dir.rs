@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vqa_data::files::write_atomic;
-use vqa_data::questions::{AnswerDict, WordDict};
+use vqa_data::questions::{AnswerDict, CountAnswers, WordDict};
 
 use crate::error::{Error, Result};
 use crate::run::header::CheckpointHeader;
@@ -158,13 +158,13 @@ impl RunDir {
         Ok(write_atomic(&self.config(), format!("{comments}{text}").as_bytes())?)
     }
 
-    /// Reads the run's dictionaries.
+    /// Reads the run's dictionaries. How answers are counted is in its config.
     ///
     /// # Errors
     ///
     /// When one is missing or damaged.
-    pub fn read_dictionaries(&self) -> Result<(WordDict, AnswerDict)> {
-        Ok((WordDict::load(&self.words())?, AnswerDict::load(&self.answers())?))
+    pub fn read_dictionaries(&self, count_answers: CountAnswers) -> Result<(WordDict, AnswerDict)> {
+        Ok((WordDict::load(&self.words())?, AnswerDict::load(&self.answers(), count_answers)?))
     }
 
     /// Writes the run's dictionaries.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tch::nn::VarStore;
 use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::evaluator::warn_of_few_answers;
 use vqa_data::features::ExtractorInfo;
 use vqa_data::questions::{AnswerDict, WordDict, WordVectors};
 use vqa_model::baseline::Baseline;
@@ -48,7 +49,7 @@ impl OpenedRun {
     pub fn look(run: &RunDir, config: &RunConfig, resume: bool) -> Result<OpenedRun> {
         let resumed = check_run_dir(run, config, resume)?;
         let (words, answers) = match resumed {
-            Some(_) => run.read_dictionaries()?,
+            Some(_) => run.read_dictionaries(config.dict.count_answers)?,
             None => {
                 let made = |path: &Path| match path.exists() {
                     true => Ok(()),
@@ -59,7 +60,8 @@ impl OpenedRun {
                 };
                 made(&config.dict.words)?;
                 made(&config.dict.answers)?;
-                (WordDict::load(&config.dict.words)?, AnswerDict::load(&config.dict.answers)?)
+                let answers = AnswerDict::load(&config.dict.answers, config.dict.count_answers)?;
+                (WordDict::load(&config.dict.words)?, answers)
             }
         };
         Ok(OpenedRun { run: run.clone(), resumed, words, answers, lock: None })
@@ -109,7 +111,8 @@ impl OpenedRun {
         let beside = RunDir::of_checkpoint(init);
         let exists = |path: std::path::PathBuf| Some(path).filter(|path| path.exists());
         let other_words = exists(beside.words()).map(|path| WordDict::load(&path)).transpose()?;
-        let other_answers = exists(beside.answers()).map(|path| AnswerDict::load(&path)).transpose()?;
+        let count_answers = config.dict.count_answers;
+        let other_answers = exists(beside.answers()).map(|path| AnswerDict::load(&path, count_answers)).transpose()?;
         if other_words.is_some_and(|other| other != self.words)
             || other_answers.is_some_and(|other| other != self.answers)
         {
@@ -174,7 +177,7 @@ impl OpenedRun {
     }
 }
 
-/// Says what is wrong with the data to train and validate on, if anything.
+/// Says what is wrong with the data to train and validate on, if anything. Warns where questions have few answers.
 ///
 /// # Errors
 ///
@@ -194,12 +197,19 @@ pub fn check_data(config: &RunConfig, train: &Dataset, val: Option<&Dataset>) ->
             train.source_names(),
             train.feature_dim()
         )),
-        Some(val) => {
-            let (name, train_name) = (val.source_names(), train.source_names());
-            ExtractorInfo::mismatch(val.extractor(), train.extractor(), &train_name)
-                .map_or(Ok(()), |problem| Err(format!("{name}: {problem}")))
+        _ => {
+            if let Some(val) = val {
+                let train_name = train.source_names();
+                if let Some(problem) = ExtractorInfo::mismatch(val.extractor(), train.extractor(), &train_name) {
+                    return Err(format!("{}: {problem}", val.source_names()));
+                }
+            }
+            let splits = [("train", Some(train)), ("val", val)];
+            warn_of_few_answers(
+                splits.iter().filter_map(|(name, data)| Some((*name, &data.as_ref()?.split().annotations))),
+            );
+            Ok(())
         }
-        None => Ok(()),
     }
 }
 

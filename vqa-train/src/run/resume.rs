@@ -109,7 +109,13 @@ fn changes(before: &RunConfig, now: &RunConfig) -> Vec<Change> {
         before.dict,
         &now.dict,
         "dict.",
-        DictConfig { words: Paths, answers: Paths, min_answer_count: EarlierSteps, max_question_len: EarlierSteps }
+        DictConfig {
+            words: Paths,
+            answers: Paths,
+            min_answer_count: EarlierSteps,
+            count_answers: EarlierSteps,
+            max_question_len: EarlierSteps
+        }
     );
     for name in now.data.keys().chain(before.data.keys().filter(|&name| !now.data.contains_key(name))) {
         let [before, now] = [before, now].map(|config| flat_split(config, name));
@@ -231,8 +237,8 @@ mod tests {
             Value::Array(list) if list.is_empty() => Value::Array(vec![Value::Integer(7)]),
             Value::Array(list) => Value::Array(list.iter().map(other).collect()),
             Value::String(value) => {
-                let others = ["softmax", "LSTM", "concat", "bf16", "grouped", "never"];
-                let known = ["logistic", "GRU", "product", "fp32", "random", "auto"];
+                let others = ["softmax", "LSTM", "concat", "bf16", "grouped", "never", "raw"];
+                let known = ["logistic", "GRU", "product", "fp32", "random", "auto", "normalized"];
                 let place = known.iter().position(|known| known == value);
                 Value::String(place.map_or_else(|| format!("{value}x"), |place| others[place].to_owned()))
             }
