@@ -45,7 +45,9 @@ pub(crate) mod writer;
 #[cfg(all(feature = "hdf5", feature = "images"))]
 pub use self::extract::Extraction;
 #[cfg(feature = "images")]
-pub use self::extract::{ChannelStats, Grid, ImageFile, list_images, read_image, read_image_size};
+pub use self::extract::{
+    ChannelStats, Grid, ImageFile, ImageFolder, LeftOut, list_images, read_image, read_image_size, read_upright_jpeg,
+};
 pub use self::{
     bad_image::BadImage,
     element_type::ElementType,

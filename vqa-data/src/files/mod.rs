@@ -13,6 +13,8 @@ pub(crate) mod limits;
 pub(crate) mod mmap;
 #[cfg(feature = "hdf5")]
 pub(crate) mod partial;
+#[cfg(any(feature = "hdf5", feature = "images"))]
+pub(crate) mod regular;
 pub(crate) mod unfinished;
 
 pub use self::{

@@ -49,7 +49,7 @@ impl Report {
         let map = attention_map(&picture, &explained.boxes, &explained.attention, &AttentionMapStyle::default());
         write_atomic(&folder.join("qa.txt"), qa_text(explained).as_bytes())?;
         write_atomic(&folder.join("original.jpg"), &original_jpeg(&explained.picture, &picture)?)?;
-        write_atomic(&folder.join("topdown_att.jpg"), &jpeg(&map))?;
+        write_atomic(&folder.join("topdown_att.jpg"), &jpeg(&explained.picture, &map)?)?;
         self.cards.push_str(&card(explained, &name, picture.dimensions()));
         self.folders.insert(name);
         Ok(())

@@ -15,7 +15,7 @@ use crate::features::bad_image::BadImage;
 use crate::features::convert::input::{Indexed, Input, Unreadable};
 use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
-use crate::features::image_name::number_at_end;
+use crate::features::image_name::image_id;
 use crate::features::table::ImageEntry;
 use crate::files::fingerprint::Fingerprint;
 use crate::files::limits::MAX_COMPRESSION;
@@ -38,7 +38,7 @@ impl NpzFolder {
         for entry in std::fs::read_dir(folder).map_err(read_error())? {
             let path = entry.map_err(read_error())?.path();
             if path.extension().is_some_and(|extension| extension == "npz") {
-                paths.push((image_id(&path), path));
+                paths.push((id_of(&path), path));
             }
         }
         paths.sort();
@@ -98,10 +98,8 @@ impl Input for NpzFolder {
 }
 
 /// The image id in a name like `COCO_train2014_000000000009.jpg.npz`.
-fn image_id(path: &Path) -> Option<u64> {
-    let stem = path.file_stem()?.to_string_lossy();
-    let stem = [".jpg", ".jpeg", ".png"].iter().find_map(|extension| stem.strip_suffix(extension)).unwrap_or(&stem);
-    number_at_end(stem)
+fn id_of(path: &Path) -> Option<u64> {
+    image_id(&path.file_stem()?.to_string_lossy())
 }
 
 /// Looks at the headers of an archive's arrays. Says too whether the features are float16.

@@ -23,7 +23,7 @@ use crate::features::bad_image::BadImage;
 use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
 use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
-use crate::features::image_name::number_at_end;
+use crate::features::image_name::image_id;
 use crate::features::table::ImageEntry;
 use crate::message::shorten;
 
@@ -280,7 +280,7 @@ impl Columns {
             text(column).parse().map_err(|_| format!("{name} is \"{}\", and a number is wanted", shorten(text(column))))
         };
         // LXMERT writes COCO_val2014_000000262148 for 262148.
-        let image_id = number_at_end(text(id)).ok_or_else(|| {
+        let image_id = image_id(text(id)).ok_or_else(|| {
             format!("the image id is \"{}\", and a number is wanted, at its end at least", shorten(text(id)))
         })?;
         let n_regions = number_of(count, "num_boxes")? as usize;
