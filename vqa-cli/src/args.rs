@@ -149,7 +149,7 @@ fn parse_split(text: &str) -> Result<(PathBuf, PathBuf), String> {
 #[command(after_help = "Until it is whole, the output is OUT.partial. After a kill, Ctrl-C or a full disk the same \
         command resumes it.")]
 pub struct ExtractArgs {
-    /// Directory of .jpg and .png files whose names end in the image id
+    /// Directory of pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) whose names end in the image id, in sub-directories too
     #[arg(long)]
     pub images: PathBuf,
     /// The HDF5 file to write
@@ -167,6 +167,9 @@ pub struct ExtractArgs {
     /// Take grid, patch, mean and deviation from the file of the training pictures
     #[arg(long, value_name = "OTHER.h5")]
     pub like: Option<PathBuf>,
+    /// Leave out pictures that cannot be read, or have no image id in their names, instead of stopping
+    #[arg(long)]
+    pub skip_bad: bool,
     #[command(flatten)]
     pub element_type: ElementTypeArgs,
     /// Extract only the I-th of N parts, from 1 on, to OUT.shard-I-of-N.h5; `features convert` of all of these merges

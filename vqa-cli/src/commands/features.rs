@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use vqa_data::Error;
 use vqa_data::features::{
-    BadImage, ChannelStats, Check, Collection, Extraction, FeatureFile, FeatureWriter, Grid, ImageFile, Output,
-    RegionSource, Shard, list_images,
+    BadImage, ChannelStats, Check, Collection, Extraction, FeatureFile, FeatureWriter, Grid, ImageFile, ImageFolder,
+    Output, RegionSource, Shard,
 };
 
 use crate::args::{ConvertArgs, ExtractArgs, InspectArgs};
@@ -70,13 +70,13 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     let progress = ProgressBar::new("index", "bytes", Collection::n_bytes(&args.inputs));
     let collection = Collection::open(&args.inputs, check, &|n| progress.add(n))?;
     drop(progress);
-    if let [first, ..] = collection.bad_images() {
-        if !args.skip_bad {
-            let n = collection.bad_images().len();
-            anyhow::bail!("{first}; {n} image(s) cannot be used, leave them out with --skip-bad");
-        }
-        report_bad(collection.bad_images());
+    if let [first, ..] = collection.bad_images()
+        && !args.skip_bad
+    {
+        let n = collection.bad_images().len();
+        anyhow::bail!("{first}; {n} image(s) cannot be used, leave them out with --skip-bad");
     }
+    report_bad(collection.bad_images());
     let mut outputs = outputs(args)?;
     let missing = if args.skip_bad { leave_out_missing(&collection, &mut outputs) } else { Vec::new() };
     let element_type = args.element_type.get().unwrap_or(collection.element_type());
@@ -154,6 +154,9 @@ fn paths(outputs: &[Output], shard: Option<Shard>) -> impl Iterator<Item = PathB
 
 /// Says what is left out.
 fn report_bad(bad: &[BadImage]) {
+    if bad.is_empty() {
+        return;
+    }
     for bad in bad {
         say!("left out: {bad}");
     }
@@ -179,8 +182,8 @@ fn read_ids(path: &Path) -> Result<HashSet<u64>> {
 pub fn extract(args: &ExtractArgs) -> Result<()> {
     /// Side of a region where none is given.
     const DEFAULT_PATCH: u32 = 16;
-    let pictures = list_images(&args.images)?;
-    let (grid, stats) = match &args.like {
+    let mut folder = ImageFolder::search(&args.images)?;
+    let (grid, like_stats) = match &args.like {
         Some(other) => {
             let (grid, stats) = Grid::like(other)?;
             let given = args.grid.map_or((grid.rows, grid.columns), |given| given);
@@ -197,23 +200,47 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
                     grid.patch
                 );
             }
-            (grid, stats)
+            (grid, Some(stats))
         }
         None => {
             let (rows, columns) = args.grid.context("--grid is wanted")?;
             let patch = args.patch.unwrap_or(DEFAULT_PATCH);
-            let grid = Grid { rows, columns, whole: args.whole, patch };
-            (grid, measure(&pictures)?)
+            (Grid { rows, columns, whole: args.whole, patch }, None)
         }
     };
+    let stats = match like_stats {
+        // Nothing has to be decoded before it is extracted, and all is well as a rule.
+        Some(stats) if !args.skip_bad => stats,
+        _ => {
+            let progress = ProgressBar::new("measure", "pictures", folder.images().len() as u64);
+            let measured = folder.check(grid.min_size(), &|n| progress.add(n))?;
+            like_stats.unwrap_or(measured)
+        }
+    };
+    if args.skip_bad {
+        report_bad(folder.bad_images());
+    } else {
+        folder.refuse_bad().map_err(hint_at_skip_bad)?;
+    }
     let element_type = args.element_type.get().unwrap_or_default();
     let extraction = Extraction { grid, stats, element_type, shard: args.shard };
-    let n_images = write(&pictures, &extraction, &args.out)?;
+    let n_images = write(folder.images(), &extraction, &args.out)?;
     let path = Shard::output(args.shard, &args.out);
     let shape = [n_images, grid.n_regions(), grid.feature_dim()];
     let ChannelStats { mean, std } = stats;
+    if folder.left_out().n_files() > 0 {
+        say!("left out: {}", folder.left_out());
+    }
     if args.json {
-        let report = json!({"path": path, "n_images": n_images, "shape": shape, "mean": mean, "std": std});
+        let report = json!({
+            "path": path,
+            "n_images": n_images,
+            "shape": shape,
+            "mean": mean,
+            "std": std,
+            "left_out": folder.bad_images(),
+            "other_files": folder.left_out(),
+        });
         return print(&serde_json::to_string_pretty(&report)?);
     }
     print(&format!(
@@ -223,6 +250,14 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
         shape[2],
         path.display(),
     ))
+}
+
+/// An error, and how to do without the pictures that it is about.
+fn hint_at_skip_bad(error: Error) -> anyhow::Error {
+    match error {
+        Error::BadImages(_) => anyhow::anyhow!("{error}; leave them out with --skip-bad"),
+        error => error.into(),
+    }
 }
 
 /// Mean and deviation of the pictures, with a progress bar.
@@ -236,6 +271,9 @@ pub fn write(pictures: &[ImageFile], extraction: &Extraction, out: &Path) -> Res
     let n_images = extraction.shard.map_or(pictures.len(), |shard| shard.range(pictures.len()).len());
     let progress = ProgressBar::new("extract", "pictures", n_images as u64);
     let written = extraction.write(pictures, out, &|n| progress.add(n));
-    written.map_err(|error| what_is_kept(error, std::iter::once(Shard::output(extraction.shard, out))))?;
+    written.map_err(|error| match error {
+        Error::BadImages(_) => hint_at_skip_bad(error),
+        error => what_is_kept(error, std::iter::once(Shard::output(extraction.shard, out))),
+    })?;
     Ok(n_images)
 }

@@ -7,6 +7,7 @@ mod common;
 mod convert;
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod interrupt;
+mod pictures;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(feature = "torch")]
