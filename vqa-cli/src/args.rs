@@ -98,7 +98,7 @@ pub struct ConvertArgs {
     /// The HDF5 file to write
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Keep only the images whose ids are in this file, one on each line
+    /// Keep only the images whose ids are in this file: ids or names on lines, or a JSON list
     #[arg(long, value_name = "IDS.txt", conflicts_with = "split")]
     pub ids: Option<PathBuf>,
     /// Write the images of a list of ids to a file of their own; can be given several times, and the input is read once

@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -6,7 +6,7 @@ use serde_json::json;
 use vqa_data::Error;
 use vqa_data::features::{
     BadImage, ChannelStats, Check, Collection, Extraction, FeatureFile, FeatureWriter, Grid, ImageFile, ImageFolder,
-    Output, RegionSource, Shard,
+    Output, RegionSource, Shard, read_image_ids,
 };
 
 use crate::args::{ConvertArgs, ExtractArgs, InspectArgs};
@@ -108,7 +108,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
 /// The files to write, with the images that go into each.
 fn outputs(args: &ConvertArgs) -> Result<Vec<Output>> {
     let output = |ids: Option<&PathBuf>, path: &PathBuf| {
-        let image_ids = ids.map(|ids| read_ids(ids)).transpose()?;
+        let image_ids = ids.map(|ids| read_image_ids(ids)).transpose()?;
         Ok(Output { path: path.clone(), image_ids })
     };
     let mut outputs: Vec<Output> =
@@ -161,22 +161,6 @@ fn report_bad(bad: &[BadImage]) {
         say!("left out: {bad}");
     }
     say!("left out: {} image(s) in all", bad.len());
-}
-
-/// Reads a file of image ids, one a line.
-fn read_ids(path: &Path) -> Result<HashSet<u64>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let ids: HashSet<u64> = lines
-        .map(|(i, line)| {
-            let id = line.trim().parse();
-            id.map_err(|_| anyhow::anyhow!("{}: line {}: \"{}\" is no image id", path.display(), i + 1, line.trim()))
-        })
-        .collect::<Result<_>>()?;
-    if ids.is_empty() {
-        anyhow::bail!("{}: no image ids in it: write one on each line", path.display());
-    }
-    Ok(ids)
 }
 
 pub fn extract(args: &ExtractArgs) -> Result<()> {

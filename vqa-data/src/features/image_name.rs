@@ -4,8 +4,8 @@
 pub(crate) const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"];
 
 /// The image id in the name of a file, with or without directories and a picture's extension: the number that the name
-/// ends in, 42 of `val2014/COCO_val2014_000000000042.jpg`. Such a number is the whole name, or stands behind `_` or `-`:
-/// the digits at the end of `003a8ae2ef43b901` belong to a hash.
+/// ends in, 42 of `val2014/COCO_val2014_000000000042.jpg`. Such a number is the whole name, or stands behind `_` or
+/// `-`: the digits at the end of `003a8ae2ef43b901` belong to a hash.
 pub(crate) fn image_id(name: &str) -> Option<u64> {
     let name = name.rsplit(['/', '\\']).next().unwrap_or(name);
     let stem = match name.rsplit_once('.') {
@@ -13,7 +13,8 @@ pub(crate) fn image_id(name: &str) -> Option<u64> {
         _ => name,
     };
     let before = stem.trim_end_matches(|c: char| c.is_ascii_digit());
-    let is_number = before.is_empty() || before.ends_with(['_', '-']);
+    // "-3" alone is less than nothing, and no id.
+    let is_number = before.is_empty() || (before.ends_with(['_', '-']) && before != "-");
     if is_number { stem[before.len()..].parse().ok() } else { None }
 }
 
@@ -42,7 +43,7 @@ mod tests {
             assert_eq!(image_id(name), Some(id), "{name}");
         }
         let hashes = ["003a8ae2ef43b901", "2b538a43dd933fc1.jpg", "b9dc400eb20bad64", "img_003a8ae2ef43b901"];
-        let others = ["", ".jpg", "logo.png", "n161313.jpg", "12a", "9.npy", "x_18446744073709551616", "9/", "١"];
+        let others = ["", ".jpg", "logo.png", "n161313.jpg", "12a", "9.npy", "x_18446744073709551616", "9/", "-3", "١"];
         for name in hashes.into_iter().chain(others) {
             assert_eq!(image_id(name), None, "{name}");
         }

@@ -40,6 +40,8 @@ pub(crate) mod store;
 #[cfg(feature = "hdf5")]
 pub(crate) mod table;
 #[cfg(feature = "hdf5")]
+pub(crate) mod whole_number;
+#[cfg(feature = "hdf5")]
 pub(crate) mod writer;
 
 #[cfg(all(feature = "hdf5", feature = "images"))]
@@ -55,7 +57,7 @@ pub use self::{
 };
 #[cfg(feature = "hdf5")]
 pub use self::{
-    convert::{Check, Collection, Output},
+    convert::{Check, Collection, Output, read_image_ids},
     file::FeatureFile,
     inspect::{FeatureSummary, LoadSpeed},
     shard::Shard,
