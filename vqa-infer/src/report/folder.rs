@@ -21,7 +21,8 @@ pub(super) fn qa_text(explained: &Explained) -> String {
     text
 }
 
-/// The picture's own file if it is a JPEG that programs which know nothing of EXIF show upright too, or the picture as one.
+/// The picture's own file if it is a JPEG that programs which know nothing of EXIF show upright too, or the picture as
+/// one.
 pub(super) fn original_jpeg(path: &Path, picture: &RgbImage) -> Result<Vec<u8>> {
     read_upright_jpeg(path)?.map_or_else(|| jpeg(path, picture), Ok)
 }

@@ -32,8 +32,8 @@ impl ChannelStats {
     }
 }
 
-/// Measures the images that can be decoded and are as large as `min_size`, and says what is wrong with the others. If there
-/// are only others, there is nothing to measure.
+/// Measures the images that can be decoded and are as large as `min_size`, and says what is wrong with the others. If
+/// there are only others, there is nothing to measure.
 pub(super) fn measure(
     images: &[ImageFile],
     min_size: [u32; 2],

@@ -39,9 +39,9 @@ impl Extraction {
     ///
     /// # Errors
     ///
-    /// When images cannot be decoded or are too small for the grid, all of which are named, their features would be over
-    /// 256 MiB, or the file cannot be written. There is no file of that name then. After an
-    /// error that [`is_retryable`](Error::is_retryable), the same call resumes.
+    /// When images cannot be decoded or are too small for the grid, all of which are named, their features would be
+    /// over 256 MiB, or the file cannot be written. There is no file of that name then. After an error that
+    /// [`is_retryable`](Error::is_retryable), the same call resumes.
     pub fn write(&self, images: &[ImageFile], out: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
         self.write_unless_bad(images, out, progress).map_err(|error| {
             let images = &images[self.shard.map_or(0..images.len(), |shard| shard.range(images.len()))];

@@ -21,8 +21,8 @@ pub struct ImageFolder {
     left_out: LeftOut,
 }
 
-/// The images of a folder and the folders in it, in order of their ids. This is [`ImageFolder::search`] where every image
-/// must be sound.
+/// The images of a folder and the folders in it, in order of their ids. This is [`ImageFolder::search`] where every
+/// image must be sound.
 ///
 /// # Errors
 ///
@@ -35,8 +35,8 @@ pub fn list_images(directory: &Path) -> Result<Vec<ImageFile>> {
 
 impl ImageFolder {
     /// Looks for images in a folder and the folders in it, links included: files with the extension of a picture, or
-    /// with none and the first bytes of one. Hidden files and folders, whose names begin with a dot, are left out, as are
-    /// all others.
+    /// with none and the first bytes of one. Hidden files and folders, whose names begin with a dot, are left out, as
+    /// are all others.
     ///
     /// The id of an image is the number that the stem of its name ends in: `COCO_val2014_000000000042.jpg` is image 42,
     /// `42.png` too, and `003a8ae2ef43b901.jpg` has none. Those without are set aside, see [`ImageFolder::bad_images`].
@@ -86,8 +86,8 @@ impl ImageFolder {
         &self.left_out
     }
 
-    /// Decodes every image, sets aside those that cannot be decoded or are narrower or lower than `min_size`, and measures
-    /// the others. `progress` is called with the number of images just done.
+    /// Decodes every image, sets aside those that cannot be decoded or are narrower or lower than `min_size`, and
+    /// measures the others. `progress` is called with the number of images just done.
     ///
     /// # Errors
     ///
@@ -137,7 +137,8 @@ impl Search {
             for entry in std::fs::read_dir(&directory).map_err(read_error())? {
                 paths.push(entry.map_err(read_error())?.path());
             }
-            // Whatever order the system has: where a link leads to a folder that is there too, the same paths are found.
+            // Whatever order the system has: where a link leads to a folder that is there too, the same paths are
+            // found.
             paths.sort();
             for path in paths {
                 match std::fs::metadata(&path) {

@@ -12,6 +12,7 @@ pub(crate) mod grid;
 pub(crate) mod image_file;
 pub(crate) mod image_folder;
 mod jpeg;
+mod jpeg_scan;
 pub(crate) mod left_out;
 #[cfg(feature = "hdf5")]
 pub(crate) mod like;

@@ -32,7 +32,7 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
 /// Decodes an image as [`read_image`] does, and uses it. Threads that would take more memory than there should be for
 /// all of them wait for each other: `use_image` must read no other.
 pub(super) fn with_image<T>(path: &Path, use_image: impl FnOnce(RgbImage) -> Result<T>) -> Result<T> {
-    let file = ImageInFile::open(path)?;
+    let file = ImageInFile::open(path, |bytes| jpeg::find_damage(bytes, MAX_PIXELS))?;
     let _share = DECODING_MEMORY.take(file.n_bytes());
     use_image(file.decode()?)
 }
@@ -43,17 +43,17 @@ pub(super) fn with_image<T>(path: &Path, use_image: impl FnOnce(RgbImage) -> Res
 ///
 /// When the file is missing or of another kind, its header is damaged, or the image has more than 178,956,970 pixels.
 pub fn read_image_size(path: &Path) -> Result<[u32; 2]> {
-    Ok(ImageInFile::open(path)?.upright_size())
+    Ok(ImageInFile::open(path, |_| None)?.upright_size())
 }
 
-/// The bytes of a JPEG file, if it is one and its pixels lie upright in it: then it looks the same in every program, also
-/// in those that do not know of EXIF.
+/// The bytes of a JPEG file, if it is one and its pixels lie upright in it: then it looks the same in every program,
+/// also in those that do not know of EXIF.
 ///
 /// # Errors
 ///
 /// As [`read_image_size`].
 pub fn read_upright_jpeg(path: &Path) -> Result<Option<Vec<u8>>> {
-    let file = ImageInFile::open(path)?;
+    let file = ImageInFile::open(path, |_| None)?;
     if file.format != ImageFormat::Jpeg || file.orientation != Orientation::NoTransforms {
         return Ok(None);
     }
@@ -66,22 +66,23 @@ struct ImageInFile<'a> {
     format: ImageFormat,
     decoder: Box<dyn ImageDecoder>,
     orientation: Orientation,
-    /// Whether nothing is missing at the end, as far as decoders do not find out.
-    has_end: bool,
+    /// What decoders would not find out, in a JPEG.
+    damage: Option<&'static str>,
 }
 
 impl ImageInFile<'_> {
-    fn open(path: &Path) -> Result<ImageInFile<'_>> {
+    /// Reads the header. `find_damage` looks at a JPEG as a whole.
+    fn open(path: &Path, find_damage: fn(&[u8]) -> Option<&'static str>) -> Result<ImageInFile<'_>> {
         let mut reader = BufReader::new(open_regular(path)?);
         let start = reader.fill_buf().map_err(Error::io("read", path))?;
         let format = format_of(start).ok_or_else(|| no_picture(path, start))?;
-        let (mut decoder, has_end) = match format {
+        let (mut decoder, damage) = match format {
             ImageFormat::Jpeg => {
                 let bytes = read_jpeg(path, reader)?;
-                let has_end = jpeg::has_end(&bytes);
-                (open_decoder(path, Cursor::new(bytes), format)?, has_end)
+                let damage = find_damage(&bytes);
+                (open_decoder(path, Cursor::new(bytes), format)?, damage)
             }
-            _ => (open_decoder(path, reader, format)?, true),
+            _ => (open_decoder(path, reader, format)?, None),
         };
         // What cannot be read of EXIF says nothing about the pixels.
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
@@ -99,7 +100,7 @@ impl ImageInFile<'_> {
                 ),
             ));
         }
-        Ok(ImageInFile { path, format, decoder, orientation, has_end })
+        Ok(ImageInFile { path, format, decoder, orientation, damage })
     }
 
     fn upright_size(&self) -> [u32; 2] {
@@ -116,8 +117,8 @@ impl ImageInFile<'_> {
         }
     }
 
-    /// What decoding takes at most, about: the values as they are stored, and twice three bytes a pixel (the coefficients
-    /// of a progressive JPEG, or RGB before and after it is turned).
+    /// What decoding takes at most, about: the values as they are stored, and twice three bytes a pixel (the
+    /// coefficients of a progressive JPEG, or RGB before and after it is turned).
     fn n_bytes(&self) -> u64 {
         let (width, height) = self.decoder.dimensions();
         self.decoder.total_bytes() + 6 * u64::from(width) * u64::from(height)
@@ -126,8 +127,8 @@ impl ImageInFile<'_> {
     fn decode(mut self) -> Result<RgbImage> {
         /// Tables, and a strip or two of the pixels.
         const BESIDE: u64 = 64 << 20;
-        if !self.has_end {
-            return Err(unreadable(self.path, "it is cut short"));
+        if let Some(damage) = self.damage {
+            return Err(unreadable(self.path, damage));
         }
         self.decoder.set_limits(limit(self.n_bytes() + BESIDE)).map_err(cannot_decode(self.path))?;
         let image = DynamicImage::from_decoder(self.decoder).map_err(cannot_decode(self.path))?;
@@ -228,7 +229,8 @@ mod tests {
         bytes.into_inner()
     }
 
-    /// Large blocks of one colour, which JPEG keeps: red on the left of the first row, green on its right, the rest blue.
+    /// Large blocks of one colour, which JPEG keeps: red on the left of the first row, green on its right, the rest
+    /// blue.
     fn picture() -> RgbImage {
         RgbImage::from_fn(64, 32, |x, y| match (x / 16, y / 16) {
             (0, 0) => Rgb([255, 0, 0]),
