@@ -101,7 +101,7 @@ pub struct ConvertArgs {
     /// The HDF5 file to write
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Keep only the images whose ids are in this file, one on each line
+    /// Keep only the images whose ids are in this file: ids or names on lines, or a JSON list
     #[arg(long, value_name = "IDS.txt", conflicts_with = "split")]
     pub ids: Option<PathBuf>,
     /// Write the images of a list of ids to a file of their own; can be given several times, and the input is read once
@@ -168,7 +168,7 @@ fn parse_split(text: &str) -> Result<(PathBuf, PathBuf), String> {
 #[command(after_help = "Until it is whole, the output is OUT.partial. After a kill, Ctrl-C or a full disk the same \
         command resumes it.")]
 pub struct ExtractArgs {
-    /// Directory of .jpg and .png files whose names end in the image id
+    /// Directory of pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) whose names end in the image id, in sub-directories too
     #[arg(long)]
     pub images: PathBuf,
     /// The HDF5 file to write
@@ -186,6 +186,9 @@ pub struct ExtractArgs {
     /// Take grid, patch, mean and deviation from the file of the training pictures
     #[arg(long, value_name = "OTHER.h5")]
     pub like: Option<PathBuf>,
+    /// Leave out pictures that cannot be read, or have no image id in their names, instead of stopping
+    #[arg(long)]
+    pub skip_bad: bool,
     #[command(flatten)]
     pub element_type: ElementTypeArgs,
     /// Extract only the I-th of N parts, from 1 on, to OUT.shard-I-of-N.h5; `features convert` of all of these merges

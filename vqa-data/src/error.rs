@@ -122,6 +122,9 @@ pub enum Error {
     /// An image that cannot be converted.
     #[error("{0}")]
     BadImage(BadImage),
+    /// Images of a folder that cannot be used.
+    #[error("{}", AllBad(.0))]
+    BadImages(Vec<BadImage>),
     /// Region features that are NaN or infinite.
     #[error(
         "{}: image {image_id} (row {row}) has NaN or infinite features: extract it again, or take it out of the \
@@ -216,6 +219,16 @@ impl Error {
         Error::Duplicate { paths: vec![path.to_owned()], message: format!("{}: {problem}", path.display()) }
     }
 
+    /// What is wrong with an image, if it is the image and not the system that an error is about.
+    pub(crate) fn into_bad_image(self) -> Result<BadImage> {
+        match self {
+            Error::Damaged { path, problem, .. } | Error::WrongFormat { path, problem, .. } => {
+                Ok(BadImage { path, line: None, problem })
+            }
+            other => Err(other),
+        }
+    }
+
     /// The same error, with the underlying one that it explains.
     pub(crate) fn because(mut self, error: impl Into<BoxedError>) -> Error {
         if let Error::Damaged { source, .. } | Error::WrongFormat { source, .. } | Error::InUse { source, .. } =
@@ -224,6 +237,26 @@ impl Error {
             *source = Some(error.into());
         }
         self
+    }
+}
+
+/// The first of some bad images, and the names of the others.
+struct AllBad<'a>(&'a [BadImage]);
+
+impl fmt::Display for AllBad<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMED: usize = 20;
+        let Some((first, others)) = self.0.split_first() else { return f.write_str("no picture can be used") };
+        write!(f, "{first}")?;
+        if others.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = others.iter().take(NAMED).map(|bad| bad.path.display().to_string()).collect();
+        write!(f, "; {} pictures cannot be used, the others are {}", self.0.len(), names.join(", "))?;
+        match others.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            n => write!(f, " and {n} more"),
+        }
     }
 }
 

@@ -100,6 +100,57 @@ fn square_archives_are_read_as_openvqa_writes_them() {
     }
 }
 
+/// The same numbers as other programs write them.
+#[test]
+fn tsv_files_are_read_as_they_are_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, out) = (directory.path().join("in.tsv"), directory.path().join("out.h5"));
+    let expected = content(&FeatureFile::open(fixture("f32.h5")).unwrap());
+    let write = |name: &str, line_break: &str, change: &dyn Fn(usize, &str) -> String| {
+        let text = std::fs::read_to_string(fixture(name)).unwrap();
+        let lines = text.lines().map(|line| {
+            let columns: Vec<String> = line.split('\t').enumerate().map(|(i, column)| change(i, column)).collect();
+            columns.join("\t") + line_break
+        });
+        lines.collect::<String>()
+    };
+    // Bytes that nobody decoded: what Python 3 prints of them.
+    let bytes = |column: &str| format!("b'{column}'");
+    let floats = |i: usize, x: &str| if (1..4).contains(&i) { format!("{x}.0") } else { x.to_owned() };
+    let names = |i: usize, x: &str| if i == 0 { format!("val2014/COCO_val2014_{x:0>12}.jpg") } else { x.to_owned() };
+    let all = |i: usize, x: &str| if i < 4 { format!("{x}.0") } else { bytes(x) };
+    for (text, words) in [
+        (write("fixed.tsv", "\n", &floats), "floats"),
+        (write("fixed.tsv", "\n", &names), "names"),
+        (write("fixed.tsv", "\n", &all), "floats and bytes"),
+        (write("fixed.tsv", "\r\n", &all), "floats and bytes, from Windows"),
+        (write("fixed.tsv", "\n", &all).trim_end().to_owned(), "floats and bytes, no last line break"),
+        (write("lxmert.tsv", "\n", &|i, x| if i < 3 || i == 7 { x.to_owned() } else { bytes(x) }), "LXMERT and bytes"),
+        (format!("\u{feff}{}", write("fixed.tsv", "\n", &|_, x| x.to_owned())), "a mark of UTF-8"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        for check in [Check::Index, Check::Everything] {
+            let collection = Collection::open(std::slice::from_ref(&path), check, &|_| {}).unwrap();
+            assert_eq!(collection.bad_images(), [], "{words}");
+            convert(&collection, &out, ElementType::F32).unwrap();
+            let file = FeatureFile::open(&out).unwrap();
+            assert_eq!(content(&file), expected, "{words}");
+            assert_eq!(file.image_sizes().unwrap(), Some(vec![[640, 480]; 3]), "{words}");
+        }
+    }
+    let problem = |text: String| {
+        std::fs::write(&path, text).unwrap();
+        Collection::open(std::slice::from_ref(&path), Check::Index, &|_| {}).err().unwrap().to_string()
+    };
+    let hash = |i: usize, x: &str| if i == 0 { format!("003a8ae2ef43b9{x}") } else { x.to_owned() };
+    let error = problem(write("fixed.tsv", "\n", &hash));
+    assert!(error.contains("in.tsv: line 1: ") && error.contains("the image id is \"003a8ae2ef43b910\""), "{error}");
+    let halved = |i: usize, x: &str| if i == 1 { "640.5".to_owned() } else { x.to_owned() };
+    assert!(problem(write("fixed.tsv", "\n", &halved)).contains("the width is \"640.5\""));
+    let cut = write("fixed.tsv", "\n", &all).lines().next().unwrap().trim_end_matches('\'').to_owned();
+    assert!(problem(cut).contains("features is a b'…' without an end"));
+}
+
 #[test]
 fn lists_of_images_make_files_of_their_own() {
     let directory = tempfile::tempdir().unwrap();
@@ -237,7 +288,7 @@ fn bad_images_are_named_or_left_out() {
     for (number, words) in [
         (0, "bbox is not in it"),
         (1, "x has shape [5, 4], and [numbers, 3] or [3, numbers] is wanted"),
-        (2, "an array holds <c16"),
+        (2, "x holds '<c16'"),
         (3, "NaN"),
         (4, "is no whole .npz archive"),
         (5, "image 7 has 3 numbers a region, and 5 before"),

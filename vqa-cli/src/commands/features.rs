@@ -1,12 +1,12 @@
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 use vqa_data::Error;
 use vqa_data::features::{
-    BadImage, ChannelStats, Check, Collection, Extraction, FeatureFile, FeatureWriter, Grid, ImageFile, Output,
-    RegionSource, Shard, list_images,
+    BadImage, ChannelStats, Check, Collection, Extraction, FeatureFile, FeatureWriter, Grid, ImageFile, ImageFolder,
+    Output, RegionSource, Shard, read_image_ids,
 };
 use vqa_data::files::IfExists;
 
@@ -78,13 +78,13 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     let progress = ProgressBar::new("index", "bytes", Collection::n_bytes(&args.inputs));
     let collection = Collection::open(&args.inputs, check, &|n| progress.add(n))?;
     drop(progress);
-    if let [first, ..] = collection.bad_images() {
-        if !args.skip_bad {
-            let n = collection.bad_images().len();
-            anyhow::bail!("{first}; {n} image(s) cannot be used, leave them out with --skip-bad");
-        }
-        report_bad(collection.bad_images());
+    if let [first, ..] = collection.bad_images()
+        && !args.skip_bad
+    {
+        let n = collection.bad_images().len();
+        anyhow::bail!("{first}; {n} image(s) cannot be used, leave them out with --skip-bad");
     }
+    report_bad(collection.bad_images());
     let missing = if args.skip_bad { leave_out_missing(&collection, &mut outputs) } else { Vec::new() };
     let element_type = args.element_type.get().unwrap_or(collection.element_type());
     let n_wanted = collection.n_wanted(&outputs, args.shard)?;
@@ -115,7 +115,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
 /// The files to write, with the images that go into each.
 fn outputs(args: &ConvertArgs) -> Result<Vec<Output>> {
     let output = |ids: Option<&PathBuf>, path: &PathBuf| {
-        let image_ids = ids.map(|ids| read_ids(ids)).transpose()?;
+        let image_ids = ids.map(|ids| read_image_ids(ids)).transpose()?;
         Ok(Output { path: path.clone(), image_ids, if_exists: args.force.if_exists() })
     };
     let mut outputs: Vec<Output> =
@@ -161,26 +161,13 @@ fn paths(outputs: &[Output], shard: Option<Shard>) -> impl Iterator<Item = PathB
 
 /// Says what is left out.
 fn report_bad(bad: &[BadImage]) {
+    if bad.is_empty() {
+        return;
+    }
     for bad in bad {
         say!("left out: {bad}");
     }
     say!("left out: {} image(s) in all", bad.len());
-}
-
-/// Reads a file of image ids, one a line.
-fn read_ids(path: &Path) -> Result<HashSet<u64>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let ids: HashSet<u64> = lines
-        .map(|(i, line)| {
-            let id = line.trim().parse();
-            id.map_err(|_| anyhow::anyhow!("{}: line {}: \"{}\" is no image id", path.display(), i + 1, line.trim()))
-        })
-        .collect::<Result<_>>()?;
-    if ids.is_empty() {
-        anyhow::bail!("{}: no image ids in it: write one on each line", path.display());
-    }
-    Ok(ids)
 }
 
 pub fn extract(args: &ExtractArgs) -> Result<()> {
@@ -188,8 +175,8 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
     const DEFAULT_PATCH: u32 = 16;
     let path = Shard::output(args.shard, &args.out);
     args.force.if_exists().check(&path)?;
-    let pictures = list_images(&args.images)?;
-    let (grid, stats) = match &args.like {
+    let mut folder = ImageFolder::search(&args.images)?;
+    let (grid, like_stats) = match &args.like {
         Some(other) => {
             let (grid, stats) = Grid::like(other)?;
             let given = args.grid.map_or((grid.rows, grid.columns), |given| given);
@@ -206,22 +193,46 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
                     grid.patch
                 );
             }
-            (grid, stats)
+            (grid, Some(stats))
         }
         None => {
             let (rows, columns) = args.grid.context("--grid is wanted")?;
             let patch = args.patch.unwrap_or(DEFAULT_PATCH);
-            let grid = Grid { rows, columns, whole: args.whole, patch };
-            (grid, measure(&pictures)?)
+            (Grid { rows, columns, whole: args.whole, patch }, None)
         }
     };
+    let stats = match like_stats {
+        // Nothing has to be decoded before it is extracted, and all is well as a rule.
+        Some(stats) if !args.skip_bad => stats,
+        _ => {
+            let progress = ProgressBar::new("measure", "pictures", folder.images().len() as u64);
+            let measured = folder.check(grid.min_size(), &|n| progress.add(n))?;
+            like_stats.unwrap_or(measured)
+        }
+    };
+    if args.skip_bad {
+        report_bad(folder.bad_images());
+    } else {
+        folder.refuse_bad().map_err(hint_at_skip_bad)?;
+    }
     let element_type = args.element_type.get().unwrap_or_default();
     let extraction = Extraction { grid, stats, element_type, shard: args.shard };
-    let n_images = write(&pictures, &extraction, &args.out, args.force.if_exists())?;
+    let n_images = write(folder.images(), &extraction, &args.out, args.force.if_exists())?;
     let shape = [n_images, grid.n_regions(), grid.feature_dim()];
     let ChannelStats { mean, std } = stats;
+    if folder.left_out().n_files() > 0 {
+        say!("left out: {}", folder.left_out());
+    }
     if args.json {
-        let report = json!({"path": path, "n_images": n_images, "shape": shape, "mean": mean, "std": std});
+        let report = json!({
+            "path": path,
+            "n_images": n_images,
+            "shape": shape,
+            "mean": mean,
+            "std": std,
+            "left_out": folder.bad_images(),
+            "other_files": folder.left_out(),
+        });
         return print(&serde_json::to_string_pretty(&report)?);
     }
     print(&format!(
@@ -231,6 +242,14 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
         shape[2],
         path.display(),
     ))
+}
+
+/// An error, and how to do without the pictures that it is about.
+fn hint_at_skip_bad(error: Error) -> anyhow::Error {
+    match error {
+        Error::BadImages(_) => anyhow::anyhow!("{error}; leave them out with --skip-bad"),
+        error => error.into(),
+    }
 }
 
 /// Mean and deviation of the pictures, with a progress bar.
@@ -244,6 +263,9 @@ pub fn write(pictures: &[ImageFile], extraction: &Extraction, out: &Path, if_exi
     let n_images = extraction.shard.map_or(pictures.len(), |shard| shard.range(pictures.len()).len());
     let progress = ProgressBar::new("extract", "pictures", n_images as u64);
     let written = extraction.write(pictures, out, if_exists, &|n| progress.add(n));
-    written.map_err(|error| what_is_kept(error, std::iter::once(Shard::output(extraction.shard, out))))?;
+    written.map_err(|error| match error {
+        Error::BadImages(_) => hint_at_skip_bad(error),
+        error => what_is_kept(error, std::iter::once(Shard::output(extraction.shard, out))),
+    })?;
     Ok(n_images)
 }

@@ -85,7 +85,8 @@ fn config_and_command_line() {
         "features extract --images data/images/val --out x.h5 --grid 99x99 --patch 999",
         &["x.h5", "smaller patch"],
     );
-    fails(at, "features extract --images data --out x.h5 --grid 2x2", &["data", "no .jpg"]);
+    fs::create_dir(at.join("empty")).unwrap();
+    fails(at, "features extract --images empty --out x.h5 --grid 2x2", &["empty", "no pictures in it (.jpg"]);
     fails(at, "synth --out data --images 5", &["data/images: is there already"]);
 }
 

@@ -9,6 +9,7 @@ mod forms;
 mod hints;
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod interrupt;
+mod pictures;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(feature = "torch")]

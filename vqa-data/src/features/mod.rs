@@ -43,12 +43,16 @@ pub(crate) mod store;
 #[cfg(feature = "hdf5")]
 pub(crate) mod table;
 #[cfg(feature = "hdf5")]
+pub(crate) mod whole_number;
+#[cfg(feature = "hdf5")]
 pub(crate) mod writer;
 
 #[cfg(all(feature = "hdf5", feature = "images"))]
 pub use self::extract::Extraction;
 #[cfg(feature = "images")]
-pub use self::extract::{ChannelStats, Grid, ImageFile, list_images, read_image, read_image_size};
+pub use self::extract::{
+    ChannelStats, Grid, ImageFile, ImageFolder, LeftOut, list_images, read_image, read_image_size, read_upright_jpeg,
+};
 pub use self::{
     bad_image::BadImage,
     element_type::ElementType,
@@ -57,7 +61,7 @@ pub use self::{
 };
 #[cfg(feature = "hdf5")]
 pub use self::{
-    convert::{Check, Collection, Output},
+    convert::{Check, Collection, Output, read_image_ids},
     file::FeatureFile,
     inspect::{FeatureSummary, LoadSpeed},
     shard::Shard,

@@ -13,6 +13,8 @@ pub(crate) mod mmap;
 #[cfg(feature = "hdf5")]
 pub(crate) mod partial;
 pub(crate) mod pickle;
+#[cfg(any(feature = "hdf5", feature = "images"))]
+pub(crate) mod regular;
 pub(crate) mod text;
 pub(crate) mod unfinished;
 

@@ -1,12 +1,12 @@
 //! The folder of a question.
 
 use std::fmt::Write;
-use std::io::Cursor;
 use std::path::Path;
 
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use vqa_data::Error;
+use vqa_data::features::read_upright_jpeg;
 
 use crate::error::Result;
 use crate::report::explained::Explained;
@@ -21,14 +21,19 @@ pub(super) fn qa_text(explained: &Explained) -> String {
     text
 }
 
-/// The picture's own file if it is a JPEG, or the picture as one.
+/// The picture's own file if it is a JPEG that programs which know nothing of EXIF show upright too, or the picture as
+/// one.
 pub(super) fn original_jpeg(path: &Path, picture: &RgbImage) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    Ok(if bytes.starts_with(&[0xff, 0xd8]) { bytes } else { jpeg(picture) })
+    read_upright_jpeg(path)?.map_or_else(|| jpeg(path, picture), Ok)
 }
 
-pub(super) fn jpeg(picture: &RgbImage) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    JpegEncoder::new_with_quality(&mut bytes, 95).encode_image(picture).expect("a decoded picture can be encoded");
-    bytes.into_inner()
+/// What is drawn of the picture at `path`, as a JPEG.
+pub(super) fn jpeg(path: &Path, drawn: &RgbImage) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, 95).encode_image(drawn).map_err(|error| {
+        let (width, height) = drawn.dimensions();
+        let problem = format!("{width} x {height} pixels cannot be shown as a JPEG ({error}): scale it down");
+        Error::wrong_format(path, problem)
+    })?;
+    Ok(bytes)
 }

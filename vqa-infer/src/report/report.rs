@@ -49,7 +49,7 @@ impl Report {
         let map = attention_map(&picture, &explained.boxes, &explained.attention, &AttentionMapStyle::default());
         write_atomic(&folder.join("qa.txt"), qa_text(explained).as_bytes())?;
         write_atomic(&folder.join("original.jpg"), &original_jpeg(&explained.picture, &picture)?)?;
-        write_atomic(&folder.join("topdown_att.jpg"), &jpeg(&map))?;
+        write_atomic(&folder.join("topdown_att.jpg"), &jpeg(&explained.picture, &map)?)?;
         self.cards.push_str(&card(explained, &name, picture.dimensions()));
         self.folders.insert(name);
         Ok(())
@@ -92,7 +92,42 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn explained(picture: &Path) -> Explained {
+        Explained {
+            question_id: 7,
+            question: "why?".to_owned(),
+            answer: "so".to_owned(),
+            best: Vec::new(),
+            annotators: Vec::new(),
+            soft_score: None,
+            picture: picture.to_owned(),
+            boxes: Vec::new(),
+            attention: Vec::new(),
+        }
+    }
+
+    /// EXIF's orientation 6, as phones write: what is shown is upright, also where EXIF is not known.
+    #[test]
+    fn pictures_are_shown_upright() {
+        let directory = tempfile::tempdir().unwrap();
+        let picture = directory.path().join("p.jpg");
+        image::RgbImage::new(32, 16).save(&picture).unwrap();
+        let jpeg = std::fs::read(&picture).unwrap();
+        let exif = b"\xff\xe1\0\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        std::fs::write(&picture, [&jpeg[..2], exif, &jpeg[2..]].concat()).unwrap();
+        let mut report = Report::new(directory.path(), "title", Vec::new());
+        report.add(&explained(&picture)).unwrap();
+        for name in ["original.jpg", "topdown_att.jpg"] {
+            let shown = image::open(directory.path().join("7").join(name)).unwrap();
+            assert_eq!((shown.width(), shown.height()), (16, 32), "{name}");
+        }
+        let page = std::fs::read_to_string(report.finish().unwrap()).unwrap();
+        assert!(page.contains("width=\"16\" height=\"32\""), "{page}");
+    }
 
     #[test]
     fn questions_of_one_id_have_folders_of_their_own() {
@@ -101,17 +136,7 @@ mod tests {
         image::RgbImage::new(4, 4).save(&picture).unwrap();
         let mut report = Report::new(directory.path(), "title", Vec::new());
         for question in ["why?", "how?", "who?"] {
-            let explained = Explained {
-                question_id: 7,
-                question: question.to_owned(),
-                answer: "so".to_owned(),
-                best: Vec::new(),
-                annotators: Vec::new(),
-                soft_score: None,
-                picture: picture.clone(),
-                boxes: Vec::new(),
-                attention: Vec::new(),
-            };
+            let explained = Explained { question: question.to_owned(), ..explained(&picture) };
             report.add(&explained).unwrap();
         }
         let text = |name: &str| std::fs::read_to_string(directory.path().join(name).join("qa.txt")).unwrap();

@@ -5,11 +5,13 @@
 
 pub(crate) mod collection;
 pub(crate) mod hdf5;
+pub(crate) mod id_list;
 pub(crate) mod input;
 pub(crate) mod npz;
 pub(crate) mod tsv;
 
 pub use self::{
     collection::{Collection, Output},
+    id_list::read_image_ids,
     input::Check,
 };

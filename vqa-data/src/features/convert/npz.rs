@@ -15,10 +15,14 @@ use crate::features::bad_image::BadImage;
 use crate::features::convert::input::{Indexed, Input, Unreadable};
 use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
-use crate::features::image_name::number_at_end;
+use crate::features::image_name::image_id;
 use crate::features::table::ImageEntry;
 use crate::files::fingerprint::Fingerprint;
 use crate::files::limits::MAX_COMPRESSION;
+use crate::message::shorten;
+
+/// The most that an array of one image may take as float32. Zeros that inflate to gigabytes are some megabytes.
+const MAX_ARRAY_BYTES: u64 = 256 << 20;
 
 /// The archives of a folder, in order of image ids.
 pub(super) struct NpzFolder {
@@ -38,7 +42,7 @@ impl NpzFolder {
         for entry in std::fs::read_dir(folder).map_err(read_error())? {
             let path = entry.map_err(read_error())?.path();
             if path.extension().is_some_and(|extension| extension == "npz") {
-                paths.push((image_id(&path), path));
+                paths.push((id_of(&path), path));
             }
         }
         paths.sort();
@@ -88,20 +92,18 @@ impl Input for NpzFolder {
         // openvqa's [D, K], also where D is K. Fortran's order of that is C's of [K, D].
         let is_dim_first = header.shape().get(1) == Some(&(k as u64));
         let is_transposed = is_dim_first != (header.order() == Order::Fortran);
-        let features = values(&header, bytes)?;
+        let features = values(&header, bytes, "x")?;
         regions.features = if is_transposed { transposed(&features, k) } else { features };
         let header = read_array(&mut archive, "bbox", bytes)?;
-        let boxes = values(&header, bytes)?;
+        let boxes = values(&header, bytes, "bbox")?;
         regions.boxes = if header.order() == Order::Fortran { transposed(&boxes, k) } else { boxes };
         Ok(())
     }
 }
 
 /// The image id in a name like `COCO_train2014_000000000009.jpg.npz`.
-fn image_id(path: &Path) -> Option<u64> {
-    let stem = path.file_stem()?.to_string_lossy();
-    let stem = [".jpg", ".jpeg", ".png"].iter().find_map(|extension| stem.strip_suffix(extension)).unwrap_or(&stem);
-    number_at_end(stem)
+fn id_of(path: &Path) -> Option<u64> {
+    image_id(&path.file_stem()?.to_string_lossy())
 }
 
 /// Looks at the headers of an archive's arrays. Says too whether the features are float16.
@@ -123,15 +125,20 @@ fn index(image_id: Option<u64>, path: &Path) -> Result<(Indexed, bool), Unreadab
             return malformed(problem);
         }
     };
+    for (name, n) in [("x", k.saturating_mul(feature_dim)), ("bbox", k.saturating_mul(4))] {
+        if n.saturating_mul(4) > MAX_ARRAY_BYTES {
+            return malformed(format!("{name} has {n} values, and 256 MiB of float32 are the most: it is damaged"));
+        }
+    }
     // An element type that cannot be read is found before any memory is reserved for it.
-    values(&features, &[])?;
-    values(&boxes, &[])?;
+    values(&features, &[], "x")?;
+    values(&boxes, &[], "bbox")?;
     let size = match (scalar(&mut archive, "image_w"), scalar(&mut archive, "image_h")) {
         (Some(width), Some(height)) => Some([width, height]),
         _ => None,
     };
     let entry = ImageEntry { image_id, size, n_regions: k as usize };
-    let is_half = features.dtype().num_bytes() == Some(2);
+    let is_half = matches!(ValueType::of(&features), Some(ValueType { kind: 'f', n_bytes: 2, .. }));
     Ok((Indexed { entry, feature_dim: feature_dim as usize, path: path.to_owned(), line: None }, is_half))
 }
 
@@ -184,21 +191,33 @@ fn with_header<T>(
 ) -> Result<T, Unreadable> {
     /// NumPy writes 128 bytes.
     const LONGEST_HEADER: usize = 64 << 10;
+    /// A dictionary and the shape.
+    const MOST_BRACKETS: usize = 16;
     let malformed = |problem: String| Unreadable::Malformed(format!("{name} {problem}"));
-    let mut member =
-        archive.zip.by_name(&format!("{name}.npy")).map_err(|e| malformed(format!("is not in it ({e})")))?;
-    // The header says how long it is, and the reader of headers believes it.
+    let Some(index) = archive.zip.index_for_name(&format!("{name}.npy")) else {
+        return Err(malformed(format!("is not in it, {}", there(archive))));
+    };
+    let mut member = archive.zip.by_index(index).map_err(|e| malformed(format!("cannot be read ({e})")))?;
+    // The header says how long it is, and the reader of headers believes it; and it follows brackets to any depth.
     let mut start = [0; 12];
     member.read_exact(&mut start).map_err(|e| malformed(format!("is no array ({e})")))?;
-    let header_len = match start[6] {
-        1 => usize::from(u16::from_le_bytes([start[8], start[9]])),
-        _ => u32::from_le_bytes([start[8], start[9], start[10], start[11]]) as usize,
+    // The first version has two bytes for the length, and the others four.
+    let (header_len, n_read) = match start[6] {
+        1 => (usize::from(u16::from_le_bytes([start[8], start[9]])), 2),
+        _ => (u32::from_le_bytes([start[8], start[9], start[10], start[11]]) as usize, 0),
     };
     if header_len > LONGEST_HEADER {
         return Err(malformed(format!("is no array (a header of {header_len} bytes)")));
     }
+    let mut header = start.to_vec();
+    let rest = header_len.saturating_sub(n_read) as u64;
+    (&mut member).take(rest).read_to_end(&mut header).map_err(|e| malformed(format!("is no array ({e})")))?;
+    let n_brackets = header.iter().filter(|byte| b"([{".contains(byte)).count();
+    if n_brackets > MOST_BRACKETS {
+        return Err(malformed(format!("is no array of numbers (a header with {n_brackets} brackets)")));
+    }
     let stored = member.compressed_size().min(archive.len);
-    let mut from_start = start.chain(&mut member as &mut dyn Read);
+    let mut from_start = header.as_slice().chain(&mut member as &mut dyn Read);
     let header = NpyHeader::from_reader(&mut from_start).map_err(|e| malformed(format!("is no array ({e})")))?;
     if n_bytes(&header) > stored.saturating_mul(MAX_COMPRESSION) {
         return Err(malformed(format!("cannot have the shape {:?}, being {stored} bytes", header.shape())));
@@ -212,32 +231,84 @@ fn n_bytes(header: &NpyHeader) -> u64 {
     header.shape().iter().fold(element, |n, &axis| n.saturating_mul(axis))
 }
 
-/// The values of an array as float32.
-fn values(header: &NpyHeader, bytes: &[u8]) -> Result<Vec<f32>, Unreadable> {
-    fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        bytes.as_chunks().0.iter().map(|&bytes| number(bytes)).collect()
+/// The element type of an array of numbers, as NumPy says it: `<f4`, `|u1`.
+struct ValueType {
+    is_big_endian: bool,
+    /// `f`, `i` or `u`.
+    kind: char,
+    n_bytes: usize,
+}
+
+impl ValueType {
+    fn of(header: &NpyHeader) -> Option<ValueType> {
+        let DType::Plain(dtype) = header.dtype() else { return None };
+        let dtype = dtype.to_string();
+        let mut chars = dtype.chars();
+        let is_big_endian = chars.next()? == '>';
+        Some(ValueType { is_big_endian, kind: chars.next()?, n_bytes: chars.as_str().parse().ok()? })
     }
-    let dtype = match header.dtype() {
-        DType::Plain(dtype) => dtype.to_string(),
-        other => other.descr(),
+}
+
+/// The values of an array as float32. Doubles are rounded, and integers must not be.
+fn values(header: &NpyHeader, bytes: &[u8], name: &str) -> Result<Vec<f32>, Unreadable> {
+    let malformed = |problem: String| Unreadable::Malformed(format!("{name} {problem}"));
+    let unknown = || {
+        let dtype = shorten(&header.dtype().descr());
+        malformed(format!("holds {dtype}, and numbers of up to 8 bytes are wanted"))
     };
-    Ok(match dtype.as_str() {
-        "<f4" => each(bytes, f32::from_le_bytes),
-        "<f2" => each(bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
-        "<f8" => each(bytes, |bytes| f64::from_le_bytes(bytes) as f32),
-        "|i1" => each(bytes, |bytes| f32::from(i8::from_le_bytes(bytes))),
-        "<i2" => each(bytes, |bytes| f32::from(i16::from_le_bytes(bytes))),
-        "<i4" => each(bytes, |bytes| i32::from_le_bytes(bytes) as f32),
-        "<i8" => each(bytes, |bytes| i64::from_le_bytes(bytes) as f32),
-        "|u1" => each(bytes, |bytes| f32::from(u8::from_le_bytes(bytes))),
-        "<u2" => each(bytes, |bytes| f32::from(u16::from_le_bytes(bytes))),
-        "<u4" => each(bytes, |bytes| u32::from_le_bytes(bytes) as f32),
-        "<u8" => each(bytes, |bytes| u64::from_le_bytes(bytes) as f32),
-        _ => {
-            let problem = format!("an array holds {dtype}, and little-endian numbers are wanted");
-            return Err(Unreadable::Malformed(problem));
+    let ValueType { is_big_endian, kind, n_bytes } = ValueType::of(header).ok_or_else(unknown)?;
+    let inexact = |integer: i128| malformed(format!("holds {integer}, which is no float32: store floats instead"));
+    let big = is_big_endian;
+    match (kind, n_bytes) {
+        ('f', 4) => Ok(each(bytes, big, f32::from_le_bytes)),
+        ('f', 2) => Ok(each(bytes, big, |bytes| f16::from_le_bytes(bytes).to_f32())),
+        ('f', 8) => Ok(each(bytes, big, |bytes| f64::from_le_bytes(bytes) as f32)),
+        ('i', 1) => Ok(each(bytes, big, |bytes| f32::from(i8::from_le_bytes(bytes)))),
+        ('u', 1) => Ok(each(bytes, big, |bytes| f32::from(u8::from_le_bytes(bytes)))),
+        ('i', 2) => Ok(each(bytes, big, |bytes| f32::from(i16::from_le_bytes(bytes)))),
+        ('u', 2) => Ok(each(bytes, big, |bytes| f32::from(u16::from_le_bytes(bytes)))),
+        ('i', 4) => each_exactly(bytes, big, i32::from_le_bytes).map_err(inexact),
+        ('u', 4) => each_exactly(bytes, big, u32::from_le_bytes).map_err(inexact),
+        ('i', 8) => each_exactly(bytes, big, i64::from_le_bytes).map_err(inexact),
+        ('u', 8) => each_exactly(bytes, big, u64::from_le_bytes).map_err(inexact),
+        _ => Err(unknown()),
+    }
+}
+
+/// Makes a value of every N bytes, which come in little-endian order.
+fn each<const N: usize, C: FromIterator<T>, T>(bytes: &[u8], is_big_endian: bool, value: impl Fn([u8; N]) -> T) -> C {
+    let in_order = |mut bytes: [u8; N]| {
+        if is_big_endian {
+            bytes.reverse();
         }
+        bytes
+    };
+    bytes.as_chunks().0.iter().map(|&bytes| value(in_order(bytes))).collect()
+}
+
+/// Integers as the floats that equal them, or the first that has none.
+fn each_exactly<const N: usize, T: Into<i128>>(
+    bytes: &[u8],
+    is_big_endian: bool,
+    integer: impl Fn([u8; N]) -> T,
+) -> Result<Vec<f32>, i128> {
+    each(bytes, is_big_endian, |bytes| {
+        let integer: i128 = integer(bytes).into();
+        let float = integer as f32;
+        if float as i128 == integer { Ok(float) } else { Err(integer) }
     })
+}
+
+/// What is in an archive, and what is wanted.
+fn there(archive: &Archive) -> String {
+    const FEW: usize = 8;
+    let name = |file: &str| shorten(file.strip_suffix(".npy").unwrap_or(file));
+    let mut names: Vec<String> = archive.zip.file_names().flatten().map(|file| name(&file)).collect();
+    names.sort_unstable();
+    let more = if names.len() > FEW { ", …" } else { "" };
+    names.truncate(FEW);
+    let there = if names.is_empty() { "as nothing is".to_owned() } else { format!("but {}", names.join(", ")) };
+    format!("{there}{more}: openvqa's arrays are wanted, x [numbers, regions] and bbox [regions, 4] in pixels")
 }
 
 /// [rows, columns] to [columns, rows].
@@ -248,10 +319,122 @@ fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
 
 /// An array of one number, if the archive has it.
 fn scalar(archive: &mut Archive, name: &str) -> Option<u32> {
+    if read_header(archive, name).ok()?.shape().iter().any(|&axis| axis != 1) {
+        return None;
+    }
     let mut bytes = Vec::new();
     let header = read_array(archive, name, &mut bytes).ok()?;
-    match values(&header, &bytes).ok()?[..] {
+    match values(&header, &bytes, name).ok()?[..] {
         [number] if number >= 0.0 => Some(number as u32),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zip::write::SimpleFileOptions;
+    use zip::{CompressionMethod, ZipWriter};
+
+    use super::*;
+    use crate::features::convert::collection::Collection;
+    use crate::features::convert::input::Check;
+
+    /// A NumPy file of the first version.
+    fn npy(dtype: &str, shape: &str, values: &[u8]) -> Vec<u8> {
+        let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({shape}), }}\n");
+        [b"\x93NUMPY\x01\0".as_slice(), &(header.len() as u16).to_le_bytes(), header.as_bytes(), values].concat()
+    }
+
+    fn boxes(n: usize) -> Vec<u8> {
+        npy("<f4", &format!("{n}, 4"), &vec![0; n * 16])
+    }
+
+    /// Opens a folder with one archive of these arrays.
+    fn open(arrays: &[(&str, Vec<u8>)]) -> Result<(ElementType, Scratch, Option<[u32; 2]>), String> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut archive = ZipWriter::new(File::create(directory.path().join("a_7.npz")).unwrap());
+        for (name, bytes) in arrays {
+            let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+            archive.start_file(format!("{name}.npy"), stored).unwrap();
+            archive.write_all(bytes).unwrap();
+        }
+        archive.finish().unwrap();
+        let paths = [directory.path().to_owned()];
+        let collection = Collection::open(&paths, Check::Everything, &|_| {}).map_err(|e| e.to_string())?;
+        let mut bad = Vec::new();
+        let folder = NpzFolder::open(directory.path(), &mut Fingerprint::default(), &mut bad, &|_| {}).unwrap();
+        let mut scratch = Scratch::default();
+        assert!(folder.read(0, &mut scratch).is_ok());
+        Ok((collection.element_type(), scratch, folder.images()[0].entry.size))
+    }
+
+    /// Whatever the order of bytes: only float16 is float16, and integers are what they are.
+    #[test]
+    fn values_stay_what_they_are() {
+        let halves = [1.5, -2.0].map(f16::from_f32);
+        for (dtype, bytes, element_type, values) in [
+            ("<f2", halves.map(f16::to_le_bytes).concat(), ElementType::F16, [1.5, -2.0]),
+            (">f2", halves.map(f16::to_be_bytes).concat(), ElementType::F16, [1.5, -2.0]),
+            (">f4", [1.5, -2.0].map(f32::to_be_bytes).concat(), ElementType::F32, [1.5, -2.0]),
+            // The first whole number that float16 has not.
+            ("<i2", [4097, -4097].map(i16::to_le_bytes).concat(), ElementType::F32, [4097.0, -4097.0]),
+            (">u2", [4097, 65_535].map(u16::to_be_bytes).concat(), ElementType::F32, [4097.0, 65_535.0]),
+            (
+                "<i8",
+                [1 << 24, -(1 << 40)].map(i64::to_le_bytes).concat(),
+                ElementType::F32,
+                [16_777_216.0, -1.099_511_6e12],
+            ),
+        ] {
+            let (stored_as, scratch, _) = open(&[("x", npy(dtype, "2, 1", &bytes)), ("bbox", boxes(1))]).unwrap();
+            assert_eq!((stored_as, &scratch.regions.features[..]), (element_type, &values[..]), "{dtype}");
+        }
+        // The first that float32 has not; and the largest, which a cast back would take for itself.
+        for (dtype, bytes, words) in [
+            ("<i4", 16_777_217i32.to_le_bytes().to_vec(), "x holds 16777217, which is no float32"),
+            (">u8", u64::MAX.to_be_bytes().to_vec(), "x holds 18446744073709551615, which is no float32"),
+            ("<i8", i64::MAX.to_le_bytes().to_vec(), "x holds 9223372036854775807, which is no float32"),
+        ] {
+            let error = open(&[("x", npy(dtype, "1, 1", &bytes)), ("bbox", boxes(1))]).err().unwrap();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    /// UNITER's archives.
+    #[test]
+    fn other_arrays_are_named() {
+        let arrays = ["features", "norm_bb", "conf", "soft_labels"].map(|name| (name, npy("<f2", "1, 1", &[0; 2])));
+        let error = open(&arrays).err().unwrap();
+        for words in ["bbox is not in it, but conf, features, norm_bb, soft_labels", "x [numbers, regions]", "a_7.npz"]
+        {
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn headers_that_lie_reserve_nothing() {
+        let stored = vec![7; 80 << 10];
+        for (x, words) in [
+            (npy("|u1", "1, 3000000000", &[0; 100]), "x cannot have the shape [1, 3000000000], being"),
+            (npy("|u1", "1, 80000000", &stored), "x has 80000000 values, and 256 MiB of float32 are the most"),
+            (npy("<f4", "1, 18446744073709551615", &[0; 100]), "x cannot have the shape"),
+            (npy("<f4", "1, 9", &[0; 35]), "x has 35 bytes, and its shape 36"),
+            (npy("<f4", &"(".repeat(60_000), &[]), "x is no array of numbers (a header with"),
+            (npy("<c16", "1, 1", &[0; 16]), "x holds '<c16', and numbers of up to 8 bytes are wanted"),
+        ] {
+            let error = open(&[("x", x), ("bbox", boxes(1))]).err().unwrap();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+        // What is not a number is not read to find that out.
+        let wide = npy("|u1", "80000000", &stored);
+        let sound = npy("<f4", "1, 1", &[0; 4]);
+        let size = |width: Vec<u8>| {
+            let height = npy("<i8", "", &480i64.to_le_bytes());
+            open(&[("x", sound.clone()), ("bbox", boxes(1)), ("image_w", width), ("image_h", height)]).unwrap().2
+        };
+        assert_eq!(size(wide), None);
+        assert_eq!(size(npy("<i8", "", &640i64.to_le_bytes())), Some([640, 480]));
     }
 }

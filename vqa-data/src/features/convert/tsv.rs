@@ -1,8 +1,8 @@
 //! Bottom-up-attention's TSV files of region features.
 //!
 //! A line is an image, its arrays in base64: `image_id image_w image_h num_boxes boxes features` in the files of
-//! peteanderson80/bottom-up-attention, `img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes
-//! boxes features` in LXMERT's. There is no header.
+//! peteanderson80/bottom-up-attention, `img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes
+//! features` in LXMERT's. There is no header. Where Python 3 wrote what it has not decoded, base64 stands in `b'…'`.
 //!
 //! The index is made without reading the features, which are nearly all of the file: the first columns of a line say
 //! how long it must be, and a look at that offset confirms it. Only where there is no line break is the line searched
@@ -23,8 +23,9 @@ use crate::features::bad_image::BadImage;
 use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
 use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
-use crate::features::image_name::number_at_end;
+use crate::features::image_name::image_id;
 use crate::features::table::ImageEntry;
+use crate::features::whole_number::whole_number;
 use crate::message::shorten;
 
 /// A TSV file, indexed: which image is on which line.
@@ -182,7 +183,7 @@ impl Lines<'_> {
             let columns = loop {
                 let line_end =
                     memchr(b'\n', &head).or_else(|| (at + head.len() as u64 == self.len).then_some(head.len()));
-                let columns = Columns::find(&head[..line_end.unwrap_or(head.len())]);
+                let columns = Columns::find(&head[..line_end.unwrap_or(head.len())], line_end.is_some());
                 if line_end.is_some() || columns.is_ok() || head.len() >= LONGEST_HEAD {
                     break columns;
                 }
@@ -192,7 +193,7 @@ impl Lines<'_> {
             let line_end = match (&columns, feature_dim) {
                 // A thorough check finds every line break, even one inside a column.
                 (Ok(columns), Some(dim)) if check == Check::Index => {
-                    self.expected_end(at + columns.features as u64, columns.n_regions * dim)?
+                    self.expected_end(at + columns.features as u64, columns.n_regions * dim, columns.is_bytes)?
                 }
                 _ => None,
             };
@@ -234,10 +235,9 @@ impl Lines<'_> {
     }
 
     /// Where a line whose `n` feature values begin at `features` must end, if there is indeed a line break.
-    fn expected_end(&self, features: u64, n: usize) -> std::io::Result<Option<u64>> {
-        let Some(at) = n.checked_mul(4).map(|bytes| features.saturating_add(bytes.div_ceil(3) as u64 * 4)) else {
-            return Ok(None);
-        };
+    fn expected_end(&self, features: u64, n: usize, is_bytes: bool) -> std::io::Result<Option<u64>> {
+        let Some(bytes) = n.checked_mul(4) else { return Ok(None) };
+        let at = features.saturating_add(bytes.div_ceil(3) as u64 * 4 + u64::from(is_bytes));
         Ok(match &self.read(at, 2)?[..] {
             [b'\n', ..] => Some(at),
             [] if at == self.len => Some(at),
@@ -247,6 +247,9 @@ impl Lines<'_> {
     }
 }
 
+/// How Python 3 writes bytes.
+const BYTES: &[u8] = b"b'";
+
 /// The columns before the features.
 struct Columns {
     image_id: u64,
@@ -255,11 +258,13 @@ struct Columns {
     boxes: Range<usize>,
     /// Where the features begin.
     features: usize,
+    /// Whether they are a `b'…'`, whose end is still to come.
+    is_bytes: bool,
 }
 
 impl Columns {
-    /// Finds the columns in the beginning of a line.
-    fn find(head: &[u8]) -> Result<Columns, String> {
+    /// Finds the columns in the beginning of a line, or in all of it.
+    fn find(head: &[u8], is_whole: bool) -> Result<Columns, String> {
         let mut columns: Vec<Range<usize>> = Vec::with_capacity(10);
         let mut at = 0;
         while columns.len() < 9
@@ -268,39 +273,64 @@ impl Columns {
             columns.push(at..at + tab);
             at += tab + 1;
         }
-        let text = |column: usize| std::str::from_utf8(&head[columns[column].clone()]).unwrap_or_default().trim();
+        // Windows' editors begin a file with a mark, which belongs to no id.
+        let text = |column: usize| {
+            let text = std::str::from_utf8(&head[columns[column].clone()]).unwrap_or_default();
+            text.trim_start_matches('\u{feff}').trim()
+        };
         // In the fourth column one form has the number of regions, the other base64 of as many 8-byte integers.
-        let is_short = columns.len() == 5 || (columns.len() > 5 && text(3).parse::<u32>().is_ok());
+        let is_count = |text: &str| whole_number(text).is_some_and(|number| number <= u32::MAX.into());
+        let is_short = columns.len() == 5 || (columns.len() > 5 && is_count(text(3)));
         let (id, width, height, count, boxes) = match columns.len() {
             _ if is_short => (0, 1, 2, 3, 4),
             9 => (0, 2, 1, 7, 8),
             n => return Err(format!("{} columns, and 6 (bottom-up-attention) or 10 (LXMERT) are wanted", n + 1)),
         };
         let number_of = |column: usize, name: &str| -> Result<u32, String> {
-            text(column).parse().map_err(|_| format!("{name} is \"{}\", and a number is wanted", shorten(text(column))))
+            let number = whole_number(text(column)).and_then(|number| u32::try_from(number).ok());
+            number.ok_or_else(|| format!("{name} is \"{}\", and a number is wanted", shorten(text(column))))
         };
         // LXMERT writes COCO_val2014_000000262148 for 262148.
-        let image_id = number_at_end(text(id)).ok_or_else(|| {
-            format!("the image id is \"{}\", and a number is wanted, at its end at least", shorten(text(id)))
+        let image_id = whole_number(text(id)).or_else(|| image_id(text(id))).ok_or_else(|| {
+            format!(
+                "the image id is \"{}\", and a number is wanted, alone or behind \"_\" or \"-\" at the end of a name",
+                shorten(text(id))
+            )
         })?;
         let n_regions = number_of(count, "num_boxes")? as usize;
         let size = [number_of(width, "the width")?, number_of(height, "the height")?];
-        let boxes = columns[boxes].clone();
+        let mut boxes = columns[boxes].clone();
+        let mut features = boxes.end + 1;
+        if head[boxes.clone()].starts_with(BYTES) && head[boxes.clone()].ends_with(b"'") {
+            boxes = boxes.start + BYTES.len()..(boxes.end - 1).max(boxes.start + BYTES.len());
+        }
         let boxes_len = decoded_len(boxes.len() as u64, &head[boxes.clone()]);
         if boxes_len != n_regions as u64 * 16 {
             return Err(format!("boxes has {boxes_len} bytes, and {n_regions} boxes have {}", n_regions * 16));
         }
-        let features = boxes.end + 1;
-        Ok(Columns { image_id, size, n_regions, boxes, features })
+        if head.len() < features + BYTES.len() && !is_whole {
+            return Err("the features are not there".to_owned());
+        }
+        let is_bytes = head[features..].starts_with(BYTES);
+        features += if is_bytes { BYTES.len() } else { 0 };
+        Ok(Columns { image_id, size, n_regions, boxes, features, is_bytes })
     }
 
     /// The whole line, which begins at `start` and ends at `line_end`.
     fn finish(self, start: u64, line_end: u64, lines: &Lines) -> std::io::Result<Line> {
-        let Columns { image_id, size, n_regions, boxes, features } = self;
+        /// Base64's padding, the end of `b'…'`, and Windows' line break.
+        const TAIL: u64 = 4;
+        let Columns { image_id, size, n_regions, boxes, features, is_bytes } = self;
         let features = start + features as u64..line_end;
-        let tail_at = line_end.saturating_sub(4).max(features.start);
+        let tail_at = line_end.saturating_sub(TAIL).max(features.start);
         let mut tail = &lines.read(tail_at, (line_end - tail_at) as usize)?[..];
         tail = tail.strip_suffix(b"\r").unwrap_or(tail);
+        if is_bytes {
+            let Some(base64) = tail.strip_suffix(b"'") else {
+                return Ok(Line::Bad("features is a b'…' without an end (a line cut off?)".to_owned()));
+            };
+            tail = base64;
+        }
         let features = features.start..tail_at + tail.len() as u64;
         let features_len = decoded_len(features.end - features.start, tail);
         let dim = features_len / 4 / (n_regions as u64).max(1);
@@ -332,8 +362,12 @@ mod tests {
         /// splitting.
         #[test]
         fn pieces_change_nothing(
-            kinds in prop::collection::vec(0usize..6, 0..30), piece in 1u64..400, ends_in_break in any::<bool>()
+            kinds in prop::collection::vec(0usize..6, 0..30),
+            piece in 1u64..400,
+            ends_in_break in any::<bool>(),
+            is_bytes in any::<bool>(),
         ) {
+            let quoted = |base64: String| if is_bytes { format!("b'{base64}'") } else { base64 };
             let features = |n: usize| STANDARD.encode([n as f32, 0.5].map(f32::to_le_bytes).concat().repeat(n));
             let line = |(i, kind): (usize, &usize)| match kind {
                 0 => String::new(),
@@ -341,7 +375,7 @@ mod tests {
                 2 => "x\t".repeat(12),
                 n => {
                     let boxes = STANDARD.encode(vec![0; 16 * (n - 2)]);
-                    format!("{i}\t640\t480\t{}\t{boxes}\t{}", n - 2, features(n - 2))
+                    format!("{i}\t640\t480\t{}\t{}\t{}", n - 2, quoted(boxes), quoted(features(n - 2)))
                 }
             };
             let lines: Vec<String> = kinds.iter().enumerate().map(line).collect();
@@ -359,8 +393,11 @@ mod tests {
                         Line::Image(entry, dim, ranges) => {
                             prop_assert_eq!((entry.image_id, entry.n_regions, *dim), (i as u64, kinds[i] - 2, 2));
                             let column = |range: &Range<u64>| &text[range.start as usize..range.end as usize];
-                            prop_assert_eq!(column(&ranges.features), line.rsplit('\t').next().unwrap());
-                            prop_assert_eq!(column(&ranges.boxes), line.rsplit('\t').nth(1).unwrap());
+                            let wanted = |i: usize| {
+                                line.rsplit('\t').nth(i).unwrap().trim_start_matches("b'").trim_end_matches('\'')
+                            };
+                            prop_assert_eq!(column(&ranges.features), wanted(0));
+                            prop_assert_eq!(column(&ranges.boxes), wanted(1));
                         }
                     }
                 }

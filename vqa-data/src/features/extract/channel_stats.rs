@@ -1,9 +1,12 @@
 //! How bright images are.
 
+use image::RgbImage;
 use rayon::prelude::*;
 
-use crate::error::Result;
-use crate::features::extract::images::{ImageFile, read_image};
+use crate::error::{Error, Result};
+use crate::features::bad_image::BadImage;
+use crate::features::extract::image_file::ImageFile;
+use crate::features::extract::read_image::with_image;
 
 /// Mean and standard deviation of the red, green and blue values, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,33 +23,84 @@ impl ChannelStats {
     ///
     /// # Errors
     ///
-    /// When an image cannot be decoded.
+    /// When images cannot be decoded: all of them are named. When there are none.
     pub fn measure(images: &[ImageFile], progress: &(dyn Fn(u64) + Sync)) -> Result<ChannelStats> {
-        // Integer sums, so that the result does not depend on how the work was split.
-        let [n, sums @ ..] = images
-            .par_iter()
-            .map(|image| {
-                let mut totals = [0u128; 7];
-                for pixel in read_image(&image.path)?.pixels() {
-                    totals[0] += 1;
-                    for (channel, &value) in pixel.0.iter().enumerate() {
-                        totals[1 + channel] += u128::from(value);
-                        totals[4 + channel] += u128::from(value) * u128::from(value);
-                    }
-                }
-                progress(1);
-                Ok(totals)
-            })
-            .try_reduce(|| [0; 7], |a, b| Ok(std::array::from_fn(|i| a[i] + b[i])))?;
-        let n = n as f64;
-        let mean = std::array::from_fn(|c| sums[c] as f64 / n / 255.0);
+        match measure(images, [1, 1], progress)? {
+            (Some(stats), bad) if bad.is_empty() => Ok(stats),
+            (_, bad) => Err(Error::BadImages(bad)),
+        }
+    }
+}
+
+/// Measures the images that can be decoded and are as large as `min_size`, and says what is wrong with the others. If
+/// there are only others, there is nothing to measure.
+pub(super) fn measure(
+    images: &[ImageFile],
+    min_size: [u32; 2],
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(Option<ChannelStats>, Vec<BadImage>)> {
+    let sums = |image: &ImageFile| {
+        let sums = with_image(&image.path, |pixels| {
+            image.refuse_smaller(pixels.dimensions().into(), min_size)?;
+            Ok(Sums::of(&pixels))
+        });
+        progress(1);
+        sums.map_or_else(|error| error.into_bad_image().map(Err), |sums| Ok(Ok(sums)))
+    };
+    let results = images.par_iter().map(sums).collect::<Result<Vec<Result<Sums, BadImage>>>>()?;
+    let (mut total, mut bad) = (Sums::default(), Vec::new());
+    for result in results {
+        match result {
+            Ok(sums) => total.add(&sums),
+            Err(problem) => bad.push(problem),
+        }
+    }
+    Ok((total.stats(), bad))
+}
+
+/// Sums over pixels. They are integers, so that they do not depend on how the work was split.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    n_pixels: u128,
+    /// Of the values of each channel, and of their squares.
+    values: [u128; 3],
+    squares: [u128; 3],
+}
+
+impl Sums {
+    fn of(image: &RgbImage) -> Sums {
+        let (mut values, mut squares) = ([0u64; 3], [0u64; 3]);
+        for pixel in image.pixels() {
+            for (channel, &value) in pixel.0.iter().enumerate() {
+                values[channel] += u64::from(value);
+                squares[channel] += u64::from(value) * u64::from(value);
+            }
+        }
+        let n_pixels = u128::from(image.width()) * u128::from(image.height());
+        Sums { n_pixels, values: values.map(u128::from), squares: squares.map(u128::from) }
+    }
+
+    fn add(&mut self, other: &Sums) {
+        self.n_pixels += other.n_pixels;
+        for channel in 0..3 {
+            self.values[channel] += other.values[channel];
+            self.squares[channel] += other.squares[channel];
+        }
+    }
+
+    fn stats(&self) -> Option<ChannelStats> {
+        if self.n_pixels == 0 {
+            return None;
+        }
+        let n = self.n_pixels as f64;
+        let mean = self.values.map(|sum| sum as f64 / n / 255.0);
         let std = std::array::from_fn(|c| {
-            let mean: f64 = sums[c] as f64 / n;
-            let variance = sums[3 + c] as f64 / n - mean * mean;
+            let mean: f64 = self.values[c] as f64 / n;
+            let variance = self.squares[c] as f64 / n - mean * mean;
             // A channel that never varies is left as it is.
             let std = variance.max(0.0).sqrt() / 255.0;
             if std > 0.0 { std } else { 1.0 }
         });
-        Ok(ChannelStats { mean, std })
+        Some(ChannelStats { mean, std })
     }
 }

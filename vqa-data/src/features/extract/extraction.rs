@@ -7,9 +7,10 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::features::element_type::ElementType;
-use crate::features::extract::channel_stats::ChannelStats;
+use crate::features::extract::channel_stats::{ChannelStats, measure};
 use crate::features::extract::grid::Grid;
-use crate::features::extract::images::{ImageFile, read_image, read_image_size};
+use crate::features::extract::image_file::ImageFile;
+use crate::features::extract::read_image::{read_image_size, with_image};
 use crate::features::extractor::ExtractorInfo;
 use crate::features::fill::{Job, Scratch, fill};
 use crate::features::shard::Shard;
@@ -54,8 +55,8 @@ impl Extraction {
     ///
     /// # Errors
     ///
-    /// When an image cannot be decoded or is too small for the grid, its features would be over 256 MiB, or the
-    /// file cannot be written or is there already. What had its name is then as it was. After an
+    /// When images cannot be decoded or are too small for the grid, all of which are named, their features would be
+    /// over 256 MiB, or the file cannot be written or is there already. What had its name is then as it was. After an
     /// error that [`is_retryable`](Error::is_retryable), the same call resumes.
     pub fn write(
         &self,
@@ -65,6 +66,23 @@ impl Extraction {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
         if_exists.check(&Shard::output(self.shard, out))?;
+        self.write_unless_bad(images, out, if_exists, progress).map_err(|error| {
+            let images = &images[self.shard.map_or(0..images.len(), |shard| shard.range(images.len()))];
+            match error {
+                Error::Damaged { .. } | Error::WrongFormat { .. } => all_bad(images, self.grid, error),
+                _ => error,
+            }
+        })
+    }
+
+    /// [`Extraction::write`], whose error is about the first bad image.
+    fn write_unless_bad(
+        &self,
+        images: &[ImageFile],
+        out: &Path,
+        if_exists: IfExists,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
         let Extraction { grid, stats, element_type, shard } = *self;
         let bytes = grid.n_regions().saturating_mul(grid.feature_dim()).saturating_mul(4);
         if bytes > MAX_IMAGE_BYTES {
@@ -80,6 +98,7 @@ impl Extraction {
         let images = &images[shard.map_or(0..images.len(), |shard| shard.range(images.len()))];
         let entry = |image: &ImageFile| {
             let size = read_image_size(&image.path)?;
+            image.refuse_smaller(size, grid.min_size())?;
             Ok(ImageEntry { image_id: image.image_id, size: Some(size), n_regions: grid.n_regions() })
         };
         let mut attributes = BTreeMap::from([
@@ -103,11 +122,20 @@ impl Extraction {
         let jobs: Vec<Job> = (0..images.len()).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
         let make = |i: usize, scratch: &mut Scratch| {
             let path = &images[i].path;
-            let pixels = read_image(path)?;
-            scratch.regions = grid.regions(&pixels, &stats).map_err(|problem| Error::mismatch(path, problem))?;
+            scratch.regions = with_image(path, |pixels| {
+                grid.regions(&pixels, &stats).map_err(|problem| Error::wrong_format(path, problem))
+            })?;
             Ok(())
         };
         fill(vec![writer], &jobs, &make, progress)
+    }
+}
+
+/// An error that names all images that cannot be used, or the one that there was if it is about something else.
+fn all_bad(images: &[ImageFile], grid: Grid, error: Error) -> Error {
+    match measure(images, grid.min_size(), &|_| {}) {
+        Ok((_, bad)) if !bad.is_empty() => Error::BadImages(bad),
+        _ => error,
     }
 }
 
@@ -116,7 +144,7 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::features::extract::images::list_images;
+    use crate::features::extract::image_folder::list_images;
     use crate::features::file::FeatureFile;
     use crate::features::source::RegionSource;
 

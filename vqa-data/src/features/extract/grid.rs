@@ -32,6 +32,11 @@ impl Grid {
         (self.patch as usize).saturating_pow(2).saturating_mul(3)
     }
 
+    /// The smallest width and height of an image, in pixels, that can be cut into its cells.
+    pub fn min_size(&self) -> [u32; 2] {
+        [self.columns, self.rows]
+    }
+
     /// Cuts an image into its regions. Features are channel by channel, each P rows of P pixels,
     /// (value / 255 - mean) / std.
     ///

@@ -1,0 +1,27 @@
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+
+/// An image to extract from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFile {
+    /// The number at the end of the file's stem.
+    pub image_id: u64,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl ImageFile {
+    /// The error for an image that is too small to be cut.
+    pub(super) fn refuse_smaller(&self, size: [u32; 2], min_size: [u32; 2]) -> Result<()> {
+        let ([width, height], [min_width, min_height]) = (size, min_size);
+        if width >= min_width && height >= min_height {
+            return Ok(());
+        }
+        let problem = format!(
+            "a picture of {width} x {height} pixels, and at least {min_width} x {min_height} are wanted: make fewer \
+             cells, or take it out of the directory"
+        );
+        Err(Error::wrong_format(&self.path, problem))
+    }
+}

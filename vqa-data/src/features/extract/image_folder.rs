@@ -1,0 +1,258 @@
+//! The images of a folder.
+
+use std::collections::HashSet;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::features::bad_image::BadImage;
+use crate::features::extract::channel_stats::{ChannelStats, measure};
+use crate::features::extract::image_file::ImageFile;
+use crate::features::extract::left_out::LeftOut;
+use crate::features::extract::read_image::is_picture;
+use crate::features::image_name::{EXTENSIONS, image_id, is_picture_extension};
+
+/// The images of a folder and the folders in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFolder {
+    images: Vec<ImageFile>,
+    bad: Vec<BadImage>,
+    left_out: LeftOut,
+}
+
+/// The images of a folder and the folders in it, in order of their ids. This is [`ImageFolder::search`] where every
+/// image must be sound.
+///
+/// # Errors
+///
+/// As [`ImageFolder::search`], and when there is no id in the name of an image.
+pub fn list_images(directory: &Path) -> Result<Vec<ImageFile>> {
+    let folder = ImageFolder::search(directory)?;
+    folder.refuse_bad()?;
+    Ok(folder.images)
+}
+
+impl ImageFolder {
+    /// Looks for images in a folder and the folders in it, links included: files with the extension of a picture, or
+    /// with none and the first bytes of one. Hidden files and folders, whose names begin with a dot, are left out, as
+    /// are all others.
+    ///
+    /// The id of an image is the number that the stem of its name ends in: `COCO_val2014_000000000042.jpg` is image 42,
+    /// `42.png` too, and `003a8ae2ef43b901.jpg` has none. Those without are set aside, see [`ImageFolder::bad_images`].
+    ///
+    /// # Errors
+    ///
+    /// When a folder cannot be read, there is no image in it, or two have the same id.
+    pub fn search(directory: &Path) -> Result<ImageFolder> {
+        let mut search = Search::default();
+        search.folder(directory)?;
+        let Search { mut paths, left_out, .. } = search;
+        paths.sort();
+        let (mut images, mut bad) = (Vec::new(), Vec::new());
+        for path in paths {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            match image_id(&name) {
+                Some(image_id) => images.push(ImageFile { image_id, path }),
+                None => bad.push(BadImage { path, line: None, problem: NO_ID.to_owned() }),
+            }
+        }
+        if images.is_empty() && bad.is_empty() {
+            let others = if left_out.n_files() == 0 { String::new() } else { format!(", but {left_out}") };
+            let problem = format!("no pictures in it (.{}){others}", EXTENSIONS.join(", ."));
+            return Err(Error::wrong_format(directory, problem));
+        }
+        images.sort_by(|a, b| (a.image_id, &a.path).cmp(&(b.image_id, &b.path)));
+        if let Some(twins) = images.windows(2).find(|pair| pair[0].image_id == pair[1].image_id) {
+            let problem =
+                format!("has the image id {}, like {}: rename one", twins[1].image_id, twins[0].path.display());
+            return Err(Error::duplicate(&twins[1].path, problem));
+        }
+        Ok(ImageFolder { images, bad, left_out })
+    }
+
+    /// The images that can be used as far as is known, in order of their ids.
+    pub fn images(&self) -> &[ImageFile] {
+        &self.images
+    }
+
+    /// Images that were set aside, in order of their paths.
+    pub fn bad_images(&self) -> &[BadImage] {
+        &self.bad
+    }
+
+    /// Files that are no images.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
+    }
+
+    /// Decodes every image, sets aside those that cannot be decoded or are narrower or lower than `min_size`, and
+    /// measures the others. `progress` is called with the number of images just done.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses to read an image, or none is left.
+    pub fn check(&mut self, min_size: [u32; 2], progress: &(dyn Fn(u64) + Sync)) -> Result<ChannelStats> {
+        let (stats, mut bad) = measure(&self.images, min_size, progress)?;
+        let unusable: HashSet<&Path> = bad.iter().map(|bad| bad.path.as_path()).collect();
+        self.images.retain(|image| !unusable.contains(image.path.as_path()));
+        self.bad.append(&mut bad);
+        self.bad.sort_by(|a, b| a.path.cmp(&b.path));
+        // Without one there are bad images: the folder was not empty.
+        stats.ok_or_else(|| Error::BadImages(self.bad.clone()))
+    }
+
+    /// An error that names the images that were set aside, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadImages`].
+    pub fn refuse_bad(&self) -> Result<()> {
+        if self.bad.is_empty() { Ok(()) } else { Err(Error::BadImages(self.bad.clone())) }
+    }
+}
+
+const NO_ID: &str =
+    "the name ends in no image id: name pictures like COCO_train2014_000000000009.jpg, or move others away";
+
+/// What has been found so far.
+#[derive(Default)]
+struct Search {
+    paths: Vec<PathBuf>,
+    left_out: LeftOut,
+    /// Device and inode of the folders: links can lead in circles.
+    folders: HashSet<(u64, u64)>,
+}
+
+impl Search {
+    fn folder(&mut self, directory: &Path) -> Result<()> {
+        let mut open = vec![directory.to_owned()];
+        while let Some(directory) = open.pop() {
+            let read_error = || Error::io("read the directory", &directory);
+            let metadata = std::fs::metadata(&directory).map_err(read_error())?;
+            if !self.folders.insert((metadata.dev(), metadata.ino())) {
+                continue;
+            }
+            let mut paths = Vec::new();
+            for entry in std::fs::read_dir(&directory).map_err(read_error())? {
+                paths.push(entry.map_err(read_error())?.path());
+            }
+            // Whatever order the system has: where a link leads to a folder that is there too, the same paths are
+            // found.
+            paths.sort();
+            for path in paths {
+                match std::fs::metadata(&path) {
+                    Ok(metadata) if metadata.is_dir() && !is_hidden(&path) => open.push(path),
+                    metadata => self.file(path, metadata.ok().as_ref()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a file, or leaves it out. Where a link leads nowhere there is no metadata, and reading says so.
+    fn file(&mut self, path: PathBuf, metadata: Option<&Metadata>) {
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        let kind = match &extension {
+            _ if is_hidden(&path) => "hidden".to_owned(),
+            _ if metadata.is_some_and(|metadata| !metadata.is_file()) => "pipe or device".to_owned(),
+            Some(extension) if is_picture_extension(extension) => return self.paths.push(path),
+            Some(extension) => format!(".{extension}"),
+            None if is_picture(&path) => return self.paths.push(path),
+            None => "without extension".to_owned(),
+        };
+        self.left_out.add(kind, &path);
+    }
+}
+
+/// Whether the name begins with a dot: macOS's `._x.jpg` beside `x.jpg`, `.DS_Store`, `.git`.
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+#[cfg(test)]
+mod tests {
+    use image::RgbImage;
+
+    use super::*;
+
+    /// Writes small pictures, with the formats of their names, and other files.
+    fn folder(pictures: &[&str], others: &[&str]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for name in pictures.iter().chain(others) {
+            let path = directory.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match pictures.contains(name) {
+                true => RgbImage::from_pixel(4, 3, image::Rgb([9, 9, 9])).save(path).unwrap(),
+                false => std::fs::write(path, "no picture").unwrap(),
+            }
+        }
+        directory
+    }
+
+    fn ids(images: &[ImageFile]) -> Vec<u64> {
+        images.iter().map(|image| image.image_id).collect()
+    }
+
+    #[test]
+    fn pictures_of_every_kind_are_found_everywhere() {
+        let pictures = ["a_3.jpg", "b/7.PNG", "b/c/x-5.webp", "11.gif", "12.BMP", "13.tif", "14.tiff", "15.jpeg"];
+        let others = ["notes.txt", "b/more.txt", "._a_3.jpg", ".git/9.jpg", "LICENSE", "b/.DS_Store"];
+        let directory = folder(&pictures, &others);
+        let at = directory.path();
+        // Some programs download without an extension.
+        std::fs::copy(at.join("11.gif"), at.join("b/21")).unwrap();
+        // In a circle, to nowhere, and a second way to the same folder.
+        std::os::unix::fs::symlink(at, at.join("b/c/circle")).unwrap();
+        std::os::unix::fs::symlink(at.join("b"), at.join("a")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at.join("link")).unwrap();
+        let found = ImageFolder::search(at).unwrap();
+        assert_eq!(ids(found.images()), [3, 5, 7, 11, 12, 13, 14, 15, 21]);
+        found.refuse_bad().unwrap();
+        let counts = serde_json::to_value(found.left_out()).unwrap();
+        assert_eq!(counts, serde_json::json!({".txt": 2, "hidden": 3, "without extension": 2}));
+        assert_eq!(list_images(at).unwrap(), found.images());
+    }
+
+    #[test]
+    fn bad_folders_are_explained() {
+        let error = |directory: &tempfile::TempDir| list_images(directory.path()).unwrap_err().to_string();
+        assert!(error(&folder(&[], &[])).contains("no pictures in it (.jpg"));
+        let heic = error(&folder(&[], &["IMG_1.HEIC", "IMG_2.HEIC"]));
+        assert!(heic.contains("but 2 other file(s): 2 .heic ("), "{heic}");
+        let twins = error(&folder(&["a_1.png", "b/c_01.jpg"], &[]));
+        assert!(twins.contains("b/c_01.jpg: has the image id 1, like") && twins.contains("/a_1.png"), "{twins}");
+        let hashes = error(&folder(&["003a8ae2ef43b901.jpg", "1.jpg", "logo.png"], &[]));
+        assert!(hashes.contains("003a8ae2ef43b901.jpg: the name ends in no image id"), "{hashes}");
+        assert!(
+            hashes.contains("2 pictures cannot be used, the others are") && hashes.ends_with("logo.png"),
+            "{hashes}"
+        );
+    }
+
+    #[test]
+    fn unusable_pictures_are_set_aside_together() {
+        let directory = folder(&["1.png", "4.png"], &["3.jpg", "logo.png"]);
+        let at = directory.path();
+        RgbImage::new(1, 9).save(at.join("2.png")).unwrap();
+        let mut folder = ImageFolder::search(at).unwrap();
+        assert_eq!(ids(folder.images()), [1, 2, 3, 4]);
+        let stats = folder.check([2, 2], &|_| {}).unwrap();
+        assert_eq!(stats.mean, [9.0 / 255.0; 3]);
+        assert_eq!(ids(folder.images()), [1, 4]);
+        let problems: Vec<String> = folder.bad_images().iter().map(ToString::to_string).collect();
+        let words =
+            ["2.png: a picture of 1 x 9 pixels", "3.jpg: not a readable picture", "logo.png: the name ends in no"];
+        assert!(problems.len() == 3 && problems.iter().zip(words).all(|(a, b)| a.contains(b)), "{problems:?}");
+        let all = folder.refuse_bad().unwrap_err().to_string();
+        assert!(
+            all.contains("3 pictures cannot be used") && all.contains("3.jpg") && all.contains("logo.png"),
+            "{all}"
+        );
+
+        std::fs::remove_file(at.join("1.png")).unwrap();
+        std::fs::remove_file(at.join("4.png")).unwrap();
+        let error = ImageFolder::search(at).unwrap().check([2, 2], &|_| {}).unwrap_err();
+        assert!(matches!(&error, Error::BadImages(bad) if bad.len() == 3), "{error}");
+    }
+}
