@@ -34,7 +34,7 @@ type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no file or directory of that name.
-    #[error("cannot {action} {}: no such file or directory; check the path", path.display())]
+    #[error("cannot {action} {}: no such file or directory; {}", path.display(), remedy_for_missing(path))]
     NotFound {
         /// The file.
         path: PathBuf,
@@ -226,6 +226,14 @@ impl Error {
             *source = Some(error.into());
         }
         self
+    }
+}
+
+/// What to do about a path that does not exist.
+fn remedy_for_missing(path: &Path) -> &'static str {
+    match path.iter().any(|part| part.as_encoded_bytes().starts_with(b"~")) {
+        true => "only a shell expands \"~\": write out the home directory",
+        false => "check the path",
     }
 }
 

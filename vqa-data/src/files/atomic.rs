@@ -1,6 +1,7 @@
 //! Files and directories that appear whole or not at all.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use tempfile::{TempDir, TempPath};
@@ -144,17 +145,42 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     file.finish()
 }
 
-/// Makes a directory and those above it, so that they survive a power cut too.
+/// Makes a directory and those above it, so that they survive a power cut too. A directory that is named "~" is not
+/// made: the name was meant for a shell, which has not seen it.
 ///
 /// # Errors
 ///
 /// When one cannot be made.
 pub fn create_directory(directory: &Path) -> Result<()> {
-    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-    let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
-    fs::create_dir_all(directory).map_err(Error::io("create the directory", directory))?;
+    let missing = missing_directories(directory);
+    let made = match missing.iter().any(|path| path.file_name().is_some_and(|name| name == "~")) {
+        true => Err(ErrorKind::NotFound.into()),
+        false => fs::create_dir_all(directory),
+    };
+    made.map_err(Error::io("create the directory", directory))?;
     missing.into_iter().rev().for_each(sync_parent);
     Ok(())
+}
+
+/// Tries whether a file can be written in a directory, which is made for that if it is missing. Nothing is left behind.
+///
+/// # Errors
+///
+/// When it cannot.
+pub fn try_directory(directory: &Path) -> Result<()> {
+    let missing = missing_directories(directory);
+    let file = create_directory(directory)
+        .and_then(|()| tempfile::tempfile_in(directory).map_err(Error::io("write to the directory", directory)));
+    for made in missing {
+        // Some may not have been made, and others are in use by now.
+        let _ = fs::remove_dir(made);
+    }
+    file.map(drop)
+}
+
+/// A directory and those above it that do not exist, the innermost first.
+fn missing_directories(directory: &Path) -> Vec<&Path> {
+    directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect()
 }
 
 /// The path itself, or what it links to. Refuses directories and devices.
@@ -230,6 +256,31 @@ mod tests {
         assert!(path.join("1.jpg").exists());
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         assert!(AtomicDir::create(&path).unwrap_err().to_string().contains("is there already"));
+    }
+
+    #[test]
+    fn a_directory_that_was_tried_is_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        try_directory(at).unwrap();
+        try_directory(&at.join("a/b")).unwrap();
+        assert_eq!(fs::read_dir(at).unwrap().count(), 0);
+        fs::write(at.join("file"), "").unwrap();
+        let error = try_directory(&at.join("file/b")).unwrap_err().to_string();
+        assert!(error.contains("cannot create the directory") && error.contains("file/b"), "{error}");
+    }
+
+    #[test]
+    fn a_tilde_is_not_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("~/words.json");
+        for error in [write_atomic(&path, b"").unwrap_err(), Error::io("read", &path)(ErrorKind::NotFound.into())] {
+            assert!(error.to_string().contains("only a shell expands \"~\""), "{error}");
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        // Whoever has one keeps it.
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        write_atomic(&path, b"").unwrap();
     }
 
     #[cfg(unix)]

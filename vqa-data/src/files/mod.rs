@@ -16,6 +16,6 @@ pub(crate) mod partial;
 pub(crate) mod unfinished;
 
 pub use self::{
-    atomic::{AtomicDir, AtomicFile, create_directory, write_atomic},
+    atomic::{AtomicDir, AtomicFile, create_directory, try_directory, write_atomic},
     unfinished::remove_unfinished,
 };
