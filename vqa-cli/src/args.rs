@@ -200,10 +200,11 @@ pub struct PrepareArgs {
 
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
-    /// The config file (TOML)
+    /// The config file (TOML); paths in it are relative to its directory
     #[arg(long)]
     pub config: PathBuf,
-    /// Change a key of the config, as in train.n_epochs=3; can be given several times
+    /// Change a key of the config, as in train.n_epochs=3; can be given several times. Paths are relative to the
+    /// working directory, as all others on the command line
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
     pub set: Vec<(String, String)>,
 }
@@ -220,13 +221,13 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 pub struct TrainArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Go on where the run in out_dir was saved last
+    /// Resume the run in out_dir from where it was last saved
     #[arg(long)]
     pub resume: bool,
-    /// Begin with the weights of a .safetensors or .pth file of the same model; the config's key is model.init
+    /// Initialise from the weights of a .safetensors or .pth file of the same model, as --set model.init=FILE does
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
-    /// Read everything and try some steps, say what the run would take, and write nothing
+    /// Read everything, try some steps, and report what the run would take; nothing is left in out_dir
     #[arg(long)]
     pub dry_run: bool,
 }

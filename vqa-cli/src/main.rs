@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod config;
 mod interrupt;
+mod keys;
 #[cfg(feature = "torch")]
 mod openmp;
 mod terminal;

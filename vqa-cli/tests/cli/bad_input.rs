@@ -60,9 +60,17 @@ fn config_and_command_line() {
     let at = world.path();
     edit(&at.join("config.toml"), "[train]\nn_epochs", "[train]\nn_epoch");
     #[cfg(feature = "torch")]
-    fails(at, "prepare --config config.toml", &["config.toml: line", "\"n_epoch\"", "did you mean \"n_epochs\"?"]);
+    fails(
+        at,
+        "prepare --config config.toml",
+        &["config.toml: line", "\"train.n_epoch\"", "did you mean \"train.n_epochs\"?"],
+    );
     edit(&at.join("config.toml"), "q_jsons", "q_json");
-    fails(at, "prepare --config config.toml", &["config.toml: line", "did you mean \"q_jsons\"?"]);
+    fails(
+        at,
+        "prepare --config config.toml",
+        &["config.toml: line", "did you mean \"data.train.composition.0.q_jsons\"?"],
+    );
     fs::write(at.join("config.toml"), "seed = \n").unwrap();
     fails(at, "prepare --config config.toml", &["config.toml: line 1"]);
     fs::write(at.join("config.toml"), "").unwrap();
