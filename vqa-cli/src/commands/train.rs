@@ -9,7 +9,7 @@ use vqa_model::device::parse_device;
 use vqa_model::run::RunDir;
 use vqa_train::metrics::EpochMetrics;
 use vqa_train::run::{Best, Change, OpenedRun, RunConfig, check_data, train_loader, val_loader};
-use vqa_train::{Outcome, Trainer};
+use vqa_train::{Outcome, TrainConfig, Trainer};
 
 use crate::args::TrainArgs;
 use crate::commands::{dry_run, split, watch};
@@ -49,7 +49,19 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         let removed = if checkpoint.exists() { "" } else { " (removed: train.keep_best = false)" };
         print(&format!("best: {}{removed}, val_score {:.2}", checkpoint.display(), best.val_score))?;
     }
+    say!("{}", finished(&run, epoch, &config.run.train));
     Ok(())
+}
+
+/// That a run has come to its end, and how to train it for longer.
+fn finished(run: &RunDir, n_done: u64, config: &TrainConfig) -> String {
+    let epochs = if n_done == 1 { "epoch" } else { "epochs" };
+    let (why, setting) = match n_done < config.n_epochs {
+        true => (format!(" (train.patience = {})", config.patience), "train.patience=0".to_owned()),
+        // Half as many again.
+        false => (String::new(), format!("train.n_epochs={}", n_done + n_done.div_ceil(2))),
+    };
+    format!("finished: {n_done} {epochs}{why}; for more: `{} --set {setting}`", resume_command(run))
 }
 
 /// Trains as the config says.
