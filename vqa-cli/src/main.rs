@@ -7,16 +7,17 @@ mod interrupt;
 mod keys;
 #[cfg(feature = "torch")]
 mod openmp;
+mod progress;
 mod terminal;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
 
 use args::{Cli, Command, FeaturesCommand};
-use terminal::say;
+use interrupt::{STOPPED, Stopped};
+use terminal::{Log, has_colours, say};
 #[cfg(feature = "torch")]
 use vqa_model::memory::is_out_of_memory;
 
@@ -24,8 +25,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::INFO)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(|| Log)
+        .with_ansi(has_colours())
         .with_target(false)
         .without_time()
         // It would tell stderr that it cannot write to stderr, and panic.
@@ -43,6 +44,10 @@ fn main() -> ExitCode {
     interrupt::handle();
     match std::panic::catch_unwind(|| run(cli)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) if error.is::<Stopped>() => {
+            say!("{error}");
+            ExitCode::from(STOPPED)
+        }
         Ok(Err(error)) => {
             // Messages of libraries may have line breaks.
             let message = whole_message(&error);

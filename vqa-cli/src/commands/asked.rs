@@ -9,7 +9,7 @@ use vqa_model::device::parse_device;
 use crate::args::ModelArgs;
 use crate::commands::split;
 use crate::config::Config;
-use crate::terminal::ProgressBar;
+use crate::progress::ProgressBar;
 
 /// Loads the checkpoint, and the split from the run's config or from another.
 pub fn open(args: &ModelArgs) -> Result<SplitWithModel> {

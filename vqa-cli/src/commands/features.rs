@@ -10,7 +10,8 @@ use vqa_data::features::{
 };
 
 use crate::args::{ConvertArgs, ExtractArgs, InspectArgs};
-use crate::terminal::{ProgressBar, print, say};
+use crate::progress::ProgressBar;
+use crate::terminal::{print, say};
 
 pub fn inspect(args: &InspectArgs) -> Result<()> {
     let file = FeatureFile::open(&args.file)?;

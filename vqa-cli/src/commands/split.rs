@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use vqa_data::questions::{Split, SplitConfig};
 
 use crate::config::Config;
-use crate::terminal::ProgressBar;
+use crate::progress::ProgressBar;
 
 /// Reads the JSON files of a split, whole or as its config says.
 pub fn load_with(

@@ -4,7 +4,8 @@ use anyhow::Result;
 use vqa_data::shapes::{ShapesSpec, write_shapes};
 
 use crate::args::SynthArgs;
-use crate::terminal::{ProgressBar, print};
+use crate::progress::ProgressBar;
+use crate::terminal::print;
 
 pub fn run(args: &SynthArgs) -> Result<()> {
     write(&args.out, args.images, args.seed)?;

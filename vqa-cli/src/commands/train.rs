@@ -14,8 +14,9 @@ use vqa_train::{Outcome, TrainConfig, Trainer};
 use crate::args::TrainArgs;
 use crate::commands::{dry_run, split, watch};
 use crate::config::Config;
-use crate::interrupt::FinishTheStep;
-use crate::terminal::{ProgressBar, print, say};
+use crate::interrupt::{FinishTheStep, Stopped};
+use crate::progress::ProgressBar;
+use crate::terminal::{print, say};
 
 /// How training ended.
 pub struct Trained {
@@ -135,7 +136,8 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
     match trainer.run(&mut watch::show(n_epochs))? {
         Outcome::Finished { position, last, best } => Ok(Some(Trained { epoch: position.epoch, last, best })),
         Outcome::Stopped(position) => {
-            bail!("stopped after {position}, and saved: resume with `{}`", resume_command(&run))
+            let words = format!("stopped after {position}, and saved: resume with `{}`", resume_command(&run));
+            Err(Stopped(words).into())
         }
     }
 }

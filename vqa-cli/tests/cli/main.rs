@@ -9,6 +9,10 @@ mod convert;
 mod interrupt;
 #[cfg(target_os = "linux")]
 mod process;
+#[cfg(all(feature = "torch", target_os = "linux"))]
+mod pty;
+#[cfg(all(feature = "torch", target_os = "linux"))]
+mod screen;
 #[cfg(feature = "torch")]
 mod seen;
 #[cfg(all(feature = "torch", unix))]
