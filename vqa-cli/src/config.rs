@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use toml::{Table, Value};
-use vqa_data::Error;
+use vqa_data::files::read_text;
 #[cfg(feature = "torch")]
 use vqa_data::questions::SplitConfig;
 
@@ -29,7 +29,7 @@ impl Config {
     /// Reads a config file and changes the given keys. All paths become absolute: those in the file are relative to its
     /// directory, those in the settings to the working directory, as everywhere on the command line.
     pub fn load(path: &Path, settings: &[(String, String)]) -> Result<Config> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = read_text(path)?;
         let of_file = |problem: String| anyhow::anyhow!("{}: {problem}", path.display());
         let mut run: RunConfig = toml::from_str(&text).map_err(|error| of_file(explain(&text, &error)))?;
         let absolute = std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;

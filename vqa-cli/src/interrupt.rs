@@ -36,6 +36,8 @@ pub fn handle() {
     if ignores_hangup {
         ignore(libc::SIGHUP);
     }
+    // A file that grows beyond `ulimit -f` is then an error of whoever writes it, as a full disk is.
+    ignore(libc::SIGXFSZ);
 }
 
 /// Says something below the line in which a terminal shows `^C`.

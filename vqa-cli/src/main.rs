@@ -8,6 +8,7 @@ mod keys;
 #[cfg(feature = "torch")]
 mod openmp;
 mod progress;
+mod sigbus;
 mod terminal;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         }
     }));
     interrupt::handle();
+    sigbus::handle();
     match std::panic::catch_unwind(|| run(cli)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) if error.is::<Stopped>() => {

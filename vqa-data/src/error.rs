@@ -246,6 +246,10 @@ impl fmt::Display for IoProblem<'_> {
             io::ErrorKind::StorageFull => {
                 f.write_str("no space left on the disk: free some, and run the command again")
             }
+            io::ErrorKind::FileTooLarge => f.write_str(
+                "the file would be larger than the limit of this process or of the disk: raise it (`ulimit -f \
+                 unlimited`), and run the command again",
+            ),
             io::ErrorKind::PermissionDenied => f.write_str("permission denied; check the file's owner and mode"),
             _ => write!(f, "{}", self.0),
         }

@@ -8,6 +8,7 @@ use vqa_data::features::{
     BadImage, ChannelStats, Check, Collection, Extraction, FeatureFile, FeatureWriter, Grid, ImageFile, Output,
     RegionSource, Shard, list_images,
 };
+use vqa_data::files::read_text;
 
 use crate::args::{ConvertArgs, ExtractArgs, InspectArgs};
 use crate::progress::ProgressBar;
@@ -163,7 +164,7 @@ fn report_bad(bad: &[BadImage]) {
 
 /// Reads a file of image ids, one a line.
 fn read_ids(path: &Path) -> Result<HashSet<u64>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = read_text(path)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let ids: HashSet<u64> = lines
         .map(|(i, line)| {

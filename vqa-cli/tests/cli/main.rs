@@ -5,6 +5,8 @@ mod asked;
 mod bad_input;
 mod common;
 mod convert;
+#[cfg(unix)]
+mod inputs;
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod interrupt;
 #[cfg(target_os = "linux")]

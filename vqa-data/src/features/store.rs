@@ -9,13 +9,14 @@ use hdf5::Dataset;
 use hdf5::dataset::Layout;
 use hdf5::datatype::ByteOrder;
 use hdf5::types::{FloatSize, TypeDescriptor};
-use memmap2::{Advice, Mmap};
+use memmap2::Advice;
 use ndarray::s;
 
 use crate::error::{Error, Result};
 use crate::features::element_type::ElementType;
 use crate::features::hdf5_error::cannot_read;
 use crate::files::limits::MAX_COMPRESSION;
+use crate::files::mmap::MappedFile;
 
 /// Opens a dataset, if it is there, once its size has been found to be one that the file can hold: a damaged or hostile
 /// file says any size, and memory is reserved by it.
@@ -73,14 +74,14 @@ pub(super) struct Store {
 #[derive(Debug)]
 enum Reader {
     /// Contiguous little-endian floats, read straight from the page cache.
-    Map { map: Arc<Mmap>, start: usize },
+    Map { map: Arc<MappedFile>, start: usize },
     /// Anything else, converted by HDF5: chunked, compressed, big-endian, doubles.
     Hdf5(Dataset),
 }
 
 impl Store {
     /// Opens a numeric dataset of rank 2 or 3 whose last axis has `width` values.
-    pub(super) fn open(path: &Path, file: &hdf5::File, map: &Arc<Mmap>, name: &str) -> Result<Store> {
+    pub(super) fn open(path: &Path, file: &hdf5::File, map: &Arc<MappedFile>, name: &str) -> Result<Store> {
         let dataset = open_dataset(path, file, map.len(), name)?.ok_or_else(|| {
             let there = file.member_names().unwrap_or_default();
             Error::wrong_format(

@@ -8,6 +8,7 @@
 pub(crate) mod atomic;
 #[cfg(feature = "hdf5")]
 pub(crate) mod fingerprint;
+pub(crate) mod input;
 #[cfg(feature = "hdf5")]
 pub(crate) mod limits;
 pub(crate) mod mmap;
@@ -17,5 +18,7 @@ pub(crate) mod unfinished;
 
 pub use self::{
     atomic::{AtomicDir, AtomicFile, create_directory, try_directory, write_atomic},
+    input::{open_input, read_text},
+    mmap::mapped_file_at,
     unfinished::remove_unfinished,
 };

@@ -1,12 +1,13 @@
 //! The folder of a question.
 
 use std::fmt::Write;
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use vqa_data::Error;
+use vqa_data::files::open_input;
 
 use crate::error::Result;
 use crate::report::explained::Explained;
@@ -23,7 +24,8 @@ pub(super) fn qa_text(explained: &Explained) -> String {
 
 /// The picture's own file if it is a JPEG, or the picture as one.
 pub(super) fn original_jpeg(path: &Path, picture: &RgbImage) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let mut bytes = Vec::new();
+    open_input(path)?.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     Ok(if bytes.starts_with(&[0xff, 0xd8]) { bytes } else { jpeg(picture) })
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use vqa_data::files::write_atomic;
+use vqa_data::files::{read_text, write_atomic};
 use vqa_data::questions::{AnswerDict, WordDict};
 
 use crate::error::{Error, Result};
@@ -144,7 +144,7 @@ impl RunDir {
     /// When it is missing or does not say what `C` wants.
     pub fn read_config<C: DeserializeOwned>(&self) -> Result<C> {
         let path = self.config();
-        let text = fs::read_to_string(&path).map_err(vqa_data::Error::io("read", &path))?;
+        let text = read_text(&path)?;
         toml::from_str(&text).map_err(|error| Error::RunConfig { path, source: Box::new(error) })
     }
 

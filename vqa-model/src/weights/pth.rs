@@ -4,6 +4,7 @@ use std::path::Path;
 
 use pytorch_reader::{DType, PytorchReader};
 use tch::{Kind, Tensor};
+use vqa_data::files::open_input;
 
 use crate::error::{Error, Result};
 use crate::weights::floats::{from_bytes, not_float};
@@ -25,7 +26,7 @@ pub(crate) fn is_pth(path: &Path) -> bool {
 ///
 /// When the file is missing or damaged, or has a tensor that is not float32, float16, bfloat16 or float64.
 pub fn read_pth(path: &Path) -> Result<Vec<(String, Tensor)>> {
-    std::fs::File::open(path).map_err(vqa_data::Error::io("read", path))?;
+    open_input(path)?;
     let mut found: Vec<_> =
         PytorchReader::new(path).map_err(|error| damaged(path, error))?.into_tensors().into_iter().collect();
     for prefix in PREFIXES {

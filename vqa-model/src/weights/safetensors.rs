@@ -9,7 +9,7 @@ use std::path::Path;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, View};
 use tch::{Device, Kind, Tensor};
-use vqa_data::files::AtomicFile;
+use vqa_data::files::{AtomicFile, open_input};
 
 use crate::error::{Error, Result};
 use crate::weights::floats::{from_bytes, not_float};
@@ -75,7 +75,8 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], header: Header) 
 ///
 /// When the file is missing or damaged, or has a tensor that is not float32, float16, bfloat16 or float64.
 pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
-    let bytes = std::fs::read(path).map_err(vqa_data::Error::io("read", path))?;
+    let mut bytes = Vec::new();
+    open_input(path)?.read_to_end(&mut bytes).map_err(vqa_data::Error::io("read", path))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| not_safetensors(path, error))?;
     let mut read = Vec::new();
     for (name, view) in tensors.iter() {
@@ -97,7 +98,7 @@ pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
 ///
 /// When the file is missing or damaged.
 pub fn read_header(path: &Path) -> Result<Header> {
-    let (len, start) = read_start(path).map_err(vqa_data::Error::io("read", path))?;
+    let (len, start) = read_start(open_input(path)?).map_err(vqa_data::Error::io("read", path))?;
     let metadata: Metadata = serde_json::from_slice(&start)
         .map_err(|error| not_safetensors(path, SafeTensorError::InvalidHeaderDeserialization(error)))?;
     if (8 + start.len() + metadata.data_len()) as u64 != len {
@@ -113,8 +114,7 @@ pub fn read_header(path: &Path) -> Result<Header> {
 
 /// The length of a file, and the JSON at its start, whose length it says first. What it claims beyond its end is not
 /// there.
-fn read_start(path: &Path) -> std::io::Result<(u64, Vec<u8>)> {
-    let mut file = File::open(path)?;
+fn read_start(mut file: File) -> std::io::Result<(u64, Vec<u8>)> {
     let len = file.metadata()?.len();
     let mut start = [0; 8];
     let n_read = file.by_ref().take(8).read(&mut start)?;

@@ -18,6 +18,7 @@ use crate::features::fill::Scratch;
 use crate::features::image_name::number_at_end;
 use crate::features::table::ImageEntry;
 use crate::files::fingerprint::Fingerprint;
+use crate::files::input::open_input;
 use crate::files::limits::MAX_COMPRESSION;
 
 /// The archives of a folder, in order of image ids.
@@ -141,7 +142,7 @@ struct Archive {
 }
 
 fn open(path: &Path) -> Result<Archive, Unreadable> {
-    let file = File::open(path).map_err(Error::io("read", path))?;
+    let file = open_input(path)?;
     let len = file.metadata().map_err(Error::io("read", path))?.len();
     match ZipArchive::new(BufReader::new(file)) {
         Ok(zip) => Ok(Archive { zip, len }),

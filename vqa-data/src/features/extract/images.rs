@@ -8,6 +8,7 @@ use image::{ImageError, ImageReader, RgbImage};
 
 use crate::error::{Error, Result};
 use crate::features::image_name::number_at_end;
+use crate::files::input::open_input;
 
 /// An image to extract from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,8 +77,7 @@ pub fn read_image_size(path: &Path) -> Result<[u32; 2]> {
 }
 
 fn open_image(path: &Path) -> Result<ImageReader<BufReader<File>>> {
-    let reader = ImageReader::open(path).map_err(Error::io("read", path))?;
-    reader.with_guessed_format().map_err(Error::io("read", path))
+    ImageReader::new(BufReader::new(open_input(path)?)).with_guessed_format().map_err(Error::io("read", path))
 }
 
 fn unreadable(path: &Path) -> impl FnOnce(ImageError) -> Error {
