@@ -19,7 +19,34 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Writes a line to stderr, above the progress bar if there is one. A stderr that is closed, full or gone ends nothing.
 pub fn write_stderr(line: std::fmt::Arguments) {
+    let line = printable(&line.to_string());
     above_the_bar(|| drop(writeln!(std::io::stderr().lock(), "{line}")));
+}
+
+/// A text that may quote a hostile file: of bounded length, and without characters that a terminal obeys.
+fn printable(text: &str) -> String {
+    let is_obeyed = |char: char| char.is_control() && char != '\n';
+    let escaped = cut(text).chars().fold(String::new(), |mut escaped, char| {
+        match is_obeyed(char) {
+            true => escaped.extend(char.escape_default()),
+            false => escaped.push(char),
+        }
+        escaped
+    });
+    cut(&escaped)
+}
+
+/// A long text without its middle.
+fn cut(text: &str) -> String {
+    const MAX_CHARS: usize = 2000;
+    let start = |n: usize| text.char_indices().nth(n).map(|(at, _)| at);
+    match start(MAX_CHARS) {
+        None => text.to_owned(),
+        Some(_) => {
+            let (head, tail) = (start(MAX_CHARS / 2).unwrap_or(0), text.char_indices().nth_back(MAX_CHARS / 2 - 2));
+            format!("{}…{}", &text[..head], tail.map_or("", |(at, _)| &text[at..]))
+        }
+    }
 }
 
 /// [`write_stderr`] with the arguments of `format!`. Not `eprintln!`, which panics where nobody listens.
@@ -72,4 +99,23 @@ fn above_the_bar<R>(write: impl FnOnce() -> R) -> R {
 
 fn lock_bar() -> std::sync::MutexGuard<'static, Option<indicatif::ProgressBar>> {
     BAR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_bounded_and_harmless() {
+        for n in [0, 1, 1999, 2000] {
+            assert_eq!(printable(&"ä".repeat(n)), "ä".repeat(n));
+        }
+        for n in [2001, 2002, 1_000_000] {
+            let shown = printable(&format!("a{}z", "語".repeat(n - 2)));
+            assert_eq!(shown.chars().count(), 2000, "{n}");
+            assert!(shown.starts_with("a語") && shown.ends_with("語z") && shown.contains("語…語"), "{shown}");
+        }
+        assert_eq!(printable("\na\x1b[31mb\u{9b}c\rd"), "\na\\u{1b}[31mb\\u{9b}c\\rd");
+        assert_eq!(printable(&"\0".repeat(5000)).chars().count(), 2000);
+    }
 }

@@ -249,3 +249,22 @@ fn nan_features() {
     assert!(error.contains(&format!("train.h5: {n} image(s) have NaN")), "{error}");
     assert!(error.contains(&format!("the first is image {}", summary["first_not_finite"])), "{error}");
 }
+
+/// A message quotes what is wrong, but not all of it, and gives a terminal no orders.
+#[test]
+fn messages_about_hostile_input_are_short() {
+    let world = world();
+    let at = world.path();
+    let files =
+        "--questions data/v2_OpenEnded_shapes_val_questions.json --annotations data/v2_shapes_val_annotations.json";
+    fs::write(at.join("results.json"), format!("[{{\"question_id\": \"\\u001b]0;{}\"}}]", "ä".repeat(1_000_000)))
+        .unwrap();
+    let message = |command: &str| crate::common::stderr(&crate::common::vqa(at, command).output().unwrap());
+    let dots = ["prepare --config config.toml --set ", &"x.".repeat(20_000), "x=1"].concat();
+    let long_key = ["prepare --config config.toml --set ", &"x".repeat(100_000), "=1"].concat();
+    let brackets = ["prepare --config config.toml --set seed=", &"[".repeat(100_000)].concat();
+    for command in [format!("score {files} --results results.json"), dots, long_key, brackets] {
+        let said = message(&command);
+        assert!(said.starts_with("error: ") && said.chars().count() <= 2001 && !said.contains('\x1b'), "{said}");
+    }
+}

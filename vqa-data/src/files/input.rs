@@ -28,22 +28,30 @@ pub fn open_input(path: &Path) -> Result<File> {
     File::open(path).map_err(Error::io("read", path))
 }
 
-/// Reads a small text, such as a config or a list of ids. It may also come from a pipe that this process already has,
-/// as `<(…)` and `/dev/stdin` are in a shell: small texts are made on the fly, and read only once.
+/// Reads a small text, such as a config or a list of ids: [`read_text_within`] a hundred times VQA2.0's image ids.
 ///
 /// # Errors
 ///
-/// When the file is missing, cannot be read, is too large for what is meant, or is not UTF-8.
+/// Those of [`read_text_within`].
 pub fn read_text(path: &Path) -> Result<String> {
-    /// A hundred times VQA2.0's image ids.
-    const MAX_BYTES: u64 = 256 << 20;
+    read_text_within(256 << 20, path)
+}
+
+/// Reads a text of at most so many bytes. It may also come from a pipe that this process already has, as `<(…)` and
+/// `/dev/stdin` are in a shell: small texts are made on the fly, and read only once.
+///
+/// # Errors
+///
+/// When the file is missing, cannot be read, is larger, or is not UTF-8.
+pub fn read_text_within(max_bytes: u64, path: &Path) -> Result<String> {
     let is_ours = ["/dev/stdin", "/dev/fd", "/proc/self/fd"].iter().any(|ours| path.starts_with(ours));
     let is_pipe = is_ours && std::fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo());
     let file = if is_pipe { File::open(path).map_err(Error::io("read", path))? } else { open_input(path)? };
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        let problem = format!("more than {} MB, and a short text is wanted here: is it another file?", MAX_BYTES >> 20);
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    if bytes.len() as u64 > max_bytes {
+        let problem =
+            format!("more than {} MiB, and a shorter text is wanted here: is it another file?", max_bytes >> 20);
         return Err(Error::wrong_format(path, problem));
     }
     let not_text = |error| Error::wrong_format(path, "not a text in UTF-8: is it another file?").because(error);
@@ -79,7 +87,7 @@ mod tests {
         assert!(matches!(read_text(&at.join("nowhere")), Err(Error::NotFound { .. })));
         // A file without content that claims terabytes is not read to its end.
         File::create(&text).unwrap().set_len(1 << 40).unwrap();
-        assert!(read_text(&text).unwrap_err().to_string().contains("more than 256 MB"));
+        assert!(read_text(&text).unwrap_err().to_string().contains("more than 256 MiB"));
     }
 
     #[cfg(target_os = "linux")]
