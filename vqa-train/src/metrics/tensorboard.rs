@@ -121,14 +121,16 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(directory).map_err(Error::io("read the directory", directory))?;
     let mut files: Vec<PathBuf> = entries
         .flatten()
-        .filter(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            name.starts_with("events.out.tfevents.") && name.ends_with(SUFFIX)
-        })
+        .filter(|entry| is_event_file(&entry.file_name().to_string_lossy()))
         .map(|entry| entry.path())
         .collect();
     files.sort();
     Ok(files)
+}
+
+/// Whether a name is that of an event file of ours.
+pub(crate) fn is_event_file(name: &str) -> bool {
+    name.starts_with("events.out.tfevents.") && name.ends_with(SUFFIX)
 }
 
 fn since_1970() -> Duration {
