@@ -8,13 +8,7 @@ use vqa_data::files::read_text;
 #[cfg(feature = "torch")]
 use vqa_data::questions::SplitConfig;
 
-use crate::keys::{explain_unknown, first_unknown};
-
-/// Without libtorch the tables of the model and of training are not looked into.
-#[cfg(not(feature = "torch"))]
-pub type RunConfig = vqa_data::config::Config<Table, Table>;
-#[cfg(feature = "torch")]
-pub use vqa_train::run::RunConfig;
+use crate::keys::{RunConfig, explain_unknown, first_unknown};
 
 /// A config file.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,10 +156,14 @@ fn is_unknown_key(error: &toml::de::Error) -> bool {
 /// What TOML says, in the words of people who do not know Rust.
 fn in_plain_words(error: &toml::de::Error) -> String {
     let message = error.message().trim().replace('\n', " ");
-    ["u64", "usize", "i64"]
+    let message = ["u64", "usize", "i64"]
         .iter()
         .fold(message, |message, name| message.replace(&format!("expected {name}"), "expected a whole number"))
-        .replace("expected f64", "expected a number")
+        .replace("expected f64", "expected a number");
+    match message.split_once("expected struct ") {
+        Some((before, _)) => format!("{before}expected a table"),
+        None => message,
+    }
 }
 
 #[cfg(test)]
@@ -201,6 +199,7 @@ mod tests {
         assert_eq!((config.run.train.n_epochs, config.run.train.lr_steps), (3, vec![1, 2]));
         assert!(load(DATA, &[("data.val.composition.features", "f.h5")]).unwrap_err().contains("is a list"));
         assert!(load(DATA, &[("seed.x", "1")]).is_err());
+        assert!(load(DATA, &[("dict", "5")]).unwrap_err().ends_with("expected a table"));
     }
 
     #[test]

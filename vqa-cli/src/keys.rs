@@ -2,7 +2,11 @@
 
 use toml::{Table, Value};
 
-use crate::config::RunConfig;
+/// Without libtorch the tables of the model and of training are not looked into.
+#[cfg(not(feature = "torch"))]
+pub type RunConfig = vqa_data::config::Config<Table, Table>;
+#[cfg(feature = "torch")]
+pub use vqa_train::run::RunConfig;
 
 /// How similar two keys must be, from 0 to 1, for one to be suggested in place of the other.
 const SIMILAR: f64 = 0.8;

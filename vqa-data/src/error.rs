@@ -250,6 +250,9 @@ impl fmt::Display for IoProblem<'_> {
                 "the file would be larger than the limit of this process or of the disk: raise it (`ulimit -f \
                  unlimited`), and run the command again",
             ),
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                f.write_str("there is a file where a directory is wanted: choose another path")
+            }
             io::ErrorKind::PermissionDenied => f.write_str("permission denied; check the file's owner and mode"),
             _ => write!(f, "{}", self.0),
         }

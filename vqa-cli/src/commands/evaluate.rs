@@ -1,7 +1,7 @@
 use anyhow::{Result, bail};
 use serde::Serialize;
 use vqa_data::evaluator::Accuracy;
-use vqa_data::files::write_atomic;
+use vqa_data::files::{try_file, write_atomic};
 use vqa_data::questions::Annotations;
 
 use crate::args::EvaluateArgs;
@@ -32,6 +32,9 @@ pub struct Blind {
 }
 
 pub fn run(args: &EvaluateArgs) -> Result<()> {
+    if let Some(path) = &args.results {
+        try_file(path)?;
+    }
     let split = asked::open(&args.model)?;
     let annotations = &split.dataset().split().annotations;
     if annotations.is_empty() {

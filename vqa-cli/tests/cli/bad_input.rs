@@ -219,6 +219,13 @@ fn training() {
     fails(at, &format!("evaluate {model} --config nowhere.toml"), &["nowhere.toml", "no such file"]);
     fails(at, "evaluate --checkpoint run/model_9.safetensors --data val", &["model_9.safetensors", "no such file"]);
     fails(at, "evaluate --checkpoint run/model_1.safetensors --data test", &["no split \"test\"", "train, val"]);
+    // Before the work, not after it: there would be an error about the split.
+    for (path, problem) in [("data", "not replaced by one"), ("config.toml/x", "a file where a directory is wanted")] {
+        let model = "--checkpoint run --data test";
+        fails(at, &format!("evaluate {model} --results {path}"), &[problem]);
+        fails(at, &format!("predict {model} --out {path}"), &[problem]);
+    }
+    fails(at, "visualize --checkpoint run --data test --out-dir config.toml", &["a file where a directory is wanted"]);
     edit(&at.join("run/config.toml"), "hid_dim = 16", "hid_dim = 24");
     fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "weights of another model"]);
     edit(&at.join("run/config.toml"), "hid_dim = 24", "hid_dim = 16");
@@ -228,6 +235,31 @@ fn training() {
     fails(at, &format!("evaluate {model}"), &["config.toml", "belong beside it"]);
     truncate(&at.join("run/model_1.safetensors"));
     fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "not a whole safetensors file"]);
+}
+
+/// Neither TOML nor HDF5 can hold such a path.
+#[cfg(all(feature = "torch", target_os = "linux"))]
+#[test]
+fn a_path_that_is_not_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    ok(at, "train --config config.toml --set train.n_epochs=1");
+    let odd = at.join(std::ffi::OsStr::from_bytes(b"odd\xff"));
+    fs::create_dir(&odd).unwrap();
+    fs::copy(at.join("run/model_1.safetensors"), odd.join("w.safetensors")).unwrap();
+    fs::copy(at.join("val.h5"), odd.join("val.h5")).unwrap();
+    for (arguments, path, words) in [
+        ("train --config config.toml --set out_dir=new --init", "w.safetensors", "new/config.toml: cannot be written"),
+        ("features inspect", "val.h5", "path is UTF-8: rename it"),
+    ] {
+        let output = crate::common::vqa(at, arguments).arg(odd.join(path)).output().unwrap();
+        let said = crate::common::stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(words) && !said.contains("bug in vqa"), "{said}");
+    }
+    assert!(!at.join("new").exists());
 }
 
 #[cfg(feature = "torch")]

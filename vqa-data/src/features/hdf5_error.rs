@@ -19,6 +19,8 @@ pub(super) fn cannot_read(path: &Path) -> impl FnOnce(hdf5::Error) -> Error {
                 path,
                 "not an HDF5 file; `vqa features convert` makes one of TSV files and of folders of .npz",
             )
+        } else if text.contains("Invalid UTF-8 in file name") {
+            Error::wrong_format(path, "HDF5 opens only files whose path is UTF-8: rename it")
         } else if text.contains("unable to lock file") {
             Error::InUse { path: path.to_owned(), problem: format!("HDF5 reports: {text}"), source: None }
         } else {

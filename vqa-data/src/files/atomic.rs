@@ -137,7 +137,7 @@ impl Drop for AtomicDir {
 ///
 /// When the directory cannot be made, the disk is full, or the rename fails.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    if path.exists() && !path.is_file() && !path.is_dir() {
+    if is_pipe_or_device(path) {
         return fs::write(path, bytes).map_err(Error::io("write", path));
     }
     let file = AtomicFile::create(path)?;
@@ -178,9 +178,25 @@ pub fn try_directory(directory: &Path) -> Result<()> {
     file.map(drop)
 }
 
+/// Tries whether a file can be written, for a command that writes it at the end of long work. Nothing is left behind.
+///
+/// # Errors
+///
+/// When it cannot.
+pub fn try_file(destination: &Path) -> Result<()> {
+    match is_pipe_or_device(destination) {
+        true => Ok(()),
+        false => try_directory(parent(&resolve(destination)?)),
+    }
+}
+
 /// A directory and those above it that do not exist, the innermost first.
 fn missing_directories(directory: &Path) -> Vec<&Path> {
     directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect()
+}
+
+fn is_pipe_or_device(path: &Path) -> bool {
+    path.exists() && !path.is_file() && !path.is_dir()
 }
 
 /// The path itself, or what it links to. Refuses directories and devices.
@@ -191,7 +207,7 @@ pub(crate) fn resolve(destination: &Path) -> Result<PathBuf> {
         destination.to_owned()
     };
     if destination.exists() && !destination.is_file() {
-        return Err(Error::exists(&destination, "cannot be replaced by a file, for it is none: choose another path"));
+        return Err(Error::exists(&destination, "not a file, and so not replaced by one: choose another path"));
     }
     Ok(destination)
 }
@@ -264,6 +280,8 @@ mod tests {
         let at = directory.path();
         try_directory(at).unwrap();
         try_directory(&at.join("a/b")).unwrap();
+        try_file(&at.join("a/b")).unwrap();
+        assert!(matches!(try_file(at), Err(Error::Exists { .. })));
         assert_eq!(fs::read_dir(at).unwrap().count(), 0);
         fs::write(at.join("file"), "").unwrap();
         let error = try_directory(&at.join("file/b")).unwrap_err().to_string();
@@ -296,7 +314,7 @@ mod tests {
         write_atomic(Path::new("/dev/null"), b"gone").unwrap();
         assert!(!Path::new("/dev/null").is_file());
         assert!(AtomicFile::create(Path::new("/dev/null")).is_err());
-        assert!(write_atomic(directory.path(), b"x").unwrap_err().to_string().contains("for it is none"));
+        assert!(write_atomic(directory.path(), b"x").unwrap_err().to_string().contains("not replaced by one"));
     }
 
     #[cfg(unix)]

@@ -17,7 +17,7 @@ pub(crate) mod partial;
 pub(crate) mod unfinished;
 
 pub use self::{
-    atomic::{AtomicDir, AtomicFile, create_directory, try_directory, write_atomic},
+    atomic::{AtomicDir, AtomicFile, create_directory, try_directory, try_file, write_atomic},
     input::{open_input, read_text, read_text_within},
     mmap::mapped_file_at,
     unfinished::remove_unfinished,

@@ -152,10 +152,14 @@ impl RunDir {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// When it cannot be written, or has a path that is not UTF-8, as TOML is.
     pub fn write_config<C: Serialize>(&self, config: &C, comments: &str) -> Result<()> {
-        let text = toml::to_string(config).expect("a config can be written as TOML");
-        Ok(write_atomic(&self.config(), format!("{comments}{text}").as_bytes())?)
+        let path = self.config();
+        let text = toml::to_string(config).map_err(|error| {
+            let problem = format!("cannot be written ({error}): rename the files and directories that are named so");
+            vqa_data::Error::wrong_format(&path, problem)
+        })?;
+        Ok(write_atomic(&path, format!("{comments}{text}").as_bytes())?)
     }
 
     /// Reads the run's dictionaries.

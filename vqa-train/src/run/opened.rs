@@ -159,12 +159,12 @@ impl OpenedRun {
     ///
     /// When the run was only looked at.
     pub fn begin(&mut self, config: &RunConfig) -> Result<()> {
-        self.lock.as_mut().expect("a run that was opened").keep();
         let comments = self.resumed.as_ref().map(Resumed::comments).unwrap_or_default();
         self.run.write_config(config, &comments)?;
         if self.resumed.is_none() {
             self.run.write_dictionaries(&self.words, &self.answers)?;
         }
+        self.lock.as_mut().expect("a run that was opened").keep();
         Ok(())
     }
 }
