@@ -13,9 +13,9 @@ use crate::keys::{RunConfig, explain_unknown, first_unknown};
 /// A config file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// What it says, its paths absolute.
+    /// Its content, with absolute paths.
     pub run: RunConfig,
 }
 
@@ -42,17 +42,17 @@ impl Config {
     pub fn split(&self, name: &str) -> Result<&SplitConfig> {
         self.run.data.get(name).with_context(|| {
             let names: Vec<&str> = self.run.data.keys().map(String::as_str).collect();
-            format!("{}: there is no split \"{name}\"; it has: {}", self.path.display(), names.join(", "))
+            format!("{}: no split \"{name}\"; it has: {}", self.path.display(), names.join(", "))
         })
     }
 
-    /// Where a split is described, for errors about it.
+    /// The file and split, for errors.
     pub fn place(&self, split: &str) -> String {
         format!("{}, split \"{split}\"", self.path.display())
     }
 }
 
-/// Makes relative paths relative to `base`. An empty one would be `base` itself, which nobody means.
+/// Resolves relative paths against `base`. An empty one would be `base` itself, which is never meant.
 fn resolve_paths(run: &mut RunConfig, base: &Path) -> Result<(), String> {
     if run.out_dir.as_os_str().is_empty() {
         return Err("out_dir is empty: name the directory of the run".to_owned());
@@ -76,26 +76,25 @@ fn validate(run: &RunConfig) -> Result<(), String> {
 /// The config with other values of some keys.
 fn with_settings(run: &RunConfig, settings: &[(String, String)]) -> Result<RunConfig> {
     let mut table = Table::try_from(run).context("--set cannot change a config whose paths are not UTF-8")?;
-    let mut changed = None;
+    let mut changed = run.clone();
     for (key, value) in settings {
         let of_setting = |problem: String| anyhow::anyhow!("--set {key}={value}: {problem}");
         let parts = parse_key(key).map_err(of_setting)?;
         set(&mut table, &parts, parse_value(value)).map_err(of_setting)?;
-        let run: Result<RunConfig, toml::de::Error> = table.clone().try_into();
-        changed = Some(run.map_err(|error| {
+        changed = table.clone().try_into().map_err(|error| {
             of_setting(match first_unknown(&Value::Table(table.clone())).filter(|_| is_unknown_key(&error)) {
                 Some(unknown) if parts.starts_with(&unknown) => explain_unknown(&parts),
                 Some(unknown) => explain_unknown(&unknown),
                 None => in_plain_words(&error),
             })
-        })?);
+        })?;
     }
-    Ok(changed.unwrap_or_else(|| run.clone()))
+    Ok(changed)
 }
 
 /// The parts of a dotted key, some perhaps in quotes, as in `train.optim.weight_decay_of."classifier.main.3"`.
 fn parse_key(key: &str) -> Result<Vec<String>, String> {
-    /// Deeper than any key, and shallow enough for what looks into tables by recursion.
+    /// More than any key has, and few enough for code that recurses into tables.
     const MAX_DOTS: usize = 32;
     let problem = || "not a key: write one as in train.n_epochs=3".to_owned();
     if key.matches('.').count() > MAX_DOTS {
@@ -111,14 +110,14 @@ fn parse_key(key: &str) -> Result<Vec<String>, String> {
     Ok(parts)
 }
 
-/// A value as TOML has it. What is no TOML is a string, so that none needs quotes.
+/// Parses a value as TOML. What is not TOML is a string, so that strings need no quotes.
 fn parse_value(value: &str) -> Value {
     let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok();
     let parsed = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
     parsed.unwrap_or_else(|| Value::String(value.to_owned()))
 }
 
-/// Sets a key, in a list that of the given index.
+/// Sets a key; the part after the name of a list is an index.
 fn set(table: &mut Table, key: &[String], value: Value) -> Result<(), String> {
     let (last, parents) = key.split_last().expect("a key has a part");
     let mut place = table;
@@ -153,13 +152,14 @@ fn is_unknown_key(error: &toml::de::Error) -> bool {
     error.message().starts_with("unknown field")
 }
 
-/// What TOML says, in the words of people who do not know Rust.
+/// The parser's message, in words for people who do not know Rust.
 fn in_plain_words(error: &toml::de::Error) -> String {
     let message = error.message().trim().replace('\n', " ");
     let message = ["u64", "usize", "i64"]
         .iter()
         .fold(message, |message, name| message.replace(&format!("expected {name}"), "expected a whole number"))
-        .replace("expected f64", "expected a number");
+        .replace("expected f64", "expected a number")
+        .replace("expected a sequence", "expected a list, as in [1, 2] or [\"a\", \"b\"]");
     match message.split_once("expected struct ") {
         Some((before, _)) => format!("{before}expected a table"),
         None => message,
@@ -199,6 +199,7 @@ mod tests {
         assert_eq!((config.run.train.n_epochs, config.run.train.lr_steps), (3, vec![1, 2]));
         assert!(load(DATA, &[("data.val.composition.features", "f.h5")]).unwrap_err().contains("is a list"));
         assert!(load(DATA, &[("seed.x", "1")]).is_err());
+        assert!(load(DATA, &[("data.val.composition.0.q_jsons", "q.json")]).unwrap_err().contains("expected a list"));
         assert!(load(DATA, &[("dict", "5")]).unwrap_err().ends_with("expected a table"));
     }
 

@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::terminal::{remove_bar, say};
 
-/// The exit code of a command that was stopped by a signal, as shells have it for Ctrl-C.
+/// The exit code of a command that was stopped by a signal: what shells report for Ctrl-C.
 pub const STOPPED: u8 = 130;
 
 /// Set by the first signal while a [`FinishTheStep`] exists.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Whether a signal only sets the flag, the first time.
+/// Whether the first signal only sets the flag.
 static GRACEFUL: AtomicBool = AtomicBool::new(false);
 
-/// From now on a signal ends the program at once, without half-written files.
+/// From now on a signal ends the program at once, and removes half-written files.
 pub fn handle() {
     let handler = || {
         if GRACEFUL.load(Ordering::Relaxed) && !STOP.swap(true, Ordering::Relaxed) {
@@ -26,7 +26,7 @@ pub fn handle() {
         remove_bar();
         match unfinished.first() {
             Some(kept) => say_after_echo(&format!("stopped; the same command resumes {}", kept.display())),
-            None => say_after_echo("stopped; what was not finished is removed"),
+            None => say_after_echo("stopped; unfinished files are removed"),
         }
         exit_at_once();
     };
@@ -40,14 +40,14 @@ pub fn handle() {
     ignore(libc::SIGXFSZ);
 }
 
-/// Says something below the line in which a terminal shows `^C`.
+/// Prints a message below the line in which the terminal echoes `^C`.
 fn say_after_echo(text: &str) {
     let new_line = if std::io::stderr().is_terminal() { "\n" } else { "" };
     say!("{new_line}{text}");
 }
 
-/// A command that was asked to stop has done so, and has saved what there was to save: its last words. It is an error
-/// to those that would go on, not to the user.
+/// A command has stopped as asked, with everything saved; the message says how to resume it. An error only in that it
+/// ends the command.
 #[derive(Debug)]
 pub struct Stopped(pub String);
 
@@ -82,7 +82,7 @@ fn exit_at_once() -> ! {
     unsafe { libc::_exit(i32::from(STOPPED)) }
 }
 
-/// While this exists, the first signal sets its flag, and the second ends the program at once.
+/// While this exists, the first signal only sets its flag, and the second ends the program at once.
 #[cfg(feature = "torch")]
 pub struct FinishTheStep;
 

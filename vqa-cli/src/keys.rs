@@ -1,8 +1,8 @@
-//! The keys of a config file, and which one was meant by a key that is none of them.
+//! The keys of a config file, and suggestions for unknown ones.
 
 use toml::{Table, Value};
 
-/// Without libtorch the tables of the model and of training are not looked into.
+/// Without libtorch the `[model]` and `[train]` tables are not checked.
 #[cfg(not(feature = "torch"))]
 pub type RunConfig = vqa_data::config::Config<Table, Table>;
 #[cfg(feature = "torch")]
@@ -57,7 +57,7 @@ pub fn first_unknown(config: &Value) -> Option<Vec<String>> {
     search(config, Vec::new())
 }
 
-/// All keys and tables of a config. A data split has the name that it has in `like`.
+/// All keys and tables of a config. Of the data splits there is one, with the name that `like` has for it.
 fn all_keys(like: &[String]) -> Vec<Vec<String>> {
     fn collect(path: Vec<String>, split: &str, keys: &mut Vec<Vec<String>>) {
         for name in fields(&path).unwrap_or_default() {
@@ -77,8 +77,8 @@ fn all_keys(like: &[String]) -> Vec<Vec<String>> {
     keys
 }
 
-/// The names of the keys in a table of a config; nothing for what is no table, or may have any keys. The types of the
-/// config know them, and tell them to whoever asks for one that does not exist.
+/// The names of the keys in a table of a config; nothing for values, and for tables with arbitrary keys. The config's
+/// own types list them, in their error about a key that does not exist.
 fn fields(path: &[String]) -> Option<Vec<String>> {
     let unknown = Value::Table(Table::from_iter([("?".to_owned(), Value::Integer(0))]));
     let config = path.iter().enumerate().rev().fold(unknown, |value, (i, part)| match i {

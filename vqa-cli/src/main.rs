@@ -30,12 +30,12 @@ fn main() -> ExitCode {
         .with_ansi(has_colours())
         .with_target(false)
         .without_time()
-        // It would tell stderr that it cannot write to stderr, and panic.
+        // It would report to stderr that stderr cannot be written, and panic.
         .log_internal_errors(false)
         .init();
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("no message");
-        // A full memory ends the command, not the program: what is to be done depends on the command.
+        // Out of memory is reported by the command, which knows the remedy.
         if !is_out_of_memory(message) {
             let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
             let first_line = message.lines().next().unwrap_or_default();
@@ -66,8 +66,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error with what was being done, down to the first error of our own crates: its message is whole, and repeats the
-/// ones below it.
+/// The message of an error with its context, down to the first error of our own crates, whose message is complete.
 fn whole_message(error: &anyhow::Error) -> String {
     let mut parts = Vec::new();
     for cause in error.chain() {

@@ -1,4 +1,4 @@
-//! How far a command has come.
+//! Progress bars.
 
 use std::borrow::Cow;
 use std::io::IsTerminal;
@@ -15,7 +15,7 @@ use crate::terminal::{say, set_bar};
 pub struct ProgressBar {
     what: Cow<'static, str>,
     unit: &'static str,
-    /// Whether rate and time left are shown; without them, what is said of the work has them.
+    /// Whether rate and time left are shown.
     timed: bool,
     total: u64,
     done: AtomicU64,
@@ -24,13 +24,14 @@ pub struct ProgressBar {
     on_screen: Option<OnScreen>,
 }
 
-/// A bar on a terminal, and what it says of the work.
+/// A bar on a terminal, and the details beside it.
 struct OnScreen {
     bar: indicatif::ProgressBar,
     said: Arc<Mutex<Vec<String>>>,
 }
 
-/// The least and the most from one plain line to the next. In between, a line comes when a tenth more time has passed.
+/// The shortest and the longest time between plain lines. In between, there is a line whenever the elapsed time has
+/// grown by a tenth.
 const LINE_EVERY: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(300)];
 
 impl ProgressBar {
@@ -38,7 +39,7 @@ impl ProgressBar {
         ProgressBar::start(what.into(), unit, true, total)
     }
 
-    /// A bar of batches beside which there is only what [`ProgressBar::reach`] is told.
+    /// A bar of batches that shows only the details given to [`ProgressBar::reach`], and no rate of its own.
     #[cfg(feature = "torch")]
     pub fn told(what: String, total: u64) -> ProgressBar {
         ProgressBar::start(what.into(), "batches", false, total)
@@ -59,13 +60,13 @@ impl ProgressBar {
         }
     }
 
-    /// More is done.
+    /// Adds to what is done.
     pub fn add(&self, n: u64) {
         let done = self.done.fetch_add(n, Ordering::Relaxed) + n;
         self.show(done, Vec::new);
     }
 
-    /// So much is done in all, and there is something to say of it, the most important first.
+    /// Sets how much is done in all, with details to show beside the bar, the most important first.
     #[cfg(feature = "torch")]
     pub fn reach(&self, done: u64, said: impl FnOnce() -> Vec<String>) {
         self.done.store(done, Ordering::Relaxed);
@@ -81,7 +82,7 @@ impl ProgressBar {
             bar.set_position(done);
             return;
         }
-        // A poisoned or busy lock means that another thread is about to print, or has died: skip the line.
+        // If the lock is busy or poisoned, another thread is about to print or has panicked: skip the line.
         let Ok(mut last_line) = self.last_line.try_lock() else { return };
         let elapsed = self.started.elapsed();
         if last_line.elapsed() >= (elapsed / 10).clamp(LINE_EVERY[0], LINE_EVERY[1]) {
@@ -111,7 +112,7 @@ impl OnScreen {
         let bar = indicatif::ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
         let said = Arc::new(Mutex::new(Vec::new()));
         let shown = Arc::clone(&said);
-        // The whole line is one part of a template, which knows nothing of the width of the terminal.
+        // A template cannot adapt to the width of the terminal, so its only key is the whole line.
         let line = move |state: &ProgressState, f: &mut dyn std::fmt::Write| {
             let mut parts = vec![amount(state.pos(), total, unit)];
             if timed {
@@ -126,7 +127,7 @@ impl OnScreen {
     }
 }
 
-/// How much is done of how much.
+/// How much is done, out of how much.
 fn amount(done: u64, total: u64, unit: &str) -> String {
     match unit {
         "bytes" if total >= 100_000_000 => format!("{}/{} MB", done / 1_000_000, total / 1_000_000),
@@ -141,17 +142,17 @@ fn speed(per_second: f64, left: Duration, unit: &str) -> [String; 2] {
     [format!("{:#} left", HumanDuration(left)), rate]
 }
 
-/// The columns that a line of the terminal has, but for the last: behind that one some terminals begin a new line.
+/// The width of the terminal, without the last column: some terminals wrap a line that fills it.
 fn columns() -> usize {
     let size = console::Term::stderr().size_checked();
     size.map_or(80, |(_, columns)| usize::from(columns)).saturating_sub(1).max(1)
 }
 
-/// A line with a bar in at most so many columns. Of the parts the last ones are left out first, then the bar.
+/// A line with a bar in at most this many columns. The last parts are dropped first, then the bar.
 fn fit(columns: usize, what: &str, share: f32, parts: &[String]) -> String {
     const BAR: std::ops::RangeInclusive<usize> = 8..=30;
     let line = |n: usize| format!("{what} {}", parts[..n].join(" | "));
-    // What is left of the line for a bar and a space, for so many of the parts, at least one.
+    // The columns that are left beside the first `n` parts.
     let left = |n: usize| columns.checked_sub(console::measure_text_width(&line(n)));
     let bar = |n: usize| left(n)?.checked_sub(1).filter(|left| left >= BAR.start());
     let with_bar = (1..=parts.len()).rev().find_map(|n| Some((n, bar(n)?.min(*BAR.end()))));
@@ -176,7 +177,7 @@ mod tests {
             for n in 1..=parts.len() {
                 let line = fit(columns, "epoch 12/13", 0.4, &parts[..n]);
                 assert!(console::measure_text_width(&line) <= columns, "{columns}: {line}");
-                // What matters most is there as soon as there is room for it.
+                // The most important part is shown as soon as there is room for it.
                 assert!(columns < 30 || line.contains("4711/12345 batches"), "{columns}: {line}");
             }
         }

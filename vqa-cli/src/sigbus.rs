@@ -1,9 +1,9 @@
-//! SIGBUS: a file that is mapped into memory was cut short, or its disk failed, and the part that is missing was read.
+//! SIGBUS: a memory-mapped file was truncated, or its disk failed, and a missing part of it was read.
 //!
-//! There is no value to go on with, so the program ends; but with a message that names the file, and without half-written
-//! files. A signal handler may do next to nothing: the thread that got the signal may hold any lock, the allocator's
-//! too. So the handler hands the address to a thread that waits for one, and only then is anything else done. That, and
-//! the system calls that the standard library lacks, is what is unsafe here.
+//! There is no value to continue with, so the program ends, with a message that names the file and without half-written
+//! files. A signal handler may do next to nothing, as the thread that got the signal may hold any lock, even the
+//! allocator's. So the handler only passes the address on to a waiting thread, which does the rest. The handler, and
+//! system calls that the standard library lacks, are what is unsafe here.
 
 use std::io::{PipeReader, Read};
 use std::os::fd::IntoRawFd;
@@ -13,7 +13,7 @@ use vqa_data::files::{mapped_file_at, remove_unfinished};
 
 use crate::terminal::{remove_bar, say};
 
-/// Where the handler writes the address to.
+/// The pipe that the handler writes the address to.
 static ADDRESSES: AtomicI32 = AtomicI32::new(-1);
 
 /// From now on SIGBUS ends the program with a message.
@@ -26,7 +26,7 @@ pub fn handle() {
     }
 }
 
-/// Waits for an address, which will mostly never come.
+/// Waits for an address, which in most runs never comes.
 fn wait(mut addresses: PipeReader) {
     let mut address = [0; size_of::<usize>()];
     if addresses.read_exact(&mut address).is_err() {
@@ -37,8 +37,8 @@ fn wait(mut addresses: PipeReader) {
     remove_bar();
     let file = file.map_or_else(|| "a file".to_owned(), |path| path.display().to_string());
     say!(
-        "error: {file}: it was cut short while it was read, or its disk failed: put the whole file back, and leave it as \
-         it is until the command has ended"
+        "error: {file}: it was truncated while it was being read, or its disk failed: restore it, and do not change it \
+         while a command runs"
     );
     exit_at_once();
 }
@@ -59,7 +59,7 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
     let address = unsafe { (*info).si_addr() }.addr().to_ne_bytes();
     // SAFETY: it reads the bytes of the array, and may be called in a handler.
     unsafe { libc::write(ADDRESSES.load(Ordering::Relaxed), address.as_ptr().cast(), address.len()) };
-    // The instruction cannot go on. Should the other thread not come to its end either, this one ends the program.
+    // The faulting instruction cannot continue. If the other thread does not end the program, this one does.
     // SAFETY: both may be called in a handler.
     unsafe {
         libc::sleep(10);

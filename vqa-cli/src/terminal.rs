@@ -1,4 +1,4 @@
-//! What is shown: results on stdout, everything else on stderr.
+//! Output: results on stdout, everything else on stderr.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 /// The progress bar on the screen.
 static BAR: Mutex<Option<indicatif::ProgressBar>> = Mutex::new(None);
 
-/// Prints a result. A reader that has gone away (`| head`) is no error.
+/// Prints a result. A closed pipe (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
@@ -17,13 +17,13 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a line to stderr, above the progress bar if there is one. A stderr that is closed, full or gone ends nothing.
+/// Writes a line to stderr, above the progress bar if there is one. A stderr that cannot be written is no error.
 pub fn write_stderr(line: std::fmt::Arguments) {
     let line = printable(&line.to_string());
     above_the_bar(|| drop(writeln!(std::io::stderr().lock(), "{line}")));
 }
 
-/// A text that may quote a hostile file: of bounded length, and without characters that a terminal obeys.
+/// Makes a text that may quote a hostile file safe to print: bounds its length, and escapes control characters.
 fn printable(text: &str) -> String {
     let is_obeyed = |char: char| char.is_control() && char != '\n';
     let escaped = cut(text).chars().fold(String::new(), |mut escaped, char| {
@@ -49,7 +49,7 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// [`write_stderr`] with the arguments of `format!`. Not `eprintln!`, which panics where nobody listens.
+/// [`write_stderr`] with the arguments of `format!`, instead of `eprintln!`, which panics if stderr cannot be written.
 macro_rules! say {
     ($($arguments:tt)*) => {
         $crate::terminal::write_stderr(format_args!($($arguments)*))
@@ -76,12 +76,12 @@ pub fn has_colours() -> bool {
     std::io::stderr().is_terminal() && !is_unwanted
 }
 
-/// Names the progress bar that is on the screen from now on, until it is finished.
+/// Registers the progress bar that is on the screen from now on.
 pub fn set_bar(bar: indicatif::ProgressBar) {
     *lock_bar() = Some(bar);
 }
 
-/// Takes the progress bar from the screen for good: the program is about to end, while other threads still work.
+/// Removes the progress bar from the screen for good: the program is about to end, while other threads still work.
 pub fn remove_bar() {
     let bar = lock_bar();
     if let Some(bar) = &*bar {

@@ -9,14 +9,13 @@ use crate::error::Result;
 use crate::questions::prepare::DictConfig;
 use crate::questions::split::SplitConfig;
 
-/// Everything that a run depends on, as a config file has it. What is in the tables of the model and of training is the
-/// business of other crates.
+/// Everything that a run depends on, as in a config file. The `[model]` and `[train]` tables belong to other crates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config<Model, Train> {
-    /// Fixes everything that is drawn at random.
+    /// Seed of everything random.
     pub seed: u64,
-    /// Where to compute: `auto`, `cpu`, `cuda`, `cuda:1`.
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:1`.
     pub device: String,
     /// The directory of the run.
     pub out_dir: PathBuf,
@@ -45,24 +44,24 @@ impl<Model: Default, Train: Default> Default for Config<Model, Train> {
 }
 
 impl<Model, Train> Config<Model, Train> {
-    /// Checks all values but those of the model and of training.
+    /// Checks all values except those of the model and of training.
     ///
     /// # Errors
     ///
-    /// Names the first key whose value cannot be used.
+    /// Names the first key with an invalid value.
     pub fn validate(&self) -> Result<(), String> {
         if self.seed > i64::MAX as u64 {
-            return Err(format!("seed = {}, and at most {} is wanted", self.seed, i64::MAX));
+            return Err(format!("seed = {}: it can be at most {}", self.seed, i64::MAX));
         }
         if self.dict.max_question_len == 0 {
-            return Err("dict.max_question_len = 0, and at least 1 is wanted".to_owned());
+            return Err("dict.max_question_len = 0: it must be at least 1".to_owned());
         }
         let problem =
             |(name, split): (&String, &SplitConfig)| split.validate().map_err(|e| format!("data.{name}: {e}"));
         self.data.iter().try_for_each(problem)
     }
 
-    /// Makes relative paths relative to `base` instead of the working directory, all but those of the model.
+    /// Resolves relative paths against `base`, except those of the model.
     pub fn resolve_paths(&mut self, base: &Path) {
         self.out_dir = base.join(&self.out_dir);
         self.dict.resolve_paths(base);

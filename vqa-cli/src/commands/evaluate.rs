@@ -22,10 +22,10 @@ pub struct Evaluation {
     pub blind: Option<Blind>,
 }
 
-/// Scores of the same model where every question is asked about another image.
+/// Scores of the same model with every question asked about another image.
 #[derive(Debug, Serialize)]
 pub struct Blind {
-    /// Fixes which image it is.
+    /// Seed of the choice of images.
     pub seed: u64,
     pub soft_score: f64,
     pub accuracy: Accuracy,
@@ -38,7 +38,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     let split = asked::open(&args.model)?;
     let annotations = &split.dataset().split().annotations;
     if annotations.is_empty() {
-        bail!("{}: no annotations to score against; use `vqa predict`", split.place());
+        bail!("{}: no annotations to score against: use `vqa predict`", split.place());
     }
     let answered = asked::answer_all(&split)?;
     let blind = match args.blind {
@@ -66,7 +66,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     print(&text(&evaluation, annotations))
 }
 
-/// What is printed for people.
+/// The scores as a table.
 fn text(evaluation: &Evaluation, annotations: &Annotations) -> String {
     let blind = evaluation.blind.as_ref();
     let mut text = format!("{:<30} {:>9} {:>8}", evaluation.data, "questions", "score");
@@ -84,7 +84,7 @@ fn text(evaluation: &Evaluation, annotations: &Annotations) -> String {
     lines.iter().for_each(|line| text.push_str(&format!("\n{line}")));
     if blind.is_some() {
         text.push_str(
-            "\nblind: every image's questions asked about another image of the split; looking: what its own adds",
+            "\nblind: every question asked about another image of the split; looking: what the right image adds",
         );
     }
     text

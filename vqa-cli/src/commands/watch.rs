@@ -1,4 +1,4 @@
-//! What is shown of a training run while it goes.
+//! What a training run shows of its progress.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use vqa_train::metrics::StepMetrics;
 use crate::progress::ProgressBar;
 use crate::terminal::say;
 
-/// Shows the events of a run: a bar for each epoch and validation, a line for each finished epoch.
+/// Shows the events of a run: a bar for each epoch and each validation, and a line for each finished epoch.
 pub fn show(n_epochs: u64) -> impl FnMut(Event) {
     let mut bar: Option<(bool, ProgressBar)> = None;
     let mut recent = Recent::default();
@@ -68,7 +68,7 @@ pub fn show(n_epochs: u64) -> impl FnMut(Event) {
     }
 }
 
-/// Means over the last few dozen steps, for single ones jump.
+/// Running means over the last few dozen steps, as single steps vary.
 #[derive(Default)]
 struct Recent {
     n: u32,

@@ -74,9 +74,9 @@ fn config_and_command_line() {
     fs::write(at.join("config.toml"), "seed = \n").unwrap();
     fails(at, "prepare --config config.toml", &["config.toml: line 1"]);
     fs::write(at.join("config.toml"), "").unwrap();
-    fails(at, "prepare --config config.toml", &["names no data"]);
+    fails(at, "prepare --config config.toml", &["no data splits"]);
     fails(at, "prepare --config nowhere.toml", &["nowhere.toml", "no such file"]);
-    fails(at, "features extract --images data/images/val --out x.h5 --grid 4by4", &["rows x columns is wanted"]);
+    fails(at, "features extract --images data/images/val --out x.h5 --grid 4by4", &["expected ROWSxCOLUMNS"]);
     fails(
         at,
         "features extract --images data/images/val --out x.h5 --like train.h5 --grid 2x2",

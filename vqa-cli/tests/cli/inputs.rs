@@ -1,11 +1,11 @@
 //! Inputs that are no files, change while they are read, or outputs that may not be as large as they get.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::common::{contents, fails, ok, stderr, vqa, world};
+use crate::common::{fails, ok, stderr, vqa, world};
 
 /// Nothing waits for a pipe that nobody writes to.
 #[test]
@@ -80,7 +80,9 @@ fn a_file_size_limit_is_an_error_to_resume_from() {
         let output = with_file_limit(at, 16, "train --config config.toml");
         assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
         assert!(stderr(&output).contains("raise it (`ulimit -f unlimited`)"), "{}", stderr(&output));
-        assert!(contents(at).keys().all(|path| path.extension().is_none_or(|extension| extension != "tmp")));
+        assert!(
+            crate::common::contents(at).keys().all(|path| path.extension().is_none_or(|extension| extension != "tmp"))
+        );
         ok(at, "train --config config.toml --resume");
     }
 }
@@ -96,13 +98,16 @@ fn a_feature_file_that_is_cut_short_in_training_is_named() {
     let mut child = crate::process::start(at, "train --config config.toml --set train.n_epochs=1000000");
     crate::process::wait_for("an epoch", || at.join("run/model_1.safetensors").exists());
     assert!(child.try_wait().unwrap().is_none());
-    File::options().write(true).open(at.join("train.h5")).unwrap().set_len(4096).unwrap();
+    fs::File::options().write(true).open(at.join("train.h5")).unwrap().set_len(4096).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     let last = said.lines().last().unwrap();
-    assert!(last.starts_with("error: ") && last.contains("train.h5: it was cut short while it was read"), "{said}");
-    assert!(contents(at).keys().all(|path| path.extension().is_none_or(|extension| extension != "tmp")));
+    assert!(
+        last.starts_with("error: ") && last.contains("train.h5: it was truncated while it was being read"),
+        "{said}"
+    );
+    assert!(crate::common::contents(at).keys().all(|path| path.extension().is_none_or(|extension| extension != "tmp")));
     fs::write(at.join("train.h5"), whole).unwrap();
     ok(at, "train --config config.toml --resume --set train.n_epochs=3");
 }

@@ -112,7 +112,7 @@ fn a_second_signal_stops_at_once() {
         assert!(said.contains("press Ctrl-C again to stop at once"), "{said}");
         assert!(contents(&at.join(&name)).keys().all(|path| !path.to_string_lossy().ends_with(".tmp")));
         let saved = Position::saved_in(&RunDir::new(at.join(&name))).unwrap();
-        let interrupted = said.contains("stopped; what was not finished is removed");
+        let interrupted = said.contains("stopped; unfinished files are removed");
         assert!(interrupted || saved.is_some() && said.contains("stopped after "), "{said}");
         assert!(!said.contains("error:"), "{said}");
         // The first signal may have been obeyed before the second was noticed.

@@ -1,5 +1,4 @@
-//! Pseudo terminals: what is on the screen of somebody who watches. The only unsafe code of these tests, for the standard
-//! library has no pseudo terminals.
+//! Pseudo terminals, to see what a user sees. The only unsafe code of these tests, as the standard library has none.
 
 use std::fs::File;
 use std::io::Read;

@@ -40,9 +40,8 @@ pub(crate) fn map_file(path: &Path) -> Result<MappedFile> {
     Ok(MappedFile(map))
 }
 
-/// The file that is mapped at an address. It is for whoever handles SIGBUS: an error of the disk, or a file that was cut
-/// short, shows as that signal when the address is read. It takes a lock, and so must not be called by a signal handler
-/// itself, but by another thread. The thread that got the signal does not hold the lock.
+/// The file that is mapped at an address, for handlers of SIGBUS, which is raised where a truncated file, or one on a
+/// failing disk, is read. It takes a lock: the signal handler itself must not call it, but another thread may.
 pub fn mapped_file_at(address: usize) -> Option<PathBuf> {
     let mapped = mapped();
     let (_, (end, path)) = mapped.range(..=address).next_back()?;
