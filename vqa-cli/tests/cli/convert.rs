@@ -73,7 +73,7 @@ fn every_form_converts_and_shards_merge() {
         ok(at, &format!("features convert {name}2.shard-1-of-2.h5 {name}2.shard-2-of-2.h5 --out {name}2.h5"));
         assert!(same(at, &format!("{name}.h5"), &format!("{name}2.h5")), "{name}");
     }
-    assert!(ok(at, "features inspect b2.shard-1-of-2.h5").contains("values         none that are finite"));
+    assert!(ok(at, "features inspect b2.shard-1-of-2.h5").contains("values         none are finite"));
 }
 
 /// Pictures too: the shards, whose machines know the same folder and nothing of each other, are the whole.

@@ -192,5 +192,5 @@ fn demo() {
     assert!(at.join("demo/my_run/model_1.safetensors").exists());
     fs::create_dir(at.join("mine")).unwrap();
     fs::write(at.join("mine/thesis.tex"), "").unwrap();
-    crate::common::fails(at, "demo --out-dir mine", &["mine", "not an earlier demo"]);
+    crate::common::fails(at, "demo --out-dir mine", &["mine", "not from an earlier demo"]);
 }
