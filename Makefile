@@ -56,13 +56,15 @@ test: setup lint
 	$(CARGO) test --workspace --doc
 
 # Cargo builds a dependency again for a command that needs other features of it: HDF5 takes minutes. So all commands here are
-# about the whole workspace, with the dependencies of its tests. The last line sees that `vqa` can do without libtorch.
+# about the whole workspace, with the dependencies of its tests; but vqa-data without its features needs no HDF5. The last
+# line sees that `vqa` can do without libtorch.
 lint: setup
 	$(CARGO) fmt --all --check
 	$(PYTHON) .ci/circles.py --self-test
 	$(PYTHON) .ci/circles.py
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --workspace --no-default-features --all-targets -- -D warnings
+	$(CARGO) clippy -p vqa-data --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --lib --bins --examples --no-deps --quiet
 	@$(CARGO) tree -p vqa-cli --no-default-features --edges normal,build --prefix none | \
 		awk '/^vqa-data / { seen = 1 } /^tch / { tch = 1 } END { exit tch || !seen }' || \

@@ -1,4 +1,4 @@
-//! What can be typed. What it does is in `commands`.
+//! The command line: its commands and their arguments. What they do is in `commands`.
 
 use std::path::PathBuf;
 
@@ -18,15 +18,15 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// The whole job on a generated dataset: data, features, training, scores, attention maps; minutes on two cores
+    /// Run the whole pipeline on a generated dataset: data, features, training, scores, attention maps
     #[cfg(feature = "torch")]
     Demo(DemoArgs),
-    /// Write the demo's dataset alone: pictures of coloured shapes, questions and annotations in VQA2.0's formats
+    /// Generate only the demo's dataset: images of coloured shapes, with questions and annotations in VQA2.0's formats
     Synth(SynthArgs),
-    /// Look into feature files; make them from other forms, merge and split them; make them from pictures
+    /// Inspect, convert, merge and split feature files, or extract them from images
     #[command(subcommand)]
     Features(FeaturesCommand),
-    /// Make the word and answer dictionaries, and report what a training run will see
+    /// Build the word and answer dictionaries, and report what a training run will see
     Prepare(PrepareArgs),
     /// Train a model
     #[cfg(feature = "torch")]
@@ -34,56 +34,56 @@ pub enum Command {
     /// Score a model: soft score, and official accuracy by answer type and question type
     #[cfg(feature = "torch")]
     Evaluate(EvaluateArgs),
-    /// Answer the questions of a split, in the evaluation server's format
+    /// Answer the questions of a split, and write a results file for the evaluation server
     #[cfg(feature = "torch")]
     Predict(PredictArgs),
-    /// Draw where a model looks: a folder for each question, and a page over all of them
+    /// Draw attention maps: a folder for each question, and a page to browse them
     #[cfg(feature = "torch")]
     Visualize(VisualizeArgs),
-    /// Official accuracy of a results file
+    /// Compute the official accuracy of a results file
     Score(ScoreArgs),
 }
 
 #[cfg(feature = "torch")]
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Where everything goes; an earlier demo there is replaced
+    /// Directory to write everything to; an earlier demo in it is replaced
     #[arg(long, default_value = "demo")]
     pub out_dir: PathBuf,
-    /// Pictures to draw, five in six for training
+    /// Number of images to draw; five in six are for training
     #[arg(long, default_value_t = 4800, value_parser = clap::value_parser!(u64).range(12..))]
     pub images: u64,
-    /// Passes over the training questions
+    /// Number of passes over the training questions
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..))]
     pub epochs: u64,
 }
 
 #[derive(Debug, Args)]
 pub struct SynthArgs {
-    /// The directory to write to
+    /// Directory to write to
     #[arg(long)]
     pub out: PathBuf,
-    /// Pictures to draw, five in six for training
+    /// Number of images to draw; five in six are for training
     #[arg(long, default_value_t = 4800, value_parser = clap::value_parser!(u64).range(2..))]
     pub images: u64,
-    /// Fixes everything
+    /// Random seed; the same seed gives the same dataset
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum FeaturesCommand {
-    /// Sum up a feature file: shape, type, layout, images, range of values, NaN
+    /// Summarise a feature file: shape, type, layout, images, range of values, NaN
     Inspect(InspectArgs),
-    /// Make a feature file from TSV files (bottom-up-attention, LXMERT), folders of .npz (openvqa), or other HDF5 files
+    /// Convert TSV files (bottom-up-attention, LXMERT), folders of .npz (openvqa) or other HDF5 files to a feature file
     Convert(ConvertArgs),
-    /// Make a feature file from pictures without a detector: the cells of a grid, as standardised pixels
+    /// Extract features from images without a detector: the cells of a grid, as standardised pixels
     Extract(ExtractArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The HDF5 file
+    /// HDF5 file
     pub file: PathBuf,
     /// Print JSON
     #[arg(long)]
@@ -92,32 +92,32 @@ pub struct InspectArgs {
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("outputs").required(true).args(["out", "split"]))]
-#[command(after_help = "Until it is whole, an output is OUT.partial. After a kill, Ctrl-C or a full disk the same \
+#[command(after_help = "An unfinished output is named OUT.partial. After a kill, Ctrl-C or a full disk, the same \
         command resumes it.")]
 pub struct ConvertArgs {
-    /// TSV files, folders of .npz, or HDF5 files, in order; shards of one job are put in order
+    /// TSV files, folders of .npz, or HDF5 files, in order; shards of one job are sorted
     #[arg(required = true)]
     pub inputs: Vec<PathBuf>,
-    /// The HDF5 file to write
+    /// HDF5 file to write
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Keep only the images whose ids are in this file: ids or names on lines, or a JSON list
+    /// Keep only the images listed in this file: ids or names, one per line, or a JSON list
     #[arg(long, value_name = "IDS.txt", conflicts_with = "split")]
     pub ids: Option<PathBuf>,
-    /// Write the images of a list of ids to a file of their own; can be given several times, and the input is read once
+    /// Write the images listed in a file of ids to a separate file; can be repeated, and the input is read only once
     #[arg(long, value_name = "IDS.txt=OUT.h5", value_parser = parse_split, conflicts_with = "out")]
     pub split: Vec<(PathBuf, PathBuf)>,
-    /// Leave out malformed images, images that come again, and listed images that are not there, instead of stopping
+    /// Skip malformed or repeated images, and listed images that are missing, instead of stopping
     #[arg(long)]
     pub skip_bad: bool,
     #[command(flatten)]
     pub element_type: ElementTypeArgs,
-    /// Convert only the I-th of N parts, from 1 on, to OUT.shard-I-of-N.h5; converting all of these merges them
+    /// Convert only part I of N, counted from 1, to OUT.shard-I-of-N.h5; converting all shards merges them
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
     #[command(flatten)]
     pub force: ForceArgs,
-    /// Print JSON: the files written, and what was left out
+    /// Print JSON: the files written, and the images skipped
     #[arg(long)]
     pub json: bool,
 }
@@ -138,16 +138,16 @@ impl ForceArgs {
 
 #[derive(Debug, Args)]
 pub struct ElementTypeArgs {
-    /// Store float16: half the size
+    /// Store float16, at half the size
     #[arg(long)]
     pub f16: bool,
-    /// Store float32, also where the input is float16
+    /// Store float32, even if the input is float16
     #[arg(long, conflicts_with = "f16")]
     pub f32: bool,
 }
 
 impl ElementTypeArgs {
-    /// The type that is wished for, if one is.
+    /// The requested type, if any.
     pub fn get(&self) -> Option<ElementType> {
         match (self.f16, self.f32) {
             (true, _) => Some(ElementType::F16),
@@ -160,30 +160,30 @@ impl ElementTypeArgs {
 fn parse_split(text: &str) -> Result<(PathBuf, PathBuf), String> {
     match text.split_once('=') {
         Some((ids, out)) if !ids.is_empty() && !out.is_empty() => Ok((ids.into(), out.into())),
-        _ => Err("IDS.txt=OUT.h5 is wanted, as in val_ids.txt=val36.h5".to_owned()),
+        _ => Err("expected IDS.txt=OUT.h5, as in val_ids.txt=val36.h5".to_owned()),
     }
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Until it is whole, the output is OUT.partial. After a kill, Ctrl-C or a full disk the same \
+#[command(after_help = "An unfinished output is named OUT.partial. After a kill, Ctrl-C or a full disk, the same \
         command resumes it.")]
 pub struct ExtractArgs {
     /// Directory of pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) whose names end in the image id, in sub-directories too
     #[arg(long)]
     pub images: PathBuf,
-    /// The HDF5 file to write
+    /// HDF5 file to write
     #[arg(long)]
     pub out: PathBuf,
-    /// Rows and columns of cells, as in 4x4; wanted unless --like gives them
+    /// Rows and columns of cells, as in 4x4; required unless --like gives them
     #[arg(long, value_name = "RxC", value_parser = parse_grid, required_unless_present = "like")]
     pub grid: Option<(u32, u32)>,
-    /// Make the whole picture a region too
+    /// Make the whole image a region too
     #[arg(long)]
     pub whole: bool,
-    /// Side in pixels that each region is resized to (16 if not given)
+    /// Side in pixels that each region is resized to (default 16)
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub patch: Option<u32>,
-    /// Take grid, patch, mean and deviation from the file of the training pictures
+    /// Take grid, patch, mean and deviation from the feature file of the training images
     #[arg(long, value_name = "OTHER.h5")]
     pub like: Option<PathBuf>,
     /// Leave out pictures that cannot be read, or have no image id in their names, instead of stopping
@@ -191,8 +191,7 @@ pub struct ExtractArgs {
     pub skip_bad: bool,
     #[command(flatten)]
     pub element_type: ElementTypeArgs,
-    /// Extract only the I-th of N parts, from 1 on, to OUT.shard-I-of-N.h5; `features convert` of all of these merges
-    /// them
+    /// Extract only part I of N, counted from 1, to OUT.shard-I-of-N.h5; `features convert` merges the shards
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
     #[command(flatten)]
@@ -209,7 +208,7 @@ fn parse_grid(text: &str) -> Result<(u32, u32), String> {
     };
     match parse() {
         Some((rows, columns)) if (1..=256).contains(&rows) && (1..=256).contains(&columns) => Ok((rows, columns)),
-        _ => Err("rows x columns is wanted, 1 to 256 each, as in 4x4".to_owned()),
+        _ => Err("expected ROWSxCOLUMNS, 1 to 256 each, as in 4x4".to_owned()),
     }
 }
 
@@ -224,10 +223,11 @@ pub struct PrepareArgs {
 
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
-    /// The config file (TOML)
+    /// Config file (TOML); paths in it are relative to its directory
     #[arg(long)]
     pub config: PathBuf,
-    /// Change a key of the config, as in train.n_epochs=3; can be given several times
+    /// Override a key of the config, as in train.n_epochs=3; can be repeated. Paths are relative to the config's
+    /// directory, as those in it; model.init may be in the working directory, like --init
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
     pub set: Vec<(String, String)>,
 }
@@ -235,7 +235,7 @@ pub struct ConfigArgs {
 fn parse_setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
-        _ => Err("KEY=VALUE is wanted, as in train.n_epochs=3".to_owned()),
+        _ => Err("expected KEY=VALUE, as in train.n_epochs=3".to_owned()),
     }
 }
 
@@ -244,13 +244,14 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 pub struct TrainArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Go on where the run in out_dir was saved last
+    /// Resume the run in out_dir from where it was last saved
     #[arg(long)]
     pub resume: bool,
-    /// Begin with weights of the same model: a safetensors file, or one of torch.save; the config's key is model.init
+    /// Initialise from the weights in a safetensors file, or one of torch.save, of the same model; short for --set
+    /// model.init=FILE
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
-    /// Read everything and try some steps, say what the run would take, and write nothing
+    /// Read everything, try some steps, and report what the run would take; nothing is left in out_dir
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -258,19 +259,19 @@ pub struct TrainArgs {
 #[cfg(feature = "torch")]
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// The checkpoint; its config and dictionaries are beside it
+    /// Checkpoint, with the config and dictionaries of its run beside it; or the directory of a run, for its best epoch
     #[arg(long)]
     pub checkpoint: PathBuf,
-    /// The split, by its name in the config
+    /// Name of the split in the config
     #[arg(long)]
     pub data: String,
-    /// A config file to take the splits from, instead of the run's
+    /// Config file to take the split from, instead of the run's
     #[arg(long)]
     pub config: Option<PathBuf>,
-    /// auto, cpu, cuda or cuda:1, instead of the run's
+    /// Device: auto, cpu, cuda or cuda:1, instead of the run's
     #[arg(long)]
     pub device: Option<String>,
-    /// Questions in a batch, instead of the run's
+    /// Questions per batch, instead of the run's
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_BATCH_SIZE as u64))]
     pub batch_size: Option<u64>,
 }
@@ -280,11 +281,11 @@ pub struct ModelArgs {
 pub struct EvaluateArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Write the answers too, in the evaluation server's format
+    /// Also write the answers, as a results file for the evaluation server
     #[arg(long, value_name = "OUT.json")]
     pub results: Option<PathBuf>,
-    /// Score the model again where every image's questions are asked about another image of the split, drawn by the
-    /// run's seed: what is left without looking. JSON then has "blind": {"seed", "soft_score", "accuracy"} too
+    /// Score the model again with every question asked about another image of the split, drawn with the run's seed:
+    /// what it can answer without looking. JSON then has "blind": {"seed", "soft_score", "accuracy"} too
     #[arg(long)]
     pub blind: bool,
     /// Print JSON
@@ -297,7 +298,7 @@ pub struct EvaluateArgs {
 pub struct PredictArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The results file to write
+    /// Results file to write
     #[arg(long)]
     pub out: PathBuf,
 }
@@ -307,23 +308,23 @@ pub struct PredictArgs {
 pub struct VisualizeArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Batches to draw
+    /// Number of batches to draw
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub n_batches: u64,
-    /// Where to make the folder RUN_model_N_SPLIT_visualization
+    /// Directory to create the folder RUN_model_N_SPLIT_visualization in
     #[arg(long)]
     pub out_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
-    /// The questions file
+    /// Questions file
     #[arg(long)]
     pub questions: PathBuf,
-    /// The annotations file
+    /// Annotations file
     #[arg(long)]
     pub annotations: PathBuf,
-    /// The results: a list of {"question_id": …, "answer": …}
+    /// Results file: a list of {"question_id": …, "answer": …}
     #[arg(long)]
     pub results: PathBuf,
     /// Print JSON

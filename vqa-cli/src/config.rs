@@ -4,47 +4,52 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use toml::{Table, Value};
-use vqa_data::Error;
+use vqa_data::files::read_text;
 #[cfg(feature = "torch")]
 use vqa_data::questions::SplitConfig;
 
-/// Without libtorch the tables of the model and of training are not looked into.
-#[cfg(not(feature = "torch"))]
-type RunConfig = vqa_data::config::Config<Table, Table>;
-#[cfg(feature = "torch")]
-use vqa_train::run::RunConfig;
+use crate::keys::{RunConfig, explain_unknown, first_unknown};
 
 /// A config file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// What it says, its paths absolute.
+    /// Its content, with absolute paths.
     pub run: RunConfig,
 }
 
 impl Config {
-    /// Reads a config file, changes the given keys, and makes its paths absolute.
+    /// Reads a config file and changes the given keys. All paths become absolute: they are relative to the file's
+    /// directory, those in the settings too, except for `model.init` there: see [`Config::set_init`].
     pub fn load(path: &Path, settings: &[(String, String)]) -> Result<Config> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let mut run: RunConfig = toml::from_str(&text).map_err(|error| explain(path, &text, &error))?;
-        if !settings.is_empty() {
-            let mut table: Table = toml::from_str(&text).map_err(|error| explain(path, &text, &error))?;
-            for (key, value) in settings {
-                set(&mut table, key, value)?;
-                run = table
-                    .clone()
-                    .try_into()
-                    .map_err(|error| anyhow::anyhow!("--set {key}={value}: {}", message(&error)))?;
-            }
-        }
-        validate(&run).map_err(|problem| anyhow::anyhow!("{}: {problem}", path.display()))?;
+        let text = read_text(path)?;
+        let of_file = |problem: String| anyhow::anyhow!("{}: {problem}", path.display());
+        let mut run: RunConfig = toml::from_str(&text).map_err(|error| of_file(explain(&text, &error)))?;
         let absolute = std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
-        let base = absolute.parent().unwrap_or(Path::new("/"));
-        run.resolve_paths(base);
-        #[cfg(feature = "torch")]
-        run.model.resolve_paths(base);
-        Ok(Config { path: path.to_owned(), run })
+        let directory = absolute.parent().unwrap_or(Path::new("/"));
+        resolve_paths(&mut run, directory).map_err(of_file)?;
+        let mut config = Config { path: path.to_owned(), run };
+        if !settings.is_empty() {
+            config.run = with_settings(&config.run, settings)?;
+            #[cfg(feature = "torch")]
+            if let Some(init) = config.run.model.init.take() {
+                config.set_init(&init)?;
+            }
+            resolve_paths(&mut config.run, directory).map_err(of_file)?;
+        }
+        validate(&config.run).map_err(of_file)?;
+        Ok(config)
+    }
+
+    /// Sets `model.init` to a file that was named on the command line: in the working directory, where the shell
+    /// completes its name, or else in the config's.
+    #[cfg(feature = "torch")]
+    pub fn set_init(&mut self, init: &Path) -> Result<()> {
+        let [here, config] = [init, &self.path].map(std::path::absolute);
+        let (here, beside) = (here?, config?.with_file_name(init));
+        self.run.model.init = Some(if !here.exists() && beside.exists() { beside } else { here });
+        Ok(())
     }
 
     /// The split of this name.
@@ -52,20 +57,28 @@ impl Config {
     pub fn split(&self, name: &str) -> Result<&SplitConfig> {
         self.run.data.get(name).with_context(|| {
             let names: Vec<&str> = self.run.data.keys().map(String::as_str).collect();
-            format!("{}: there is no split \"{name}\"; it has: {}", self.path.display(), names.join(", "))
+            format!("{}: no split \"{name}\"; it has: {}", self.path.display(), names.join(", "))
         })
     }
 
-    /// Where a split is described, for errors about it.
+    /// The file and split, for errors.
     pub fn place(&self, split: &str) -> String {
         format!("{}, split \"{split}\"", self.path.display())
     }
 }
 
-fn validate(run: &RunConfig) -> Result<(), String> {
+/// Resolves relative paths against `base`. An empty one would be `base` itself, which is never meant.
+fn resolve_paths(run: &mut RunConfig, base: &Path) -> Result<(), String> {
     if run.out_dir.as_os_str().is_empty() {
         return Err("out_dir is empty: name the directory of the run".to_owned());
     }
+    run.resolve_paths(base);
+    #[cfg(feature = "torch")]
+    run.model.resolve_paths(base);
+    Ok(())
+}
+
+fn validate(run: &RunConfig) -> Result<(), String> {
     run.validate()?;
     #[cfg(feature = "torch")]
     {
@@ -75,54 +88,96 @@ fn validate(run: &RunConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// Sets a dotted key, as in `data.val.composition.0.features`. What is no TOML value is taken as a string.
-fn set(table: &mut Table, key: &str, value: &str) -> Result<()> {
-    let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok().and_then(|mut table| table.remove("value"));
-    let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
-    let (parents, last) =
-        key.rsplit_once('.').map_or((Vec::new(), key), |(parents, last)| (parents.split('.').collect(), last));
+/// The config with other values of some keys.
+fn with_settings(run: &RunConfig, settings: &[(String, String)]) -> Result<RunConfig> {
+    let mut table = Table::try_from(run).context("--set cannot change a config whose paths are not UTF-8")?;
+    let mut changed = run.clone();
+    for (key, value) in settings {
+        let of_setting = |problem: String| anyhow::anyhow!("--set {key}={value}: {problem}");
+        let parts = parse_key(key).map_err(of_setting)?;
+        set(&mut table, &parts, parse_value(value)).map_err(of_setting)?;
+        changed = table.clone().try_into().map_err(|error| {
+            of_setting(match first_unknown(&Value::Table(table.clone())).filter(|_| is_unknown_key(&error)) {
+                Some(unknown) if parts.starts_with(&unknown) => explain_unknown(&parts),
+                Some(unknown) => explain_unknown(&unknown),
+                None => in_plain_words(&error),
+            })
+        })?;
+    }
+    Ok(changed)
+}
+
+/// The parts of a dotted key, some perhaps in quotes, as in `train.optim.weight_decay_of."classifier.main.3"`.
+fn parse_key(key: &str) -> Result<Vec<String>, String> {
+    /// More than any key has, and few enough for code that recurses into tables.
+    const MAX_DOTS: usize = 32;
+    let problem = || "not a key: write one as in train.n_epochs=3".to_owned();
+    if key.matches('.').count() > MAX_DOTS {
+        return Err(problem());
+    }
+    let mut value = toml::from_str::<Value>(&format!("{key} = 0")).map_err(|_| problem())?;
+    let mut parts = Vec::new();
+    while let Value::Table(table) = value {
+        let (name, below) = table.into_iter().next().ok_or_else(problem)?;
+        parts.push(name);
+        value = below;
+    }
+    Ok(parts)
+}
+
+/// Parses a value as TOML. What is not TOML is a string, so that strings need no quotes.
+fn parse_value(value: &str) -> Value {
+    let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok();
+    let parsed = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+    parsed.unwrap_or_else(|| Value::String(value.to_owned()))
+}
+
+/// Sets a key; the part after the name of a list is an index.
+fn set(table: &mut Table, key: &[String], value: Value) -> Result<(), String> {
+    let (last, parents) = key.split_last().expect("a key has a part");
     let mut place = table;
-    let mut parents = parents.into_iter();
+    let mut parents = parents.iter();
     while let Some(parent) = parents.next() {
         let mut child = place.entry(parent).or_insert_with(|| Value::Table(Table::new()));
         while let Value::Array(list) = child {
+            let n = list.len();
             let index = parents.next().and_then(|index| index.parse::<usize>().ok());
             child = index
                 .and_then(|index| list.get_mut(index))
-                .with_context(|| format!("--set {key}: \"{parent}\" is a list; give the place in it, from 0"))?;
+                .ok_or_else(|| format!("\"{parent}\" is a list of {n}: give an index from 0, as in {parent}.0"))?;
         }
-        place = child.as_table_mut().with_context(|| format!("--set {key}: \"{parent}\" is no table"))?;
+        place = child.as_table_mut().ok_or_else(|| format!("\"{parent}\" is not a table"))?;
     }
     place.insert(last.to_owned(), value);
     Ok(())
 }
 
 /// An error in the file, with its line.
-fn explain(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
+fn explain(text: &str, error: &toml::de::Error) -> String {
     let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-    let place = line.map(|line| format!(" line {line}:")).unwrap_or_default();
-    anyhow::anyhow!("{}:{place} {}", path.display(), message(error))
+    let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+    let unknown = toml::from_str(text).ok().and_then(|config| first_unknown(&config));
+    match unknown.filter(|_| is_unknown_key(error)) {
+        Some(unknown) => format!("{line}{}", explain_unknown(&unknown)),
+        None => format!("{line}{}", in_plain_words(error)),
+    }
 }
 
-/// What TOML says, but for an unknown key the nearest known one.
-fn message(error: &toml::de::Error) -> String {
+fn is_unknown_key(error: &toml::de::Error) -> bool {
+    error.message().starts_with("unknown field")
+}
+
+/// The parser's message, in words for people who do not know Rust.
+fn in_plain_words(error: &toml::de::Error) -> String {
     let message = error.message().trim().replace('\n', " ");
-    // In the words of people who do not know Rust.
     let message = ["u64", "usize", "i64"]
         .iter()
-        .fold(message, |message, name| message.replace(&format!("expected {name}"), "and a whole number is wanted"))
-        .replace("expected f64", "and a number is wanted");
-    let Some(rest) = message.strip_prefix("unknown field `") else { return message };
-    let mut names = rest.split('`').step_by(2);
-    let unknown = names.next().unwrap_or_default();
-    let known: Vec<&str> = rest.split('`').skip(2).step_by(2).collect();
-    let nearest =
-        known.iter().max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
-    match nearest {
-        Some(nearest) if strsim::jaro_winkler(unknown, nearest) > 0.7 => {
-            format!("unknown key \"{unknown}\"; did you mean \"{nearest}\"?")
-        }
-        _ => format!("unknown key \"{unknown}\"; known here: {}", known.join(", ")),
+        .fold(message, |message, name| message.replace(&format!("expected {name}"), "expected a whole number"))
+        .replace("expected f64", "expected a number")
+        .replace("expected a sequence", "expected a list, as in [1, 2] or [\"a\", \"b\"]");
+    match message.split_once("expected struct ") {
+        Some((before, _)) => format!("{before}expected a table"),
+        None => message,
     }
 }
 
@@ -159,6 +214,23 @@ mod tests {
         assert_eq!((config.run.train.n_epochs, config.run.train.lr_steps), (3, vec![1, 2]));
         assert!(load(DATA, &[("data.val.composition.features", "f.h5")]).unwrap_err().contains("is a list"));
         assert!(load(DATA, &[("seed.x", "1")]).is_err());
+        assert!(load(DATA, &[("data.val.composition.0.q_jsons", "q.json")]).unwrap_err().contains("expected a list"));
+        assert!(load(DATA, &[("dict", "5")]).unwrap_err().ends_with("expected a table"));
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_config() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, format!("{DATA}features = \"f.h5\"\n")).unwrap();
+        let settings = [("out_dir", "a"), ("dict.words", "b"), ("data.val.composition.0.images", "c")];
+        let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let run = Config::load(&path, &settings).unwrap().run;
+        let at = directory.path();
+        let val = &run.data["val"].composition[0];
+        assert_eq!((run.out_dir, run.dict.words), (at.join("a"), at.join("b")));
+        assert_eq!(val.images.as_deref(), at.join("c").to_str());
+        assert_eq!((run.dict.answers, val.features.as_deref()), (at.join("answers.json"), Some(&*at.join("f.h5"))));
     }
 
     /// Each is an error that names the key by its whole path, and what is wanted; nothing is allocated for it.
@@ -219,10 +291,24 @@ mod tests {
     #[test]
     fn unknown_keys_suggest_the_nearest() {
         let error = load("seed = 1\n[dict]\nmin_answers_count = 3\n", &[]).unwrap_err();
-        assert!(error.contains("line 3") && error.contains("did you mean \"min_answer_count\"?"), "{error}");
+        assert!(error.contains("line 3") && error.contains("did you mean \"dict.min_answer_count\"?"), "{error}");
         let error = load("", &[("dict.word", "x")]).unwrap_err();
-        assert!(error.contains("--set dict.word=x") && error.contains("did you mean \"words\"?"), "{error}");
+        assert!(error.contains("--set dict.word=x") && error.contains("did you mean \"dict.words\"?"), "{error}");
         let error = load("seed = \"one\"", &[]).unwrap_err();
-        assert!(error.contains("line 1") && error.contains("a whole number is wanted"), "{error}");
+        assert!(error.contains("line 1") && error.contains("expected a whole number"), "{error}");
+    }
+
+    #[test]
+    fn keys_may_be_quoted_and_are_never_too_deep() {
+        let deep = "a.".repeat(20_000);
+        assert!(load(DATA, &[(&deep, "1")]).unwrap_err().contains("not a key"));
+        for brackets in ["[".repeat(100_000), "{a=".repeat(100_000), "[".repeat(100_000) + &"]".repeat(100_000)] {
+            assert!(load(DATA, &[("seed", &brackets)]).unwrap_err().contains("expected a whole number"));
+        }
+        #[cfg(feature = "torch")]
+        {
+            let config = load(DATA, &[("train.optim.weight_decay_of.\"classifier.main.3\"", "0.5")]).unwrap();
+            assert_eq!(config.run.train.optim.weight_decay_of["classifier.main.3"], 0.5);
+        }
     }
 }

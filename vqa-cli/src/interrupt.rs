@@ -1,25 +1,32 @@
 //! Ctrl-C and SIGTERM.
 
+use std::fmt;
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::terminal::say;
+use crate::terminal::{remove_bar, say};
+
+/// The exit code of a command that was stopped by a signal: what shells report for Ctrl-C.
+pub const STOPPED: u8 = 130;
 
 /// Set by the first signal while a [`FinishTheStep`] exists.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Whether a signal only sets the flag, the first time.
+/// Whether the first signal only sets the flag.
 static GRACEFUL: AtomicBool = AtomicBool::new(false);
 
-/// From now on a signal ends the program at once, without half-written files.
+/// From now on a signal ends the program at once, and removes half-written files.
 pub fn handle() {
     let handler = || {
         if GRACEFUL.load(Ordering::Relaxed) && !STOP.swap(true, Ordering::Relaxed) {
-            say!("\nfinishing this step and saving; press Ctrl-C again to stop at once");
+            say_after_echo("finishing this step and saving; press Ctrl-C again to stop at once");
             return;
         }
-        match vqa_data::files::remove_unfinished().first() {
-            Some(kept) => say!("\nerror: interrupted; the same command resumes {}", kept.display()),
-            None => say!("\nerror: interrupted; what was not finished is removed"),
+        let unfinished = vqa_data::files::remove_unfinished();
+        remove_bar();
+        match unfinished.first() {
+            Some(kept) => say_after_echo(&format!("stopped; the same command resumes {}", kept.display())),
+            None => say_after_echo("stopped; unfinished files are removed"),
         }
         exit_at_once();
     };
@@ -29,7 +36,28 @@ pub fn handle() {
     if ignores_hangup {
         ignore(libc::SIGHUP);
     }
+    // A file that grows beyond `ulimit -f` is then an error of whoever writes it, as a full disk is.
+    ignore(libc::SIGXFSZ);
 }
+
+/// Prints a message below the line in which the terminal echoes `^C`.
+fn say_after_echo(text: &str) {
+    let new_line = if std::io::stderr().is_terminal() { "\n" } else { "" };
+    say!("{new_line}{text}");
+}
+
+/// A command has stopped as asked, with everything saved; the message says how to resume it. An error only in that it
+/// ends the command.
+#[derive(Debug)]
+pub struct Stopped(pub String);
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Stopped {}
 
 /// Whether the program was started with a signal ignored, as `nohup` does.
 #[allow(unsafe_code)]
@@ -51,10 +79,10 @@ fn ignore(signal: libc::c_int) {
 #[allow(unsafe_code)]
 fn exit_at_once() -> ! {
     // SAFETY: it takes a number, and nothing of the program runs after it.
-    unsafe { libc::_exit(1) }
+    unsafe { libc::_exit(i32::from(STOPPED)) }
 }
 
-/// While this exists, the first signal sets its flag, and the second ends the program at once.
+/// While this exists, the first signal only sets its flag, and the second ends the program at once.
 #[cfg(feature = "torch")]
 pub struct FinishTheStep;
 

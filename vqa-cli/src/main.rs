@@ -4,18 +4,21 @@ mod args;
 mod commands;
 mod config;
 mod interrupt;
+mod keys;
 #[cfg(feature = "torch")]
 mod openmp;
+mod progress;
+mod sigbus;
 mod terminal;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
 
 use args::{Cli, Command, FeaturesCommand};
-use terminal::say;
+use interrupt::{STOPPED, Stopped};
+use terminal::{Log, has_colours, say};
 #[cfg(feature = "torch")]
 use vqa_model::memory::is_out_of_memory;
 
@@ -23,16 +26,16 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::INFO)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(|| Log)
+        .with_ansi(has_colours())
         .with_target(false)
         .without_time()
-        // It would tell stderr that it cannot write to stderr, and panic.
+        // It would report to stderr that stderr cannot be written, and panic.
         .log_internal_errors(false)
         .init();
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("no message");
-        // A full memory ends the command, not the program: what is to be done depends on the command.
+        // Out of memory is reported by the command, which knows the remedy.
         if !is_out_of_memory(message) {
             let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
             let first_line = message.lines().next().unwrap_or_default();
@@ -40,8 +43,13 @@ fn main() -> ExitCode {
         }
     }));
     interrupt::handle();
+    sigbus::handle();
     match std::panic::catch_unwind(|| run(cli)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) if error.is::<Stopped>() => {
+            say!("{error}");
+            ExitCode::from(STOPPED)
+        }
         Ok(Err(error)) => {
             // Messages of libraries may have line breaks.
             let message = whole_message(&error);
@@ -58,8 +66,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error with what was being done, down to the first error of our own crates: its message is whole, and repeats the
-/// ones below it.
+/// The message of an error with its context, down to the first error of our own crates, whose message is complete.
 fn whole_message(error: &anyhow::Error) -> String {
     let mut parts = Vec::new();
     for cause in error.chain() {

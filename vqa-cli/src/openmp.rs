@@ -1,11 +1,10 @@
-//! How the threads of libtorch's products wait for work.
+//! How libtorch's threads wait for work between matrix products.
 //!
-//! libgomp lets each of them spin for milliseconds after a product, in the hope of the next one. Where other processes
-//! want the cores too, that ruins everybody's speed; and alone it takes them from the threads that do what is between
-//! the products. The policy can only be set by `OMP_WAIT_POLICY`, which is read as the library is loaded, before
-//! `main`. So the program sets it and starts itself again: before the libraries are initialised, for that takes longest
-//! of all that is done before `main`. If that cannot be done, it is merely slower. Whoever sets the variable has it
-//! their way.
+//! By default libgomp lets each of them spin for milliseconds after a product, in the hope of another one. That slows
+//! down every other process that needs the cores, and our own threads that do the work between the products. The policy
+//! can only be set with `OMP_WAIT_POLICY`, which is read when the library is loaded, before `main`. So the program sets
+//! it and restarts itself: before the libraries are initialised, which takes most of the time before `main`. If that
+//! fails, the program is merely slower. A value that the user has set is kept.
 
 use std::ffi::{c_char, c_int};
 
@@ -17,7 +16,7 @@ use std::ffi::{c_char, c_int};
 #[unsafe(link_section = ".preinit_array")]
 static PREINIT: extern "C" fn(c_int, *const *const c_char, *const *const c_char) = start_again_with_policy;
 
-/// Starts the program again with the policy, unless the environment has one.
+/// Restarts the program with the policy, unless the environment has one.
 ///
 /// Nothing of libc may be used here but wrappers of system calls: no memory, no environment, no locale.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -1,15 +1,14 @@
-//! What is shown: results on stdout, progress on stderr.
+//! Output: results on stdout, everything else on stderr.
 
-use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressDrawTarget, ProgressState, ProgressStyle};
 
-/// Prints a result. A reader that has gone away (`| head`) is no error.
+/// The progress bar on the screen.
+static BAR: Mutex<Option<indicatif::ProgressBar>> = Mutex::new(None);
+
+/// Prints a result. A closed pipe (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
@@ -18,12 +17,39 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a line to stderr. A stderr that is closed, full or gone ends nothing.
+/// Writes a line to stderr, above the progress bar if there is one. A stderr that cannot be written is no error.
 pub fn write_stderr(line: std::fmt::Arguments) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let line = printable(&line.to_string());
+    above_the_bar(|| drop(writeln!(std::io::stderr().lock(), "{line}")));
 }
 
-/// [`write_stderr`] with the arguments of `format!`. Not `eprintln!`, which panics where nobody listens.
+/// Makes a text that may quote a hostile file safe to print: bounds its length, and escapes control characters.
+fn printable(text: &str) -> String {
+    let is_obeyed = |char: char| char.is_control() && char != '\n';
+    let escaped = cut(text).chars().fold(String::new(), |mut escaped, char| {
+        match is_obeyed(char) {
+            true => escaped.extend(char.escape_default()),
+            false => escaped.push(char),
+        }
+        escaped
+    });
+    cut(&escaped)
+}
+
+/// A long text without its middle.
+fn cut(text: &str) -> String {
+    const MAX_CHARS: usize = 2000;
+    let start = |n: usize| text.char_indices().nth(n).map(|(at, _)| at);
+    match start(MAX_CHARS) {
+        None => text.to_owned(),
+        Some(_) => {
+            let (head, tail) = (start(MAX_CHARS / 2).unwrap_or(0), text.char_indices().nth_back(MAX_CHARS / 2 - 2));
+            format!("{}…{}", &text[..head], tail.map_or("", |(at, _)| &text[at..]))
+        }
+    }
+}
+
+/// [`write_stderr`] with the arguments of `format!`, instead of `eprintln!`, which panics if stderr cannot be written.
 macro_rules! say {
     ($($arguments:tt)*) => {
         $crate::terminal::write_stderr(format_args!($($arguments)*))
@@ -31,100 +57,65 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// A progress bar with rate and time left; where stderr is no terminal, a plain line now and then.
-pub struct ProgressBar {
-    what: Cow<'static, str>,
-    unit: &'static str,
-    /// Whether rate and time left are shown; without them, what is said of the work has them.
-    timed: bool,
-    total: u64,
-    done: AtomicU64,
-    started: Instant,
-    last_line: Mutex<Instant>,
-    bar: Option<indicatif::ProgressBar>,
-}
+/// Writes log lines to stderr, above the progress bar if there is one.
+pub struct Log;
 
-/// The least and the most from one plain line to the next. In between, a line comes when a tenth more time has passed.
-const LINE_EVERY: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(300)];
-
-impl ProgressBar {
-    pub fn new(what: &'static str, unit: &'static str, total: u64) -> ProgressBar {
-        let template = format!("{what:<10} {{bar:30}} {{pos}}/{{len}} {unit} | {{rate}} | {{eta}} left {{msg}}");
-        ProgressBar::with_template(what.into(), unit, true, total, &template)
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        above_the_bar(|| std::io::stderr().lock().write(line))
     }
 
-    /// A bar of batches beside which there is only what [`ProgressBar::reach`] is told.
-    #[cfg(feature = "torch")]
-    pub fn told(what: String, total: u64) -> ProgressBar {
-        let template = format!("{what} {{bar:20}} {{pos}}/{{len}} | {{msg}}");
-        ProgressBar::with_template(what.into(), "batches", false, total, &template)
-    }
-
-    fn with_template(
-        what: Cow<'static, str>,
-        unit: &'static str,
-        timed: bool,
-        total: u64,
-        template: &str,
-    ) -> ProgressBar {
-        let now = Instant::now();
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = indicatif::ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-            let rate = |state: &ProgressState, f: &mut dyn std::fmt::Write| {
-                let _ = write!(f, "{:.0}/s", state.per_sec());
-            };
-            bar.set_style(ProgressStyle::with_template(template).expect("a valid template").with_key("rate", rate));
-            bar
-        });
-        ProgressBar { what, unit, timed, total, done: AtomicU64::new(0), started: now, last_line: Mutex::new(now), bar }
-    }
-
-    /// More is done.
-    pub fn add(&self, n: u64) {
-        let done = self.done.fetch_add(n, Ordering::Relaxed) + n;
-        self.show(done, String::new);
-    }
-
-    /// So much is done in all, and there is something to say of it.
-    #[cfg(feature = "torch")]
-    pub fn reach(&self, done: u64, message: impl FnOnce() -> String) {
-        self.done.store(done, Ordering::Relaxed);
-        self.show(done, message);
-    }
-
-    fn show(&self, done: u64, message: impl FnOnce() -> String) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(message());
-            bar.set_position(done);
-            return;
-        }
-        // A poisoned or busy lock means that another thread is about to print, or has died: skip the line.
-        let Ok(mut last_line) = self.last_line.try_lock() else { return };
-        let elapsed = self.started.elapsed();
-        if last_line.elapsed() >= (elapsed / 10).clamp(LINE_EVERY[0], LINE_EVERY[1]) {
-            *last_line = Instant::now();
-            let (what, unit, total) = (&self.what, self.unit, self.total);
-            let rate = done as f64 / elapsed.as_secs_f64();
-            let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
-            let time = if self.timed { format!("{rate:.1}/s | {left:.0} s left ") } else { String::new() };
-            say!("{what}: {done}/{total} {unit} | {time}{}", message());
-        }
-    }
-
-    /// Prints a line above the bar.
-    #[cfg(feature = "torch")]
-    pub fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| say!("{text}")),
-            None => say!("{text}"),
-        }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
-impl Drop for ProgressBar {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+/// Whether stderr may have colours: on a terminal, unless `NO_COLOR` (no-color.org) is set.
+pub fn has_colours() -> bool {
+    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !is_unwanted
+}
+
+/// Registers the progress bar that is on the screen from now on.
+pub fn set_bar(bar: indicatif::ProgressBar) {
+    *lock_bar() = Some(bar);
+}
+
+/// Removes the progress bar from the screen for good: the program is about to end, while other threads still work.
+pub fn remove_bar() {
+    let bar = lock_bar();
+    if let Some(bar) = &*bar {
+        bar.finish_and_clear();
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+}
+
+fn above_the_bar<R>(write: impl FnOnce() -> R) -> R {
+    match &*lock_bar() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+fn lock_bar() -> std::sync::MutexGuard<'static, Option<indicatif::ProgressBar>> {
+    BAR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_bounded_and_harmless() {
+        for n in [0, 1, 1999, 2000] {
+            assert_eq!(printable(&"ä".repeat(n)), "ä".repeat(n));
         }
+        for n in [2001, 2002, 1_000_000] {
+            let shown = printable(&format!("a{}z", "語".repeat(n - 2)));
+            assert_eq!(shown.chars().count(), 2000, "{n}");
+            assert!(shown.starts_with("a語") && shown.ends_with("語z") && shown.contains("語…語"), "{shown}");
+        }
+        assert_eq!(printable("\na\x1b[31mb\u{9b}c\rd"), "\na\\u{1b}[31mb\\u{9b}c\\rd");
+        assert_eq!(printable(&"\0".repeat(5000)).chars().count(), 2000);
     }
 }

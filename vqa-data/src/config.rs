@@ -11,14 +11,13 @@ use crate::error::Result;
 use crate::questions::prepare::DictConfig;
 use crate::questions::split::SplitConfig;
 
-/// Everything that a run depends on, as a config file has it. What is in the tables of the model and of training is the
-/// business of other crates.
+/// Everything that a run depends on, as in a config file. The `[model]` and `[train]` tables belong to other crates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config<Model, Train> {
-    /// Fixes everything that is drawn at random.
+    /// Seed of everything random.
     pub seed: u64,
-    /// Where to compute: `auto`, `cpu`, `cuda`, `cuda:1`.
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:1`.
     pub device: String,
     /// The directory of the run.
     pub out_dir: PathBuf,
@@ -65,11 +64,11 @@ impl<Model: Default, Train: Default> Default for Config<Model, Train> {
 }
 
 impl<Model, Train> Config<Model, Train> {
-    /// Checks all values but those of the model and of training.
+    /// Checks all values except those of the model and of training.
     ///
     /// # Errors
     ///
-    /// Names the first key whose value cannot be used.
+    /// Names the first key with an invalid value.
     pub fn validate(&self) -> Result<(), String> {
         check_range("seed", self.seed, 0..=i64::MAX as u64)?;
         check_range("dict.max_question_len", self.dict.max_question_len, 1..=MAX_QUESTION_LEN)?;
@@ -88,7 +87,7 @@ impl<Model, Train> Config<Model, Train> {
         Some(format!("[data.{name}] is not validated on: call it [data.val], the name that training looks for"))
     }
 
-    /// Makes relative paths relative to `base` instead of the working directory, all but those of the model.
+    /// Resolves relative paths against `base`, except those of the model.
     pub fn resolve_paths(&mut self, base: &Path) {
         self.out_dir = base.join(&self.out_dir);
         self.dict.resolve_paths(base);

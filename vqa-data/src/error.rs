@@ -34,7 +34,7 @@ type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no file or directory of that name.
-    #[error("cannot {action} {}: no such file or directory; check the path", path.display())]
+    #[error("cannot {action} {}: no such file or directory; {}", path.display(), remedy_for_missing(path))]
     NotFound {
         /// The file.
         path: PathBuf,
@@ -260,6 +260,14 @@ impl fmt::Display for AllBad<'_> {
     }
 }
 
+/// What to do about a path that does not exist.
+fn remedy_for_missing(path: &Path) -> &'static str {
+    match path.iter().any(|part| part.as_encoded_bytes().starts_with(b"~")) {
+        true => "only a shell expands \"~\": write out the home directory",
+        false => "check the path",
+    }
+}
+
 /// An I/O error and its remedy.
 struct IoProblem<'a>(&'a io::Error);
 
@@ -268,6 +276,13 @@ impl fmt::Display for IoProblem<'_> {
         match self.0.kind() {
             io::ErrorKind::StorageFull => {
                 f.write_str("no space left on the disk: free some, and run the command again")
+            }
+            io::ErrorKind::FileTooLarge => f.write_str(
+                "the file would be larger than the limit of this process or of the disk: raise it (`ulimit -f \
+                 unlimited`), and run the command again",
+            ),
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                f.write_str("there is a file where a directory is wanted: choose another path")
             }
             io::ErrorKind::PermissionDenied => f.write_str("permission denied; check the file's owner and mode"),
             _ => write!(f, "{}", self.0),

@@ -17,7 +17,8 @@
 //! - [`shapes`]: a small generated dataset to try it all on.
 //! - [`files`]: how all of them write: files appear whole or not at all.
 //!
-//! Files that are being read are memory-mapped and must not change meanwhile. What goes wrong is an [`Error`], one
+//! Files that are being read are memory-mapped and must not change meanwhile; [`files::mapped_file_at`] names one that
+//! did. What goes wrong is an [`Error`], one
 //! variant for each cause.
 //!
 //! The cargo features `hdf5` and `images` are on by default. Without them nothing needs CMake, and

@@ -388,6 +388,51 @@ fn patience_and_the_checkpoints_that_are_kept() {
     }
 }
 
+/// Checkpoints that somebody else put into the directory are not this run's to remove.
+#[test]
+fn only_checkpoints_that_were_trained_are_removed() {
+    let world = world();
+    let run = world.dir.path().join("run");
+    fs::create_dir(&run).unwrap();
+    let others = ["model_4.safetensors", "model_9.safetensors", "model_01.safetensors", "model_best.safetensors"];
+    others.iter().for_each(|name| fs::write(run.join(name), "another's").unwrap());
+    let config = TrainConfig { keep_last: 1, keep_best: false, ..config() };
+    for n_epochs in [2, 3] {
+        train(&world, &run, plain(TrainConfig { n_epochs, ..config.clone() })).unwrap();
+    }
+    assert_eq!(RunDir::new(&run).checkpoints().unwrap(), [3, 4, 9]);
+    assert!(others.iter().all(|name| fs::read(run.join(name)).unwrap() == b"another's"));
+}
+
+/// The error that ends a run is the one that is reported, even if the state that it would name cannot be read.
+#[test]
+fn a_damaged_state_hides_no_error() {
+    let world = world();
+    let n_batches = world.train.len().div_ceil(16) as u64;
+    for (accident, words) in [
+        (Accident::NanLoss, "the loss is NaN"),
+        (Accident::NanGradient, "has NaN"),
+        (Accident::OutOfMemory, "out of memory"),
+    ] {
+        let run = world.dir.path().join(words.replace(' ', "-"));
+        let mut damage = |event: &Event, _: &Model, _: &AtomicBool| {
+            if let Event::Step { metrics, .. } = event
+                && metrics.epoch == 2
+            {
+                fs::write(run.join("state/state.safetensors"), "damaged").unwrap();
+            }
+        };
+        let sitting = Sitting {
+            accident: Some((n_batches + 2, accident)),
+            on_event: &mut damage,
+            ..plain(TrainConfig { checkpoint_every: n_batches + 2, ..config() })
+        };
+        let error = train(&world, &run, sitting).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(error.contains("what was saved before cannot be read: "), "{error}");
+    }
+}
+
 #[test]
 fn what_does_not_belong_together() {
     let world = world();

@@ -1,4 +1,4 @@
-//! What the commands that ask a trained model have in common.
+//! What the commands that run a trained model have in common.
 
 use anyhow::Result;
 use vqa_data::questions::Split;
@@ -9,9 +9,10 @@ use vqa_model::device::parse_device;
 use crate::args::ModelArgs;
 use crate::commands::split;
 use crate::config::Config;
-use crate::terminal::{ProgressBar, say};
+use crate::progress::ProgressBar;
+use crate::terminal::say;
 
-/// Loads the checkpoint, and the split from the run's config or from another.
+/// Loads the checkpoint, and the split from the run's config or another one.
 pub fn open(args: &ModelArgs) -> Result<SplitWithModel> {
     let device = args.device.as_deref().map(parse_device).transpose()?;
     let checkpoint = Checkpoint::open(&args.checkpoint, device)?;
@@ -35,7 +36,7 @@ pub fn answer_all(split: &SplitWithModel) -> Result<Answers> {
     Ok(split.answer_all(&mut |n| progress.add(n))?)
 }
 
-/// Answers the whole split with other images in the places of its own, with a progress bar.
+/// Answers the whole split with every question asked about another image, with a progress bar.
 pub fn answer_blind(split: &SplitWithModel) -> Result<Answers> {
     let progress = ProgressBar::new("blind", "questions", split.dataset().len() as u64);
     Ok(split.answer_blind(&mut |n| progress.add(n))?)

@@ -17,16 +17,16 @@ use crate::commands::{asked, features, prepare, synth, train};
 use crate::config::Config;
 use crate::terminal::{print, say};
 
-/// Names the demo's own directory: one without it is not touched.
+/// Marks a directory as the demo's own: no other is touched.
 const MARKER: &str = ".vqa-demo";
 
-/// What the demo writes, and removes when it runs again.
+/// What the demo writes, and replaces when it is run again.
 const WRITTEN: [&str; 8] = ["data", "train.h5", "val.h5", "config.toml", "words.json", "answers.json", "run", "maps"];
 
-/// Cells as large as a large shape, and the whole picture beside them.
+/// Cells as large as a large shape, and the whole image beside them.
 const GRID: Grid = Grid { rows: 4, columns: 5, whole: true, patch: 16 };
 
-/// Questions on the page.
+/// Number of questions on the page.
 const N_SHOWN: usize = 60;
 
 pub fn run(args: &DemoArgs) -> Result<()> {
@@ -44,13 +44,13 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         "vqa features extract --images {dir}/data/images/train --out {dir}/train.h5 --grid {rows}x{columns} \
          --whole --patch {patch}"
     ));
-    let train_pictures = list_images(&ShapesSplit::files(&at.join("data"), "train").images)?;
-    let stats = features::measure(&train_pictures)?;
+    let train_images = list_images(&ShapesSplit::files(&at.join("data"), "train").images)?;
+    let stats = features::measure(&train_images)?;
     let extraction = Extraction { grid: GRID, stats, element_type: ElementType::F32, shard: None };
-    features::write(&train_pictures, &extraction, &at.join("train.h5"), IfExists::Refuse)?;
+    features::write(&train_images, &extraction, &at.join("train.h5"), IfExists::Refuse)?;
     step(&format!("vqa features extract --images {dir}/data/images/val --out {dir}/val.h5 --like {dir}/train.h5"));
-    let val_pictures = list_images(&ShapesSplit::files(&at.join("data"), "val").images)?;
-    features::write(&val_pictures, &extraction, &at.join("val.h5"), IfExists::Refuse)?;
+    let val_images = list_images(&ShapesSplit::files(&at.join("data"), "val").images)?;
+    features::write(&val_images, &extraction, &at.join("val.h5"), IfExists::Refuse)?;
 
     let config_path = at.join("config.toml");
     write_atomic(&config_path, config_text(args.epochs).as_bytes())?;
@@ -77,19 +77,19 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let blind = Accuracy::of(&blind_guesses(&seen, annotations), annotations)?;
 
     step(&format!(
-        "vqa visualize --checkpoint {} --data val --out-dir {dir}/maps   # here one question a picture",
+        "vqa visualize --checkpoint {} --data val --out-dir {dir}/maps   # here one question per image",
         checkpoint.display()
     ));
     let notes = vec![
         format!(
-            "{} pictures it never saw, {} questions: the trained model answers {:.1} % right, the best guess \
+            "{} unseen images, {} questions: the trained model answers {:.1} % correctly, the best guess \
              without looking {:.1} %.",
-            val_pictures.len(),
+            val_images.len(),
             annotations.len(),
             model.overall,
             blind.overall
         ),
-        "Left the picture, right where the model looked; the framed cell has the highest weight.".to_owned(),
+        "Left: the image. Right: where the model looked; the framed cell has the highest weight.".to_owned(),
     ];
     let mut report = Report::new(at.join("maps"), "vqa: the shapes world", notes);
     asked::explain(&val, &shown(val.dataset().split()), &mut report)?;
@@ -107,7 +107,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
 fn make_directory(at: &Path) -> Result<()> {
     if at.exists() && std::fs::read_dir(at).map_err(Error::io("read the directory", at))?.next().is_some() {
         if !at.join(MARKER).exists() {
-            bail!("{}: not empty, and not an earlier demo: choose another --out-dir", at.display());
+            bail!("{}: not empty, and not from an earlier demo: choose another --out-dir", at.display());
         }
         for path in WRITTEN.map(|name| at.join(name)).iter().filter(|path| path.exists()) {
             let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
@@ -139,16 +139,16 @@ fn config_text(epochs: u64) -> String {
     )
 }
 
-/// One question for each of the first pictures, of every kind.
+/// One question about each of the first images, in turn of every type.
 fn shown(split: &Split) -> Vec<usize> {
     let mut types: Vec<&str> = split.annotations.iter().map(|annotation| annotation.question_type).collect();
     types.sort_unstable();
     types.dedup();
-    let mut pictures = HashSet::new();
+    let mut images = HashSet::new();
     let mut shown: Vec<usize> = Vec::new();
     for (i, annotation) in split.annotations.iter().enumerate() {
         let wanted = types[shown.len() % types.len()];
-        if shown.len() < N_SHOWN && annotation.question_type == wanted && pictures.insert(split.questions[i].image_id) {
+        if shown.len() < N_SHOWN && annotation.question_type == wanted && images.insert(split.questions[i].image_id) {
             shown.push(i);
         }
     }

@@ -1,4 +1,4 @@
-//! What a training run would take, and whether it works: everything was read, and some steps are made.
+//! What a training run would take, and whether it works: everything is read, and some steps are tried.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,10 +14,10 @@ use vqa_train::{Rehearsal, Trainer};
 use crate::commands::watch::show;
 use crate::config::Config;
 
-/// Steps are made for about so long, so that their mean means something.
+/// Steps are tried for about this long, for a mean that can be relied on.
 const ENOUGH: Duration = Duration::from_secs(10);
 
-/// Rehearses a run with so many epochs left, and says what it would take.
+/// Rehearses a run with this many epochs left, and reports what it would take.
 pub fn report(config: &Config, trainer: &Trainer, n_epochs: u64) -> Result<String> {
     say!("trying some steps");
     let (seen, peak) = with_peak(|| trainer.rehearse(ENOUGH, &mut show(n_epochs)));
@@ -76,10 +76,9 @@ fn parameter_bytes(trainer: &Trainer) -> usize {
 fn memory(trainer: &Trainer, seen: &Rehearsal, peak: Option<u64>) -> String {
     let of_parameters = parameter_bytes(trainer);
     let n_loaders = 1 + usize::from(trainer.val.is_some());
-    // As many as a loader keeps, and the one on the device.
+    // Those that the loaders keep, and the one on the device.
     let n_batches = n_loaders * (trainer.train.options().prefetch + 2) + 1;
-    let peak =
-        peak.map(|bytes| format!("; at most {} at once in these steps", DecimalBytes(bytes))).unwrap_or_default();
+    let peak = peak.map(|bytes| format!("; peak {} in these steps", DecimalBytes(bytes))).unwrap_or_default();
     format!(
         "{} parameters, {} gradients, {} optimiser, {} batches ({n_batches} of {}), and what the layers keep \
          for the backward pass{peak}",
@@ -127,10 +126,10 @@ fn time(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> String {
     )
 }
 
-/// Does something, and watches this process's own memory (mapped files not counted) meanwhile, where the system tells
+/// Runs `work`, and samples the memory of this process meanwhile (mapped files not counted), where the system reports
 /// it.
 fn with_peak<T>(work: impl FnOnce() -> T) -> (T, Option<u64>) {
-    /// Linux says it in kB.
+    /// Linux reports it in kB.
     fn own_memory() -> Option<u64> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;

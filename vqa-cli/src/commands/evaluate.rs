@@ -1,7 +1,7 @@
 use anyhow::{Result, bail};
 use serde::Serialize;
 use vqa_data::evaluator::{Accuracy, warn_of_few_answers, warn_of_missing_answer_ids};
-use vqa_data::files::write_atomic;
+use vqa_data::files::{try_file, write_atomic};
 use vqa_data::questions::Annotations;
 
 use crate::args::EvaluateArgs;
@@ -22,20 +22,23 @@ pub struct Evaluation {
     pub blind: Option<Blind>,
 }
 
-/// Scores of the same model where every question is asked about another image.
+/// Scores of the same model with every question asked about another image.
 #[derive(Debug, Serialize)]
 pub struct Blind {
-    /// Fixes which image it is.
+    /// Seed of the choice of images.
     pub seed: u64,
     pub soft_score: f64,
     pub accuracy: Accuracy,
 }
 
 pub fn run(args: &EvaluateArgs) -> Result<()> {
+    if let Some(path) = &args.results {
+        try_file(path)?;
+    }
     let split = asked::open(&args.model)?;
     let annotations = &split.dataset().split().annotations;
     if annotations.is_empty() {
-        bail!("{}: no annotations to score against; use `vqa predict`", split.place());
+        bail!("{}: no annotations to score against: use `vqa predict`", split.place());
     }
     warn_of_few_answers([(&*args.model.data, annotations)]);
     warn_of_missing_answer_ids(annotations);
@@ -65,7 +68,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     print(&text(&evaluation, annotations))
 }
 
-/// What is printed for people.
+/// The scores as a table.
 fn text(evaluation: &Evaluation, annotations: &Annotations) -> String {
     let blind = evaluation.blind.as_ref();
     let mut text = format!("{:<30} {:>9} {:>8}", evaluation.data, "questions", "score");
@@ -83,7 +86,7 @@ fn text(evaluation: &Evaluation, annotations: &Annotations) -> String {
     lines.iter().for_each(|line| text.push_str(&format!("\n{line}")));
     if blind.is_some() {
         text.push_str(
-            "\nblind: every image's questions asked about another image of the split; looking: what its own adds",
+            "\nblind: every question asked about another image of the split; looking: what the right image adds",
         );
     }
     text

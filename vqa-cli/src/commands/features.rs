@@ -11,7 +11,8 @@ use vqa_data::features::{
 use vqa_data::files::IfExists;
 
 use crate::args::{ConvertArgs, ExtractArgs, InspectArgs};
-use crate::terminal::{ProgressBar, print, say};
+use crate::progress::ProgressBar;
+use crate::terminal::{print, say};
 
 pub fn inspect(args: &InspectArgs) -> Result<()> {
     let file = FeatureFile::open(&args.file)?;
@@ -32,14 +33,14 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
     };
     let values = match (summary.min, summary.max) {
         (min, max) if min <= max => format!("{min} to {max}, mean {:.4}", summary.mean),
-        _ => "none that are finite".to_owned(),
+        _ => "none are finite".to_owned(),
     };
     let broken = match summary.first_not_finite {
         Some(image_id) => format!("{} image(s), the first is {image_id}", summary.n_not_finite),
         None => "0 image(s)".to_owned(),
     };
     let speed = summary.load_speed.map_or_else(
-        || "not measured, the images are too few".to_owned(),
+        || "not measured: too few images".to_owned(),
         |speed| {
             let (images, gigabytes) = (speed.images_per_s, speed.bytes_per_s / 1e9);
             format!(
@@ -53,7 +54,7 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
          features       {:?}, {}\n\
          extractor      {extractor}\n\
          images         {}, {ids}\n\
-         regions        {regions} an image, {} numbers each\n\
+         regions        {regions} an image, {} values each\n\
          values         {values}\n\
          NaN or inf     {broken}\n\
          all zero       {} image(s), {} region(s)\n\
@@ -82,7 +83,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         && !args.skip_bad
     {
         let n = collection.bad_images().len();
-        anyhow::bail!("{first}; {n} image(s) cannot be used, leave them out with --skip-bad");
+        anyhow::bail!("{first}; {n} image(s) cannot be used; skip them with --skip-bad");
     }
     report_bad(collection.bad_images());
     let missing = if args.skip_bad { leave_out_missing(&collection, &mut outputs) } else { Vec::new() };
@@ -91,7 +92,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     let progress = ProgressBar::new("convert", "images", n_wanted as u64);
     collection.convert(&outputs, element_type, args.shard, &|n| progress.add(n)).map_err(|error| {
         let can_be_left_out = matches!(error, Error::BadImage(_)) && !args.skip_bad;
-        let hint = if can_be_left_out { "; leave bad images out with --skip-bad" } else { "" };
+        let hint = if can_be_left_out { "; skip bad images with --skip-bad" } else { "" };
         anyhow::anyhow!("{}{hint}", what_is_kept(error, paths(&outputs, args.shard)))
     })?;
     drop(progress);
@@ -112,7 +113,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     Ok(())
 }
 
-/// The files to write, with the images that go into each.
+/// The files to write, with the images for each.
 fn outputs(args: &ConvertArgs) -> Result<Vec<Output>> {
     let output = |ids: Option<&PathBuf>, path: &PathBuf| {
         let image_ids = ids.map(|ids| read_image_ids(ids)).transpose()?;
@@ -126,18 +127,18 @@ fn outputs(args: &ConvertArgs) -> Result<Vec<Output>> {
     Ok(outputs)
 }
 
-/// Takes the images that are not there from the outputs, and says which they are: ids in order, each once.
+/// Removes missing images from the outputs, and returns their ids: in order, each once.
 fn leave_out_missing(collection: &Collection, outputs: &mut [Output]) -> Vec<u64> {
     let mut all = BTreeSet::new();
     for Output { path, image_ids, .. } in outputs {
         let Some(ids) = image_ids else { continue };
         let missing = collection.missing(ids);
-        // A list of which nothing is left is another input's.
+        // A list without any of the images belongs to another input, which is an error later.
         if missing.len() == ids.len() {
             continue;
         }
         for id in missing {
-            say!("left out: image {id}, which is wanted for {}, is not in the input", path.display());
+            say!("skipped: image {id}, listed for {}, is not in the input", path.display());
             ids.remove(&id);
             all.insert(id);
         }
@@ -145,29 +146,29 @@ fn leave_out_missing(collection: &Collection, outputs: &mut [Output]) -> Vec<u64
     all.into_iter().collect()
 }
 
-/// An error that ended the writing of files, and whether the same command can go on from there.
+/// An error that ended the writing of files, and whether the same command can resume from there.
 fn what_is_kept(error: Error, mut paths: impl Iterator<Item = PathBuf>) -> anyhow::Error {
     // Bad data stays bad, but a full disk can be emptied.
     if error.is_retryable() && paths.any(|path| FeatureWriter::partial_path(&path).exists()) {
-        return anyhow::anyhow!("{error}; what is done so far is kept, and the same command resumes from there");
+        return anyhow::anyhow!("{error}; the work so far is kept, and the same command resumes from there");
     }
     error.into()
 }
 
-/// Where the outputs, or the shards of them, are written.
+/// Where the outputs, or their shards, are written.
 fn paths(outputs: &[Output], shard: Option<Shard>) -> impl Iterator<Item = PathBuf> {
     outputs.iter().map(move |output| Shard::output(shard, &output.path))
 }
 
-/// Says what is left out.
+/// Says which images are skipped.
 fn report_bad(bad: &[BadImage]) {
     if bad.is_empty() {
         return;
     }
     for bad in bad {
-        say!("left out: {bad}");
+        say!("skipped: {bad}");
     }
-    say!("left out: {} image(s) in all", bad.len());
+    say!("skipped: {} image(s) in all", bad.len());
 }
 
 pub fn extract(args: &ExtractArgs) -> Result<()> {
@@ -185,7 +186,7 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
                 || args.patch.is_some_and(|patch| patch != grid.patch);
             if differs {
                 anyhow::bail!(
-                    "{} was made with --grid {}x{}{} --patch {}: give the same, or leave them to --like",
+                    "{} was extracted with --grid {}x{}{} --patch {}: pass the same values, or only --like",
                     other.display(),
                     grid.rows,
                     grid.columns,
@@ -196,7 +197,7 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
             (grid, Some(stats))
         }
         None => {
-            let (rows, columns) = args.grid.context("--grid is wanted")?;
+            let (rows, columns) = args.grid.context("--grid is required")?;
             let patch = args.patch.unwrap_or(DEFAULT_PATCH);
             (Grid { rows, columns, whole: args.whole, patch }, None)
         }
@@ -236,7 +237,7 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
         return print(&serde_json::to_string_pretty(&report)?);
     }
     print(&format!(
-        "wrote {n_images} images x {} regions x {} numbers to {}\nmean {mean:.4?}, deviation {std:.4?} of red, \
+        "wrote {n_images} images x {} regions x {} values to {}\nmean {mean:.4?}, deviation {std:.4?} of red, \
          green, blue (0 to 1)",
         shape[1],
         shape[2],
@@ -244,24 +245,24 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
     ))
 }
 
-/// An error, and how to do without the pictures that it is about.
+/// An error, and how to skip the images that it is about.
 fn hint_at_skip_bad(error: Error) -> anyhow::Error {
     match error {
-        Error::BadImages(_) => anyhow::anyhow!("{error}; leave them out with --skip-bad"),
+        Error::BadImages(_) => anyhow::anyhow!("{error}; skip them with --skip-bad"),
         error => error.into(),
     }
 }
 
-/// Mean and deviation of the pictures, with a progress bar.
+/// Mean and deviation of the images, with a progress bar.
 pub fn measure(pictures: &[ImageFile]) -> Result<ChannelStats> {
-    let progress = ProgressBar::new("measure", "pictures", pictures.len() as u64);
+    let progress = ProgressBar::new("measure", "images", pictures.len() as u64);
     Ok(ChannelStats::measure(pictures, &|n| progress.add(n))?)
 }
 
-/// Extracts pictures to a file, with a progress bar. Returns how many, all or those of a shard.
+/// Extracts images to a file, with a progress bar. Returns how many: all, or those of a shard.
 pub fn write(pictures: &[ImageFile], extraction: &Extraction, out: &Path, if_exists: IfExists) -> Result<usize> {
     let n_images = extraction.shard.map_or(pictures.len(), |shard| shard.range(pictures.len()).len());
-    let progress = ProgressBar::new("extract", "pictures", n_images as u64);
+    let progress = ProgressBar::new("extract", "images", n_images as u64);
     let written = extraction.write(pictures, out, if_exists, &|n| progress.add(n));
     written.map_err(|error| match error {
         Error::BadImages(_) => hint_at_skip_bad(error),

@@ -46,7 +46,7 @@ pub fn run(args: &PrepareArgs) -> Result<()> {
     print(&text)
 }
 
-/// What was prepared.
+/// Sizes of the dictionaries, and what they make of each split.
 pub struct Prepared {
     pub n_words: usize,
     pub n_answers: usize,
@@ -56,7 +56,7 @@ pub struct Prepared {
 /// Reads the JSON files of every split, looks whether its features can be opened, and writes the dictionaries.
 pub fn prepare(config: &Config) -> Result<Prepared> {
     if config.run.data.is_empty() {
-        bail!("{}: it names no data: add [[data.train.composition]] with q_jsons and a_jsons", config.path.display());
+        bail!("{}: no data splits: add [[data.train.composition]] with q_jsons and a_jsons", config.path.display());
     }
     if let Some(hint) = config.run.misnamed_val() {
         tracing::warn!("{}: {hint}", config.path.display());

@@ -22,32 +22,31 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
     print(&if args.json { serde_json::to_string(&accuracy)? } else { table(&[&accuracy], &split.annotations) })
 }
 
-/// Official accuracies side by side as lines of text, the most frequent types first. Of two, the difference is shown
-/// too.
+/// Official accuracies side by side as a table, the most frequent types first; of two, the difference too.
 pub fn table(accuracies: &[&Accuracy], annotations: &Annotations) -> String {
     let mut text =
         row("official accuracy", Some(annotations.len()), accuracies.iter().map(|accuracy| accuracy.overall));
     type TypeOf = for<'a> fn(&Annotation<'a>) -> &'a str;
-    type Figures = fn(&Accuracy) -> &BTreeMap<String, f64>;
-    let kinds: [(&str, TypeOf, Figures); 2] = [
+    type Scores = fn(&Accuracy) -> &BTreeMap<String, f64>;
+    let kinds: [(&str, TypeOf, Scores); 2] = [
         ("by answer type", |annotation| annotation.answer_type, |accuracy| &accuracy.per_answer_type),
         ("by question type", |annotation| annotation.question_type, |accuracy| &accuracy.per_question_type),
     ];
-    for (title, type_of, figures) in kinds {
+    for (title, type_of, scores) in kinds {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         annotations.iter().for_each(|annotation| *counts.entry(type_of(&annotation)).or_default() += 1);
         let mut counts: Vec<(&str, usize)> = counts.into_iter().collect();
         counts.sort_by_key(|&(_, n)| std::cmp::Reverse(n));
         text.push_str(&format!("\n{title}"));
         for (name, n) in counts {
-            let values = accuracies.iter().filter_map(|accuracy| figures(accuracy).get(name).copied());
+            let values = accuracies.iter().filter_map(|accuracy| scores(accuracy).get(name).copied());
             text.push_str(&format!("\n{}", row(&format!("  {name}"), Some(n), values)));
         }
     }
     text
 }
 
-/// A line of a table: a name, a number of questions, one value or two and then their difference.
+/// A row of the table: a name, a number of questions, one score, or two and their difference.
 pub fn row(name: &str, n: Option<usize>, values: impl IntoIterator<Item = f64>) -> String {
     let values: Vec<f64> = values.into_iter().collect();
     let n = n.map(|n| n.to_string()).unwrap_or_default();

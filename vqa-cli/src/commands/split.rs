@@ -4,9 +4,9 @@ use anyhow::{Context, Result};
 use vqa_data::questions::{Split, SplitConfig};
 
 use crate::config::Config;
-use crate::terminal::ProgressBar;
+use crate::progress::ProgressBar;
 
-/// Reads the JSON files of a split, whole or as its config says.
+/// Reads the JSON files of a split: all of it, or the part that its config asks for.
 pub fn load_with(
     config: &Config,
     name: &str,

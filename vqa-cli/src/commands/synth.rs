@@ -4,16 +4,17 @@ use anyhow::Result;
 use vqa_data::shapes::{ShapesSpec, write_shapes};
 
 use crate::args::SynthArgs;
-use crate::terminal::{ProgressBar, print};
+use crate::progress::ProgressBar;
+use crate::terminal::print;
 
 pub fn run(args: &SynthArgs) -> Result<()> {
     write(&args.out, args.images, args.seed)?;
-    print(&format!("wrote {} pictures with questions and annotations to {}", args.images, args.out.display()))
+    print(&format!("wrote {} images with questions and annotations to {}", args.images, args.out.display()))
 }
 
-/// Writes the shapes world: five pictures in six are for training.
+/// Writes the shapes world: five images in six are for training.
 pub fn write(directory: &Path, n_images: u64, seed: u64) -> Result<()> {
-    let progress = ProgressBar::new("draw", "pictures", n_images);
+    let progress = ProgressBar::new("draw", "images", n_images);
     let n_val = (n_images / 6).max(1);
     let spec = ShapesSpec { n_train: (n_images - n_val) as usize, n_val: n_val as usize, seed };
     Ok(write_shapes(directory, spec, &|n| progress.add(n))?)

@@ -9,13 +9,14 @@ use vqa_model::device::parse_device;
 use vqa_model::run::RunDir;
 use vqa_train::metrics::EpochMetrics;
 use vqa_train::run::{Best, Change, OpenedRun, RunConfig, check_data, train_loader, val_loader};
-use vqa_train::{Outcome, Trainer};
+use vqa_train::{Outcome, TrainConfig, Trainer};
 
 use crate::args::TrainArgs;
 use crate::commands::{dry_run, split, watch};
 use crate::config::Config;
-use crate::interrupt::FinishTheStep;
-use crate::terminal::{ProgressBar, print, say};
+use crate::interrupt::{FinishTheStep, Stopped};
+use crate::progress::ProgressBar;
+use crate::terminal::{print, say};
 
 /// How training ended.
 pub struct Trained {
@@ -30,10 +31,10 @@ pub struct Trained {
 pub fn run(args: &TrainArgs) -> Result<()> {
     let mut config = Config::load(&args.config.config, &args.config.set)?;
     if let Some(init) = &args.init {
-        config.run.model.init = Some(std::path::absolute(init)?);
+        config.set_init(init)?;
     }
     if args.resume && config.run.model.init.is_none() {
-        // It was perhaps given on the command line. The run has it on record.
+        // It may have been given on the command line; the run has it on record.
         let before = RunDir::new(&config.run.out_dir).read_config::<RunConfig>();
         config.run.model.init = before.ok().and_then(|before| before.model.init);
     }
@@ -49,7 +50,19 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         let removed = if checkpoint.exists() { "" } else { " (removed: train.keep_best = false)" };
         print(&format!("best: {}{removed}, val_score {:.2}", checkpoint.display(), best.val_score))?;
     }
+    say!("{}", finished(&run, epoch, &config.run.train));
     Ok(())
+}
+
+/// That a run has come to its end, and how to train it for longer.
+fn finished(run: &RunDir, n_done: u64, config: &TrainConfig) -> String {
+    let epochs = if n_done == 1 { "epoch" } else { "epochs" };
+    let (why, setting) = match n_done < config.n_epochs {
+        true => (format!(" (train.patience = {})", config.patience), "train.patience=0".to_owned()),
+        // Half as many again.
+        false => (String::new(), format!("train.n_epochs={}", n_done + n_done.div_ceil(2))),
+    };
+    format!("finished: {n_done} {epochs}{why}; for more: `{} --set {setting}`", resume_command(run))
 }
 
 /// Trains as the config says.
@@ -57,7 +70,7 @@ pub fn train(config: &Config, resume: bool) -> Result<Trained> {
     Ok(start(config, resume, false)?.expect("no dry run"))
 }
 
-/// Reads everything, and trains; or, for a dry run, prints what that would take, and writes nothing.
+/// Reads everything, and trains; a dry run only prints what that would take.
 fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>> {
     let settings = &config.run;
     let run = RunDir::new(&settings.out_dir);
@@ -74,7 +87,7 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
         let names: Vec<&str> = settings.data.keys().map(String::as_str).collect();
         let hint = settings.misnamed_val().map(|hint| format!("; {hint}")).unwrap_or_default();
         tracing::warn!(
-            "{}: there is no split \"val\" (it has: {}), so nothing is validated{hint}",
+            "{}: no split \"val\" (only {}), so nothing is validated{hint}",
             config.path.display(),
             names.join(", ")
         );
@@ -97,7 +110,7 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
         n_parameters as f64 / 1e6
     );
 
-    // Nothing is lost where a dry run is stopped at once.
+    // A dry run has nothing to save, and can be stopped at once.
     let finish_the_step = (!dry_run).then(FinishTheStep::new);
     let train_loader = train_loader(settings, train);
     let val_loader = val.map(|val| val_loader(settings, val));
@@ -119,24 +132,25 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
     opened.begin(settings)?;
     match opened.resumed() {
         Some(resumed) => say!("resuming after {}{}", resumed.position, in_words(&resumed.changes)),
-        None if resume => say!("nothing is saved in {} yet: starting at the first epoch", run.path().display()),
+        None if resume => say!("nothing saved in {} yet: starting from scratch", run.path().display()),
         None => {}
     }
     match trainer.run(&mut watch::show(n_epochs))? {
         Outcome::Finished { position, last, best } => Ok(Some(Trained { epoch: position.epoch, last, best })),
         Outcome::Stopped(position) => {
-            bail!("stopped after {position}, and saved: resume with `{}`", resume_command(&run))
+            let words = format!("stopped after {position}, and saved: resume with `{}`", resume_command(&run));
+            Err(Stopped(words).into())
         }
     }
 }
 
-/// A run writes its whole config into its directory. That must not replace one that somebody wrote by hand: one whose
-/// own `out_dir` is another.
+/// A run writes its full config into its directory. That must not overwrite one that was written by hand, which has
+/// another `out_dir`.
 fn refuse_to_replace(config: &Path, run: &RunDir) -> Result<()> {
     let is_same_file = matches!((config.canonicalize(), run.config().canonicalize()), (Ok(a), Ok(b)) if a == b);
     let is_own = || run.words().exists() && run.read_config::<RunConfig>().is_ok_and(|own| own.out_dir == run.path());
     if is_same_file && !is_own() {
-        bail!("{}: the run would replace it by its own config.toml: choose another out_dir", config.display());
+        bail!("{}: the run would overwrite it with its own config.toml: choose another out_dir", config.display());
     }
     Ok(())
 }
@@ -147,7 +161,7 @@ fn in_words(changes: &[Change]) -> String {
     if changes.is_empty() { String::new() } else { format!("; changed: {}", changes.join("; ")) }
 }
 
-/// Adds the command that resumes a run to an error that speaks of resuming it.
+/// Adds the command that resumes a run to an error that suggests resuming it.
 fn with_command(error: vqa_train::Error, run: &RunDir) -> anyhow::Error {
     match error {
         vqa_train::Error::AnotherRun { .. } | vqa_train::Error::CannotChange { .. } => {
@@ -157,7 +171,7 @@ fn with_command(error: vqa_train::Error, run: &RunDir) -> anyhow::Error {
     }
 }
 
-/// The command that resumes a run, whatever was `--set` when it began.
+/// The command that resumes a run, whatever it was started with.
 fn resume_command(run: &RunDir) -> String {
     let config = run.config();
     let here = std::env::current_dir().unwrap_or_default();
@@ -166,9 +180,9 @@ fn resume_command(run: &RunDir) -> String {
     format!("vqa train --config {config} --resume")
 }
 
-/// Gives a run that begins the weights or word vectors that its config names, and says so.
+/// Initialises a new run from the weights or word vectors that its config names, and says so.
 fn initialise(opened: &OpenedRun, settings: &RunConfig, model: &Baseline, vs: &VarStore) -> Result<()> {
-    /// Words that are named.
+    /// Missing words that are named.
     const SHOWN: usize = 5;
     if let Some(path) = opened.init_weights(settings, vs)? {
         say!("init: weights of {}", path.display());
@@ -183,7 +197,7 @@ fn initialise(opened: &OpenedRun, settings: &RunConfig, model: &Baseline, vs: &V
         "glove: vectors for {} of {} words{}",
         words.len() - missing.len(),
         words.len(),
-        if named.is_empty() { String::new() } else { format!(", not for {} …", named.join(", ")) }
+        if named.is_empty() { String::new() } else { format!(", none for {} …", named.join(", ")) }
     );
     Ok(())
 }

@@ -1,4 +1,5 @@
 use anyhow::Result;
+use vqa_data::files::try_directory;
 use vqa_infer::report::Report;
 
 use crate::args::VisualizeArgs;
@@ -6,6 +7,7 @@ use crate::commands::asked;
 use crate::terminal::print;
 
 pub fn run(args: &VisualizeArgs) -> Result<()> {
+    try_directory(&args.out_dir)?;
     let split = asked::open(&args.model)?;
     let checkpoint = split.checkpoint().name();
     let name = format!("{checkpoint}_{}_visualization", args.model.data);

@@ -1,4 +1,4 @@
-//! What is shown of a training run while it goes.
+//! What a training run shows of its progress.
 
 use std::time::Duration;
 
@@ -6,9 +6,10 @@ use indicatif::HumanDuration;
 use vqa_train::Event;
 use vqa_train::metrics::StepMetrics;
 
-use crate::terminal::{ProgressBar, say};
+use crate::progress::ProgressBar;
+use crate::terminal::say;
 
-/// Shows the events of a run: a bar for each epoch and validation, a line for each finished epoch.
+/// Shows the events of a run: a bar for each epoch and each validation, and a line for each finished epoch.
 pub fn show(n_epochs: u64) -> impl FnMut(Event) {
     let mut bar: Option<(bool, ProgressBar)> = None;
     let mut recent = Recent::default();
@@ -18,7 +19,7 @@ pub fn show(n_epochs: u64) -> impl FnMut(Event) {
         Event::Features { n, of } => {
             let progress =
                 features.get_or_insert_with(|| ProgressBar::new("features to the device", "images", of as u64));
-            progress.reach(n as u64, String::new);
+            progress.reach(n as u64, Vec::new);
             if n == of {
                 features = None;
             }
@@ -33,23 +34,23 @@ pub fn show(n_epochs: u64) -> impl FnMut(Event) {
             let in_all = left + epoch * n_epochs.saturating_sub(metrics.epoch) as u32;
             let (_, progress) = bar.as_ref().expect("made above");
             progress.reach(batch as u64, || {
-                format!(
-                    "step {} | loss {:.3}, score {:.1} | {:.0} questions/s, data {:.0} % | {:#} left, {:#} in all",
-                    metrics.step,
-                    recent.loss,
-                    recent.score,
-                    recent.questions / recent.step.as_secs_f64().max(1e-9),
-                    recent.data_share,
-                    HumanDuration(left),
-                    HumanDuration(in_all),
-                )
+                vec![
+                    format!("loss {:.3}, score {:.1}", recent.loss, recent.score),
+                    format!("{:#} left, {:#} in all", HumanDuration(left), HumanDuration(in_all)),
+                    format!(
+                        "{:.0} questions/s, data {:.0} %",
+                        recent.questions / recent.step.as_secs_f64().max(1e-9),
+                        recent.data_share
+                    ),
+                    format!("step {}", metrics.step),
+                ]
             });
         }
         Event::Validation { batch, n_batches } => {
             if bar.as_ref().is_none_or(|(training, _)| *training) {
                 bar = Some((false, ProgressBar::new("validate", "batches", n_batches as u64)));
             }
-            bar.as_ref().expect("made above").1.reach(batch as u64, String::new);
+            bar.as_ref().expect("made above").1.reach(batch as u64, Vec::new);
         }
         Event::Epoch(metrics) => {
             of_last_epoch = Some(Duration::from_secs_f64(metrics.seconds));
@@ -61,15 +62,13 @@ pub fn show(n_epochs: u64) -> impl FnMut(Event) {
                 line.push_str(&format!(" | val_score: {score:5.2} ({upper_bound:5.2})"));
             }
             line.push_str(&format!(" | {:.1} s", metrics.seconds));
-            match bar.take() {
-                Some((_, progress)) => progress.line(&line),
-                None => say!("{line}"),
-            }
+            bar = None;
+            say!("{line}");
         }
     }
 }
 
-/// Means over the last few dozen steps, for single ones jump.
+/// Running means over the last few dozen steps, as single steps vary.
 #[derive(Default)]
 struct Recent {
     n: u32,

@@ -66,15 +66,23 @@ fn config_and_command_line() {
     let at = world.path();
     edit(&at.join("config.toml"), "[train]\nn_epochs", "[train]\nn_epoch");
     #[cfg(feature = "torch")]
-    fails(at, "prepare --config config.toml", &["config.toml: line", "\"n_epoch\"", "did you mean \"n_epochs\"?"]);
+    fails(
+        at,
+        "prepare --config config.toml",
+        &["config.toml: line", "\"train.n_epoch\"", "did you mean \"train.n_epochs\"?"],
+    );
     edit(&at.join("config.toml"), "q_jsons", "q_json");
-    fails(at, "prepare --config config.toml", &["config.toml: line", "did you mean \"q_jsons\"?"]);
+    fails(
+        at,
+        "prepare --config config.toml",
+        &["config.toml: line", "did you mean \"data.train.composition.0.q_jsons\"?"],
+    );
     fs::write(at.join("config.toml"), "seed = \n").unwrap();
     fails(at, "prepare --config config.toml", &["config.toml: line 1"]);
     fs::write(at.join("config.toml"), "").unwrap();
-    fails(at, "prepare --config config.toml", &["names no data"]);
+    fails(at, "prepare --config config.toml", &["no data splits"]);
     fails(at, "prepare --config nowhere.toml", &["nowhere.toml", "no such file"]);
-    fails(at, "features extract --images data/images/val --out x.h5 --grid 4by4", &["rows x columns is wanted"]);
+    fails(at, "features extract --images data/images/val --out x.h5 --grid 4by4", &["expected ROWSxCOLUMNS"]);
     fails(
         at,
         "features extract --images data/images/val --out x.h5 --like train.h5 --grid 2x2",
@@ -218,6 +226,13 @@ fn training() {
     fails(at, &format!("evaluate {model} --config nowhere.toml"), &["nowhere.toml", "no such file"]);
     fails(at, "evaluate --checkpoint run/model_9.safetensors --data val", &["model_9.safetensors", "no such file"]);
     fails(at, "evaluate --checkpoint run/model_1.safetensors --data test", &["no split \"test\"", "train, val"]);
+    // Before the work, not after it: there would be an error about the split.
+    for (path, problem) in [("data", "not replaced by one"), ("config.toml/x", "a file where a directory is wanted")] {
+        let model = "--checkpoint run --data test";
+        fails(at, &format!("evaluate {model} --results {path}"), &[problem]);
+        fails(at, &format!("predict {model} --out {path}"), &[problem]);
+    }
+    fails(at, "visualize --checkpoint run --data test --out-dir config.toml", &["a file where a directory is wanted"]);
     edit(&at.join("run/config.toml"), "hid_dim = 16", "hid_dim = 24");
     fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "weights of another model"]);
     edit(&at.join("run/config.toml"), "hid_dim = 24", "hid_dim = 4611686018427387904");
@@ -306,6 +321,31 @@ fn a_run_is_resumed_with_its_own_data() {
     ok(at, resume);
 }
 
+/// Neither TOML nor HDF5 can hold such a path.
+#[cfg(all(feature = "torch", target_os = "linux"))]
+#[test]
+fn a_path_that_is_not_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    ok(at, "train --config config.toml --set train.n_epochs=1");
+    let odd = at.join(std::ffi::OsStr::from_bytes(b"odd\xff"));
+    fs::create_dir(&odd).unwrap();
+    fs::copy(at.join("run/model_1.safetensors"), odd.join("w.safetensors")).unwrap();
+    fs::copy(at.join("val.h5"), odd.join("val.h5")).unwrap();
+    for (arguments, path, words) in [
+        ("train --config config.toml --set out_dir=new --init", "w.safetensors", "new/config.toml: cannot be written"),
+        ("features inspect", "val.h5", "path is UTF-8: rename it"),
+    ] {
+        let output = crate::common::vqa(at, arguments).arg(odd.join(path)).output().unwrap();
+        let said = crate::common::stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(words) && !said.contains("bug in vqa"), "{said}");
+    }
+    assert!(!at.join("new").exists());
+}
+
 #[cfg(feature = "torch")]
 #[test]
 fn nan_features() {
@@ -323,4 +363,23 @@ fn nan_features() {
     // One image is enough to stop at, whichever comes first.
     let error = fails_after_starting(at, "train --config config.toml");
     assert!(error.contains("train.h5: image ") && error.contains(" has NaN or infinite features"), "{error}");
+}
+
+/// A message quotes what is wrong, but not all of it, and gives a terminal no orders.
+#[test]
+fn messages_about_hostile_input_are_short() {
+    let world = world();
+    let at = world.path();
+    let files =
+        "--questions data/v2_OpenEnded_shapes_val_questions.json --annotations data/v2_shapes_val_annotations.json";
+    fs::write(at.join("results.json"), format!("[{{\"question_id\": \"\\u001b]0;{}\"}}]", "ä".repeat(1_000_000)))
+        .unwrap();
+    let message = |command: &str| crate::common::stderr(&crate::common::vqa(at, command).output().unwrap());
+    let dots = ["prepare --config config.toml --set ", &"x.".repeat(20_000), "x=1"].concat();
+    let long_key = ["prepare --config config.toml --set ", &"x".repeat(100_000), "=1"].concat();
+    let brackets = ["prepare --config config.toml --set seed=", &"[".repeat(100_000)].concat();
+    for command in [format!("score {files} --results results.json"), dots, long_key, brackets] {
+        let said = message(&command);
+        assert!(said.starts_with("error: ") && said.chars().count() <= 2001 && !said.contains('\x1b'), "{said}");
+    }
 }

@@ -7,11 +7,17 @@ mod common;
 mod convert;
 mod forms;
 mod hints;
+#[cfg(unix)]
+mod inputs;
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod interrupt;
 mod pictures;
 #[cfg(target_os = "linux")]
 mod process;
+#[cfg(all(feature = "torch", target_os = "linux"))]
+mod pty;
+#[cfg(all(feature = "torch", target_os = "linux"))]
+mod screen;
 #[cfg(feature = "torch")]
 mod seen;
 #[cfg(all(feature = "torch", unix))]

@@ -120,6 +120,10 @@ fn a_dry_run_says_what_a_run_would_take_and_writes_nothing() {
         assert!(report.contains(&words), "{words}: {report}");
     }
     // It finds what training would stumble over.
+    for (out_dir, problem) in [("config.toml/run", "cannot create the directory"), ("~/run", "only a shell expands")] {
+        let dry_run = format!("train --config config.toml --dry-run --set out_dir={out_dir}");
+        fails(at, &dry_run, &[out_dir, problem]);
+    }
     fails(at, "train --config config.toml --dry-run --set data.val.composition.0.features=no.h5", &["no.h5"]);
     ok(at, "train --config config.toml --set train.n_epochs=1");
     let before = contents(at);
@@ -217,6 +221,62 @@ fn a_run_begins_with_weights_of_another() {
     words.reverse();
     fs::write(at.join("words.json"), serde_json::to_vec(&words).unwrap()).unwrap();
     fails(at, &format!("{other} --init run/model_2.safetensors"), &["the dictionaries beside it are other ones"]);
+}
+
+/// As what a shell completes: relative to the working directory, unlike the paths in the config file.
+/// Weights named on the command line are found where the shell completes their name, and where the config is.
+#[test]
+fn weights_to_begin_with_are_found() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    ok(at, "train --config config.toml --set train.n_epochs=1");
+    let below = at.join("below");
+    fs::create_dir(&below).unwrap();
+    fs::rename(at.join("run"), below.join("first")).unwrap();
+    let train = |directory: &Path, config: &str, init: &str| {
+        ok(directory, &format!("train --config {config} --set train.n_epochs=1 --set out_dir=again {init}"));
+        let written = fs::read_to_string(at.join("again/config.toml")).unwrap();
+        fs::remove_dir_all(at.join("again")).unwrap();
+        written
+    };
+    let first = train(at, "config.toml", "--init below/first/model_1.safetensors");
+    assert!(first.contains("below/first/model_1.safetensors"), "{first}");
+    for (directory, config, weights) in [
+        (at, "config.toml", "below/first/model_1.safetensors"),
+        (&*below, "../config.toml", "first/model_1.safetensors"),
+        (&below, "../config.toml", "below/first/model_1.safetensors"),
+    ] {
+        for init in ["--init ", "--set model.init="] {
+            assert_eq!(train(directory, config, &format!("{init}{weights}")), first, "{init}{weights}");
+        }
+    }
+    let error = vqa(&below, "train --config ../config.toml --init nowhere.pth").output().unwrap();
+    assert!(stderr(&error).contains("below/nowhere.pth: no such file"), "{}", stderr(&error));
+}
+
+#[test]
+fn a_finished_run_names_the_command_for_more() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    let finished = |command: &str| {
+        let output = vqa(at, command).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let last = stderr(&output).lines().last().unwrap().to_owned();
+        (last.split(';').next().unwrap().to_owned(), last.split('`').nth(1).unwrap().to_owned())
+    };
+    let (said, more) = finished("train --config config.toml");
+    assert_eq!(said, "finished: 2 epochs");
+    assert_eq!(finished("train --config run/config.toml --resume"), (said, more.clone()));
+    assert_eq!(more, "vqa train --config run/config.toml --resume --set train.n_epochs=3");
+    let (said, _) = finished(more.strip_prefix("vqa ").unwrap());
+    assert_eq!((said.as_str(), epochs(&at.join("run")).len()), ("finished: 3 epochs", 3));
+    // A step that moves nothing never makes a score better.
+    let still = "train --config config.toml --set out_dir=still --set train.optim.lr=1e-30 --set train.patience=1";
+    let (said, more) = finished(&format!("{still} --set train.n_epochs=9"));
+    assert_eq!(said, "finished: 2 epochs (train.patience = 1)");
+    assert!(more.ends_with("--set train.patience=0"), "{more}");
 }
 
 #[test]

@@ -59,8 +59,8 @@ fn a_config_is_not_overwritten() {
     let at = world.path();
     ok(at, "prepare --config config.toml");
     let train = "train --config config.toml";
-    fails(at, &format!("{train} --set out_dir=."), &["config.toml: the run would replace it", "another out_dir"]);
-    fails(at, &format!("{train} --set out_dir={}", at.display()), &["the run would replace it"]);
+    fails(at, &format!("{train} --set out_dir=."), &["config.toml: the run would overwrite it", "another out_dir"]);
+    fails(at, &format!("{train} --set out_dir={}", at.display()), &["the run would overwrite it"]);
     fails(at, &format!("{train} --set out_dir="), &["out_dir is empty"]);
     // A run's own config is its own.
     ok(at, "train --config config.toml --set train.n_epochs=1");

@@ -163,7 +163,7 @@ fn quick_runs_and_pretrained_vectors() {
     let said = crate::common::stderr(&output);
     assert!(output.status.success(), "{said}");
     let words: Vec<String> = serde_json::from_slice(&fs::read(at.join("words.json")).unwrap()).unwrap();
-    assert!(said.contains(&format!("glove: vectors for 2 of {} words, not for ", words.len())), "{said}");
+    assert!(said.contains(&format!("glove: vectors for 2 of {} words, none for ", words.len())), "{said}");
     let n_val = json(&ok(at, "prepare --config config.toml --json"))["splits"]["val"]["n_questions"].as_u64().unwrap();
     assert!(said.contains(&format!("train: 40 questions | val: {}", n_val.div_ceil(2))), "{said}");
     // The dictionaries are those of everything; the report is of what is used.
@@ -214,5 +214,5 @@ fn demo() {
     assert!(at.join("demo/my_run/model_1.safetensors").exists());
     fs::create_dir(at.join("mine")).unwrap();
     fs::write(at.join("mine/thesis.tex"), "").unwrap();
-    crate::common::fails(at, "demo --out-dir mine", &["mine", "not an earlier demo"]);
+    crate::common::fails(at, "demo --out-dir mine", &["mine", "not from an earlier demo"]);
 }

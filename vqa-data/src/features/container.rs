@@ -6,19 +6,18 @@ use std::sync::Arc;
 
 use hdf5::dataset::Layout;
 use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
-use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 use crate::features::hdf5_error::cannot_read;
 use crate::files::limits::MAX_COMPRESSION;
-use crate::files::mmap::map_file;
+use crate::files::mmap::{MappedFile, map_file};
 
 /// An HDF5 file, open and mapped.
 #[derive(Debug)]
 pub(super) struct Container {
     path: PathBuf,
     file: hdf5::File,
-    map: Arc<Mmap>,
+    map: Arc<MappedFile>,
 }
 
 /// A dataset of a size that its file can hold.
@@ -28,7 +27,7 @@ pub(super) struct Dataset {
     pub(super) name: &'static str,
     /// The file that holds the values: another one than the container's where that has only a link.
     pub(super) path: PathBuf,
-    pub(super) map: Arc<Mmap>,
+    pub(super) map: Arc<MappedFile>,
 }
 
 impl Container {

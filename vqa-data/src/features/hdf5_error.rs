@@ -19,6 +19,8 @@ pub(super) fn cannot_read(path: &Path) -> impl FnOnce(hdf5::Error) -> Error {
                 path,
                 "not an HDF5 file; `vqa features convert` makes one of TSV files and of folders of .npz",
             )
+        } else if text.contains("Invalid UTF-8 in file name") {
+            Error::wrong_format(path, "HDF5 opens only files whose path is UTF-8: rename it")
         } else if text.contains("unable to lock file") {
             Error::InUse { path: path.to_owned(), problem: format!("HDF5 reports: {text}"), source: None }
         } else {
@@ -31,8 +33,13 @@ pub(super) fn cannot_read(path: &Path) -> impl FnOnce(hdf5::Error) -> Error {
 /// The error for a file that HDF5 could not write: whatever the reason, the system refused.
 pub(super) fn cannot_write(path: &Path) -> impl FnOnce(hdf5::Error) -> Error {
     move |source| {
-        let is_full = source.to_string().contains("No space left");
-        let kind = if is_full { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+        let text = source.to_string();
+        // HDF5 reports the system's answers by their words.
+        let kind = match () {
+            () if text.contains("No space left") => io::ErrorKind::StorageFull,
+            () if text.contains("File too large") => io::ErrorKind::FileTooLarge,
+            () => io::ErrorKind::Other,
+        };
         Error::io("write", path)(io::Error::new(kind, source))
     }
 }

@@ -9,13 +9,14 @@ use hdf5::Datatype;
 use hdf5::dataset::Layout;
 use hdf5::datatype::ByteOrder;
 use hdf5::types::TypeDescriptor;
-use memmap2::{Advice, Mmap};
+use memmap2::Advice;
 use ndarray::s;
 
 use crate::error::{Error, Result};
 use crate::features::container::Container;
 use crate::features::element_type::ElementType;
 use crate::features::hdf5_error::cannot_read;
+use crate::files::mmap::MappedFile;
 
 /// A 2-D or 3-D dataset seen as rows of `width` values.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(super) struct Store {
 #[derive(Debug)]
 enum Reader {
     /// Contiguous little-endian floats, read straight from the page cache.
-    Map { map: Arc<Mmap>, start: usize },
+    Map { map: Arc<MappedFile>, start: usize },
     /// Anything else, converted by HDF5: chunked, compressed, big-endian, doubles.
     Hdf5(hdf5::Dataset),
 }

@@ -1,7 +1,7 @@
 //! Files and directories that appear whole or not at all.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -138,7 +138,7 @@ impl Drop for AtomicDir {
 ///
 /// When the directory cannot be made, the disk is full, or the rename fails.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    if path.exists() && !path.is_file() && !path.is_dir() {
+    if is_pipe_or_device(path) {
         return fs::write(path, bytes).map_err(Error::io("write", path));
     }
     let file = AtomicFile::create(path)?;
@@ -146,17 +146,58 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     file.finish()
 }
 
-/// Makes a directory and those above it, so that they survive a power cut too.
+/// Makes a directory and those above it, so that they survive a power cut too. A directory that is named "~" is not
+/// made: the name was meant for a shell, which has not seen it.
 ///
 /// # Errors
 ///
 /// When one cannot be made.
 pub fn create_directory(directory: &Path) -> Result<()> {
-    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-    let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
-    fs::create_dir_all(directory).map_err(Error::io("create the directory", directory))?;
+    let missing = missing_directories(directory);
+    let made = match missing.iter().any(|path| path.file_name().is_some_and(|name| name == "~")) {
+        true => Err(ErrorKind::NotFound.into()),
+        false => fs::create_dir_all(directory),
+    };
+    made.map_err(Error::io("create the directory", directory))?;
     missing.into_iter().rev().for_each(sync_parent);
     Ok(())
+}
+
+/// Tries whether a file can be written in a directory, which is made for that if it is missing. Nothing is left behind.
+///
+/// # Errors
+///
+/// When it cannot.
+pub fn try_directory(directory: &Path) -> Result<()> {
+    let missing = missing_directories(directory);
+    let file = create_directory(directory)
+        .and_then(|()| tempfile::tempfile_in(directory).map_err(Error::io("write to the directory", directory)));
+    for made in missing {
+        // Some may not have been made, and others are in use by now.
+        let _ = fs::remove_dir(made);
+    }
+    file.map(drop)
+}
+
+/// Tries whether a file can be written, for a command that writes it at the end of long work. Nothing is left behind.
+///
+/// # Errors
+///
+/// When it cannot.
+pub fn try_file(destination: &Path) -> Result<()> {
+    match is_pipe_or_device(destination) {
+        true => Ok(()),
+        false => try_directory(parent(&resolve(destination)?)),
+    }
+}
+
+/// A directory and those above it that do not exist, the innermost first.
+fn missing_directories(directory: &Path) -> Vec<&Path> {
+    directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect()
+}
+
+fn is_pipe_or_device(path: &Path) -> bool {
+    path.exists() && !path.is_file() && !path.is_dir()
 }
 
 /// The path itself, or what it links to. Refuses directories and devices.
@@ -167,7 +208,7 @@ pub(crate) fn resolve(destination: &Path) -> Result<PathBuf> {
         destination.to_owned()
     };
     if destination.exists() && !destination.is_file() {
-        return Err(Error::exists(&destination, "cannot be replaced by a file, for it is none: choose another path"));
+        return Err(Error::exists(&destination, "not a file, and so not replaced by one: choose another path"));
     }
     Ok(destination)
 }
@@ -351,6 +392,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_directory_that_was_tried_is_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        try_directory(at).unwrap();
+        try_directory(&at.join("a/b")).unwrap();
+        try_file(&at.join("a/b")).unwrap();
+        assert!(matches!(try_file(at), Err(Error::Exists { .. })));
+        assert_eq!(fs::read_dir(at).unwrap().count(), 0);
+        fs::write(at.join("file"), "").unwrap();
+        let error = try_directory(&at.join("file/b")).unwrap_err().to_string();
+        assert!(error.contains("cannot create the directory") && error.contains("file/b"), "{error}");
+    }
+
+    #[test]
+    fn a_tilde_is_not_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("~/words.json");
+        for error in [write_atomic(&path, b"").unwrap_err(), Error::io("read", &path)(ErrorKind::NotFound.into())] {
+            assert!(error.to_string().contains("only a shell expands \"~\""), "{error}");
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        // Whoever has one keeps it.
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        write_atomic(&path, b"").unwrap();
+    }
+
     #[cfg(unix)]
     #[test]
     fn links_stay_links_and_devices_stay_devices() {
@@ -364,7 +432,7 @@ mod tests {
         write_atomic(Path::new("/dev/null"), b"gone").unwrap();
         assert!(!Path::new("/dev/null").is_file());
         assert!(AtomicFile::create(Path::new("/dev/null")).is_err());
-        assert!(write_atomic(directory.path(), b"x").unwrap_err().to_string().contains("for it is none"));
+        assert!(write_atomic(directory.path(), b"x").unwrap_err().to_string().contains("not replaced by one"));
     }
 
     #[cfg(unix)]

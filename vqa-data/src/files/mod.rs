@@ -7,18 +7,19 @@
 
 pub(crate) mod atomic;
 pub(crate) mod fingerprint;
+pub(crate) mod input;
 pub(crate) mod kind;
 pub(crate) mod limits;
 pub(crate) mod mmap;
 #[cfg(feature = "hdf5")]
 pub(crate) mod partial;
 pub(crate) mod pickle;
-#[cfg(any(feature = "hdf5", feature = "images"))]
-pub(crate) mod regular;
 pub(crate) mod text;
 pub(crate) mod unfinished;
 
 pub use self::{
-    atomic::{AtomicDir, AtomicFile, IfExists, create_directory, write_atomic},
+    atomic::{AtomicDir, AtomicFile, IfExists, create_directory, try_directory, try_file, write_atomic},
+    input::{open_input, read_text, read_text_within},
+    mmap::mapped_file_at,
     unfinished::remove_unfinished,
 };

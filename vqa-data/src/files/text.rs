@@ -5,16 +5,15 @@ use std::ops::Deref;
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
-use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 use crate::files::limits::{MAX_TEXT_COMPRESSION, SMALL_TEXT};
-use crate::files::mmap::map_file;
+use crate::files::mmap::{MappedFile, map_file};
 
 /// The bytes of a text file, without the mark that Windows' editors begin UTF-8 with. A plain file is mapped; what
 /// gzip has compressed, whatever its name, is unpacked into memory.
 pub(crate) enum Text {
-    Mapped(Mmap),
+    Mapped(MappedFile),
     Unpacked(Vec<u8>),
 }
 
@@ -36,7 +35,7 @@ impl Deref for Text {
 /// # Errors
 ///
 /// When it cannot be read, or is gzip that is damaged, or that unpacks to far more than text does.
-pub(crate) fn read_text(path: &Path) -> Result<Text> {
+pub(crate) fn open_text(path: &Path) -> Result<Text> {
     let bytes = map_file(path)?;
     if !bytes.starts_with(b"\x1f\x8b") {
         return Ok(Text::Mapped(bytes));
@@ -86,7 +85,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("plain.json");
         std::fs::write(&path, bytes).unwrap();
-        read_text(&path).map(|text| text.to_vec()).map_err(|e| e.to_string())
+        open_text(&path).map(|text| text.to_vec()).map_err(|e| e.to_string())
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::evaluator::normalize::normalize_answer;
 use crate::files::atomic::write_atomic;
 use crate::files::pickle::is_pickle;
-use crate::files::text::read_text;
+use crate::files::text::open_text;
 use crate::questions::annotations::Annotations;
 use crate::questions::count_answers::CountAnswers;
 use crate::questions::json::from_slice;
@@ -41,7 +41,7 @@ impl Vocabulary {
     }
 
     fn load(path: &Path) -> Result<Vocabulary> {
-        let text = read_text(path)?;
+        let text = open_text(path)?;
         let list: Vec<String> = if is_pickle(&text) {
             pickled_vocabulary::entries(&text).map_err(|problem| Error::wrong_format(path, problem))?
         } else {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::files::kind::kind_of;
-use crate::files::text::read_text;
+use crate::files::text::open_text;
 use crate::message::shorten;
 use crate::questions::dictionary::WordDict;
 
@@ -44,7 +44,7 @@ impl WordVectors {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<WordVectors> {
         let n_stored = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
-        let bytes = &read_text(path)?[..];
+        let bytes = &open_text(path)?[..];
         let (start, dim) = dimension(bytes).map_err(|problem| Error::wrong_format(path, problem))?;
         // A piece is the lines that begin in it.
         let starts: Vec<usize> = (start..bytes.len()).step_by(piece).collect();

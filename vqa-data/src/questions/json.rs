@@ -20,7 +20,7 @@ use serde::de::{IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files::text::read_text;
+use crate::files::text::open_text;
 use crate::message::in_plain_words;
 use crate::questions::annotations::{Annotations, NewAnnotation};
 use crate::questions::list_kind::{ListKind, another_list, is_bare_list};
@@ -237,7 +237,7 @@ struct TopLevel<Q, A> {
 ///
 /// When the file is missing, no JSON (with line and column), or not a questions file.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
-    let text = read_text(path)?;
+    let text = open_text(path)?;
     let pieces: Vec<Vec<Question>> = read_list(path, &text, ListKind::Questions)?;
     Ok(pieces.into_iter().flatten().collect())
 }
@@ -248,7 +248,7 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
 ///
 /// When the file is missing, no JSON (with line and column), or not an annotations file.
 pub fn read_annotations(path: &Path) -> Result<Annotations> {
-    let text = read_text(path)?;
+    let text = open_text(path)?;
     let pieces: Vec<Annotations> = read_list::<AnnotationInFile, _>(path, &text, ListKind::Annotations)?;
     let mut annotations = Annotations::new();
     pieces.into_iter().for_each(|piece| annotations.append(piece));
@@ -261,7 +261,7 @@ pub fn read_annotations(path: &Path) -> Result<Annotations> {
 ///
 /// When the file is missing, no JSON (with line and column), or not such a list.
 pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
-    let text = read_text(path)?;
+    let text = open_text(path)?;
     let pieces: Vec<Vec<Answer>> = read_list(path, &text, ListKind::Results)?;
     Ok(pieces.into_iter().flatten().collect())
 }

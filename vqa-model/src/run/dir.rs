@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use vqa_data::files::write_atomic;
+use vqa_data::files::{read_text, write_atomic};
 use vqa_data::questions::{AnswerDict, CountAnswers, WordDict};
 
 use crate::error::{Error, Result};
@@ -144,7 +144,7 @@ impl RunDir {
     /// When it is missing or does not say what `C` wants.
     pub fn read_config<C: DeserializeOwned>(&self) -> Result<C> {
         let path = self.config();
-        let text = fs::read_to_string(&path).map_err(vqa_data::Error::io("read", &path))?;
+        let text = read_text(&path)?;
         toml::from_str(&text).map_err(|error| Error::RunConfig { path, source: Box::new(error) })
     }
 
@@ -152,10 +152,14 @@ impl RunDir {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// When it cannot be written, or has a path that is not UTF-8, as TOML is.
     pub fn write_config<C: Serialize>(&self, config: &C, comments: &str) -> Result<()> {
-        let text = toml::to_string(config).expect("a config can be written as TOML");
-        Ok(write_atomic(&self.config(), format!("{comments}{text}").as_bytes())?)
+        let path = self.config();
+        let text = toml::to_string(config).map_err(|error| {
+            let problem = format!("cannot be written ({error}): rename the files and directories that are named so");
+            vqa_data::Error::wrong_format(&path, problem)
+        })?;
+        Ok(write_atomic(&path, format!("{comments}{text}").as_bytes())?)
     }
 
     /// Reads the run's dictionaries. How answers are counted is in its config.

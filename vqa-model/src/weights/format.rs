@@ -1,8 +1,8 @@
 //! What kind of file weights are in, by its first bytes: people give files any name.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use vqa_data::files::open_input;
 
 use crate::error::{Error, Result};
 
@@ -24,8 +24,7 @@ impl Format {
         /// As far as the "ustar" of a tar archive.
         const N_BYTES: u64 = 512;
         let mut start = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(N_BYTES).read_to_end(&mut start));
-        read.map_err(vqa_data::Error::io("read", path))?;
+        open_input(path)?.take(N_BYTES).read_to_end(&mut start).map_err(vqa_data::Error::io("read", path))?;
         recognise(&start).map_err(|what| Error::DamagedWeights { path: path.to_owned(), problem: what, source: None })
     }
 

@@ -1,11 +1,11 @@
 //! Weights from PyTorch's own files.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
 use pytorch_reader::{DType, PickleValue, PytorchReader};
 use tch::Kind;
+use vqa_data::files::open_input;
 use zip::ZipArchive;
 
 use crate::error::{Error, Result};
@@ -66,7 +66,7 @@ fn keys_of_tensors(object: PickleValue) -> Vec<Vec<String>> {
 /// Names the archives that are no state dict, and refuses a pickle that is larger, unpacked, than the whole file:
 /// PyTorch packs nothing.
 fn check_zip(path: &Path) -> Result<()> {
-    let file = File::open(path).map_err(vqa_data::Error::io("read", path))?;
+    let file = open_input(path)?;
     let len = file.metadata().map_err(vqa_data::Error::io("read", path))?.len();
     // What is no zip archive, or a damaged one, is left to the reader.
     let Ok(mut archive) = ZipArchive::new(BufReader::new(file)) else { return Ok(()) };
@@ -91,7 +91,7 @@ fn check_zip(path: &Path) -> Result<()> {
 
 /// Refuses a tar archive with a sparse file: the zeros that it leaves out may be more than any memory.
 fn check_tar(path: &Path) -> Result<()> {
-    let file = File::open(path).map_err(vqa_data::Error::io("read", path))?;
+    let file = open_input(path)?;
     let mut archive = tar::Archive::new(BufReader::new(file));
     let Ok(entries) = archive.entries() else { return Ok(()) };
     let is_sparse = |entry: &tar::Entry<_>| entry.header().entry_type().is_gnu_sparse();

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, View};
 use tch::{Device, Kind, Tensor};
-use vqa_data::files::AtomicFile;
+use vqa_data::files::{AtomicFile, open_input};
 
 use crate::error::{Error, Result};
 use crate::weights::format::Format;
@@ -87,7 +87,9 @@ pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
 
 /// The tensors of a file, none of them read.
 pub(super) fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>> {
-    let bytes = Rc::new(std::fs::read(path).map_err(vqa_data::Error::io("read", path))?);
+    let mut bytes = Vec::new();
+    open_input(path)?.read_to_end(&mut bytes).map_err(vqa_data::Error::io("read", path))?;
+    let bytes = Rc::new(bytes);
     let (header_len, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| not_safetensors(path, error))?;
     let stored = metadata.tensors().into_iter().map(|(name, info)| {
         let bytes = Rc::clone(&bytes);
@@ -128,7 +130,7 @@ fn kind(dtype: Dtype) -> Option<Kind> {
 /// When the file is missing or damaged.
 pub fn read_header(path: &Path) -> Result<Header> {
     Format::expect_safetensors(path)?;
-    let (len, start) = read_start(path).map_err(vqa_data::Error::io("read", path))?;
+    let (len, start) = read_start(open_input(path)?).map_err(vqa_data::Error::io("read", path))?;
     let metadata: Metadata = serde_json::from_slice(&start)
         .map_err(|error| not_safetensors(path, SafeTensorError::InvalidHeaderDeserialization(error)))?;
     if (8 + start.len() + metadata.data_len()) as u64 != len {
@@ -144,8 +146,7 @@ pub fn read_header(path: &Path) -> Result<Header> {
 
 /// The length of a file, and the JSON at its start, whose length it says first. What it claims beyond its end is not
 /// there.
-fn read_start(path: &Path) -> std::io::Result<(u64, Vec<u8>)> {
-    let mut file = File::open(path)?;
+fn read_start(mut file: File) -> std::io::Result<(u64, Vec<u8>)> {
     let len = file.metadata()?.len();
     let mut start = [0; 8];
     let n_read = file.by_ref().take(8).read(&mut start)?;

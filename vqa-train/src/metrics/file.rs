@@ -1,11 +1,11 @@
 //! `metrics.jsonl`, and the same for TensorBoard and as a drawing.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use vqa_data::files::write_atomic;
+use vqa_data::files::{read_text_within, write_atomic};
 use vqa_model::run::RunDir;
 
 use crate::error::Result;
@@ -13,6 +13,9 @@ use crate::metrics::curves;
 use crate::metrics::lines::Line;
 use crate::metrics::tensorboard::EventFile;
 use crate::position::Position;
+
+/// More than ten million lines.
+const MAX_BYTES: u64 = 4 << 30;
 
 /// `metrics.jsonl`, open for appending.
 #[derive(Debug)]
@@ -38,9 +41,9 @@ impl MetricsFile {
             WrittenAt::Epoch { epoch } => epoch <= position.epoch,
         };
         let path = run.metrics();
-        let old = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-            read => read.map_err(vqa_data::Error::io("read", &path))?,
+        let old = match read_text_within(MAX_BYTES, &path) {
+            Err(vqa_data::Error::NotFound { .. }) => String::new(),
+            read => read?,
         };
         let kept: String = old
             .lines()
@@ -74,7 +77,7 @@ impl MetricsFile {
 /// When the metrics cannot be read, or the drawing not be written.
 pub fn draw_curves(run: &RunDir) -> Result<()> {
     let path = run.metrics();
-    let text = fs::read_to_string(&path).map_err(vqa_data::Error::io("read", &path))?;
+    let text = read_text_within(MAX_BYTES, &path)?;
     match curves::draw(&run.name(), Line::parse_all(&text)) {
         Some(svg) => Ok(write_atomic(&run.curves(), svg.as_bytes())?),
         None => Ok(()),

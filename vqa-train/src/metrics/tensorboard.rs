@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 use vqa_data::Error;
-use vqa_data::files::write_atomic;
+use vqa_data::files::{open_input, write_atomic};
 
 use crate::error::Result;
 use crate::metrics::lines::Line;
@@ -59,6 +59,9 @@ const START: i32 = 1;
 /// The end of our files' names. Another program's event files are left alone.
 const SUFFIX: &str = ".vqa";
 
+/// Bytes of an event, of which ours have a few hundred.
+const MAX_EVENT: u64 = 1 << 20;
+
 /// An event file, open for appending.
 #[derive(Debug)]
 pub(crate) struct EventFile {
@@ -76,9 +79,9 @@ impl EventFile {
         let old = files(directory)?;
         let mut times = HashMap::new();
         for path in &old {
-            let bytes = fs::read(path).map_err(Error::io("read", path))?;
             times.extend(
-                read_events(&bytes).filter_map(|event| Some(((first_tag(&event)?, event.step), event.wall_time))),
+                read_events(open_input(path)?)
+                    .filter_map(|event| Some(((first_tag(&event)?, event.step), event.wall_time))),
             );
         }
         let now = since_1970();
@@ -118,14 +121,16 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(directory).map_err(Error::io("read the directory", directory))?;
     let mut files: Vec<PathBuf> = entries
         .flatten()
-        .filter(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            name.starts_with("events.out.tfevents.") && name.ends_with(SUFFIX)
-        })
+        .filter(|entry| is_event_file(&entry.file_name().to_string_lossy()))
         .map(|entry| entry.path())
         .collect();
     files.sort();
     Ok(files)
+}
+
+/// Whether a name is that of an event file of ours.
+pub(crate) fn is_event_file(name: &str) -> bool {
+    name.starts_with("events.out.tfevents.") && name.ends_with(SUFFIX)
 }
 
 fn since_1970() -> Duration {
@@ -177,14 +182,20 @@ fn checksum(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
 
-/// The events of a file, up to the first damage.
-fn read_events(mut bytes: &[u8]) -> impl Iterator<Item = Event> {
+/// The events of a file, up to the first damage. Of a large file there is one event at a time in memory.
+fn read_events(file: impl Read) -> impl Iterator<Item = Event> {
+    let mut file = BufReader::new(file);
     std::iter::from_fn(move || {
-        let (length, rest) = bytes.split_first_chunk::<8>()?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-        let event = rest.get(4..)?.get(..length)?;
-        bytes = rest.get(4 + length + 4..)?;
-        Event::decode(event).ok()
+        let mut read = |n: u64| {
+            let mut bytes = Vec::new();
+            (&mut file).take(n).read_to_end(&mut bytes).ok()?;
+            let mut sum = [0; 4];
+            file.read_exact(&mut sum).ok()?;
+            (bytes.len() as u64 == n && sum == checksum(&bytes)).then_some(bytes)
+        };
+        // Its checksum is that of a length, so that nothing else is taken for one.
+        let length = u64::from_le_bytes(read(8)?.try_into().ok()?);
+        Event::decode(&*read(Some(length).filter(|&length| length <= MAX_EVENT)?)?).ok()
     })
 }
 
@@ -218,7 +229,7 @@ mod tests {
     /// Tag, step and time of all points in a directory.
     fn points(directory: &Path) -> Vec<(String, i64, f64)> {
         let bytes: Vec<u8> = files(directory).unwrap().iter().flat_map(|path| fs::read(path).unwrap()).collect();
-        read_events(&bytes).filter_map(|event| Some((first_tag(&event)?, event.step, event.wall_time))).collect()
+        read_events(&*bytes).filter_map(|event| Some((first_tag(&event)?, event.step, event.wall_time))).collect()
     }
 
     #[test]
@@ -247,5 +258,19 @@ mod tests {
         drop(EventFile::replace(at, [line(1)].into_iter()).unwrap());
         assert_eq!((points(at).len(), files(at).unwrap().len()), (1, 2), "an empty one, and the one before it is gone");
         assert!(at.join("events.out.tfevents.1.other").exists());
+    }
+
+    /// Whatever has the name of an event file: nothing is waited for, and nothing is read that is none.
+    #[test]
+    fn other_things_are_no_event_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(format!("events.out.tfevents.1.1{SUFFIX}"));
+        // A terabyte of zeros, which takes no room.
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        drop(EventFile::replace(directory.path(), [].into_iter()).unwrap());
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let error = EventFile::replace(directory.path(), [].into_iter()).unwrap_err().to_string();
+        assert!(error.contains("a device, not a file") && error.contains("tfevents.1.1"), "{error}");
     }
 }

@@ -8,6 +8,7 @@ use vqa_data::files::create_directory;
 use vqa_model::run::RunDir;
 
 use crate::error::{Error, Result};
+use crate::metrics::tensorboard::is_event_file;
 
 /// While this exists, no other process trains in the directory. The operating system ends it with the process.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl RunLock {
             }
         };
         if file.is_some() {
-            for directory in [run.path(), &state_dir] {
+            for directory in [run.path(), &state_dir, &run.tensorboard()] {
                 remove_half_written(directory)?;
             }
         }
@@ -76,6 +77,9 @@ fn is_at(file: &File, path: &Path) -> bool {
 /// Removes the temporary files of a training that was killed. Those of other commands that write into the directory
 /// stay.
 fn remove_half_written(directory: &Path) -> Result<()> {
+    if !directory.exists() {
+        return Ok(());
+    }
     let entries = fs::read_dir(directory).map_err(vqa_data::Error::io("read the directory", directory))?;
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -86,14 +90,19 @@ fn remove_half_written(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a name is that of a file that training was writing: `.NAME.random.tmp`, as `AtomicFile` has it.
+/// Whether a name is that of a file that training was writing: `.NAME.RANDOM.tmp`, as `AtomicFile` has it, with six
+/// letters and digits at random.
 fn is_half_written(name: &str) -> bool {
     const WRITTEN: [&str; 6] =
         ["config.toml", "words.json", "answers.json", "state.safetensors", "metrics.jsonl", "curves.svg"];
     let written = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")?.rsplit_once('.'));
-    written.is_some_and(|(written, _)| {
+    written.is_some_and(|(written, random)| {
+        let is_random = random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let epoch = written.strip_prefix("model_").and_then(|name| name.strip_suffix(".safetensors"));
-        WRITTEN.contains(&written) || epoch.is_some_and(|epoch| epoch.parse::<u64>().is_ok())
+        let is_ours = WRITTEN.contains(&written)
+            || epoch.is_some_and(|epoch| epoch.parse::<u64>().is_ok())
+            || is_event_file(written);
+        is_random && is_ours
     })
 }
 
@@ -105,9 +114,23 @@ mod tests {
     fn only_what_training_was_writing_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let run = RunDir::new(directory.path());
-        let names = [".model_3.safetensors.Ab1.tmp", ".metrics.jsonl.x.tmp", "state/.state.safetensors.x.tmp"];
-        let others = [".results.json.Ab1.tmp", ".tmp", "model_3.safetensors", ".model_x.safetensors.1.tmp"];
-        fs::create_dir(run.state_dir()).unwrap();
+        let names = [
+            ".model_3.safetensors.Ab12cd.tmp",
+            ".metrics.jsonl.xxxxxx.tmp",
+            "state/.state.safetensors.012345.tmp",
+            "tensorboard/.events.out.tfevents.1.2.vqa.Ab12cd.tmp",
+        ];
+        let others = [
+            ".results.json.Ab12cd.tmp",
+            ".tmp",
+            "model_3.safetensors",
+            ".model_x.safetensors.Ab12cd.tmp",
+            ".words.json.old.tmp",
+            ".words.json.my-own.tmp",
+            "words.json.Ab12cd.tmp",
+            "tensorboard/.events.out.tfevents.1.2.other.Ab12cd.tmp",
+        ];
+        [run.state_dir(), run.tensorboard()].iter().for_each(|directory| fs::create_dir(directory).unwrap());
         names.iter().chain(&others).for_each(|name| fs::write(directory.path().join(name), "x").unwrap());
         drop(RunLock::acquire(&run).unwrap());
         assert!(run.lock().exists());

@@ -7,6 +7,7 @@ use tch::nn::VarStore;
 use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
 use vqa_data::evaluator::warn_of_few_answers;
 use vqa_data::features::ExtractorInfo;
+use vqa_data::files::try_directory;
 use vqa_data::questions::{AnswerDict, WordDict, WordVectors};
 use vqa_model::baseline::Baseline;
 use vqa_model::run::RunDir;
@@ -34,19 +35,27 @@ impl OpenedRun {
     ///
     /// # Errors
     ///
-    /// Those of [`RunLock::acquire`] and [`OpenedRun::look`].
+    /// Those of [`RunLock::acquire`] and [`check_run_dir`]; and when there are no dictionaries.
     pub fn open(run: &RunDir, config: &RunConfig, resume: bool) -> Result<OpenedRun> {
         let lock = RunLock::acquire(run)?;
-        Ok(OpenedRun { lock: Some(lock), ..OpenedRun::look(run, config, resume)? })
+        Ok(OpenedRun { lock: Some(lock), ..OpenedRun::read(run, config, resume)? })
     }
 
-    /// Looks at a run, and reads its dictionaries. A resumed run keeps the dictionaries that it was started with, even
-    /// if others were prepared since. Nothing is written.
+    /// Opens a run only to see whether it could be trained, which includes that its directory can be written. Nothing
+    /// is left there.
     ///
     /// # Errors
     ///
-    /// Those of [`check_run_dir`]; and when there are no dictionaries.
+    /// Those of [`OpenedRun::open`], but for another process that trains in the directory.
     pub fn look(run: &RunDir, config: &RunConfig, resume: bool) -> Result<OpenedRun> {
+        try_directory(run.path())?;
+        try_directory(&run.state_dir())?;
+        OpenedRun::read(run, config, resume)
+    }
+
+    /// Reads what is in the directory, and the dictionaries. A resumed run keeps those that it was started with, even
+    /// if others were prepared since.
+    fn read(run: &RunDir, config: &RunConfig, resume: bool) -> Result<OpenedRun> {
         let resumed = check_run_dir(run, config, resume)?;
         let (words, answers) = match resumed {
             Some(_) => run.read_dictionaries(config.dict.count_answers)?,
@@ -167,12 +176,12 @@ impl OpenedRun {
     ///
     /// When the run was only looked at.
     pub fn begin(&mut self, config: &RunConfig) -> Result<()> {
-        self.lock.as_mut().expect("a run that was opened").keep();
         let comments = self.resumed.as_ref().map(Resumed::comments).unwrap_or_default();
         self.run.write_config(config, &comments)?;
         if self.resumed.is_none() {
             self.run.write_dictionaries(&self.words, &self.answers)?;
         }
+        self.lock.as_mut().expect("a run that was opened").keep();
         Ok(())
     }
 }

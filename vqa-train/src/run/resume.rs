@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use toml::Value;
 use vqa_data::config::Config;
+use vqa_data::files::read_text;
 use vqa_data::questions::DictConfig;
 use vqa_model::baseline::{AttentionConfig, ClassifierConfig, LanguageModelConfig, ModelConfig};
 use vqa_model::run::RunDir;
@@ -64,7 +65,7 @@ pub fn check_run_dir(run: &RunDir, config: &RunConfig, resume: bool) -> Result<O
         _ if !refused.is_empty() => Err(Error::AnotherRun { out_dir, changes: refused }),
         Some(position) if resume => {
             let path = run.config();
-            let text = std::fs::read_to_string(&path).map_err(vqa_data::Error::io("read", &path))?;
+            let text = read_text(&path)?;
             let comments = text.lines().take_while(|line| line.starts_with('#')).flat_map(|line| [line, "\n"]);
             Ok(Some(Resumed { position, changes, earlier_comments: comments.collect() }))
         }

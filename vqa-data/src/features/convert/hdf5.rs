@@ -1,7 +1,6 @@
 //! Feature files as input: another element type, another layout, some of the images, several files as one.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -13,6 +12,7 @@ use crate::features::file::FeatureFile;
 use crate::features::fill::Scratch;
 use crate::features::shard::Shard;
 use crate::features::source::RegionSource;
+use crate::files::input::open_input;
 
 pub(super) struct H5Input {
     file: FeatureFile,
@@ -70,7 +70,7 @@ impl Input for H5Input {
 /// Whether a file begins as HDF5 does, also behind a user block. What cannot be read is not: its error comes later.
 pub(super) fn is_hdf5(path: &Path) -> bool {
     const SIGNATURE: &[u8; 8] = b"\x89HDF\r\n\x1a\n";
-    let Ok(mut file) = File::open(path) else { return false };
+    let Ok(mut file) = open_input(path) else { return false };
     let mut start = Vec::new();
     if file.by_ref().take(4096 + 8).read_to_end(&mut start).is_err() {
         return false;

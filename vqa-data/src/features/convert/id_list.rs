@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 use crate::error::{Error, Result};
 use crate::features::image_name::image_id;
 use crate::features::whole_number::whole_number;
-use crate::files::regular::open_regular;
+use crate::files::input::open_input;
 use crate::message::shorten;
 
 /// The largest list, which is read into memory: some ten million names.
@@ -42,7 +42,7 @@ pub fn read_image_ids(path: &Path) -> Result<HashSet<u64>> {
 
 fn read_text(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
-    open_regular(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    open_input(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(Error::wrong_format(path, "larger than 256 MiB: no list of image ids, one on each line"));
     }

@@ -18,6 +18,7 @@ use crate::features::fill::Scratch;
 use crate::features::image_name::image_id;
 use crate::features::table::ImageEntry;
 use crate::files::fingerprint::Fingerprint;
+use crate::files::input::open_input;
 use crate::files::limits::MAX_COMPRESSION;
 use crate::message::shorten;
 
@@ -148,7 +149,7 @@ struct Archive {
 }
 
 fn open(path: &Path) -> Result<Archive, Unreadable> {
-    let file = File::open(path).map_err(Error::io("read", path))?;
+    let file = open_input(path)?;
     let len = file.metadata().map_err(Error::io("read", path))?.len();
     match ZipArchive::new(BufReader::new(file)) {
         Ok(zip) => Ok(Archive { zip, len }),

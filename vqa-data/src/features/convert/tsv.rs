@@ -26,6 +26,7 @@ use crate::features::fill::Scratch;
 use crate::features::image_name::image_id;
 use crate::features::table::ImageEntry;
 use crate::features::whole_number::whole_number;
+use crate::files::input::open_input;
 use crate::message::shorten;
 
 /// A TSV file, indexed: which image is on which line.
@@ -50,12 +51,8 @@ impl TsvFile {
         bad: &mut Vec<BadImage>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<TsvFile> {
-        let file = File::open(path).map_err(Error::io("read", path))?;
-        let metadata = file.metadata().map_err(Error::io("read", path))?;
-        if !metadata.is_file() {
-            return Err(Error::wrong_format(path, "neither a TSV or HDF5 file nor a folder of .npz files"));
-        }
-        let len = metadata.len();
+        let file = open_input(path)?;
+        let len = file.metadata().map_err(Error::io("read", path))?.len();
         refuse_archives(&file).map_err(|problem| Error::wrong_format(path, problem))?;
         let lines = index(&file, len, PIECE, check, progress).map_err(Error::io("read", path))?;
         let (mut images, mut columns) = (Vec::new(), Vec::new());

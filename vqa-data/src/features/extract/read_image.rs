@@ -10,7 +10,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 use crate::error::{Error, Result};
 use crate::features::extract::decoding_memory::DECODING_MEMORY;
 use crate::features::extract::jpeg;
-use crate::files::regular::open_regular;
+use crate::files::input::open_input;
 
 /// The most pixels that an image may have: those of 13,377 x 13,377, which is also where Pillow refuses. A file of some
 /// kilobytes can claim any number.
@@ -73,7 +73,7 @@ struct ImageInFile<'a> {
 impl ImageInFile<'_> {
     /// Reads the header. `find_damage` looks at a JPEG as a whole.
     fn open(path: &Path, find_damage: fn(&[u8]) -> Option<&'static str>) -> Result<ImageInFile<'_>> {
-        let mut reader = BufReader::new(open_regular(path)?);
+        let mut reader = BufReader::new(open_input(path)?);
         let start = reader.fill_buf().map_err(Error::io("read", path))?;
         let format = format_of(start).ok_or_else(|| no_picture(path, start))?;
         let (mut decoder, damage) = match format {
@@ -167,7 +167,7 @@ fn limit(n_bytes: u64) -> Limits {
 
 /// Whether a file begins as a picture does.
 pub(super) fn is_picture(path: &Path) -> bool {
-    let Ok(file) = open_regular(path) else { return false };
+    let Ok(file) = open_input(path) else { return false };
     BufReader::new(file).fill_buf().is_ok_and(|start| format_of(start).is_some())
 }
 

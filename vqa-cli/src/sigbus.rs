@@ -1,0 +1,75 @@
+//! SIGBUS: a memory-mapped file was truncated, or its disk failed, and a missing part of it was read.
+//!
+//! There is no value to continue with, so the program ends, with a message that names the file and without half-written
+//! files. A signal handler may do next to nothing, as the thread that got the signal may hold any lock, even the
+//! allocator's. So the handler only passes the address on to a waiting thread, which does the rest. The handler, and
+//! system calls that the standard library lacks, are what is unsafe here.
+
+use std::io::{PipeReader, Read};
+use std::os::fd::IntoRawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use vqa_data::files::{mapped_file_at, remove_unfinished};
+
+use crate::terminal::{remove_bar, say};
+
+/// The pipe that the handler writes the address to.
+static ADDRESSES: AtomicI32 = AtomicI32::new(-1);
+
+/// From now on SIGBUS ends the program with a message.
+pub fn handle() {
+    let Ok((reader, writer)) = std::io::pipe() else { return };
+    // Open for as long as the program runs.
+    ADDRESSES.store(writer.into_raw_fd(), Ordering::Relaxed);
+    if std::thread::Builder::new().name("sigbus".to_owned()).spawn(|| wait(reader)).is_ok() {
+        install();
+    }
+}
+
+/// Waits for an address, which in most runs never comes.
+fn wait(mut addresses: PipeReader) {
+    let mut address = [0; size_of::<usize>()];
+    if addresses.read_exact(&mut address).is_err() {
+        return;
+    }
+    let file = mapped_file_at(usize::from_ne_bytes(address));
+    remove_unfinished();
+    remove_bar();
+    let file = file.map_or_else(|| "a file".to_owned(), |path| path.display().to_string());
+    say!(
+        "error: {file}: it was truncated while it was being read, or its disk failed: restore it, and do not change it \
+         while a command runs"
+    );
+    exit_at_once();
+}
+
+#[allow(unsafe_code)]
+fn install() {
+    // SAFETY: a struct of numbers and a pointer, for which zeros are values.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_sigbus as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: the handler has the arguments that SA_SIGINFO asks for, and calls only what is safe in a handler.
+    unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
+}
+
+#[allow(unsafe_code)]
+extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the system gives a valid one, which for this signal has an address.
+    let address = unsafe { (*info).si_addr() }.addr().to_ne_bytes();
+    // SAFETY: it reads the bytes of the array, and may be called in a handler.
+    unsafe { libc::write(ADDRESSES.load(Ordering::Relaxed), address.as_ptr().cast(), address.len()) };
+    // The faulting instruction cannot continue. If the other thread does not end the program, this one does.
+    // SAFETY: both may be called in a handler.
+    unsafe {
+        libc::sleep(10);
+        libc::_exit(1)
+    }
+}
+
+/// Ends the program without running destructors, as other threads still work.
+#[allow(unsafe_code)]
+fn exit_at_once() -> ! {
+    // SAFETY: it takes a number, and nothing of the program runs after it.
+    unsafe { libc::_exit(1) }
+}
