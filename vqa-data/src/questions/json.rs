@@ -588,7 +588,7 @@ mod tests {
             (b"<!DOCTYPE html><html></html>".to_vec(), &["a web page", "download the file again"]),
             (latin_1.to_vec(), &["line 2: the byte 0xe9 is no UTF-8", "iconv -f latin1 -t utf-8"]),
             (format!("{QUESTION}\n{QUESTION}\n").into_bytes(), &["JSON Lines", "jq -s ."]),
-            (with("NaN"), &["line 2 column 29: NaN, which Python writes", "null"]),
+            (with("NaN"), &["line 2 column 29: NaN, which Python writes", "keep_default_na=False"]),
             (with("-Infinity"), &["line 2 column 3", ": -Infinity, which Python writes"]),
             (with("Infinity"), &["line 2 column 29: Infinity, which"]),
             (with(r#""what \ud83d?""#), &["line 2", r"\ud83d is half of a character"]),
