@@ -494,7 +494,8 @@ mod tests {
     /// VQA-CP's entries have one key more than VQA2.0's.
     #[test]
     fn a_bare_list_is_parsed_in_pieces() {
-        let entry = |i: u64| serde_json::json!({"image_id": i, "question": "why?", "question_id": i * 10, "coco_split": "train2014"});
+        let entry =
+            |i: u64| serde_json::json!({"image_id": i, "question": "why?", "question_id": i * 10, "coco_split": "x"});
         let json = serde_json::to_vec(&(0..50).map(entry).collect::<Vec<_>>()).unwrap();
         let pieces = parse_list::<Question, Vec<Question>>(&json, None, 8).unwrap();
         assert_eq!(pieces.len(), 8);

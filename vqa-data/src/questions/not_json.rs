@@ -46,7 +46,7 @@ fn check_utf_8(text: &[u8]) -> Result<(), String> {
     let place = error.valid_up_to();
     let line = 1 + memchr_iter(b'\n', &text[..place]).count();
     Err(format!(
-        "line {line}: the byte 0x{:02x} is no UTF-8: if the file is Latin-1, `iconv -f latin1 -t utf-8 FILE` converts it",
+        "line {line}: the byte 0x{:02x} is no UTF-8: if it is Latin-1, convert it with `iconv -f latin1 -t utf-8`",
         text[place]
     ))
 }
