@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{fails, ok, world};
+use crate::common::{ok, world};
 
 const QUESTIONS: &str = "data/v2_OpenEnded_shapes_val_questions.json";
 const ANNOTATIONS: &str = "data/v2_shapes_val_annotations.json";
@@ -41,6 +41,7 @@ fn compressed_files_and_bare_lists() {
 #[cfg(feature = "torch")]
 mod training {
     use super::*;
+    use crate::common::fails;
 
     fn list(path: &Path) -> Vec<String> {
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()

@@ -121,8 +121,8 @@ impl Accuracy {
         Accuracy::mean(&scores(answers, annotations), &in_order, annotations)
     }
 
-    /// The means of the annotations' scores, added up in this order: the evaluator's is that of the results, and another
-    /// may come to another second digit.
+    /// The means of the annotations' scores, added up in this order: the evaluator's is that of the results, and
+    /// another may come to another second digit.
     fn mean(scores: &[f64], order: &[usize], annotations: &Annotations) -> Accuracy {
         let by_type = |name: for<'a> fn(&Annotation<'a>) -> &'a str| {
             let mut sums: BTreeMap<&str, (f64, usize)> = BTreeMap::new();

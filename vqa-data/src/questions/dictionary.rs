@@ -192,8 +192,8 @@ impl AnswerDict {
         AnswerDict { candidates: counts.frequent(min_count), count_answers: CountAnswers::Normalized }
     }
 
-    /// The dictionary of the candidates that the `multiple_choice_answer`s of annotations stand for at least `min_count`
-    /// times, in order of first appearance.
+    /// The dictionary of the candidates that the `multiple_choice_answer`s of annotations stand for at least
+    /// `min_count` times, in order of first appearance.
     pub fn from_annotations<'a>(
         all: impl IntoIterator<Item = &'a Annotations>,
         min_count: usize,
@@ -350,8 +350,8 @@ mod tests {
         assert_eq!(target, [(0, 0.3), (1, 1.0)]);
     }
 
-    /// Expected values from tools/compute_softscore.py of bottom-up-attention-vqa, its `print` and `cPickle` as Python 3
-    /// has them, on these annotations with a minimum of 2.
+    /// Expected values from what tools/compute_softscore.py of bottom-up-attention-vqa does, in Python 3, on these
+    /// annotations with a minimum of 2.
     #[test]
     fn raw_answers_are_counted_as_the_original_counts_them() {
         let questions: [(&str, &[&str]); 6] = [

@@ -26,8 +26,8 @@ pub(super) fn explain(path: &Path, text: &[u8], source: serde_json::Error) -> Er
     let place = offset(text, &source);
     let problem = if let Some(name) = not_a_number(text, place) {
         format!(
-            "{name}, which Python writes for a missing value or a division by zero, and JSON does not have: write the \
-             value that was meant, or null"
+            "{name}, which Python writes and JSON does not have: write the value that was meant (pandas makes NaN of \
+             \"None\" and \"n/a\", unless it is told keep_default_na=False), or leave the entry out"
         )
     } else if let Some(escape) = lone_surrogate(text, place).filter(|_| source.to_string().contains("hex escape")) {
         format!(
@@ -46,7 +46,7 @@ fn check_utf_8(text: &[u8]) -> Result<(), String> {
     let place = error.valid_up_to();
     let line = 1 + memchr_iter(b'\n', &text[..place]).count();
     Err(format!(
-        "line {line}: the byte 0x{:02x} is no UTF-8: if the file is Latin-1, `iconv -f latin1 -t utf-8 FILE` converts it",
+        "line {line}: the byte 0x{:02x} is no UTF-8: if it is Latin-1, convert it with `iconv -f latin1 -t utf-8`",
         text[place]
     ))
 }

@@ -105,8 +105,8 @@ pub fn prepare(
 /// A dictionary of the original repository is somebody's own, and there are weights that belong to it.
 fn refuse_to_replace_pickle(path: &Path) -> Result<()> {
     if path.is_file() && is_pickle(&map_file(path)?) {
-        let problem = "a pickled dictionary, to train with as it is: to make others, name other files in dict.words and \
-            dict.answers";
+        let problem = "a pickled dictionary, to train with as it is: to make others, name other files in dict.words \
+            and dict.answers";
         return Err(Error::exists(path, problem));
     }
     Ok(())

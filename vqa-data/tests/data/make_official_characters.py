@@ -20,7 +20,8 @@ sys.path.insert(0, sys.argv[1])
 from vqaEvaluation.vqaEval import VQAEval
 
 assert unicodedata.unidata_version == "14.0.0", "run it with Python 3.11"
-CONTEXTS = ["#", "x#", "#x", "x#y", "x #y", "x# y", "x.#", "#.#", "#,#", "1,#", "a-#", "-#x", "ΑΣ#", "#Σ", "ΑΣ#Α", "Α#Σ"]
+CONTEXTS = ["#", "x#", "#x", "x#y", "x #y", "x# y", "x.#", "#.#", "#,#", "1,#", "a-#", "-#x"]
+CONTEXTS += ["ΑΣ#", "#Σ", "ΑΣ#Α", "Α#Σ"]
 BLOCK = 1024
 PLANES = [0, 1]
 

@@ -26,7 +26,8 @@ values = {
     "label2ans": words,
     "dictionary": [{word: index for index, word in enumerate(words)}, words],
     "ans2label": {word: index for index, word in reversed(list(enumerate(words)))},
-    "numbers": [0, 1, -1, 255, 256, 65536, -(2**31), 2**31, 2**63 - 1, -(2**63), 0.5, 9.0, True, False, None, b"\xff", ()],
+    "numbers": [0, 1, -1, 255, 256, 65536, -(2**31), 2**31, 2**63 - 1, -(2**63)]
+    + [0.5, 9.0, True, False, None, b"\xff", ()],
 }
 protocols = range(pickle.HIGHEST_PROTOCOL + 1)
 pickles = {name: [pickle.dumps(value, protocol).hex() for protocol in protocols] for name, value in values.items()}
