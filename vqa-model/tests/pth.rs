@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cap::Cap;
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
-use vqa_model::weights::load_weights;
+use vqa_model::weights::{Header, load_weights, read_header, save_weights};
 
 /// An allocation beyond this fails, and so does the test: no file here is larger than some megabytes. What libtorch
 /// itself allocates is not counted.
@@ -218,9 +218,13 @@ fn damaged_files_are_errors() {
         state = vqa_data::random::split_mix_64(state);
         (state % n as u64) as usize
     };
-    let names = ["plain.pth", "legacy.pth", "checkpoint.pth"];
-    for (place, name) in names.into_iter().enumerate() {
-        let whole = std::fs::read(fixture(name)).unwrap();
+    let safetensors = directory.path().join("model.safetensors");
+    save_weights(&model(3), &safetensors, Header::from([("epoch".to_owned(), "1".to_owned())])).unwrap();
+    let names = ["plain.pth", "legacy.pth", "checkpoint.pth"].map(fixture).into_iter().chain([safetensors]);
+    let names: Vec<PathBuf> = names.collect();
+    for (place, name) in names.iter().enumerate() {
+        let whole = std::fs::read(name).unwrap();
+        let name = name.display();
         let until = seconds * (place + 1) as f64 / names.len() as f64;
         for round in (0..).take_while(|&round| round < 600 || started.elapsed().as_secs_f64() < until) {
             let mut bytes = whole.clone();
@@ -234,6 +238,7 @@ fn damaged_files_are_errors() {
                 }
             }
             std::fs::write(&path, &bytes).unwrap();
+            let _ = read_header(&path);
             let read = load_weights(&model(3), &path);
             if round % 3 == 0 {
                 assert!(read.is_err() || bytes == whole, "{name}: cut to {} bytes", bytes.len());
