@@ -113,27 +113,44 @@ fn deep_nesting_is_an_error() {
 /// A pickle of {"layer.weight": a tensor, "layer.bias": a tensor}, each of these shapes and strides, in a storage that
 /// is said to have `n_values`.
 fn state_dict(n_values: i64, weight: [[i64; 2]; 2], bias: [[i64; 1]; 2]) -> Vec<u8> {
+    let [weight, bias] = [tensor(n_values, &weight[0], &weight[1]), tensor(n_values, &bias[0], &bias[1])];
+    [&b"\x80\x02}("[..], &text("layer.weight"), &weight, &text("layer.bias"), &bias, b"u."].concat()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
+}
+
+/// A tensor in storage 0, as a part of a pickle.
+fn tensor(n_values: i64, shape: &[i64], stride: &[i64]) -> Vec<u8> {
     let long = |value: i64| [&b"\x8a\x08"[..], &value.to_le_bytes()].concat();
-    let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     let tuple = |values: &[i64]| [&b"("[..], &values.iter().flat_map(|&x| long(x)).collect::<Vec<u8>>(), b"t"].concat();
-    let mut pickle = b"\x80\x02}(".to_vec();
-    for (name, shape, stride) in
-        [("layer.weight", &weight[0][..], &weight[1][..]), ("layer.bias", &bias[0][..], &bias[1][..])]
-    {
-        pickle.extend(text(name));
-        pickle.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
-        pickle.extend(text("storage"));
-        pickle.extend(b"ctorch\nFloatStorage\n");
-        pickle.extend(text("0"));
-        pickle.extend(text("cpu"));
-        pickle.extend(long(n_values));
-        pickle.extend(b"tQK\x00");
-        pickle.extend(tuple(shape));
-        pickle.extend(tuple(stride));
-        pickle.extend(b"\x89}tR");
-    }
-    pickle.extend(b"u.");
-    pickle
+    let parts = [
+        &b"ctorch._utils\n_rebuild_tensor_v2\n(("[..],
+        &text("storage"),
+        b"ctorch\nFloatStorage\n",
+        &text("0"),
+        &text("cpu"),
+        &long(n_values),
+        b"tQK\x00",
+        &tuple(shape),
+        &tuple(stride),
+        b"\x89}tR",
+    ];
+    parts.concat()
+}
+
+/// A few bytes a tensor, and a thousand keys each.
+#[test]
+fn many_tensors_in_deep_nesting_are_an_error() {
+    const DEEP: usize = 900;
+    let one = tensor(1, &[1], &[1]);
+    let copies = b"h\x01".repeat(300_000);
+    let pickle =
+        [&b"\x80\x02"[..], &b"]".repeat(DEEP), b"(", &one, b"q\x01", &copies, b"e", &b"a".repeat(DEEP - 1), b"."]
+            .concat();
+    let error = refused(&legacy(&pickle));
+    assert!(error.contains("nested too deep"), "{error}");
 }
 
 /// Nothing is allocated on the word of a file.

@@ -20,12 +20,10 @@ use crate::weights::stored::{StoredTensor, libtorch_shape};
 pub(super) fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>> {
     check_zip(path)?;
     check_tar(path)?;
+    // The reader's names are keys joined with dots, which keys may have themselves: so the keys are found first.
+    let object = PytorchReader::read_pickle_data(path, None).map_err(|error| damaged(path, error))?;
+    let all_keys = keys_of_tensors(object).map_err(|why| problem(path, not_a_state_dict(why)))?;
     let mut tensors = PytorchReader::new(path).map_err(|error| damaged(path, error))?.into_tensors();
-    // The reader joins the keys of dictionaries with dots, and they may have dots themselves.
-    let all_keys = keys_of_tensors(PytorchReader::read_pickle_data(path, None).map_err(|error| damaged(path, error))?);
-    if all_keys.is_empty() {
-        return Err(problem(path, not_a_state_dict("no tensors in it")));
-    }
     let stored = all_keys.into_iter().map(|keys| {
         let name = keys.join(".");
         let Some(tensor) = tensors.remove(&name) else {
@@ -42,13 +40,19 @@ pub(super) fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>> {
     stored.collect()
 }
 
-/// The keys that lead to each tensor of an object, from the outermost dictionary or list to its own.
-fn keys_of_tensors(object: PickleValue) -> Vec<Vec<String>> {
+/// The keys that lead to each tensor of an object, from the outermost dictionary or list to its own; or what is wrong
+/// with it.
+fn keys_of_tensors(object: PickleValue) -> Result<Vec<Vec<String>>, &'static str> {
+    /// No module is nested so deep, and a small file could hold many tensors with very many keys each.
+    const MAX_DEPTH: usize = 64;
     let mut found = Vec::new();
     let mut unread = vec![(Vec::new(), object)];
     let below = |keys: &[String], key: String| keys.iter().cloned().chain([key]).collect();
     while let Some((keys, value)) = unread.pop() {
         match value {
+            PickleValue::Dict(_) | PickleValue::List(_) if keys.len() == MAX_DEPTH => {
+                return Err("dictionaries or lists nested too deep");
+            }
             PickleValue::Dict(items) => {
                 unread.extend(items.into_iter().map(|(key, value)| (below(&keys, key), value)));
             }
@@ -60,7 +64,7 @@ fn keys_of_tensors(object: PickleValue) -> Vec<Vec<String>> {
             _ => {}
         }
     }
-    found
+    if found.is_empty() { Err("no tensors in it") } else { Ok(found) }
 }
 
 /// Names the archives that are no state dict, and refuses a pickle that is larger, unpacked, than the whole file:
