@@ -140,17 +140,17 @@ fn tensor(n_values: i64, shape: &[i64], stride: &[i64]) -> Vec<u8> {
     parts.concat()
 }
 
-/// A few bytes a tensor, and a thousand keys each.
+/// A few bytes a tensor, and names of a thousand keys, or of a megabyte, each.
 #[test]
-fn many_tensors_in_deep_nesting_are_an_error() {
+fn many_tensors_with_long_names_are_an_error() {
     const DEEP: usize = 900;
-    let one = tensor(1, &[1], &[1]);
-    let copies = b"h\x01".repeat(300_000);
-    let pickle =
-        [&b"\x80\x02"[..], &b"]".repeat(DEEP), b"(", &one, b"q\x01", &copies, b"e", &b"a".repeat(DEEP - 1), b"."]
-            .concat();
-    let error = refused(&legacy(&pickle));
+    let tensors = [&tensor(1, &[1], &[1])[..], b"q\x01", &b"h\x01".repeat(300_000)].concat();
+    let lists = [&b"]".repeat(DEEP)[..], b"(", &tensors, b"e", &b"a".repeat(DEEP - 1)].concat();
+    let error = refused(&legacy(&[b"\x80\x02", &lists[..], b"."].concat()));
     assert!(error.contains("nested too deep"), "{error}");
+    let long_key = [&b"}"[..], &text(&"k".repeat(1 << 20)), b"](", &tensors, b"es"].concat();
+    let error = refused(&legacy(&[b"\x80\x02", &long_key[..], b"."].concat()));
+    assert!(error.contains("too long names"), "{error}");
 }
 
 /// Nothing is allocated on the word of a file.

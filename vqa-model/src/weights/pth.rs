@@ -43,25 +43,37 @@ pub(super) fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>> {
 /// The keys that lead to each tensor of an object, from the outermost dictionary or list to its own; or what is wrong
 /// with it.
 fn keys_of_tensors(object: PickleValue) -> Result<Vec<Vec<String>>, &'static str> {
-    /// No module is nested so deep, and a small file could hold many tensors with very many keys each.
+    /// A small file could hold many tensors with very many keys each, or very long ones. No module has such.
     const MAX_DEPTH: usize = 64;
+    const MAX_BYTES: usize = 64 << 20;
+    let is_tensor = |value: &PickleValue| matches!(value, PickleValue::Unsupported(kind) if kind == "torch.Tensor");
+    let may_hold_tensors = |value: &PickleValue| matches!(value, PickleValue::Dict(_) | PickleValue::List(_));
     let mut found = Vec::new();
-    let mut unread = vec![(Vec::new(), object)];
-    let below = |keys: &[String], key: String| keys.iter().cloned().chain([key]).collect();
+    let mut n_bytes = 0;
+    let mut unread = Vec::new();
+    // A tensor alone has no name.
+    if may_hold_tensors(&object) {
+        unread.push((Vec::new(), object));
+    }
     while let Some((keys, value)) = unread.pop() {
-        match value {
-            PickleValue::Dict(_) | PickleValue::List(_) if keys.len() == MAX_DEPTH => {
-                return Err("dictionaries or lists nested too deep");
+        let items: Vec<(String, PickleValue)> = match value {
+            PickleValue::Dict(items) => items.into_iter().collect(),
+            PickleValue::List(items) => items.into_iter().enumerate().map(|(i, item)| (i.to_string(), item)).collect(),
+            _ => {
+                found.push(keys);
+                continue;
             }
-            PickleValue::Dict(items) => {
-                unread.extend(items.into_iter().map(|(key, value)| (below(&keys, key), value)));
+        };
+        if keys.len() == MAX_DEPTH {
+            return Err("dictionaries or lists nested too deep");
+        }
+        let len: usize = keys.iter().map(|key: &String| key.len() + size_of::<String>()).sum();
+        for (key, item) in items.into_iter().filter(|(_, item)| is_tensor(item) || may_hold_tensors(item)) {
+            n_bytes += len + key.len();
+            if n_bytes > MAX_BYTES {
+                return Err("too many tensors, of too long names");
             }
-            PickleValue::List(items) => {
-                let items = items.into_iter().enumerate();
-                unread.extend(items.map(|(i, value)| (below(&keys, i.to_string()), value)));
-            }
-            PickleValue::Unsupported(kind) if kind == "torch.Tensor" => found.push(keys),
-            _ => {}
+            unread.push((keys.iter().cloned().chain([key]).collect(), item));
         }
     }
     if found.is_empty() { Err("no tensors in it") } else { Ok(found) }
