@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cap::Cap;
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
-use vqa_model::weights::load_weights;
+use vqa_model::weights::{Header, load_weights, read_header, save_weights};
 
 /// An allocation beyond this fails, and so does the test: no file here is larger than some megabytes. What libtorch
 /// itself allocates is not counted.
@@ -113,27 +113,44 @@ fn deep_nesting_is_an_error() {
 /// A pickle of {"layer.weight": a tensor, "layer.bias": a tensor}, each of these shapes and strides, in a storage that
 /// is said to have `n_values`.
 fn state_dict(n_values: i64, weight: [[i64; 2]; 2], bias: [[i64; 1]; 2]) -> Vec<u8> {
+    let [weight, bias] = [tensor(n_values, &weight[0], &weight[1]), tensor(n_values, &bias[0], &bias[1])];
+    [&b"\x80\x02}("[..], &text("layer.weight"), &weight, &text("layer.bias"), &bias, b"u."].concat()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
+}
+
+/// A tensor in storage 0, as a part of a pickle.
+fn tensor(n_values: i64, shape: &[i64], stride: &[i64]) -> Vec<u8> {
     let long = |value: i64| [&b"\x8a\x08"[..], &value.to_le_bytes()].concat();
-    let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     let tuple = |values: &[i64]| [&b"("[..], &values.iter().flat_map(|&x| long(x)).collect::<Vec<u8>>(), b"t"].concat();
-    let mut pickle = b"\x80\x02}(".to_vec();
-    for (name, shape, stride) in
-        [("layer.weight", &weight[0][..], &weight[1][..]), ("layer.bias", &bias[0][..], &bias[1][..])]
-    {
-        pickle.extend(text(name));
-        pickle.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
-        pickle.extend(text("storage"));
-        pickle.extend(b"ctorch\nFloatStorage\n");
-        pickle.extend(text("0"));
-        pickle.extend(text("cpu"));
-        pickle.extend(long(n_values));
-        pickle.extend(b"tQK\x00");
-        pickle.extend(tuple(shape));
-        pickle.extend(tuple(stride));
-        pickle.extend(b"\x89}tR");
-    }
-    pickle.extend(b"u.");
-    pickle
+    let parts = [
+        &b"ctorch._utils\n_rebuild_tensor_v2\n(("[..],
+        &text("storage"),
+        b"ctorch\nFloatStorage\n",
+        &text("0"),
+        &text("cpu"),
+        &long(n_values),
+        b"tQK\x00",
+        &tuple(shape),
+        &tuple(stride),
+        b"\x89}tR",
+    ];
+    parts.concat()
+}
+
+/// A few bytes a tensor, and names of a thousand keys, or of a megabyte, each.
+#[test]
+fn many_tensors_with_long_names_are_an_error() {
+    const DEEP: usize = 900;
+    let tensors = [&tensor(1, &[1], &[1])[..], b"q\x01", &b"h\x01".repeat(300_000)].concat();
+    let lists = [&b"]".repeat(DEEP)[..], b"(", &tensors, b"e", &b"a".repeat(DEEP - 1)].concat();
+    let error = refused(&legacy(&[b"\x80\x02", &lists[..], b"."].concat()));
+    assert!(error.contains("nested too deep"), "{error}");
+    let long_key = [&b"}"[..], &text(&"k".repeat(1 << 20)), b"](", &tensors, b"es"].concat();
+    let error = refused(&legacy(&[b"\x80\x02", &long_key[..], b"."].concat()));
+    assert!(error.contains("too long names"), "{error}");
 }
 
 /// Nothing is allocated on the word of a file.
@@ -218,9 +235,13 @@ fn damaged_files_are_errors() {
         state = vqa_data::random::split_mix_64(state);
         (state % n as u64) as usize
     };
-    let names = ["plain.pth", "legacy.pth", "checkpoint.pth"];
-    for (place, name) in names.into_iter().enumerate() {
-        let whole = std::fs::read(fixture(name)).unwrap();
+    let safetensors = directory.path().join("model.safetensors");
+    save_weights(&model(3), &safetensors, Header::from([("epoch".to_owned(), "1".to_owned())])).unwrap();
+    let names = ["plain.pth", "legacy.pth", "checkpoint.pth"].map(fixture).into_iter().chain([safetensors]);
+    let names: Vec<PathBuf> = names.collect();
+    for (place, name) in names.iter().enumerate() {
+        let whole = std::fs::read(name).unwrap();
+        let name = name.display();
         let until = seconds * (place + 1) as f64 / names.len() as f64;
         for round in (0..).take_while(|&round| round < 600 || started.elapsed().as_secs_f64() < until) {
             let mut bytes = whole.clone();
@@ -234,6 +255,7 @@ fn damaged_files_are_errors() {
                 }
             }
             std::fs::write(&path, &bytes).unwrap();
+            let _ = read_header(&path);
             let read = load_weights(&model(3), &path);
             if round % 3 == 0 {
                 assert!(read.is_err() || bytes == whole, "{name}: cut to {} bytes", bytes.len());

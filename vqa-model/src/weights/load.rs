@@ -123,7 +123,7 @@ fn adapted(state_dict: &StateDict, is_compiled: bool) -> Option<String> {
         adapted.push(format!("took \"{COMPILED}.\" out of names"));
     }
     if let Some(name) = state_dict.left_over_integers.first() {
-        adapted.push(format!("left out {} tensors of integers ({name})", state_dict.left_over_integers.len()));
+        adapted.push(format!("left out {} tensor(s) of integers ({name})", state_dict.left_over_integers.len()));
     }
     (!adapted.is_empty()).then(|| adapted.join(", "))
 }

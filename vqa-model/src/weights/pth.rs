@@ -20,12 +20,10 @@ use crate::weights::stored::{StoredTensor, libtorch_shape};
 pub(super) fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>> {
     check_zip(path)?;
     check_tar(path)?;
+    // The reader's names are keys joined with dots, which keys may have themselves: so the keys are found first.
+    let object = PytorchReader::read_pickle_data(path, None).map_err(|error| damaged(path, error))?;
+    let all_keys = keys_of_tensors(object).map_err(|why| problem(path, not_a_state_dict(why)))?;
     let mut tensors = PytorchReader::new(path).map_err(|error| damaged(path, error))?.into_tensors();
-    // The reader joins the keys of dictionaries with dots, and they may have dots themselves.
-    let all_keys = keys_of_tensors(PytorchReader::read_pickle_data(path, None).map_err(|error| damaged(path, error))?);
-    if all_keys.is_empty() {
-        return Err(problem(path, not_a_state_dict("no tensors in it")));
-    }
     let stored = all_keys.into_iter().map(|keys| {
         let name = keys.join(".");
         let Some(tensor) = tensors.remove(&name) else {
@@ -42,25 +40,43 @@ pub(super) fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>> {
     stored.collect()
 }
 
-/// The keys that lead to each tensor of an object, from the outermost dictionary or list to its own.
-fn keys_of_tensors(object: PickleValue) -> Vec<Vec<String>> {
+/// The keys that lead to each tensor of an object, from the outermost dictionary or list to its own; or what is wrong
+/// with it.
+fn keys_of_tensors(object: PickleValue) -> Result<Vec<Vec<String>>, &'static str> {
+    /// A small file could hold many tensors with very many keys each, or very long ones. No module has such.
+    const MAX_DEPTH: usize = 64;
+    const MAX_BYTES: usize = 64 << 20;
+    let is_tensor = |value: &PickleValue| matches!(value, PickleValue::Unsupported(kind) if kind == "torch.Tensor");
+    let may_hold_tensors = |value: &PickleValue| matches!(value, PickleValue::Dict(_) | PickleValue::List(_));
     let mut found = Vec::new();
-    let mut unread = vec![(Vec::new(), object)];
-    let below = |keys: &[String], key: String| keys.iter().cloned().chain([key]).collect();
+    let mut n_bytes = 0;
+    let mut unread = Vec::new();
+    // A tensor alone has no name.
+    if may_hold_tensors(&object) {
+        unread.push((Vec::new(), object));
+    }
     while let Some((keys, value)) = unread.pop() {
-        match value {
-            PickleValue::Dict(items) => {
-                unread.extend(items.into_iter().map(|(key, value)| (below(&keys, key), value)));
+        let items: Vec<(String, PickleValue)> = match value {
+            PickleValue::Dict(items) => items.into_iter().collect(),
+            PickleValue::List(items) => items.into_iter().enumerate().map(|(i, item)| (i.to_string(), item)).collect(),
+            _ => {
+                found.push(keys);
+                continue;
             }
-            PickleValue::List(items) => {
-                let items = items.into_iter().enumerate();
-                unread.extend(items.map(|(i, value)| (below(&keys, i.to_string()), value)));
+        };
+        if keys.len() == MAX_DEPTH {
+            return Err("dictionaries or lists nested too deep");
+        }
+        let len: usize = keys.iter().map(|key: &String| key.len() + size_of::<String>()).sum();
+        for (key, item) in items.into_iter().filter(|(_, item)| is_tensor(item) || may_hold_tensors(item)) {
+            n_bytes += len + key.len();
+            if n_bytes > MAX_BYTES {
+                return Err("too many tensors, of too long names");
             }
-            PickleValue::Unsupported(kind) if kind == "torch.Tensor" => found.push(keys),
-            _ => {}
+            unread.push((keys.iter().cloned().chain([key]).collect(), item));
         }
     }
-    found
+    if found.is_empty() { Err("no tensors in it") } else { Ok(found) }
 }
 
 /// Names the archives that are no state dict, and refuses a pickle that is larger, unpacked, than the whole file:
