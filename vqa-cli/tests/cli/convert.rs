@@ -127,10 +127,7 @@ fn wrong_input_is_explained() {
     for (arguments, words) in [
         ("bad.tsv --out x.h5", &["bad.tsv: line 2: 2 columns", "5 image(s) cannot be used", "--skip-bad"][..]),
         ("bad_npz --out x.h5", &["bad_npz/2.npz: bbox is not in it", "--skip-bad"]),
-        (
-            "damaged.tsv --out x.h5",
-            &["damaged.tsv: line 2: features is no base64", "skip bad images with --skip-bad"],
-        ),
+        ("damaged.tsv --out x.h5", &["damaged.tsv: line 2: features is no base64", "skip bad images with --skip-bad"]),
         ("fixed.tsv fixed.tsv --out x.h5", &["line 1: image 10 again, after line 1"]),
         ("fixed.tsv --ids ids.txt --out x.h5", &["x.h5: 2 of the 3 images", "(image ids 11, 12)"]),
         ("fixed.tsv --ids words.txt --out x.h5", &["words.txt: line 2: \"ten\""]),
