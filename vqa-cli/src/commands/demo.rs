@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use vqa_data::Error;
 use vqa_data::evaluator::{Accuracy, blind_guesses};
-use vqa_data::features::{ElementType, Extraction, Grid, list_images};
+use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
 use vqa_data::files::write_atomic;
 use vqa_data::questions::Split;
 use vqa_data::shapes::ShapesSplit;
@@ -15,7 +15,7 @@ use vqa_model::run::RunDir;
 use crate::args::{DemoArgs, ModelArgs};
 use crate::commands::{asked, features, prepare, synth, train};
 use crate::config::Config;
-use crate::terminal::{print, say};
+use crate::terminal::{ProgressBar, print, say};
 
 /// Names the demo's own directory: one without it is not touched.
 const MARKER: &str = ".vqa-demo";
@@ -45,7 +45,9 @@ pub fn run(args: &DemoArgs) -> Result<()> {
          --whole --patch {patch}"
     ));
     let train_pictures = list_images(&ShapesSplit::files(&at.join("data"), "train").images)?;
-    let stats = features::measure(&train_pictures)?;
+    let progress = ProgressBar::new("measure", "pictures", train_pictures.len() as u64);
+    let stats = ChannelStats::measure(&train_pictures, &|n| progress.add(n))?;
+    drop(progress);
     let extraction = Extraction { grid: GRID, stats, element_type: ElementType::F32, shard: None };
     features::write(&train_pictures, &extraction, &at.join("train.h5"))?;
     step(&format!("vqa features extract --images {dir}/data/images/val --out {dir}/val.h5 --like {dir}/train.h5"));
