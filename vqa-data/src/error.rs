@@ -220,6 +220,7 @@ impl Error {
     }
 
     /// What is wrong with an image, if it is the image and not the system that an error is about.
+    #[cfg(feature = "images")]
     pub(crate) fn into_bad_image(self) -> Result<BadImage> {
         match self {
             Error::Damaged { path, problem, .. } | Error::WrongFormat { path, problem, .. } => {

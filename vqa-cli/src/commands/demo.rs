@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use vqa_data::Error;
 use vqa_data::evaluator::{Accuracy, blind_guesses};
-use vqa_data::features::{ElementType, Extraction, Grid, list_images};
+use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
 use vqa_data::files::{IfExists, write_atomic};
 use vqa_data::questions::Split;
 use vqa_data::shapes::ShapesSplit;
@@ -15,6 +15,7 @@ use vqa_model::run::RunDir;
 use crate::args::{DemoArgs, ModelArgs};
 use crate::commands::{asked, features, prepare, synth, train};
 use crate::config::Config;
+use crate::progress::ProgressBar;
 use crate::terminal::{print, say};
 
 /// Marks a directory as the demo's own: no other is touched.
@@ -45,7 +46,9 @@ pub fn run(args: &DemoArgs) -> Result<()> {
          --whole --patch {patch}"
     ));
     let train_images = list_images(&ShapesSplit::files(&at.join("data"), "train").images)?;
-    let stats = features::measure(&train_images)?;
+    let progress = ProgressBar::new("measure", "images", train_images.len() as u64);
+    let stats = ChannelStats::measure(&train_images, &|n| progress.add(n))?;
+    drop(progress);
     let extraction = Extraction { grid: GRID, stats, element_type: ElementType::F32, shard: None };
     features::write(&train_images, &extraction, &at.join("train.h5"), IfExists::Refuse)?;
     step(&format!("vqa features extract --images {dir}/data/images/val --out {dir}/val.h5 --like {dir}/train.h5"));

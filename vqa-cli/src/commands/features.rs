@@ -253,12 +253,6 @@ fn hint_at_skip_bad(error: Error) -> anyhow::Error {
     }
 }
 
-/// Mean and deviation of the images, with a progress bar.
-pub fn measure(pictures: &[ImageFile]) -> Result<ChannelStats> {
-    let progress = ProgressBar::new("measure", "images", pictures.len() as u64);
-    Ok(ChannelStats::measure(pictures, &|n| progress.add(n))?)
-}
-
 /// Extracts images to a file, with a progress bar. Returns how many: all, or those of a shard.
 pub fn write(pictures: &[ImageFile], extraction: &Extraction, out: &Path, if_exists: IfExists) -> Result<usize> {
     let n_images = extraction.shard.map_or(pictures.len(), |shard| shard.range(pictures.len()).len());

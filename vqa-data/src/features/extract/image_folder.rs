@@ -47,9 +47,9 @@ impl ImageFolder {
     pub fn search(directory: &Path) -> Result<ImageFolder> {
         let mut search = Search::default();
         search.folder(directory)?;
-        let Search { mut paths, left_out, .. } = search;
+        let Search { mut paths, mut bad, left_out, .. } = search;
         paths.sort();
-        let (mut images, mut bad) = (Vec::new(), Vec::new());
+        let mut images = Vec::new();
         for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             match image_id(&name) {
@@ -57,6 +57,7 @@ impl ImageFolder {
                 None => bad.push(BadImage { path, line: None, problem: NO_ID.to_owned() }),
             }
         }
+        bad.sort_by(|a, b| a.path.cmp(&b.path));
         if images.is_empty() && bad.is_empty() {
             let others = if left_out.n_files() == 0 { String::new() } else { format!(", but {left_out}") };
             let problem = format!("no pictures in it (.{}){others}", EXTENSIONS.join(", ."));
@@ -119,6 +120,7 @@ const NO_ID: &str =
 #[derive(Default)]
 struct Search {
     paths: Vec<PathBuf>,
+    bad: Vec<BadImage>,
     left_out: LeftOut,
     /// Device and inode of the folders: links can lead in circles.
     folders: HashSet<(u64, u64)>,
@@ -143,20 +145,29 @@ impl Search {
             for path in paths {
                 match std::fs::metadata(&path) {
                     Ok(metadata) if metadata.is_dir() && !is_hidden(&path) => open.push(path),
-                    metadata => self.file(path, metadata.ok().as_ref()),
+                    metadata => self.file(path, metadata),
                 }
             }
         }
         Ok(())
     }
 
-    /// Takes a file, or leaves it out. Where a link leads nowhere there is no metadata, and reading says so.
-    fn file(&mut self, path: PathBuf, metadata: Option<&Metadata>) {
+    /// Takes a file, or leaves it out. A link that leads nowhere, or to itself, has no metadata.
+    fn file(&mut self, path: PathBuf, metadata: std::io::Result<Metadata>) {
         let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
         let kind = match &extension {
             _ if is_hidden(&path) => "hidden".to_owned(),
-            _ if metadata.is_some_and(|metadata| !metadata.is_file()) => "pipe or device".to_owned(),
-            Some(extension) if is_picture_extension(extension) => return self.paths.push(path),
+            _ if metadata.as_ref().is_ok_and(|metadata| !metadata.is_file()) => "pipe or device".to_owned(),
+            Some(extension) if is_picture_extension(extension) => {
+                return match metadata {
+                    Ok(_) => self.paths.push(path),
+                    Err(error) => {
+                        let problem =
+                            format!("cannot be found ({error}): mend the link, or take it out of the directory");
+                        self.bad.push(BadImage { path, line: None, problem });
+                    }
+                };
+            }
             Some(extension) => format!(".{extension}"),
             None if is_picture(&path) => return self.paths.push(path),
             None => "without extension".to_owned(),
@@ -235,24 +246,31 @@ mod tests {
         let directory = folder(&["1.png", "4.png"], &["3.jpg", "logo.png"]);
         let at = directory.path();
         RgbImage::new(1, 9).save(at.join("2.png")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at.join("5.png")).unwrap();
+        std::os::unix::fs::symlink("6.png", at.join("6.png")).unwrap();
         let mut folder = ImageFolder::search(at).unwrap();
         assert_eq!(ids(folder.images()), [1, 2, 3, 4]);
         let stats = folder.check([2, 2], &|_| {}).unwrap();
         assert_eq!(stats.mean, [9.0 / 255.0; 3]);
         assert_eq!(ids(folder.images()), [1, 4]);
         let problems: Vec<String> = folder.bad_images().iter().map(ToString::to_string).collect();
-        let words =
-            ["2.png: a picture of 1 x 9 pixels", "3.jpg: not a readable picture", "logo.png: the name ends in no"];
-        assert!(problems.len() == 3 && problems.iter().zip(words).all(|(a, b)| a.contains(b)), "{problems:?}");
+        let words = [
+            "2.png: a picture of 1 x 9 pixels",
+            "3.jpg: not a readable picture",
+            "5.png: cannot be found",
+            "6.png: cannot be found",
+            "logo.png: the name ends in no",
+        ];
+        assert!(problems.len() == 5 && problems.iter().zip(words).all(|(a, b)| a.contains(b)), "{problems:?}");
         let all = folder.refuse_bad().unwrap_err().to_string();
         assert!(
-            all.contains("3 pictures cannot be used") && all.contains("3.jpg") && all.contains("logo.png"),
+            all.contains("5 pictures cannot be used") && all.contains("3.jpg") && all.contains("logo.png"),
             "{all}"
         );
 
         std::fs::remove_file(at.join("1.png")).unwrap();
         std::fs::remove_file(at.join("4.png")).unwrap();
         let error = ImageFolder::search(at).unwrap().check([2, 2], &|_| {}).unwrap_err();
-        assert!(matches!(&error, Error::BadImages(bad) if bad.len() == 3), "{error}");
+        assert!(matches!(&error, Error::BadImages(bad) if bad.len() == 5), "{error}");
     }
 }
