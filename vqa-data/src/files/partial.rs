@@ -308,7 +308,9 @@ mod tests {
 
     #[test]
     fn what_others_made_is_left_alone() {
-        let others: [(&str, fn(&Path, &Path)); 6] = [
+        /// Puts something at a path; there is a file elsewhere to link to.
+        type Put = fn(&Path, &Path);
+        let others: [(&str, Put); 6] = [
             ("f.h5.partial", |path, _| fs::write(path, "thesis").unwrap()),
             ("f.h5.partial", |path, elsewhere| std::os::unix::fs::symlink(elsewhere, path).unwrap()),
             ("f.h5.partial", |path, _| std::os::unix::fs::symlink("nowhere", path).unwrap()),
