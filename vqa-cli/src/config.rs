@@ -223,13 +223,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.toml");
         std::fs::write(&path, format!("{DATA}features = \"f.h5\"\n")).unwrap();
-        let settings = [("out_dir", "a"), ("dict.words", "b"), ("data.val.composition.0.images", "c")];
+        let settings = [("out_dir", "a"), ("dict.words", "b"), ("data.val.composition.0.images", "c/{image_id}.jpg")];
         let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let run = Config::load(&path, &settings).unwrap().run;
         let at = directory.path();
         let val = &run.data["val"].composition[0];
         assert_eq!((run.out_dir, run.dict.words), (at.join("a"), at.join("b")));
-        assert_eq!(val.images.as_deref(), at.join("c").to_str());
+        assert_eq!(val.images.as_deref(), at.join("c/{image_id}.jpg").to_str());
         assert_eq!((run.dict.answers, val.features.as_deref()), (at.join("answers.json"), Some(&*at.join("f.h5"))));
     }
 

@@ -222,7 +222,7 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
     let shape = [n_images, grid.n_regions(), grid.feature_dim()];
     let ChannelStats { mean, std } = stats;
     if folder.left_out().n_files() > 0 {
-        say!("left out: {}", folder.left_out());
+        say!("skipped: {}", folder.left_out());
     }
     if args.json {
         let report = json!({

@@ -106,7 +106,7 @@ fn prepare_looks_at_templates_and_features() {
     fails(
         at,
         &format!("{prepare}.images=a/image.jpg"),
-        &["config.toml: data.val: ", "\"a/image.jpg\"", "{image_id:012}"],
+        &["config.toml: data.val: ", "a/image.jpg\" names no picture", "{image_id:012}"],
     );
     fails(at, &format!("{prepare}.features=nowhere.h5"), &["split \"val\"", "nowhere.h5", "no such file"]);
     fs::write(at.join("text.h5"), "text").unwrap();

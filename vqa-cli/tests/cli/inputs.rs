@@ -23,12 +23,11 @@ fn a_pipe_is_refused_wherever_a_file_is_wanted() {
         ["v2_OpenEnded_shapes_val_questions", "v2_shapes_val_annotations"].map(|name| format!("../data/{name}.json"));
     let mut commands = vec![
         format!("prepare --config {pipe}"),
-        format!("prepare --config ../config.toml --set data.val.composition.0.a_jsons=[\"{pipe}\"]"),
+        format!("prepare --config ../config.toml --set data.val.composition.0.a_jsons=[\"pictures/a_1.jpg\"]"),
         format!("score --questions {json} --annotations {annotations} --results {pipe}"),
         format!("features inspect {pipe}"),
         format!("features convert {pipe} --out x.h5"),
         format!("features convert ../val.h5 --ids {pipe} --out x.h5"),
-        "features extract --images ../pictures --out x.h5 --grid 2x2".to_owned(),
         format!("features extract --images ../data/images/val --out x.h5 --like {pipe}"),
     ];
     if cfg!(feature = "torch") {
@@ -39,6 +38,8 @@ fn a_pipe_is_refused_wherever_a_file_is_wanted() {
         fails(&below, "train --config ../config.toml --init ../pictures/a_1.pth", &["a pipe, not a file"]);
         fs::rename(at.join("pictures/a_1.pth"), at.join("pictures/a_1.jpg")).unwrap();
     }
+    let extract = "features extract --images ../pictures --out x.h5 --grid 2x2";
+    fails(&below, extract, &["no pictures in it", "1 pipe or device (../pictures/a_1.jpg)"]);
     for command in commands {
         fails(&below, &command, &["a_1.jpg", "a pipe, not a file"]);
     }

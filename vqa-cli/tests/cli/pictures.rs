@@ -27,13 +27,14 @@ fn broken_pictures_are_all_named_or_left_out() {
     fails(at, "features extract --images in --out x.h5 --grid 2x2", &named);
     fails(at, "features extract --images in --out x.h5 --like val.h5", &named);
     for options in ["--grid 2x2", "--like val.h5"] {
-        let output =
-            vqa(at, &format!("features extract --images in --out x.h5 {options} --skip-bad --json")).output().unwrap();
+        let output = vqa(at, &format!("features extract --images in --out x.h5 --force {options} --skip-bad --json"))
+            .output()
+            .unwrap();
         let said = stderr(&output);
         assert!(output.status.success(), "{said}");
-        assert!(said.contains("left out: in/101.jpg: not a readable picture (it is cut short)"), "{said}");
-        assert!(said.contains("left out: 2 image(s) in all"), "{said}");
-        assert!(said.contains("left out: 2 other file(s): 1 .txt (in/notes.txt), 1 hidden (in/._9.jpg)"), "{said}");
+        assert!(said.contains("skipped: in/101.jpg: not a readable picture (it is cut short)"), "{said}");
+        assert!(said.contains("skipped: 2 image(s) in all"), "{said}");
+        assert!(said.contains("skipped: 2 other file(s): 1 .txt (in/notes.txt), 1 hidden (in/._9.jpg)"), "{said}");
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!((&report["n_images"], report["left_out"].as_array().unwrap().len()), (&2.into(), 2), "{report}");
         assert_eq!(report["other_files"], serde_json::json!({".txt": 1, "hidden": 1}));

@@ -239,6 +239,16 @@ fn create_hdf5(path: &Path, table: &FeatureTable) -> hdf5::Result<[u64; 2]> {
     // The same content makes the same bytes, whenever it is written.
     options.with_fcpl(|p| p.obj_track_times(false));
     let file = options.create(path)?;
+    // At the head of the file, before the large datasets: HDF5 does not recover from metadata that a full disk refuses.
+    for (name, values) in &table.attributes {
+        let attribute = file.new_attr::<f64>().shape(values.len()).create(name.as_str())?;
+        attribute.write(ArrayView::from(values.as_slice()))?;
+    }
+    if let Some(extractor) = &table.extractor {
+        // JSON has no byte 0, which is all that such a text must not have.
+        let text = extractor.to_string().parse::<VarLenUnicode>().map_err(|error| error.to_string())?;
+        file.new_attr::<VarLenUnicode>().create(ExtractorInfo::KEY)?.write_scalar(&text)?;
+    }
     let fixed = table.fixed_regions();
     let total = table.region_ranges().last().map_or(0, |[_, end]| end as usize);
     let n = table.images.len();
@@ -275,15 +285,6 @@ fn create_hdf5(path: &Path, table: &FeatureTable) -> hdf5::Result<[u64; 2]> {
     if fixed.is_none() {
         let ranges = table.region_ranges().flatten().map(|region| region as i64);
         pairs("pos_boxes", &ranges.collect::<Vec<i64>>())?;
-    }
-    for (name, values) in &table.attributes {
-        let attribute = file.new_attr::<f64>().shape(values.len()).create(name.as_str())?;
-        attribute.write(ArrayView::from(values.as_slice()))?;
-    }
-    if let Some(extractor) = &table.extractor {
-        // JSON has no byte 0, which is all that such a text must not have.
-        let text = extractor.to_string().parse::<VarLenUnicode>().map_err(|error| error.to_string())?;
-        file.new_attr::<VarLenUnicode>().create(ExtractorInfo::KEY)?.write_scalar(&text)?;
     }
     file.close()?;
     Ok([features_at, boxes_at])

@@ -299,7 +299,7 @@ mod tests {
         }
         let directory = tempfile::tempdir().unwrap();
         let error = read_image(directory.path()).unwrap_err().to_string();
-        assert!(error.contains("not a regular file"), "{error}");
+        assert!(error.contains("a directory, not a file"), "{error}");
     }
 
     /// A file that lacks some of its end is refused, unless nothing but padding is missing.
