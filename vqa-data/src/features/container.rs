@@ -93,7 +93,8 @@ impl Container {
         let cannot_read = || cannot_read(&self.path);
         let hdf5 = self.file.dataset(name).map_err(|error| {
             let problem = format!(
-                "\"{name}\" cannot be opened: it is damaged, or a link into a file that is not there (HDF5 reports: {error})"
+                "\"{name}\" cannot be opened: it is damaged, or a link into a file that is not there (HDF5 reports: \
+                 {error})"
             );
             Error::damaged(&self.path, problem).because(error)
         })?;

@@ -8,8 +8,8 @@
 //! (TSV, folders of `.npz`, HDF5 in other layouts) and converts them; an [`Extraction`] makes features from image
 //! files. Either job can be split into [`Shard`]s, and resumes after a kill.
 //!
-//! Without the cargo feature `hdf5` there are [`RegionSource`], [`ImageRegions`], [`ElementType`] and [`ExtractorInfo`], and with
-//! `images` alone [`Grid`], [`ChannelStats`], [`list_images`] and [`read_image`] too.
+//! Without the cargo feature `hdf5` there are [`RegionSource`], [`ImageRegions`], [`ElementType`] and
+//! [`ExtractorInfo`], and with `images` alone [`Grid`], [`ChannelStats`], [`list_images`] and [`read_image`] too.
 
 pub(crate) mod bad_image;
 pub(crate) mod element_type;

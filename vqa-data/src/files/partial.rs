@@ -14,7 +14,8 @@ use crate::files::unfinished::{IfStopped, forget_unfinished, making, note_unfini
 
 const EXTENSION: &str = "partial";
 
-/// `DESTINATION.partial`, and beside it `DESTINATION.partial.json`, the journal: that we made both, and how much is safe.
+/// `DESTINATION.partial`, and beside it `DESTINATION.partial.json`, the journal, which says that we made both, and how
+/// much is safe.
 ///
 /// Without a journal of ours, what has these names is somebody else's and is left alone; links are never followed.
 /// Dropping it removes both, unless it holds progress to resume from, or [`Partial::keep`] was called; a killed

@@ -1,10 +1,9 @@
 //! VQA2.0's JSON files: questions, annotations, results.
 //!
-//! A file is one list, hundreds of megabytes long. It is mapped, cut where something looks like the start of an
-//! entry, and the pieces are parsed in parallel, strings borrowed from the map, entries of VQA2.0's own form by a
-//! scanner that knows just that. The guess is then proven: every piece must have ended exactly where the next began.
-//! If it does not hold, or anything is wrong, the file is parsed from the front as any other, and errors have their
-//! line.
+//! Such a file is one list, hundreds of megabytes long. It is memory-mapped and cut wherever something looks like the
+//! start of an entry. The pieces are parsed in parallel, with strings borrowed from the map, and with a scanner for
+//! entries in VQA2.0's own form. The guess is then checked: each piece must end exactly where the next one begins. If
+//! one does not, or if anything else is wrong, the whole file is parsed like any other JSON, so that errors have a line.
 //!
 //! The list is under a key, as in VQA2.0, or the file is the list, as in VQA-CP.
 
@@ -53,7 +52,7 @@ pub struct Answer {
     pub answer: Box<str>,
 }
 
-/// A string of the file, borrowed unless it has escapes.
+/// A string in the file, borrowed unless it has escapes.
 #[derive(Debug)]
 struct Text<'a>(Cow<'a, str>);
 
@@ -79,7 +78,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// An entry of an annotations file. Excerpts of VQA2.0 go without what is optional here.
+/// An entry of an annotations file. Excerpts of VQA2.0 lack the optional fields.
 #[derive(Deserialize)]
 #[serde(expecting = "an annotation")]
 struct AnnotationInFile<'a> {
@@ -105,7 +104,7 @@ struct AnswerInFile<'a> {
     answer_id: Option<u64>,
 }
 
-/// An id of any form, as a number: all that is asked is whether two are the same.
+/// An id of any form, as a number that is compared with others and nothing else.
 fn any_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let hash = |text: &str| FixedState::default().hash_one(text);
     Ok(match serde_json::Value::deserialize(deserializer)? {
@@ -118,7 +117,7 @@ fn any_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::
 /// Whether each of the answers has an id of its own.
 fn have_own_ids(answers: &[AnswerInFile]) -> bool {
     let ids = || answers.iter().map(|answer| answer.answer_id);
-    // One after the other, as VQA2.0 has them.
+    // In ascending order, as in VQA2.0.
     let is_rising = || ids().all(|id| id.is_some()) && ids().is_sorted_by(|a, b| a < b);
     let are_distinct = || {
         let mut seen = HashSet::new();
@@ -148,7 +147,7 @@ impl<'a> Extend<AnnotationInFile<'a>> for Annotations {
 
 /// An entry of a list.
 trait Entry<'a>: Deserialize<'a> {
-    /// Reads an entry in the form that VQA2.0 has; nothing if it has another.
+    /// Reads an entry in VQA2.0's form; `None` if it has another one.
     fn scan(scanner: &mut Scanner<'a>) -> Option<Self>;
 }
 
@@ -223,7 +222,7 @@ impl<'a> AnswerInFile<'a> {
     }
 }
 
-/// The top level of a file: which kind it is shows in the list it has.
+/// The top level of a file, whose kind shows in the list that it has.
 #[derive(Deserialize)]
 #[serde(bound = "Q: Deserialize<'de>, A: Deserialize<'de>")]
 struct TopLevel<Q, A> {
@@ -235,7 +234,7 @@ struct TopLevel<Q, A> {
 ///
 /// # Errors
 ///
-/// When the file is missing, no JSON (with line and column), or not a questions file.
+/// When the file is missing, not JSON (with line and column), or not a questions file.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
     let text = open_text(path)?;
     let pieces: Vec<Vec<Question>> = read_list(path, &text, ListKind::Questions)?;
@@ -246,7 +245,7 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
 ///
 /// # Errors
 ///
-/// When the file is missing, no JSON (with line and column), or not an annotations file.
+/// When the file is missing, not JSON (with line and column), or not an annotations file.
 pub fn read_annotations(path: &Path) -> Result<Annotations> {
     let text = open_text(path)?;
     let pieces: Vec<Annotations> = read_list::<AnnotationInFile, _>(path, &text, ListKind::Annotations)?;
@@ -259,7 +258,7 @@ pub fn read_annotations(path: &Path) -> Result<Annotations> {
 ///
 /// # Errors
 ///
-/// When the file is missing, no JSON (with line and column), or not such a list.
+/// When the file is missing, not JSON (with line and column), or not such a list.
 pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
     let text = open_text(path)?;
     let pieces: Vec<Vec<Answer>> = read_list(path, &text, ListKind::Results)?;
@@ -282,7 +281,7 @@ where
         None => from_slice(path, text).map(Some),
     }
     .or_else(|error| match ListKind::of(text) {
-        // What is wrong with an entry of another kind is not what is wrong.
+        // An entry of another kind has errors of its own, which would mislead.
         Some(found) if found != wanted => Ok(None),
         _ => Err(with_form(path, wanted, error)),
     })?;
@@ -308,14 +307,14 @@ fn with_form(path: &Path, wanted: ListKind, error: Error) -> Error {
     }
 }
 
-/// Pieces that a file is cut into: more than cores, so that a slow piece does not leave the others idle; but each
-/// costs a merge.
+/// How many pieces a file is cut into: more than there are cores, so that a slow piece does not leave the others idle,
+/// but not many more, as each costs a merge.
 fn n_pieces() -> usize {
     2 * rayon::current_num_threads()
 }
 
 /// Parses the list under a key of the top-level object, or the list that is the top level, in parallel: one
-/// collection for each piece, in order. Nothing if the file is not exactly of that form, or wrong in any way.
+/// collection for each piece, in order. `None` if the file does not have exactly that form, or if anything is wrong.
 fn parse_list<'a, T, C>(bytes: &'a [u8], key: Option<&str>, n_pieces: usize) -> Option<Vec<C>>
 where
     T: Entry<'a>,
@@ -376,7 +375,7 @@ where
 {
     let mut collection = C::default();
     let mut at = start;
-    // Once for the piece, instead of for each string in it. It begins and ends at brackets, so not within a character.
+    // Once per piece instead of once per string. A piece begins and ends at brackets, never within a character.
     let text = std::str::from_utf8(&bytes[start..end.unwrap_or(bytes.len())]).ok()?;
     loop {
         let mut scanner = Scanner::new(&text[at - start..]);
@@ -472,7 +471,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// As they are, with a byte order mark, and compressed: files of each kind, under a key and as bare lists.
+    /// Files of each kind, with a key and as bare lists: plain, with a byte order mark, and compressed.
     #[test]
     fn forms_of_a_file() {
         fn check<T>(read_file: fn(&Path) -> Result<T>, len: fn(&T) -> usize, forms: &[String]) {
@@ -491,7 +490,7 @@ mod tests {
         check(read_results, Vec::len, &forms("", RESULT)[1..]);
     }
 
-    /// VQA-CP's entries have one key more than VQA2.0's.
+    /// VQA-CP's entries have one more key than VQA2.0's.
     #[test]
     fn a_bare_list_is_parsed_in_pieces() {
         let entry =
@@ -566,7 +565,7 @@ mod tests {
         }
     }
 
-    /// What people save, and Python writes, in the place of JSON.
+    /// What people save, and Python writes, instead of JSON.
     #[test]
     fn what_is_no_json_is_named() {
         let error = |content: &[u8]| {

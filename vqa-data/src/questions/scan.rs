@@ -1,8 +1,8 @@
-//! JSON of a known form, faster than in general.
+//! A scanner for JSON of a known form, faster than a general parser.
 //!
-//! A scanner knows no escapes, no floats, no nulls: where it meets something that it does not know, or that is wrong,
-//! it gives up, and the entry is read by serde, which knows everything and explains what is wrong. What it accepts is
-//! what serde would have read.
+//! It knows no escapes, floats or nulls. Wherever it meets something it does not know, or something wrong, it gives up,
+//! and the entry is parsed by serde, which knows everything and explains what is wrong. What it accepts is exactly what
+//! serde would have read.
 
 /// A JSON text and how far it has been read.
 pub(crate) struct Scanner<'a> {
@@ -30,7 +30,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Steps over white space and one of JSON's marks.
+    /// Skips white space and one of JSON's structural characters.
     fn mark(&mut self, mark: u8) -> Option<()> {
         self.skip_space();
         (self.peek() == Some(mark)).then(|| self.at += 1)
@@ -84,7 +84,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// The first place from there on that is no white space of JSON's.
+/// The first position from there on that is not JSON's white space.
 pub(super) fn skip_space(bytes: &[u8], from: usize) -> usize {
     let is_space = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
     let space = bytes[from.min(bytes.len())..].iter().take_while(is_space).count();
@@ -92,7 +92,7 @@ pub(super) fn skip_space(bytes: &[u8], from: usize) -> usize {
 }
 
 /// How many bytes there are before the first quote, backslash or control character. Eight at a time: strings are short,
-/// and the usual vector search would cost more to begin than they are worth.
+/// and setting up the usual vector search would cost more than it saves.
 fn plain_len(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES * 128;
@@ -150,7 +150,7 @@ mod tests {
         ) {
             let is_special = |&byte: &u8| byte == b'"' || byte == b'\\' || byte < b' ';
             prop_assert_eq!(plain_len(&bytes), bytes.iter().position(is_special));
-            // Mostly plain, as strings are.
+            // Mostly plain characters, as in most strings.
             let bytes: Vec<u8> = bytes.iter().map(|&byte| if byte < 240 { plain | 0x80 } else { byte - 240 }).collect();
             prop_assert_eq!(plain_len(&bytes), bytes.iter().position(is_special));
         }

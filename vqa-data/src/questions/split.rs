@@ -34,15 +34,15 @@ pub struct SourceConfig {
 
 /// The sources of a split: `[data.train]` in a config file.
 ///
-/// For quick runs a split can be cut down to some of its questions. Images are drawn, at random, but always the same
-/// ones, with all of their questions but for the last: a larger part contains a smaller one.
+/// For quick runs, a split can be cut down to some of its questions. Images are drawn at random, but always the same
+/// ones, each with all of its questions (the last one perhaps with some): a larger part contains a smaller one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitConfig {
-    /// The most questions to use.
+    /// The maximum number of questions to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
-    /// This part of the questions, above 0 and at most 1.
+    /// The fraction of the questions to use, above 0 and at most 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fraction: Option<f64>,
     /// The sources, in order.
@@ -50,24 +50,24 @@ pub struct SplitConfig {
 }
 
 impl From<Vec<SourceConfig>> for SplitConfig {
-    /// All questions of these sources.
+    /// A split of all questions of these sources.
     fn from(composition: Vec<SourceConfig>) -> SplitConfig {
         SplitConfig { composition, ..SplitConfig::default() }
     }
 }
 
 impl SplitConfig {
-    /// Bytes in the JSON files, as far as they are there.
+    /// The total size of those JSON files that exist, in bytes.
     pub fn json_bytes(&self) -> u64 {
         let paths = self.composition.iter().flat_map(|source| source.q_jsons.iter().chain(&source.a_jsons));
         paths.filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum()
     }
 
-    /// Says what is wrong with the values, if anything.
+    /// Checks the values.
     ///
     /// # Errors
     ///
-    /// When there is nothing of the split left, or there are two ways to cut it down; when a template names no image.
+    /// When nothing of the split would be left, when both limits are given, or when a template names no image.
     pub fn validate(&self) -> Result<(), String> {
         match (self.limit, self.fraction) {
             (Some(_), Some(_)) => Err("it has both limit and fraction: give one of them".to_owned()),
@@ -81,13 +81,13 @@ impl SplitConfig {
         templates.try_for_each(|images| image_path(images, 0).map(drop)).map_err(|error| error.to_string())
     }
 
-    /// How many of `n` questions are used.
+    /// How many of `n` questions to use.
     fn n_used(&self, n: usize) -> usize {
         let part = self.fraction.map_or(n, |fraction| ((n as f64 * fraction).round() as usize).max(1));
         part.min(self.limit.unwrap_or(n)).min(n)
     }
 
-    /// Makes relative paths relative to `base` instead of the working directory.
+    /// Resolves relative paths against `base`.
     pub fn resolve_paths(&mut self, base: &Path) {
         for source in &mut self.composition {
             for path in source.q_jsons.iter_mut().chain(&mut source.a_jsons).chain(&mut source.features) {
@@ -105,11 +105,11 @@ impl SplitConfig {
 pub struct Split {
     /// The questions of all sources, in order.
     pub questions: Vec<Question>,
-    /// The annotation of each question, or nothing at all if the split has no annotations.
+    /// The annotation of each question; empty if the split has no annotations.
     pub annotations: Annotations,
     /// The index of the first question of each source, and the number of questions at the end.
     pub source_starts: Vec<usize>,
-    /// How many questions there were, if the split was cut down.
+    /// The number of questions before the split was cut down, if it was.
     pub cut_from: Option<usize>,
 }
 
@@ -178,7 +178,7 @@ impl Split {
         Ok(split)
     }
 
-    /// Keeps as many questions as `limit` or `fraction` say, in order: those of images drawn by their ids alone.
+    /// Keeps as many questions as `limit` or `fraction` allow, in order: those of images drawn by their ids alone.
     pub fn cut_down(&mut self, config: &SplitConfig) {
         let n = config.n_used(self.len());
         if n >= self.len() {
@@ -202,7 +202,7 @@ impl Split {
         });
     }
 
-    /// Which source a question is from, both counted from 0.
+    /// The source of a question, both counted from 0.
     pub fn source_of(&self, question: usize) -> usize {
         self.source_starts.partition_point(|&start| start <= question) - 1
     }
@@ -218,7 +218,7 @@ impl Split {
     }
 }
 
-/// Reads some files, one after the other.
+/// Reads files one after another.
 fn read_all<T>(paths: &[PathBuf], read: fn(&Path) -> Result<T>, on_file: &(dyn Fn(u64) + Sync)) -> Result<Vec<T>> {
     let one = |path: &PathBuf| {
         let content = read(path)?;

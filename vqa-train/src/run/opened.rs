@@ -195,31 +195,24 @@ pub fn check_data(config: &RunConfig, train: &Dataset, val: Option<&Dataset>) ->
     if train.split().annotations.is_empty() {
         return Err("split \"train\": no annotations to learn from: give its composition a_jsons".to_owned());
     }
-    match val {
-        None if config.train.patience > 0 => {
-            Err(format!("train.patience = {} needs a split \"val\" to judge by", config.train.patience))
+    if let Some(val) = val {
+        let (name, train_name) = (val.source_names(), train.source_names());
+        let (dim, train_dim) = (val.feature_dim(), train.feature_dim());
+        if dim != train_dim {
+            return Err(format!(
+                "{name} has {dim} numbers a region, and {train_name} has {train_dim}: extract val with --like the \
+                 training file"
+            ));
         }
-        Some(val) if val.feature_dim() != train.feature_dim() => Err(format!(
-            "{} has {} numbers a region, and {} has {}: extract val with --like the training file",
-            val.source_names(),
-            val.feature_dim(),
-            train.source_names(),
-            train.feature_dim()
-        )),
-        _ => {
-            if let Some(val) = val {
-                let train_name = train.source_names();
-                if let Some(problem) = ExtractorInfo::mismatch(val.extractor(), train.extractor(), &train_name) {
-                    return Err(format!("{}: {problem}", val.source_names()));
-                }
-            }
-            let splits = [("train", Some(train)), ("val", val)];
-            warn_of_few_answers(
-                splits.iter().filter_map(|(name, data)| Some((*name, &data.as_ref()?.split().annotations))),
-            );
-            Ok(())
+        if let Some(problem) = ExtractorInfo::mismatch(val.extractor(), train.extractor(), &train_name) {
+            return Err(format!("{name}: {problem}"));
         }
+    } else if config.train.patience > 0 {
+        return Err(format!("train.patience = {} needs a split \"val\" to judge by", config.train.patience));
     }
+    let splits = [("train", Some(train)), ("val", val)];
+    warn_of_few_answers(splits.into_iter().filter_map(|(name, data)| Some((name, &data?.split().annotations))));
+    Ok(())
 }
 
 /// The batches to train on.
