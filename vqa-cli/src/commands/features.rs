@@ -255,7 +255,7 @@ fn hint_at_skip_bad(error: Error) -> anyhow::Error {
 
 /// Extracts images to a file, with a progress bar. Returns how many: all, or those of a shard.
 pub fn write(pictures: &[ImageFile], extraction: &Extraction, out: &Path, if_exists: IfExists) -> Result<usize> {
-    let n_images = extraction.shard.map_or(pictures.len(), |shard| shard.range(pictures.len()).len());
+    let n_images = Shard::part(extraction.shard, pictures).len();
     let progress = ProgressBar::new("extract", "images", n_images as u64);
     let written = extraction.write(pictures, out, if_exists, &|n| progress.add(n));
     written.map_err(|error| match error {

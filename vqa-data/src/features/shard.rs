@@ -62,6 +62,11 @@ impl Shard {
         shard.map_or_else(|| whole.to_owned(), |shard| shard.path(whole))
     }
 
+    /// The items of a shard; all of them without one.
+    pub fn part<T>(shard: Option<Shard>, all: &[T]) -> &[T] {
+        shard.map_or(all, |shard| &all[shard.range(all.len())])
+    }
+
     pub(crate) fn to_attribute(self, n_images: usize) -> Vec<f64> {
         vec![f64::from(self.index), f64::from(self.count), n_images as f64]
     }

@@ -66,12 +66,11 @@ impl Extraction {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
         if_exists.check(&Shard::output(self.shard, out))?;
-        self.write_unless_bad(images, out, if_exists, progress).map_err(|error| {
-            let images = &images[self.shard.map_or(0..images.len(), |shard| shard.range(images.len()))];
-            match error {
-                Error::Damaged { .. } | Error::WrongFormat { .. } => all_bad(images, self.grid, error),
-                _ => error,
+        self.write_unless_bad(images, out, if_exists, progress).map_err(|error| match error {
+            Error::Damaged { .. } | Error::WrongFormat { .. } => {
+                all_bad(Shard::part(self.shard, images), self.grid, error)
             }
+            _ => error,
         })
     }
 
@@ -95,7 +94,7 @@ impl Extraction {
             )));
         }
         let n_images = images.len();
-        let images = &images[shard.map_or(0..images.len(), |shard| shard.range(images.len()))];
+        let images = Shard::part(shard, images);
         let entry = |image: &ImageFile| {
             let size = read_image_size(&image.path)?;
             image.refuse_smaller(size, grid.min_size())?;
