@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::FixedState;
 use rayon::prelude::*;
@@ -45,6 +45,8 @@ pub struct Dataset {
     n_words: usize,
     n_answers: usize,
     dictionaries: DictFingerprint,
+    /// Made when it is first asked for, in a pass over all questions.
+    pub(super) questions_digest: OnceLock<String>,
 }
 
 /// Where an image's regions are.
@@ -133,7 +135,8 @@ impl Dataset {
         let image_of = locations.iter().map(index).collect();
         let (n_words, n_answers) = (words.len(), answers.len());
         let dictionaries = DictFingerprint::of(words, answers);
-        Ok(Dataset { split, encoded, sources, images, image_of, n_words, n_answers, dictionaries })
+        let questions_digest = OnceLock::new();
+        Ok(Dataset { split, encoded, sources, images, image_of, n_words, n_answers, dictionaries, questions_digest })
     }
 
     /// Number of questions.

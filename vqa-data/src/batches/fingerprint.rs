@@ -27,11 +27,12 @@ impl Dataset {
     ///
     /// When features cannot be read.
     pub fn fingerprint(&self) -> Result<DatasetFingerprint> {
-        let (questions, features) = (self.questions_digest(), self.features_digest()?);
+        let questions = self.questions_digest.get_or_init(|| self.digest_questions()).clone();
+        let features = self.digest_features()?;
         Ok(DatasetFingerprint { dictionaries: self.dictionaries().clone(), questions, features })
     }
 
-    fn questions_digest(&self) -> String {
+    fn digest_questions(&self) -> String {
         let mut digest = Fingerprint::default();
         let ids = self.split().questions.iter().flat_map(|question| [question.question_id, question.image_id]);
         digest.add(&ids.flat_map(u64::to_le_bytes).collect::<Vec<u8>>());
@@ -49,7 +50,7 @@ impl Dataset {
         digest.finish()
     }
 
-    fn features_digest(&self) -> Result<String> {
+    fn digest_features(&self) -> Result<String> {
         /// Enough to notice that a file was made anew in another way.
         const SAMPLE: usize = 8;
         let mut digest = Fingerprint::default();

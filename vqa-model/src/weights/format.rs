@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
+
 use vqa_data::files::open_input;
 
 use crate::error::{Error, Result};

@@ -168,13 +168,13 @@ impl State {
     }
 
     /// Refuses data that is not the run's own.
-    fn check_data(&self, run: &RunDir, n_questions: usize, data: Option<&DataFingerprint>) -> Result<()> {
+    fn check_data(&self, run: &RunDir, n_questions: usize, data: &DataFingerprint) -> Result<()> {
         if self.n_questions != n_questions {
             let before = self.n_questions;
             let problem = format!("the run has {before} training questions, and now there are {n_questions}");
             return Err(of_another(&run.state(), &problem));
         }
-        let changed = data.zip(self.data.as_ref()).map(|(now, before)| now.changed(before)).unwrap_or_default();
+        let changed = self.data.as_ref().map(|before| data.changed(before)).unwrap_or_default();
         if changed.is_empty() {
             return Ok(());
         }
@@ -184,7 +184,7 @@ impl State {
     /// Refuses to resume with data that is not the run's own, before anything is written.
     pub(crate) fn check_saved(run: &RunDir, train: &Dataset, val: Option<&Dataset>) -> Result<()> {
         match State::read(run)? {
-            Some(state) => state.check_data(run, train.len(), Some(&DataFingerprint::of(train, val)?)),
+            Some(state) => state.check_data(run, train.len(), &DataFingerprint::of(train, val)?),
             None => Ok(()),
         }
     }
@@ -201,13 +201,13 @@ impl State {
         vs: &VarStore,
         optimizer: &mut Optimizer,
     ) -> Result<State> {
-        let data = Some(DataFingerprint::of(train, val)?);
+        let data = DataFingerprint::of(train, val)?;
         let Some(state) = State::read(run)? else {
             let n_threads = u32::try_from(tch::get_num_threads()).ok();
-            return Ok(State { n_questions: train.len(), data, n_threads, ..State::default() });
+            return Ok(State { n_questions: train.len(), data: Some(data), n_threads, ..State::default() });
         };
-        state.check_data(run, train.len(), data.as_ref())?;
-        let state = State { data, ..state };
+        state.check_data(run, train.len(), &data)?;
+        let state = State { data: Some(data), ..state };
         let path = run.state();
         let of_another = |problem: String| of_another(&path, &problem);
         let mut tensors = read_tensors(&path)?;
