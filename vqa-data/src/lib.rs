@@ -33,7 +33,7 @@
 #![cfg_attr(not(all(feature = "hdf5", feature = "images")), doc = "```ignore")]
 //! use std::sync::Arc;
 //! use vqa_data::batches::{Dataset, Loader, LoaderOptions};
-//! use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
+//! use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, PixelGrid, list_images};
 //! use vqa_data::files::IfExists;
 //! use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
 //! use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
@@ -47,7 +47,8 @@
 //! let images = list_images(&files.images)?;
 //! let stats = ChannelStats::measure(&images, &|_| {})?;
 //! let features = dir.path().join("train.h5");
-//! let extraction = Extraction { grid, stats, element_type: ElementType::F32, shard: None };
+//! let extractor = &PixelGrid { grid, stats };
+//! let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None };
 //! extraction.write(&images, &features, IfExists::Refuse, &|_| {})?;
 //!
 //! let source = SourceConfig {

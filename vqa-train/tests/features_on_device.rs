@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 use tch::Device;
 use tch::nn::VarStore;
 use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
-use vqa_data::features::{ChannelStats, ElementType, Extraction, FeatureFile, Grid, RegionSource, list_images};
+use vqa_data::features::{
+    ChannelStats, ElementType, Extraction, FeatureFile, Grid, PixelGrid, RegionSource, list_images,
+};
 use vqa_data::files::IfExists;
 use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
 use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
@@ -63,7 +65,8 @@ fn dataset(dir: &Path, element_type: ElementType) -> (Arc<Dataset>, DataDims) {
     let files = ["train", "val"].map(|name| ShapesSplit::files(&data, name));
     let stats = ChannelStats::measure(&list_images(&files[0].images).unwrap(), &|_| {}).unwrap();
     let grid = Grid { rows: 2, columns: 2, whole: true, patch: 2 };
-    let extraction = Extraction { grid, stats, element_type, shard: None };
+    let extractor = &PixelGrid { grid, stats };
+    let extraction = Extraction { extractor, element_type, shard: None };
     let sources: Vec<Arc<dyn RegionSource>> = files
         .iter()
         .zip(["train.h5", "val.h5"])

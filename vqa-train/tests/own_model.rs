@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tch::nn::{self, Module, ModuleT, VarStore};
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Dataset, Loader, LoaderOptions};
-use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
+use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, PixelGrid, list_images};
 use vqa_data::files::IfExists;
 use vqa_data::questions::{AnswerDict, DictConfig, SourceConfig, Split, SplitConfig, WordDict, build_dictionaries};
 use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
@@ -73,12 +73,11 @@ fn world() -> World {
         let files = ShapesSplit::files(&data, name);
         let features = directory.path().join(format!("{name}.h5"));
         let pictures = list_images(&files.images).unwrap();
-        let extraction = Extraction {
+        let extractor = &PixelGrid {
             grid: Grid { rows: 2, columns: 2, whole: true, patch: 2 },
             stats: ChannelStats { mean: [0.5; 3], std: [0.3; 3] },
-            element_type: ElementType::F32,
-            shard: None,
         };
+        let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None };
         extraction.write(&pictures, &features, IfExists::Refuse, &|_| {}).unwrap();
         SplitConfig::from(vec![SourceConfig {
             q_jsons: vec![files.questions],

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
-use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
+use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, PixelGrid, list_images};
 use vqa_data::files::IfExists;
 use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_dictionaries};
 use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
@@ -41,7 +41,8 @@ fn world() -> World {
     let files = |name: &str| ShapesSplit::files(&data, name);
     let pictures = list_images(&files("train").images).unwrap();
     let stats = ChannelStats::measure(&pictures, &|_| {}).unwrap();
-    let extraction = Extraction { grid, stats, element_type: ElementType::F32, shard: None };
+    let extractor = &PixelGrid { grid, stats };
+    let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None };
     let config = |name: &str| {
         let features = dir.path().join(format!("{name}.h5"));
         let files = files(name);
@@ -57,7 +58,7 @@ fn world() -> World {
     let dims = DataDims {
         n_words: words.len() as i64,
         n_answers: answers.len() as i64,
-        feature_dim: extraction.grid.feature_dim() as i64,
+        feature_dim: grid.feature_dim() as i64,
     };
     World { train: open(train, &configs[0]), val: open(val, &configs[1]), dims, dir }
 }

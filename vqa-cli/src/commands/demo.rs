@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use vqa_data::Error;
 use vqa_data::evaluator::{Accuracy, blind_guesses};
-use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, list_images};
+use vqa_data::features::{ChannelStats, ElementType, Extraction, Grid, PixelGrid, list_images};
 use vqa_data::files::{IfExists, write_atomic};
 use vqa_data::questions::Split;
 use vqa_data::shapes::ShapesSplit;
@@ -49,7 +49,8 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let progress = ProgressBar::new("measure", "images", train_images.len() as u64);
     let stats = ChannelStats::measure(&train_images, &|n| progress.add(n))?;
     drop(progress);
-    let extraction = Extraction { grid: GRID, stats, element_type: ElementType::F32, shard: None };
+    let extractor = &PixelGrid { grid: GRID, stats };
+    let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None };
     features::write(&train_images, &extraction, &at.join("train.h5"), IfExists::Refuse)?;
     step(&format!("vqa features extract --images {dir}/data/images/val --out {dir}/val.h5 --like {dir}/train.h5"));
     let val_images = list_images(&ShapesSplit::files(&at.join("data"), "val").images)?;

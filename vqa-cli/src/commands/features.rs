@@ -6,7 +6,7 @@ use serde_json::json;
 use vqa_data::Error;
 use vqa_data::features::{
     BadImage, ChannelStats, Check, Collection, Extraction, FeatureFile, FeatureWriter, Grid, ImageFile, ImageFolder,
-    Output, RegionSource, Shard, read_image_ids,
+    Output, PixelGrid, RegionSource, Shard, read_image_ids,
 };
 use vqa_data::files::IfExists;
 
@@ -179,7 +179,7 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
     let mut folder = ImageFolder::search(&args.images)?;
     let (grid, like_stats) = match &args.like {
         Some(other) => {
-            let (grid, stats) = Grid::like(other)?;
+            let PixelGrid { grid, stats } = like(other)?;
             let given = args.grid.map_or((grid.rows, grid.columns), |given| given);
             let differs = given != (grid.rows, grid.columns)
                 || (args.whole && !grid.whole)
@@ -217,7 +217,8 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
         folder.refuse_bad().map_err(hint_at_skip_bad)?;
     }
     let element_type = args.element_type.get().unwrap_or_default();
-    let extraction = Extraction { grid, stats, element_type, shard: args.shard };
+    let extractor = &PixelGrid { grid, stats };
+    let extraction = Extraction { extractor, element_type, shard: args.shard };
     let n_images = write(folder.images(), &extraction, &args.out, args.force.if_exists())?;
     let shape = [n_images, grid.n_regions(), grid.feature_dim()];
     let ChannelStats { mean, std } = stats;
@@ -243,6 +244,15 @@ pub fn extract(args: &ExtractArgs) -> Result<()> {
         shape[2],
         path.display(),
     ))
+}
+
+/// The extractor that a feature file was made with.
+fn like(path: &Path) -> Result<PixelGrid> {
+    let file = FeatureFile::open(path)?;
+    let info = file.extractor().with_context(|| {
+        format!("{}: it does not say how it was made: only files from `vqa features extract` do", path.display())
+    })?;
+    PixelGrid::from_info(info).map_err(|problem| anyhow::anyhow!("{}: {problem}", path.display()))
 }
 
 /// An error, and how to skip the images that it is about.

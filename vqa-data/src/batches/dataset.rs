@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::features::element_type::ElementType;
-use crate::features::extractor::ExtractorInfo;
+use crate::features::extractor_info::ExtractorInfo;
 use crate::features::source::RegionSource;
 use crate::message::first_few;
 use crate::questions::dictionary::{AnswerDict, WordDict};

@@ -1,90 +1,110 @@
-//! How regions were made.
+//! What makes regions of pictures.
 
-use std::fmt;
+use image::RgbImage;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use crate::error::{Error, Result};
+use crate::features::extractor_info::ExtractorInfo;
+use crate::features::finite::all_finite;
+use crate::features::source::ImageRegions;
 
-/// How regions were made, as one JSON value: what a feature file and a checkpoint say of it.
+/// What makes regions of pictures: the cells of a grid, a network's map, a detector. Implement it to extract with a
+/// network of your own; `Extraction` writes what it makes to a feature file.
 ///
-/// ```
-/// use vqa_data::features::ExtractorInfo;
-///
-/// let train = ExtractorInfo::parse(r#"{"kind": "grid", "grid": [4, 5], "patch": 16}"#);
-/// let val = ExtractorInfo::parse(r#"{"patch": 8, "grid": [4, 5], "kind": "grid"}"#);
-/// assert_eq!(train.difference(&val).unwrap(), "patch");
-/// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ExtractorInfo(Value);
+/// A picture takes two steps: [`Extractor::prepare`], of one picture, which threads call side by side, and
+/// [`Extractor::extract`], of a batch, which one thread calls while the others prepare what comes next.
+pub trait Extractor: Send + Sync {
+    /// All that two files must have in common to be mixed. It travels with the features into checkpoints, and must be
+    /// enough to make the same extractor again.
+    fn info(&self) -> ExtractorInfo;
 
-impl ExtractorInfo {
-    /// The attribute of a feature file, and the key of a checkpoint's header, that has the text.
-    pub const KEY: &str = "extractor";
+    /// Length D of a region's feature vector.
+    fn feature_dim(&self) -> usize;
 
-    /// From the text in a file. What is no JSON is a name of its own.
-    pub fn parse(text: &str) -> ExtractorInfo {
-        ExtractorInfo(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())))
+    /// How many regions a picture has.
+    fn n_regions(&self) -> RegionCount;
+
+    /// The smallest width and height of a picture, in pixels.
+    fn min_size(&self) -> [u32; 2] {
+        [1, 1]
     }
 
-    /// What is different, in a few words; nothing if features of the two can be mixed.
-    pub fn difference(&self, other: &ExtractorInfo) -> Option<String> {
-        if self == other {
-            return None;
+    /// How many pictures [`Extractor::extract`] takes best at once. What it makes of a picture must not depend on it.
+    fn batch_size(&self) -> usize {
+        16
+    }
+
+    /// All that can be done of one upright picture alone: resizing it, as a rule.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the picture, in words that follow its name.
+    fn prepare(&self, picture: &RgbImage) -> Result<Prepared, String>;
+
+    /// The regions of each picture, in order.
+    ///
+    /// # Errors
+    ///
+    /// When memory is full, or a network fails on the whole batch. A feature that is NaN or infinite is no error here:
+    /// whoever calls knows the picture's name.
+    fn extract(&self, pictures: Vec<Prepared>) -> Result<Vec<ImageRegions>>;
+
+    /// The regions of one upright picture.
+    ///
+    /// # Errors
+    ///
+    /// When the picture cannot be prepared or extracted, or a feature is NaN or infinite.
+    fn regions(&self, picture: &RgbImage) -> Result<ImageRegions> {
+        let prepared = self.prepare(picture).map_err(|problem| Error::invalid(format!("the picture: {problem}")))?;
+        let regions = self.extract(vec![prepared])?.pop().unwrap_or_default();
+        match problem_of(&regions) {
+            Some(problem) => Err(Error::invalid(format!("the picture: {problem}"))),
+            None => Ok(regions),
         }
-        let empty = Map::new();
-        let [ours, theirs] = [self, other].map(|info| info.0.as_object().unwrap_or(&empty));
-        let mut keys: Vec<&str> = ours
-            .keys()
-            .chain(theirs.keys())
-            .filter(|&key| ours.get(key) != theirs.get(key))
-            .map(|key| &**key)
-            .collect();
-        keys.sort_unstable();
-        keys.dedup();
-        Some(if keys.is_empty() { "the whole of it".to_owned() } else { keys.join(", ") })
-    }
-
-    /// What is wrong with features that are to be used with those of `other_name`, if both are known and differ.
-    pub fn mismatch(info: Option<&ExtractorInfo>, other: Option<&ExtractorInfo>, other_name: &str) -> Option<String> {
-        let (info, other) = (info?, other?);
-        let difference = info.difference(other)?;
-        Some(format!(
-            "its features were made by another extractor than those of {other_name} (what differs: {difference}): \
-             {info} here, {other} there; extract one like the other (`vqa features extract --like`)"
-        ))
     }
 }
 
-impl fmt::Display for ExtractorInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+/// A picture between the two steps of an [`Extractor`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prepared {
+    /// Resized for a network.
+    Pixels {
+        /// The resized picture.
+        pixels: RgbImage,
+        /// Width and height of the upright picture, in pixels.
+        size: [u32; 2],
+    },
+    /// Done already: an extractor that has no second step.
+    Regions(ImageRegions),
+}
+
+/// How many regions pictures have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegionCount {
+    /// Every picture as many.
+    Fixed(usize),
+    /// A detector's: one picture more than another, but none more than this.
+    AtMost(usize),
+}
+
+impl RegionCount {
+    /// The most regions of a picture.
+    pub fn most(self) -> usize {
+        match self {
+            RegionCount::Fixed(n) | RegionCount::AtMost(n) => n,
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_may_be_in_any_order_and_numbers_are_exact() {
-        let info = ExtractorInfo::parse(r#"{"kind": "grid", "mean": [0.1, 0.30000000000000004, 1e-3]}"#);
-        assert_eq!(ExtractorInfo::parse(&info.to_string()), info);
-        let same = ExtractorInfo::parse(r#"{"mean":[0.1,0.30000000000000004,0.001],"kind":"grid"}"#);
-        assert_eq!(info.difference(&same), None);
-        let other = ExtractorInfo::parse(r#"{"kind": "grid", "mean": [0.1, 0.3, 1e-3], "whole": true}"#);
-        assert_eq!(info.difference(&other).as_deref(), Some("mean, whole"));
-        assert_eq!(info.difference(&ExtractorInfo::parse("resnet 101")).as_deref(), Some("kind, mean"));
-        let [a, b] = ["resnet 101", "resnet 152"].map(ExtractorInfo::parse);
-        assert_eq!(a.difference(&b).as_deref(), Some("the whole of it"));
+/// What is wrong with the regions that an extractor made of a picture, in words that follow the picture's name.
+pub(crate) fn problem_of(regions: &ImageRegions) -> Option<String> {
+    let ImageRegions { features, boxes } = regions;
+    if boxes.is_empty() {
+        return Some("the detector finds nothing in it: lower its score threshold, or leave it out".to_owned());
     }
-
-    #[test]
-    fn only_known_extractors_are_compared() {
-        let [a, b] = ["a", "b"].map(ExtractorInfo::parse);
-        assert_eq!(ExtractorInfo::mismatch(Some(&a), None, "y.h5"), None);
-        assert_eq!(ExtractorInfo::mismatch(Some(&a), Some(&a), "y.h5"), None);
-        let message = ExtractorInfo::mismatch(Some(&a), Some(&b), "y.h5").unwrap();
-        assert!(message.contains("those of y.h5") && message.contains("\"a\" here, \"b\" there"), "{message}");
-    }
+    let is_sound = all_finite(features) && all_finite(boxes);
+    (!is_sound).then(|| {
+        "its features are NaN or infinite: these weights, or their preprocessing (--mean, --std), do not fit the \
+         network"
+            .to_owned()
+    })
 }

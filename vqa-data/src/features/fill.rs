@@ -1,6 +1,7 @@
 //! Feature files made in parallel, image by image, so that a killed run can be resumed where it stopped.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use rayon::prelude::*;
@@ -31,8 +32,50 @@ pub(crate) struct Scratch {
     pub(crate) regions: ImageRegions,
 }
 
-/// Makes all images with `make`, writes them, and finishes the files; leaves out what an earlier run has done.
-/// `progress` is called with the number of images just done.
+/// What is left to do of some files, and how to do it.
+pub(crate) type Work<'a> = dyn Fn(&Filling, &[&Job]) -> Result<()> + 'a;
+
+/// Files that are being filled.
+pub(crate) struct Filling<'a> {
+    writers: &'a [FeatureWriter],
+    saver: &'a ScopedJoinHandle<'a, Result<()>>,
+    progress: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Filling<'_> {
+    /// Writes an image to the files that want it.
+    pub(crate) fn write(&self, job: &Job, regions: &ImageRegions) -> Result<()> {
+        for &(file, row) in &job.targets {
+            // Two files may have stopped at different images.
+            if row >= self.writers[file].n_done() {
+                self.writers[file].write(row, &regions.features, &regions.boxes)?;
+            }
+        }
+        (self.progress)(1);
+        Ok(())
+    }
+
+    /// Writes an image that has at most as many regions as there is room for.
+    pub(crate) fn write_first(&self, job: &Job, regions: &ImageRegions) -> Result<()> {
+        for &(file, row) in &job.targets {
+            self.writers[file].write_first(row, &regions.features, &regions.boxes)?;
+        }
+        (self.progress)(1);
+        Ok(())
+    }
+
+    /// Says that these images are written, and all before them. Returns whether there is sense in writing more: there
+    /// is none after a flush that failed.
+    pub(crate) fn set_done(&self, jobs: &[&Job]) -> bool {
+        for &(file, row) in jobs.iter().flat_map(|job| &job.targets) {
+            self.writers[file].set_done(self.writers[file].n_done().max(row + 1));
+        }
+        !self.saver.is_finished()
+    }
+}
+
+/// Makes all images with `make`, on all cores, writes them, and finishes the files; leaves out what an earlier run has
+/// done. `progress` is called with the number of images just done.
 ///
 /// # Errors
 ///
@@ -44,36 +87,23 @@ pub(crate) fn fill(
     make: &(dyn Fn(usize, &mut Scratch) -> Result<()> + Sync),
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
-    let save = |writers: &[FeatureWriter]| writers.iter().try_for_each(FeatureWriter::save_progress);
-    fill_and_save(writers, jobs, make, progress, SAVE_EVERY, &save)
+    finish(fill_by(writers, jobs, &|filling, jobs| fill_each(filling, jobs, make), progress)?)
 }
 
-/// [`fill`], which calls `save` once in every `save_every` to flush the files and note what is done.
-fn fill_and_save(
+/// Does `work` for all images that an earlier run has not done. The files are then whole, and [`finish`] gives them
+/// their names. Errors are those of [`fill`].
+pub(crate) fn fill_by(
     writers: Vec<FeatureWriter>,
     jobs: &[Job],
-    make: &(dyn Fn(usize, &mut Scratch) -> Result<()> + Sync),
+    work: &Work,
     progress: &(dyn Fn(u64) + Sync),
-    save_every: Duration,
-    save: &(dyn Fn(&[FeatureWriter]) -> Result<()> + Sync),
-) -> Result<()> {
-    let is_left = |job: &&Job| job.targets.iter().any(|&(file, row)| row >= writers[file].n_done());
-    let left: Vec<&Job> = jobs.iter().filter(is_left).collect();
-    let n_skipped = jobs.len() - left.len();
-    if n_skipped > 0 {
-        tracing::info!("resuming after {n_skipped} of {} images, which an earlier run has done", jobs.len());
-        progress(n_skipped as u64);
-    }
-    if let Err((error, is_synced)) = fill_rest(&writers, &left, make, progress, save_every, save) {
-        if error.is_retryable() {
-            if is_synced {
-                // The disk may have room for a few bytes, and what is not noted is done again.
-                writers.iter().for_each(|writer| drop(writer.save_progress()));
-            }
-            writers.into_iter().for_each(FeatureWriter::keep);
-        }
-        return Err(error);
-    }
+) -> Result<Vec<FeatureWriter>> {
+    let save = |writers: &[FeatureWriter]| writers.iter().try_for_each(FeatureWriter::save_progress);
+    fill_and_save(writers, jobs, work, progress, SAVE_EVERY, &save)
+}
+
+/// Gives whole files their names.
+pub(crate) fn finish(writers: Vec<FeatureWriter>) -> Result<()> {
     let mut writers = writers.into_iter();
     while let Some(writer) = writers.next() {
         // What was not finished of the others is whole too, and needs only its name.
@@ -85,28 +115,65 @@ fn fill_and_save(
     Ok(())
 }
 
-/// Makes and writes images. An error comes with whether every flush has succeeded so far: the system reports a failed
-/// flush only once, and a later one that succeeds does not mean that the earlier data is on the disk.
+/// Makes images on all cores.
+fn fill_each(
+    filling: &Filling,
+    jobs: &[&Job],
+    make: &(dyn Fn(usize, &mut Scratch) -> Result<()> + Sync),
+) -> Result<()> {
+    let run = |scratch: &mut Scratch, job: &Job| {
+        make(job.source, scratch)?;
+        filling.write(job, &scratch.regions)
+    };
+    for jobs in jobs.chunks(IMAGES_AT_A_TIME) {
+        let results = jobs.par_iter().with_min_len(4).map_init(Scratch::default, |scratch, job| run(scratch, job));
+        results.find_map_first(Result::err).map_or(Ok(()), Err)?;
+        if !filling.set_done(jobs) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// [`fill_by`], which calls `save` once in every `save_every` to flush the files and note what is done.
+fn fill_and_save(
+    writers: Vec<FeatureWriter>,
+    jobs: &[Job],
+    work: &Work,
+    progress: &(dyn Fn(u64) + Sync),
+    save_every: Duration,
+    save: &(dyn Fn(&[FeatureWriter]) -> Result<()> + Sync),
+) -> Result<Vec<FeatureWriter>> {
+    let is_left = |job: &&Job| job.targets.iter().any(|&(file, row)| row >= writers[file].n_done());
+    let left: Vec<&Job> = jobs.iter().filter(is_left).collect();
+    let n_skipped = jobs.len() - left.len();
+    if n_skipped > 0 {
+        tracing::info!("resuming after {n_skipped} of {} images, which an earlier run has done", jobs.len());
+        progress(n_skipped as u64);
+    }
+    if let Err((error, is_synced)) = fill_rest(&writers, &left, work, progress, save_every, save) {
+        if error.is_retryable() {
+            if is_synced {
+                // The disk may have room for a few bytes, and what is not noted is done again.
+                writers.iter().for_each(|writer| drop(writer.save_progress()));
+            }
+            writers.into_iter().for_each(FeatureWriter::keep);
+        }
+        return Err(error);
+    }
+    Ok(writers)
+}
+
+/// Does `work`. An error comes with whether every flush has succeeded so far: the system reports a failed flush only
+/// once, and a later one that succeeds does not mean that the earlier data is on the disk.
 fn fill_rest(
     writers: &[FeatureWriter],
     jobs: &[&Job],
-    make: &(dyn Fn(usize, &mut Scratch) -> Result<()> + Sync),
+    work: &Work,
     progress: &(dyn Fn(u64) + Sync),
     save_every: Duration,
     save: &(dyn Fn(&[FeatureWriter]) -> Result<()> + Sync),
 ) -> Result<(), (Error, bool)> {
-    let run = |scratch: &mut Scratch, job: &Job| {
-        make(job.source, scratch)?;
-        let ImageRegions { features, boxes } = &scratch.regions;
-        for &(file, row) in &job.targets {
-            // Two files may have stopped at different images.
-            if row >= writers[file].n_done() {
-                writers[file].write(row, features, boxes)?;
-            }
-        }
-        progress(1);
-        Ok(())
-    };
     std::thread::scope(|scope| {
         let (finished, is_finished) = channel::<()>();
         // It ends before the images do only when it fails.
@@ -116,17 +183,7 @@ fn fill_rest(
             }
             Ok(())
         });
-        let mut result = Ok(());
-        for jobs in jobs.chunks(IMAGES_AT_A_TIME) {
-            let results = jobs.par_iter().with_min_len(4).map_init(Scratch::default, |scratch, job| run(scratch, job));
-            result = results.find_map_first(Result::err).map_or(Ok(()), Err);
-            if result.is_err() || saver.is_finished() {
-                break;
-            }
-            for &(file, row) in jobs.iter().flat_map(|job| &job.targets) {
-                writers[file].set_done(writers[file].n_done().max(row + 1));
-            }
-        }
+        let result = work(&Filling { writers, saver: &saver, progress }, jobs);
         drop(finished);
         let saved = saver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let is_synced = saved.is_ok();
@@ -233,7 +290,8 @@ mod tests {
             scratch.regions.boxes = vec![0.0; 4 * (1 + i % 3)];
             Ok(())
         };
-        let error = fill_and_save(vec![writer], &jobs, &make, &|_| {}, Duration::ZERO, &save).unwrap_err();
+        let work = |filling: &Filling, jobs: &[&Job]| fill_each(filling, jobs, &make);
+        let error = fill_and_save(vec![writer], &jobs, &work, &|_| {}, Duration::ZERO, &save).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error}");
         assert_eq!(names(directory.path()), Vec::<String>::new());
     }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::features::extractor::ExtractorInfo;
+use crate::features::extractor_info::ExtractorInfo;
 use crate::features::file::FeatureFile;
 use crate::features::finite::all_finite;
 use crate::features::source::RegionSource;

@@ -6,14 +6,16 @@
 //! A [`FeatureWriter`] writes such a file from a [`FeatureTable`], which says what will be in it, and the regions of
 //! one image after the other. Two things use it: a [`Collection`] opens features in the other forms that circulate
 //! (TSV, folders of `.npz`, HDF5 in other layouts) and converts them; an [`Extraction`] makes features from image
-//! files. Either job can be split into [`Shard`]s, and resumes after a kill.
+//! files, with an [`Extractor`]: a [`PixelGrid`], or a network of another crate. Either job can be split into [`Shard`]s, and resumes after a kill.
 //!
 //! Without the cargo feature `hdf5` there are [`RegionSource`], [`ImageRegions`], [`ElementType`] and
-//! [`ExtractorInfo`], and with `images` alone [`Grid`], [`ChannelStats`], [`list_images`] and [`read_image`] too.
+//! [`ExtractorInfo`], and with `images` alone [`Extractor`], [`PixelGrid`], [`list_images`] and [`read_image`] too.
 
 pub(crate) mod bad_image;
 pub(crate) mod element_type;
+#[cfg(feature = "images")]
 pub(crate) mod extractor;
+pub(crate) mod extractor_info;
 pub(crate) mod source;
 
 #[cfg(feature = "hdf5")]
@@ -26,7 +28,7 @@ pub(crate) mod extract;
 pub(crate) mod file;
 #[cfg(feature = "hdf5")]
 pub(crate) mod fill;
-#[cfg(feature = "hdf5")]
+#[cfg(any(feature = "hdf5", feature = "images"))]
 pub(crate) mod finite;
 #[cfg(feature = "hdf5")]
 mod hdf5_error;
@@ -48,15 +50,11 @@ pub(crate) mod whole_number;
 pub(crate) mod writer;
 
 #[cfg(all(feature = "hdf5", feature = "images"))]
-pub use self::extract::Extraction;
-#[cfg(feature = "images")]
-pub use self::extract::{
-    ChannelStats, Grid, ImageFile, ImageFolder, LeftOut, list_images, read_image, read_image_size, read_upright_jpeg,
-};
+pub use self::extract::{Extraction, ExtractionTime};
 pub use self::{
     bad_image::BadImage,
     element_type::ElementType,
-    extractor::ExtractorInfo,
+    extractor_info::ExtractorInfo,
     source::{ImageRegions, RegionSource},
 };
 #[cfg(feature = "hdf5")]
@@ -67,4 +65,12 @@ pub use self::{
     shard::Shard,
     table::{FeatureTable, ImageEntry},
     writer::FeatureWriter,
+};
+#[cfg(feature = "images")]
+pub use self::{
+    extract::{
+        ChannelStats, Grid, ImageFile, ImageFolder, LeftOut, PixelGrid, list_images, read_image, read_image_size,
+        read_upright_jpeg,
+    },
+    extractor::{Extractor, Prepared, RegionCount},
 };

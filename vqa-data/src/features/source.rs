@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::features::element_type::ElementType;
-use crate::features::extractor::ExtractorInfo;
+use crate::features::extractor_info::ExtractorInfo;
 
 /// The regions of an image.
 #[derive(Debug, Clone, PartialEq, Default)]

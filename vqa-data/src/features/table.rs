@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::features::element_type::ElementType;
-use crate::features::extractor::ExtractorInfo;
+use crate::features::extractor_info::ExtractorInfo;
 
 /// All of a feature file but its features and boxes.
 #[derive(Debug, Clone, PartialEq, Default)]

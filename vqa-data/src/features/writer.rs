@@ -10,7 +10,7 @@ use ndarray::{ArrayView, ArrayView2};
 
 use crate::error::{Error, Result};
 use crate::features::element_type::ElementType;
-use crate::features::extractor::ExtractorInfo;
+use crate::features::extractor_info::ExtractorInfo;
 use crate::features::file::FeatureFile;
 use crate::features::hdf5_error::cannot_write;
 use crate::features::table::FeatureTable;
@@ -154,6 +154,12 @@ impl FeatureWriter {
         let dim = self.table.feature_dim;
         assert_eq!(features.len(), image.n_regions * dim, "features are [K, D]");
         assert_eq!(boxes.len(), image.n_regions * 4, "boxes are [K, 4]");
+        self.write_regions(row, features, boxes)
+    }
+
+    fn write_regions(&self, row: usize, features: &[f32], boxes: &[f32]) -> Result<()> {
+        let image = self.table.images[row];
+        let dim = self.table.feature_dim;
         let limit = match self.table.element_type {
             ElementType::F32 => f32::MAX,
             ElementType::F16 => f16::MAX.to_f32(),
@@ -207,6 +213,22 @@ impl FeatureWriter {
     #[cfg(test)]
     pub(super) fn break_down(&mut self) {
         self.partial.break_down();
+    }
+
+    /// Writes less than the K regions of the image in row `row`: its first ones, and leaves the others zero.
+    pub(crate) fn write_first(&self, row: usize, features: &[f32], boxes: &[f32]) -> Result<()> {
+        assert!(boxes.len() <= self.table.images[row].n_regions * 4, "an image has at most K regions");
+        self.write_regions(row, features, boxes)
+    }
+
+    /// The unfinished file.
+    pub(crate) fn unfinished(&self) -> &Path {
+        self.partial.path()
+    }
+
+    /// Removes the unfinished file.
+    pub(crate) fn remove(self) {
+        self.partial.remove();
     }
 
     /// Leaves the unfinished file for [`FeatureWriter::resume`].

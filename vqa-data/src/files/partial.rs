@@ -119,6 +119,11 @@ impl Partial {
         self.set_kept(self.progress().is_some());
     }
 
+    /// Removes it, whatever progress it holds.
+    pub(crate) fn remove(mut self) {
+        self.set_kept(false);
+    }
+
     fn set_kept(&mut self, kept: bool) {
         self.kept = kept;
         self.note(if kept { IfStopped::Keep } else { IfStopped::Remove });

@@ -13,7 +13,7 @@ use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
 use crate::features::convert::npz::NpzFolder;
 use crate::features::convert::tsv::TsvFile;
 use crate::features::element_type::ElementType;
-use crate::features::extractor::ExtractorInfo;
+use crate::features::extractor_info::ExtractorInfo;
 use crate::features::fill::{Job, Scratch, fill};
 use crate::features::finite::all_finite;
 use crate::features::shard::Shard;

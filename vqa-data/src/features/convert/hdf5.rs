@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::features::convert::input::{Indexed, Input, Unreadable};
 use crate::features::element_type::ElementType;
-use crate::features::extractor::ExtractorInfo;
+use crate::features::extractor_info::ExtractorInfo;
 use crate::features::file::FeatureFile;
 use crate::features::fill::Scratch;
 use crate::features::shard::Shard;

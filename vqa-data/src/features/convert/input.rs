@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::features::element_type::ElementType;
-use crate::features::extractor::ExtractorInfo;
+use crate::features::extractor_info::ExtractorInfo;
 use crate::features::fill::Scratch;
 use crate::features::table::ImageEntry;
 

@@ -1,19 +1,24 @@
 //! Images to feature files.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::features::bad_image::BadImage;
 use crate::features::element_type::ElementType;
-use crate::features::extract::channel_stats::{ChannelStats, measure};
-use crate::features::extract::grid::Grid;
+use crate::features::extract::channel_stats::measure;
 use crate::features::extract::image_file::ImageFile;
+use crate::features::extract::in_order::in_order;
 use crate::features::extract::read_image::{read_image_size, with_image};
-use crate::features::extractor::ExtractorInfo;
-use crate::features::fill::{Job, Scratch, fill};
+use crate::features::extractor::{Extractor, Prepared, RegionCount, problem_of};
+use crate::features::file::FeatureFile;
+use crate::features::fill::{Filling, Job, Scratch, fill, fill_by, finish};
 use crate::features::shard::Shard;
+use crate::features::source::{ImageRegions, RegionSource};
 use crate::features::table::{FeatureTable, ImageEntry};
 use crate::features::writer::FeatureWriter;
 use crate::files::atomic::IfExists;
@@ -23,52 +28,50 @@ use crate::files::fingerprint::Fingerprint;
 const MAX_IMAGE_BYTES: usize = 1 << 28;
 
 /// How images become a feature file.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Extraction {
-    /// How they are cut.
-    pub grid: Grid,
-    /// How they are standardised: the same for all files that a model sees.
-    pub stats: ChannelStats,
+#[derive(Clone, Copy)]
+pub struct Extraction<'a> {
+    /// What makes their regions.
+    pub extractor: &'a dyn Extractor,
     /// How the features are stored.
     pub element_type: ElementType,
     /// Which of the images; all of them if `None`.
     pub shard: Option<Shard>,
 }
 
-impl Extraction {
-    /// What feature files and checkpoints say of it: all that two files must have in common to be mixed.
-    pub fn info(&self) -> ExtractorInfo {
-        let Extraction { grid, stats, .. } = self;
-        let info = serde_json::json!({
-            "kind": "grid",
-            "grid": [grid.rows, grid.columns],
-            "whole": grid.whole,
-            "patch": grid.patch,
-            "mean": stats.mean,
-            "deviation": stats.std,
-        });
-        ExtractorInfo::parse(&info.to_string())
-    }
+/// How long an extraction took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExtractionTime {
+    /// From the first image to the last.
+    pub total: Duration,
+    /// How much of that [`Extractor::extract`] could not run because the next images were not yet prepared.
+    pub waiting: Duration,
+}
 
+impl Extraction<'_> {
     /// Extracts the regions of images into a feature file, in parallel and in constant memory; or those of a shard, to
     /// [`Shard::path`]. It resumes a run that was killed. `progress` is called with the number of images just done.
     ///
+    /// A detector's regions are only counted when they are made, and a feature file says first how many there are. So
+    /// they go first to an unfinished file beside the other, `NAME.regions.partial`, which has room for the most
+    /// regions of every image (and takes no more of the disk than there are), and are copied from there.
+    ///
     /// # Errors
     ///
-    /// When images cannot be decoded or are too small for the grid, all of which are named, their features would be
-    /// over 256 MiB, or the file cannot be written or is there already. What had its name is then as it was. After an
-    /// error that [`is_retryable`](Error::is_retryable), the same call resumes.
+    /// When images cannot be decoded or are too small for the extractor, all of which are named, their features would
+    /// be over 256 MiB, the extractor fails or makes NaN of one, or the file cannot be written or is there already.
+    /// What had its name is then as it was. After an error that [`is_retryable`](Error::is_retryable), the same call
+    /// resumes.
     pub fn write(
         &self,
         images: &[ImageFile],
         out: &Path,
         if_exists: IfExists,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<()> {
+    ) -> Result<ExtractionTime> {
         if_exists.check(&Shard::output(self.shard, out))?;
         self.write_unless_bad(images, out, if_exists, progress).map_err(|error| match error {
             Error::Damaged { .. } | Error::WrongFormat { .. } => {
-                all_bad(Shard::part(self.shard, images), self.grid, error)
+                all_bad(Shard::part(self.shard, images), self.extractor.min_size(), error)
             }
             _ => error,
         })
@@ -81,58 +84,150 @@ impl Extraction {
         out: &Path,
         if_exists: IfExists,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<()> {
-        let Extraction { grid, stats, element_type, shard } = *self;
-        let bytes = grid.n_regions().saturating_mul(grid.feature_dim()).saturating_mul(4);
+    ) -> Result<ExtractionTime> {
+        let Extraction { extractor, element_type, shard } = *self;
+        let (n_regions, feature_dim) = (extractor.n_regions().most(), extractor.feature_dim());
+        let bytes = n_regions.saturating_mul(feature_dim).saturating_mul(4);
         if bytes > MAX_IMAGE_BYTES {
             return Err(Error::invalid(format!(
-                "{}: {} regions of {} numbers are {:.1} GB for each picture: take fewer cells or a smaller patch",
+                "{}: {n_regions} regions of {feature_dim} numbers are {:.1} GB for each picture: take fewer cells or \
+                 a smaller patch",
                 out.display(),
-                grid.n_regions(),
-                grid.feature_dim(),
                 bytes as f64 / 1e9
             )));
         }
         let n_images = images.len();
         let images = Shard::part(shard, images);
+        let min_size = extractor.min_size();
         let entry = |image: &ImageFile| {
             let size = read_image_size(&image.path)?;
-            image.refuse_smaller(size, grid.min_size())?;
-            Ok(ImageEntry { image_id: image.image_id, size: Some(size), n_regions: grid.n_regions() })
+            image.refuse_smaller(size, min_size)?;
+            Ok(ImageEntry { image_id: image.image_id, size: Some(size), n_regions })
         };
-        let mut attributes = BTreeMap::from([
-            ("grid".to_owned(), vec![f64::from(grid.rows), f64::from(grid.columns)]),
-            ("whole".to_owned(), vec![f64::from(u8::from(grid.whole))]),
-            ("patch".to_owned(), vec![f64::from(grid.patch)]),
-            ("mean".to_owned(), stats.mean.to_vec()),
-            ("std".to_owned(), stats.std.to_vec()),
-        ]);
-        attributes.extend(shard.map(|shard| (Shard::ATTRIBUTE.to_owned(), shard.to_attribute(n_images))));
         let table = FeatureTable {
             images: images.par_iter().map(entry).collect::<Result<_>>()?,
-            feature_dim: grid.feature_dim(),
+            feature_dim,
             element_type,
-            extractor: Some(self.info()),
-            attributes,
+            extractor: Some(extractor.info()),
+            attributes: shard
+                .map(|shard| (Shard::ATTRIBUTE.to_owned(), shard.to_attribute(n_images)))
+                .into_iter()
+                .collect::<BTreeMap<_, _>>(),
         };
         let mut made_from = Fingerprint::default();
         images.iter().try_for_each(|image| made_from.add_file(&image.path))?;
-        let writer = FeatureWriter::resume(&Shard::output(shard, out), table, &made_from.finish(), if_exists)?;
-        let jobs: Vec<Job> = (0..images.len()).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
-        let make = |i: usize, scratch: &mut Scratch| {
-            let path = &images[i].path;
-            scratch.regions = with_image(path, |pixels| {
-                grid.regions(&pixels, &stats).map_err(|problem| Error::wrong_format(path, problem))
-            })?;
+        let made_from = made_from.finish();
+        let path = Shard::output(shard, out);
+        match extractor.n_regions() {
+            RegionCount::Fixed(_) => {
+                let writer = FeatureWriter::resume(&path, table, &made_from, if_exists)?;
+                let write = |writer: &Filling, job: &Job, regions: &ImageRegions| writer.write(job, regions);
+                let (writers, time) = self.extract(images, writer, &write, progress)?;
+                finish(writers)?;
+                Ok(time)
+            }
+            RegionCount::AtMost(_) => {
+                let roomy = FeatureWriter::resume(&roomy_path(&path), table.clone(), &made_from, IfExists::Refuse)?;
+                let write = |writer: &Filling, job: &Job, regions: &ImageRegions| writer.write_first(job, regions);
+                let (roomy, time) = self.extract(images, roomy, &write, progress)?;
+                roomy[0].save_progress()?;
+                copy_counted(&roomy[0], table, &made_from, &path, if_exists)?;
+                roomy.into_iter().for_each(FeatureWriter::remove);
+                Ok(time)
+            }
+        }
+    }
+
+    /// Extracts all images that `writer` has not yet, and hands their regions to `write`.
+    fn extract(
+        &self,
+        images: &[ImageFile],
+        writer: FeatureWriter,
+        write: &dyn Fn(&Filling, &Job, &ImageRegions) -> Result<()>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(Vec<FeatureWriter>, ExtractionTime)> {
+        let extractor = self.extractor;
+        let batch_size = extractor.batch_size().max(1);
+        // A batch being extracted, one that waits, and an image on every thread.
+        let ahead = 2 * batch_size + rayon::current_num_threads();
+        let prepare = |job: &&Job| {
+            let path = &images[job.source].path;
+            with_image(path, |pixels| extractor.prepare(&pixels).map_err(|problem| Error::wrong_format(path, problem)))
+        };
+        let time = Cell::new(ExtractionTime::default());
+        let work = |filling: &Filling, jobs: &[&Job]| {
+            let started = Instant::now();
+            let (mut n_done, mut batch) = (0, Vec::new());
+            let mut use_prepared = |prepared: Result<Prepared>| {
+                batch.push(prepared?);
+                let end = n_done + batch.len();
+                if batch.len() < batch_size && end < jobs.len() {
+                    return Ok(true);
+                }
+                let jobs = &jobs[n_done..end];
+                let regions = extractor.extract(std::mem::take(&mut batch))?;
+                assert_eq!(regions.len(), jobs.len(), "an extractor gives regions for every picture");
+                for (job, regions) in jobs.iter().zip(&regions) {
+                    if let Some(problem) = problem_of(regions) {
+                        let path = images[job.source].path.clone();
+                        return Err(Error::BadImage(BadImage { path, line: None, problem }));
+                    }
+                    write(filling, job, regions)?;
+                }
+                n_done = end;
+                Ok(filling.set_done(jobs))
+            };
+            let waiting = in_order(jobs, ahead, &prepare, &mut use_prepared)?;
+            time.set(ExtractionTime { total: started.elapsed(), waiting });
             Ok(())
         };
-        fill(vec![writer], &jobs, &make, progress)
+        let jobs: Vec<Job> = (0..images.len()).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
+        let writers = fill_by(vec![writer], &jobs, &work, progress)?;
+        Ok((writers, time.get()))
     }
 }
 
+/// The file that has room for the most regions of every image.
+fn roomy_path(out: &Path) -> PathBuf {
+    out.with_added_extension("regions")
+}
+
+/// Copies the regions that there are from a file that has room for more.
+fn copy_counted(
+    roomy: &FeatureWriter,
+    mut table: FeatureTable,
+    made_from: &str,
+    out: &Path,
+    if_exists: IfExists,
+) -> Result<()> {
+    let source = FeatureFile::open_unfinished(roomy.unfinished())?;
+    let dim = table.feature_dim;
+    let mut boxes = Vec::new();
+    for (row, image) in table.images.iter_mut().enumerate() {
+        boxes.resize(source.n_regions(row) * 4, 0.0);
+        source.read_boxes(row, &mut boxes)?;
+        // What was not written is zero, and boxes have an area.
+        image.n_regions = boxes.iter().rposition(|&corner| corner != 0.0).map_or(0, |last| last / 4 + 1);
+    }
+    let counts: Vec<usize> = table.images.iter().map(|image| image.n_regions).collect();
+    let writer = FeatureWriter::resume(out, table, made_from, if_exists)?;
+    let copy = |row: usize, scratch: &mut Scratch| {
+        let most = source.n_regions(row);
+        let ImageRegions { features, boxes } = &mut scratch.regions;
+        features.resize(most * dim, 0.0);
+        boxes.resize(most * 4, 0.0);
+        source.read(row, features, boxes)?;
+        features.truncate(counts[row] * dim);
+        boxes.truncate(counts[row] * 4);
+        Ok(())
+    };
+    let jobs: Vec<Job> = (0..counts.len()).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
+    fill(vec![writer], &jobs, &copy, &|_| {})
+}
+
 /// An error that names all images that cannot be used, or the one that there was if it is about something else.
-fn all_bad(images: &[ImageFile], grid: Grid, error: Error) -> Error {
-    match measure(images, grid.min_size(), &|_| {}) {
+fn all_bad(images: &[ImageFile], min_size: [u32; 2], error: Error) -> Error {
+    match measure(images, min_size, &|_| {}) {
         Ok((_, bad)) if !bad.is_empty() => Error::BadImages(bad),
         _ => error,
     }
@@ -143,9 +238,10 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
+    use crate::features::extract::channel_stats::ChannelStats;
+    use crate::features::extract::grid::Grid;
     use crate::features::extract::image_folder::list_images;
-    use crate::features::file::FeatureFile;
-    use crate::features::source::RegionSource;
+    use crate::features::extract::pixel_grid::PixelGrid;
 
     #[test]
     fn extracted_features_are_standardised_and_found_again() {
@@ -162,12 +258,12 @@ mod tests {
         let stats = ChannelStats::measure(&images, &|_| {}).unwrap();
         let grid = Grid { rows: 2, columns: 2, whole: false, patch: 4 };
         let out = directory.path().join("f.h5");
-        let extraction = Extraction { grid, stats, element_type: ElementType::F32, shard: None };
+        let extractor = &PixelGrid { grid, stats };
+        let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None };
         extraction.write(&images, &out, IfExists::Refuse, &|_| {}).unwrap();
-        assert_eq!(Grid::like(&out).unwrap(), (grid, stats));
 
         let file = FeatureFile::open(&out).unwrap();
-        assert_eq!(file.extractor(), Some(&extraction.info()));
+        assert_eq!(file.extractor(), Some(&extractor.info()));
         assert_eq!(file.image_ids(), [1, 3]);
         assert_eq!(file.image_sizes().unwrap().unwrap(), [[8, 8], [8, 8]]);
         // No pixel was resized, so the standardised values have mean 0 and deviation 1 over the file.

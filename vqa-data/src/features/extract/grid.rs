@@ -22,6 +22,12 @@ pub struct Grid {
 }
 
 impl Grid {
+    /// The most rows, and the most columns.
+    pub const MOST_CELLS: u32 = 256;
+
+    /// The largest [`Grid::patch`].
+    pub const MOST_PATCH: u32 = 1024;
+
     /// Number of regions, K.
     pub fn n_regions(&self) -> usize {
         self.rows as usize * self.columns as usize + usize::from(self.whole)

@@ -1,8 +1,9 @@
-//! Region features without a detector: images are cut into the cells of a [`Grid`], and a cell's standardised pixels
-//! are its feature vector.
+//! Region features from image files: an [`Extraction`] writes to a feature file what an
+//! [`Extractor`](crate::features::Extractor) makes of them.
 //!
-//! [`list_images`] finds the images of a folder and [`ChannelStats::measure`] their mean and deviation; an
-//! [`Extraction`] writes the feature file. An [`ImageFolder`] does without the images that cannot be used.
+//! The extractor of this crate is a [`PixelGrid`]: images are cut into the cells of a [`Grid`], and a cell's
+//! standardised pixels are its feature vector. [`list_images`] finds the images of a folder, and
+//! [`ChannelStats::measure`] their mean and deviation. An [`ImageFolder`] does without the images that cannot be used.
 
 pub(crate) mod channel_stats;
 mod decoding_memory;
@@ -11,20 +12,22 @@ pub(crate) mod extraction;
 pub(crate) mod grid;
 pub(crate) mod image_file;
 pub(crate) mod image_folder;
+#[cfg(feature = "hdf5")]
+mod in_order;
 mod jpeg;
 mod jpeg_scan;
 pub(crate) mod left_out;
-#[cfg(feature = "hdf5")]
-pub(crate) mod like;
+pub(crate) mod pixel_grid;
 pub(crate) mod read_image;
 
 #[cfg(feature = "hdf5")]
-pub use self::extraction::Extraction;
+pub use self::extraction::{Extraction, ExtractionTime};
 pub use self::{
     channel_stats::ChannelStats,
     grid::Grid,
     image_file::ImageFile,
     image_folder::{ImageFolder, list_images},
     left_out::LeftOut,
+    pixel_grid::PixelGrid,
     read_image::{read_image, read_image_size, read_upright_jpeg},
 };
