@@ -41,6 +41,9 @@ pub enum Error {
     /// A device that cannot be used.
     #[error("{0}")]
     Device(String),
+    /// A backbone that is unknown, has no weights, or gives what it should not.
+    #[error("{0}")]
+    Backbone(String),
     /// The computer's or the GPU's memory is full.
     #[error("out of memory: lower train.batch_size (or --batch-size), or the sizes in [model]")]
     OutOfMemory,

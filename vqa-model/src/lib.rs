@@ -5,6 +5,7 @@
 //! - [`baseline`]: [`Baseline`](baseline::Baseline), the article's model. A word embedding and a recurrent network read
 //!   the question, top-down attention weighs the regions by it, a layer each brings question and attended regions into
 //!   one space, where they are multiplied, and a classifier scores the answers.
+//! - [`backbone`]: pretrained networks, which make the regions' features of pictures.
 //! - [`loss`]: what logits mean, and how far they are from the soft targets.
 //! - [`feed`]: batches of `vqa-data` on their way to a [`device`].
 //! - [`weights`]: parameters in files, with the names and shapes of the PyTorch module, so that
@@ -40,6 +41,7 @@
 mod error;
 mod model;
 
+pub mod backbone;
 pub mod baseline;
 pub mod device;
 pub mod feed;

@@ -1,0 +1,155 @@
+//! What a detector finds in a picture, and which of it is kept.
+
+use tch::{Device, Kind, Tensor};
+
+/// What a detector finds in a picture, on the CPU.
+#[derive(Debug)]
+pub struct Detections {
+    /// [N, 4] float32: x1 y1 x2 y2, in pixels of the network's input.
+    pub boxes: Tensor,
+    /// [N, D] float32.
+    pub features: Tensor,
+    /// [N, S] float32: a box's score for each of S classes, without that of the background; S is 1 where a detector
+    /// does not tell classes apart.
+    pub scores: Tensor,
+}
+
+/// Which boxes of a detector are kept, as bottom-up-attention chooses them: of boxes that overlap, the one with the best
+/// score for a class (non-maximum suppression), and of these those whose best score is high enough; then as many of the
+/// best as are wanted, whatever their score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Selection {
+    /// The lowest score that is high enough.
+    pub min_score: f64,
+    /// The intersection over union beyond which two boxes are taken for one thing.
+    pub max_overlap: f64,
+    /// The fewest boxes: where fewer are good enough, the next best are kept too. A picture with fewer boxes keeps all.
+    pub min_boxes: usize,
+    /// The most boxes.
+    pub max_boxes: usize,
+}
+
+impl Selection {
+    /// 10 to 100 boxes, as in the adaptive features of bottom-up-attention, with its thresholds.
+    pub fn adaptive() -> Selection {
+        Selection { min_score: 0.2, max_overlap: 0.3, min_boxes: 10, max_boxes: 100 }
+    }
+
+    /// This many boxes in each picture.
+    pub fn fixed(n_boxes: usize) -> Selection {
+        Selection { min_boxes: n_boxes, max_boxes: n_boxes, ..Selection::adaptive() }
+    }
+
+    /// The boxes that are kept, best first, with their best scores after suppression, [N, 1].
+    pub fn select(&self, detections: &Detections) -> Detections {
+        let boxes = rows::<4>(&detections.boxes);
+        let n_classes = detections.scores.size().get(1).map_or(0, |&n| n as usize);
+        let by_class = Vec::<f32>::try_from(detections.scores.transpose(0, 1).contiguous().view([-1]))
+            .expect("a flat float tensor on the CPU");
+        let mut best = vec![0.0f32; boxes.len()];
+        if !boxes.is_empty() {
+            for scores in by_class.chunks(boxes.len()).take(n_classes) {
+                for kept in suppress(&boxes, scores, self.max_overlap) {
+                    best[kept] = best[kept].max(scores[kept]);
+                }
+            }
+        }
+        let mut order: Vec<usize> = (0..boxes.len()).collect();
+        // The order of equal ones is the detector's.
+        order.sort_by(|&a, &b| best[b].total_cmp(&best[a]));
+        let n_good = order.iter().filter(|&&i| f64::from(best[i]) >= self.min_score).count();
+        order.truncate(n_good.clamp(self.min_boxes, self.max_boxes.max(self.min_boxes)));
+        let index = Tensor::from_slice(&order.iter().map(|&i| i as i64).collect::<Vec<_>>());
+        let scores: Vec<f32> = order.iter().map(|&i| best[i]).collect();
+        Detections {
+            boxes: detections.boxes.index_select(0, &index),
+            features: detections.features.index_select(0, &index),
+            scores: Tensor::from_slice(&scores).view([-1, 1]),
+        }
+    }
+}
+
+/// The rows of a float tensor [N, M].
+fn rows<const M: usize>(tensor: &Tensor) -> Vec<[f32; M]> {
+    let flat = tensor.to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view([-1]);
+    let values = Vec::<f32>::try_from(flat).expect("a flat float tensor on the CPU");
+    values.chunks_exact(M).map(|row| row.try_into().expect("chunks of M")).collect()
+}
+
+/// The boxes that are left when each, from the best on, has taken away those that overlap it too much.
+fn suppress(boxes: &[[f32; 4]], scores: &[f32], max_overlap: f64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..boxes.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let mut kept: Vec<usize> = Vec::new();
+    for i in order {
+        if kept.iter().all(|&j| overlap(&boxes[i], &boxes[j]) <= max_overlap) {
+            kept.push(i);
+        }
+    }
+    kept
+}
+
+/// Intersection over union.
+fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f64 {
+    let area = |x1: f32, y1: f32, x2: f32, y2: f32| f64::from((x2 - x1).max(0.0)) * f64::from((y2 - y1).max(0.0));
+    let both = area(a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3]));
+    let either = area(a[0], a[1], a[2], a[3]) + area(b[0], b[1], b[2], b[3]) - both;
+    if either > 0.0 { both / either } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detections(boxes: &[[f32; 4]], scores: &[&[f32]]) -> Detections {
+        let n = boxes.len() as i64;
+        Detections {
+            boxes: Tensor::from_slice(&boxes.concat()).view([n, 4]),
+            features: Tensor::arange(n, (Kind::Float, Device::Cpu)).view([n, 1]),
+            scores: Tensor::from_slice(&scores.concat()).view([n, scores[0].len() as i64]),
+        }
+    }
+
+    fn kept(selection: Selection, detections: &Detections) -> Vec<i64> {
+        let selected = selection.select(detections);
+        assert_eq!(selected.boxes.size()[0], selected.scores.size()[0]);
+        Vec::<f64>::try_from(selected.features.view([-1]).to_kind(Kind::Double))
+            .unwrap()
+            .into_iter()
+            .map(|x| x as i64)
+            .collect()
+    }
+
+    /// The first two overlap by 0.9 / 1.1, the third neither of them.
+    const BOXES: [[f32; 4]; 3] = [[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 11.0, 10.0], [50.0, 50.0, 60.0, 60.0]];
+
+    #[test]
+    fn of_overlapping_boxes_the_best_is_kept() {
+        let selection = Selection { min_score: 0.2, max_overlap: 0.5, min_boxes: 1, max_boxes: 100 };
+        let found = detections(&BOXES, &[&[0.6], &[0.9], &[0.3]]);
+        assert_eq!(kept(selection, &found), [1, 2]);
+        assert_eq!(kept(Selection { max_overlap: 0.9, ..selection }, &found), [1, 0, 2]);
+        assert_eq!(kept(Selection { min_score: 0.5, ..selection }, &found), [1]);
+        // Of different classes both are.
+        let found = detections(&BOXES, &[&[0.6, 0.0], &[0.1, 0.9], &[0.0, 0.1]]);
+        assert_eq!(kept(selection, &found), [1, 0]);
+    }
+
+    #[test]
+    fn the_number_of_boxes_has_bounds() {
+        let selection = Selection { min_score: 0.2, max_overlap: 0.5, min_boxes: 2, max_boxes: 2 };
+        let found = detections(&BOXES, &[&[0.1], &[0.15], &[0.05]]);
+        // Suppressed ones come last.
+        assert_eq!(kept(selection, &found), [1, 2]);
+        assert_eq!(kept(Selection { min_boxes: 10, max_boxes: 100, ..selection }, &found), [1, 2, 0]);
+        let found = detections(&BOXES, &[&[0.7], &[0.1], &[0.8]]);
+        assert_eq!(kept(Selection { min_boxes: 1, max_boxes: 1, ..selection }, &found), [2]);
+        let none = Detections {
+            boxes: Tensor::zeros([0, 4], (Kind::Float, Device::Cpu)),
+            features: Tensor::zeros([0, 1], (Kind::Float, Device::Cpu)),
+            scores: Tensor::zeros([0, 3], (Kind::Float, Device::Cpu)),
+        };
+        assert_eq!(kept(Selection::adaptive(), &none), [0i64; 0]);
+        assert_eq!(Selection::fixed(36).max_boxes, 36);
+    }
+}

@@ -1,0 +1,17 @@
+//! Pretrained networks, which make features of pictures.
+//!
+//! A [`Backbone`] takes a batch of standardised pictures to a map of features, or, where it is a detector, to boxes
+//! with features and scores. [`open`] makes one from its name.
+
+#[allow(clippy::module_inception)]
+pub(crate) mod backbone;
+pub(crate) mod detections;
+pub(crate) mod open;
+pub(crate) mod preprocessing;
+
+pub use self::{
+    backbone::{Backbone, BackboneInfo, BackboneKind, BackboneOutput},
+    detections::{Detections, Selection},
+    open::{NAMES, OpenOptions, open, open_with},
+    preprocessing::{ChannelOrder, InputSize, Preprocessing},
+};
