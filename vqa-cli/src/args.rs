@@ -11,6 +11,8 @@ use vqa_data::files::IfExists;
 /// Visual question answering: prepare data, train, score and explain models on VQA2.0.
 #[derive(Debug, Parser)]
 #[command(name = "vqa", version, about, arg_required_else_help = true)]
+#[command(after_help = "The guide, from a folder of pictures to answers, and with every key of the config, is in the \
+        directory vqa-cli/guide of the source; begin with its README.md.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
