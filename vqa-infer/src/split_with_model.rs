@@ -1,12 +1,12 @@
 //! A data split and the model that is asked about it.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler};
 use vqa_data::features::{FeatureFile, RegionSource};
-use vqa_data::questions::{SourceConfig, Split, SplitConfig, image_path};
+use vqa_data::questions::{ImagePaths, SourceConfig, Split, SplitConfig};
 use vqa_model::feed::{Feed, FeedOptions};
 use vqa_model::memory::or_out_of_memory;
 
@@ -108,19 +108,19 @@ impl SplitWithModel {
     ///
     /// When the features cannot be read, or there is only one image.
     pub fn answer_blind(&self, progress: &mut dyn FnMut(u64)) -> Result<Answers> {
-        let problem = |problem: &str| Error::Split { place: self.place.clone(), problem: problem.to_owned() };
         let mut open: HashMap<&Path, Arc<dyn RegionSource>> = HashMap::new();
         let mut sources = Vec::new();
         for source in &self.sources {
-            let path = source.features.as_deref().ok_or_else(|| problem("it names no features"))?;
+            let path = source.features.as_deref().ok_or_else(|| self.problem("it names no features"))?;
             if !open.contains_key(path) {
                 open.insert(path, Arc::new(FeatureFile::open(path)?));
             }
             sources.push(open[path].clone());
         }
         let split = self.dataset().split().clone();
-        let shuffled = shuffle_images(&split, &sources, self.ensemble.first().seed())
-            .ok_or_else(|| problem("all of its questions are about one image, so there is none to exchange it for"))?;
+        let shuffled = shuffle_images(&split, &sources, self.ensemble.first().seed()).ok_or_else(|| {
+            self.problem("all of its questions are about one image, so there is none to exchange it for")
+        })?;
         let max_len = self.dataset().encoded().max_len;
         // What it warns of was said when the split was opened.
         let silent = tracing::subscriber::NoSubscriber::default();
@@ -150,6 +150,7 @@ impl SplitWithModel {
         let ensemble = &self.ensemble;
         let text = |answer: i64| ensemble.answers().answers()[answer as usize].clone();
         let split = self.dataset().split();
+        let image_paths = self.image_paths(questions)?;
         for questions in questions.chunks(self.batch_size) {
             let batch = Batch::gather(self.dataset(), questions)?;
             let predictions = or_out_of_memory(|| {
@@ -165,7 +166,9 @@ impl SplitWithModel {
                     best: prediction.best.iter().map(|&(answer, p)| (text(answer), p)).collect(),
                     annotators: annotation.map(|annotation| annotation.counted_answers()).unwrap_or_default(),
                     soft_score: annotation.map(|_| batch.targets.score(i, prediction.answer as u32)),
-                    picture: self.picture(question, batch.image_ids[i])?,
+                    picture: image_paths[&split.source_of(question)]
+                        .path(batch.image_ids[i])
+                        .map_err(|error| self.problem(error.to_string()))?,
                     boxes: batch.boxes_of(i).collect(),
                     attention: prediction.attention,
                 })?;
@@ -175,17 +178,24 @@ impl SplitWithModel {
         Ok(())
     }
 
-    fn picture(&self, question: usize, image_id: u64) -> Result<PathBuf> {
-        let problem = |problem: String| Error::Split { place: self.place.clone(), problem };
-        let source = &self.sources[self.dataset().split().source_of(question)];
-        let template = source.images.as_ref().ok_or_else(|| {
-            problem(
-                "it does not say where the pictures are: add images = \"…/{image_id:012}.jpg\" to its \
-                composition, and give that config with --config"
-                    .to_owned(),
-            )
-        })?;
-        image_path(template, image_id).map_err(|error| problem(error.to_string()))
+    /// Where the pictures of some questions are, by their sources.
+    fn image_paths(&self, questions: &[usize]) -> Result<HashMap<usize, ImagePaths>> {
+        let split = self.dataset().split();
+        let sources: HashSet<usize> = questions.iter().map(|&question| split.source_of(question)).collect();
+        let open = |source: usize| {
+            let images = self.sources[source].images.as_ref().ok_or_else(|| {
+                let problem = "it does not say where the pictures are: add images = \"…/{image_id:012}.jpg\", or a \
+                    JSON file of ids and paths, to its composition, and give that config with --config";
+                self.problem(problem)
+            })?;
+            let paths = ImagePaths::open(images).map_err(|error| self.problem(error.to_string()))?;
+            Ok((source, paths))
+        };
+        sources.into_iter().map(open).collect()
+    }
+
+    fn problem(&self, problem: impl Into<String>) -> Error {
+        Error::Split { place: self.place.clone(), problem: problem.into() }
     }
 }
 

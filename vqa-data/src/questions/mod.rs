@@ -10,7 +10,7 @@ pub(crate) mod dictionary;
 pub(crate) mod encode;
 pub(crate) mod fingerprint;
 pub(crate) mod glove;
-pub(crate) mod image_path;
+pub(crate) mod image_paths;
 pub(crate) mod json;
 mod list_kind;
 mod not_json;
@@ -32,7 +32,7 @@ pub use self::{
     encode::{EncodedQuestions, SplitReport},
     fingerprint::DictFingerprint,
     glove::WordVectors,
-    image_path::image_path,
+    image_paths::ImagePaths,
     json::{Answer, Question, read_annotations, read_questions, read_results},
     prepare::{DictConfig, build_dictionaries, make_dictionaries, prepare},
     soft_targets::SoftTargets,

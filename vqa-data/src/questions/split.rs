@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::message::first_few;
 use crate::questions::annotations::Annotations;
-use crate::questions::image_path::image_path;
+use crate::questions::image_paths::ImagePaths;
 use crate::questions::json::{Question, read_annotations, read_questions};
 use crate::random::split_mix_64;
 
@@ -26,8 +26,8 @@ pub struct SourceConfig {
     /// The feature file. Only what trains or predicts needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<PathBuf>,
-    /// Where the images are, for drawing: a path with `{image_id}` or, padded with zeros,
-    /// `{image_id:012}`.
+    /// Where the images are, for drawing: a path with `{image_id}` or, padded with zeros, `{image_id:012}`; or a JSON
+    /// file of ids and paths. See [`ImagePaths`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<String>,
 }
@@ -67,7 +67,7 @@ impl SplitConfig {
     ///
     /// # Errors
     ///
-    /// When nothing of the split would be left, when both limits are given, or when a template names no image.
+    /// When nothing of the split would be left, when both limits are given, or when `images` names none.
     pub fn validate(&self) -> Result<(), String> {
         match (self.limit, self.fraction) {
             (Some(_), Some(_)) => Err("it has both limit and fraction: give one of them".to_owned()),
@@ -77,8 +77,8 @@ impl SplitConfig {
             }
             _ => Ok(()),
         }?;
-        let mut templates = self.composition.iter().filter_map(|source| source.images.as_deref());
-        templates.try_for_each(|images| image_path(images, 0).map(drop)).map_err(|error| error.to_string())
+        let mut images = self.composition.iter().filter_map(|source| source.images.as_deref());
+        images.try_for_each(ImagePaths::check).map_err(|error| error.to_string())
     }
 
     /// How many of `n` questions to use.

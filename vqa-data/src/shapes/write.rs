@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::files::atomic::{AtomicDir, write_atomic};
-use crate::questions::image_path::image_path;
+use crate::questions::image_paths::ImagePaths;
 use crate::questions::json::Question;
 use crate::shapes::questions::QuestionAndAnswer;
 use crate::shapes::scene::Scene;
@@ -87,6 +87,7 @@ pub fn write_shapes(directory: &Path, spec: ShapesSpec, progress: &(dyn Fn(u64) 
     for (name, n) in [("train", spec.n_train), ("val", spec.n_val)] {
         let files = ShapesSplit::files(directory, name);
         let split_images = images.path().join(name);
+        let image_paths = ImagePaths::open(&files.image_template)?;
         std::fs::create_dir(&split_images).map_err(Error::io("create the directory", &files.images))?;
         let items = (first_id..first_id + n as u64)
             .into_par_iter()
@@ -94,7 +95,7 @@ pub fn write_shapes(directory: &Path, spec: ShapesSpec, progress: &(dyn Fn(u64) 
                 let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
                 rng.set_stream(image_id);
                 let scene = Scene::random(&mut rng);
-                let path = image_path(&files.image_template, image_id)?;
+                let path = image_paths.path(image_id)?;
                 let path = split_images.join(path.file_name().expect("the template ends in a file name"));
                 let mut jpeg = Vec::new();
                 JpegEncoder::new_with_quality(&mut jpeg, 92)
