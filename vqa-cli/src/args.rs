@@ -11,6 +11,8 @@ use vqa_data::files::IfExists;
 /// Visual question answering: prepare data, train, score and explain models on VQA2.0.
 #[derive(Debug, Parser)]
 #[command(name = "vqa", version, about, arg_required_else_help = true)]
+#[command(after_help = "The guide, from a folder of pictures to answers, and with every key of the config, is in the \
+        directory vqa-cli/guide of the source; begin with its README.md.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -259,9 +261,17 @@ pub struct TrainArgs {
 #[cfg(feature = "torch")]
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// Checkpoint, with the config and dictionaries of its run beside it; or the directory of a run, for its best epoch
-    #[arg(long)]
-    pub checkpoint: PathBuf,
+    /// Checkpoint, with the config and dictionaries of its run beside it; or the directory of a run, for its best
+    /// epoch. Several, each with its own --checkpoint, answer as an ensemble, by the mean of their logits
+    #[arg(long, required = true)]
+    pub checkpoint: Vec<PathBuf>,
+    #[command(flatten)]
+    pub split: SplitArgs,
+}
+
+#[cfg(feature = "torch")]
+#[derive(Debug, Args)]
+pub struct SplitArgs {
     /// Name of the split in the config
     #[arg(long)]
     pub data: String,
@@ -301,13 +311,20 @@ pub struct PredictArgs {
     /// Results file to write
     #[arg(long)]
     pub out: PathBuf,
+    /// Write the best K answers to each question with their probabilities instead, as JSON lines:
+    /// {"question_id": …, "answers": [{"answer": …, "score": …}, …]}, best first
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
+    pub top: Option<u64>,
 }
 
 #[cfg(feature = "torch")]
 #[derive(Debug, Args)]
 pub struct VisualizeArgs {
+    /// Checkpoint, with the config and dictionaries of its run beside it; or the directory of a run, for its best epoch
+    #[arg(long)]
+    pub checkpoint: PathBuf,
     #[command(flatten)]
-    pub model: ModelArgs,
+    pub split: SplitArgs,
     /// Number of batches to draw
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub n_batches: u64,

@@ -58,7 +58,7 @@ pub fn first_unknown(config: &Value) -> Option<Vec<String>> {
 }
 
 /// All keys and tables of a config. Of the data splits there is one, with the name that `like` has for it.
-fn all_keys(like: &[String]) -> Vec<Vec<String>> {
+pub fn all_keys(like: &[String]) -> Vec<Vec<String>> {
     fn collect(path: Vec<String>, split: &str, keys: &mut Vec<Vec<String>>) {
         for name in fields(&path).unwrap_or_default() {
             let key = [&path[..], &[name]].concat();

@@ -3,6 +3,8 @@
 mod args;
 mod commands;
 mod config;
+#[cfg(test)]
+mod guide;
 mod interrupt;
 mod keys;
 #[cfg(feature = "torch")]

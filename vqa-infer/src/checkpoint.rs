@@ -11,7 +11,7 @@ use toml::Table;
 use vqa_data::batches::Dataset;
 use vqa_data::config::{Config, MAX_BATCH_SIZE, check_range};
 use vqa_data::features::ExtractorInfo;
-use vqa_data::questions::{AnswerDict, IndexMap, SplitConfig, WordDict};
+use vqa_data::questions::{AnswerDict, CountAnswers, IndexMap, SplitConfig, WordDict};
 use vqa_model::baseline::{Baseline, ModelConfig};
 use vqa_model::device::parse_device;
 use vqa_model::feed::Precision;
@@ -140,6 +140,16 @@ impl Checkpoint {
         &*self.model
     }
 
+    /// The file that it was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What its header says.
+    pub fn header(&self) -> &CheckpointHeader {
+        &self.header
+    }
+
     /// What its logits mean.
     pub fn loss(&self) -> LossKind {
         self.loss
@@ -188,6 +198,11 @@ impl Checkpoint {
     /// The answers it can give.
     pub fn answers(&self) -> &AnswerDict {
         &self.answers
+    }
+
+    /// By which form of an answer its candidates were counted.
+    pub fn count_answers(&self) -> CountAnswers {
+        self.config.dict.count_answers
     }
 
     /// Words that a question is cut to.

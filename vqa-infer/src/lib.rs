@@ -1,7 +1,8 @@
 //! What a trained VQA model answers, and where it looked.
 //!
-//! A [`Checkpoint`] is a trained model, found by its path; a [`SplitWithModel`] answers and explains a data split with
-//! it. [`answer_all`] and [`predict_batch`] do so for any model. [`attention_map`] draws the attention over a picture's
+//! A [`Checkpoint`] is a trained model, found by its path, and an [`Ensemble`] is some of them that answer together; a
+//! [`SplitWithModel`] answers and explains a data split with either. [`answer_all`], [`rank_all`] and [`predict_batch`]
+//! do so for any model. [`attention_map`] draws the attention over a picture's
 //! regions; it needs no model, just boxes and weights. A [`Report`](report::Report) is a directory of such drawings
 //! with a page that shows them. [`shuffle_images`] asks about wrong images, to see how much a model looks.
 //!
@@ -22,6 +23,7 @@
 mod attention_map;
 mod blind;
 mod checkpoint;
+mod ensemble;
 mod error;
 mod predict;
 mod split_with_model;
@@ -32,7 +34,8 @@ pub use crate::{
     attention_map::{AttentionMapStyle, attention_map},
     blind::shuffle_images,
     checkpoint::Checkpoint,
+    ensemble::Ensemble,
     error::{Error, Result},
-    predict::{Answers, Prediction, answer_all, predict_batch},
+    predict::{Answers, Prediction, RankedAnswers, answer_all, predict_batch, rank_all},
     split_with_model::SplitWithModel,
 };

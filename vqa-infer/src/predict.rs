@@ -6,7 +6,7 @@ use vqa_data::evaluator::Accuracy;
 use vqa_data::questions::{Annotations, Answer, AnswerDict};
 use vqa_model::feed::Feed;
 use vqa_model::loss::LossKind;
-use vqa_model::{ModelInput, VqaModel};
+use vqa_model::{ModelInput, ModelOutput, VqaModel};
 
 use crate::error::Result;
 
@@ -22,7 +22,7 @@ pub struct Prediction {
 }
 
 /// How many answers [`Prediction::best`] has at most.
-const N_BEST: i64 = 3;
+const N_BEST: usize = 3;
 
 /// Answers the questions of a batch, in order. The probability of an answer is that of `loss`: of each
 /// answer by itself (logistic), or among all of them (softmax). The model computes in the number type `kind`.
@@ -35,27 +35,39 @@ pub fn predict_batch(
 ) -> Vec<Prediction> {
     let input = ModelInput::from_batch(batch, device, kind);
     let output = model.infer(&input);
-    let probabilities = match loss {
-        LossKind::Logistic => output.logits.sigmoid(),
-        LossKind::Softmax => output.logits.softmax(1, Kind::Float),
-    };
-    let n_best = N_BEST.min(output.logits.size()[1]);
-    let (best, ids) = probabilities.topk(n_best, 1, true, true);
-    let (best, ids) = (to_vec::<f32>(&best), to_vec::<i64>(&ids));
+    let best = best_answers(&output.logits, loss, N_BEST);
     let answers = output.best_answers();
     let attention = to_vec::<f32>(&output.attention);
     (0..batch.len())
         .map(|i| {
             let row = |n: usize| i * n..(i + 1) * n;
-            let n_best = n_best as usize;
             let n_regions = batch.n_regions[batch.image_rows[i] as usize];
             Prediction {
                 answer: answers[i],
-                best: ids[row(n_best)].iter().copied().zip(best[row(n_best)].iter().copied()).collect(),
+                best: best[row(best.len() / batch.len())].to_vec(),
                 attention: attention[row(batch.max_regions)][..n_regions].to_vec(),
             }
         })
         .collect()
+}
+
+/// The best `n_best` answers of each question, or all that there are, one question after the other: their ids and
+/// probabilities, best first.
+fn best_answers(logits: &Tensor, loss: LossKind, n_best: usize) -> Vec<(i64, f32)> {
+    let n_best = logits.size()[1].min(n_best as i64);
+    let probabilities = match loss {
+        LossKind::Logistic => logits.sigmoid(),
+        LossKind::Softmax => logits.softmax(1, Kind::Float),
+    };
+    // Large logits of several answers may all have a probability of 1.
+    let (logits, ids) = logits.topk(n_best, 1, true, true);
+    let probabilities = to_vec::<f32>(&probabilities.gather(1, &ids, false));
+    let mut best: Vec<_> = to_vec::<i64>(&ids).into_iter().zip(to_vec::<f32>(&logits)).zip(probabilities).collect();
+    // Of equal ones the first comes first, as it does where only the best is wanted.
+    for row in best.chunks_mut(n_best.max(1) as usize) {
+        row.sort_by(|((id, logit), _), ((other_id, other), _)| other.total_cmp(logit).then(id.cmp(other_id)));
+    }
+    best.into_iter().map(|((id, _), probability)| (id, probability)).collect()
 }
 
 fn to_vec<T: tch::kind::Element>(tensor: &Tensor) -> Vec<T>
@@ -88,6 +100,22 @@ impl Answers {
     }
 }
 
+/// The best few answers to each question of a split.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RankedAnswers {
+    /// Answers of each question.
+    n_best: usize,
+    /// Ids and probabilities, question after question.
+    best: Vec<(u32, f32)>,
+}
+
+impl RankedAnswers {
+    /// The best answers to a question, by its place in the split: their ids and probabilities, best first.
+    pub fn of(&self, question: usize) -> &[(u32, f32)] {
+        &self.best[question * self.n_best..][..self.n_best]
+    }
+}
+
 /// Answers all questions of a feed. `progress` is called with the number of questions just done.
 ///
 /// # Errors
@@ -102,23 +130,61 @@ pub fn answer_all(
     let dataset = feed.loader().dataset();
     let mut answers = vec![0; dataset.len()];
     let (mut score, mut upper_bound) = (0.0, 0.0);
-    for batch in feed.epoch(0, 0) {
-        for mut part in batch??.parts {
-            let (input, _) = feed.tensors(&mut part);
-            let best = model.infer(&input).best_answers();
-            let batch = &part.batch;
-            score += batch.targets.total_score(&best);
-            upper_bound += batch.targets.total_best();
-            for (&question, answer) in batch.questions.iter().zip(best) {
-                answers[question] = answer;
-            }
-            progress(batch.len() as u64);
+    infer_all(model, feed, progress, |batch, output| {
+        let best = output.best_answers();
+        score += batch.targets.total_score(&best);
+        upper_bound += batch.targets.total_best();
+        for (&question, answer) in batch.questions.iter().zip(best) {
+            answers[question] = answer;
         }
-    }
+    })?;
     let n = answers.len().max(1) as f64;
     let text = |answer: i64| dictionary.answers()[answer as usize].as_str().into();
     let questions = dataset.split().questions.iter().zip(answers);
     let answers =
         questions.map(|(question, answer)| Answer { question_id: question.question_id, answer: text(answer) });
     Ok(Answers { answers: answers.collect(), soft_score: 100.0 * score / n, upper_bound: 100.0 * upper_bound / n })
+}
+
+/// The best `n_best` answers to each question of a feed, or all where there are fewer candidates. Their probabilities
+/// are those of `loss`, as in [`predict_batch`]. `progress` is called with the number of questions just done.
+///
+/// # Errors
+///
+/// When the features cannot be read.
+pub fn rank_all(
+    model: &dyn VqaModel,
+    loss: LossKind,
+    feed: &Feed,
+    n_best: usize,
+    progress: &mut dyn FnMut(u64),
+) -> Result<RankedAnswers> {
+    let dataset = feed.loader().dataset();
+    let n_best = n_best.min(dataset.n_answers());
+    let mut best = vec![(0, 0.0); dataset.len() * n_best];
+    infer_all(model, feed, progress, |batch, output| {
+        let of_batch = best_answers(&output.logits, loss, n_best);
+        for (&question, of_question) in batch.questions.iter().zip(of_batch.chunks(n_best.max(1))) {
+            let row = &mut best[question * n_best..][..n_best];
+            row.iter_mut().zip(of_question).for_each(|(place, &(id, score))| *place = (id as u32, score));
+        }
+    })?;
+    Ok(RankedAnswers { n_best, best })
+}
+
+/// Runs a model on all questions of a feed, and hands over what it makes of each batch.
+fn infer_all(
+    model: &dyn VqaModel,
+    feed: &Feed,
+    progress: &mut dyn FnMut(u64),
+    mut take: impl FnMut(&Batch, &ModelOutput),
+) -> Result<()> {
+    for batch in feed.epoch(0, 0) {
+        for mut part in batch??.parts {
+            let (input, _) = feed.tensors(&mut part);
+            take(&part.batch, &model.infer(&input));
+            progress(part.batch.len() as u64);
+        }
+    }
+    Ok(())
 }

@@ -4,23 +4,22 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use tch::Device;
 use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler};
 use vqa_data::features::{FeatureFile, RegionSource};
 use vqa_data::questions::{ImagePaths, SourceConfig, Split, SplitConfig};
-use vqa_model::feed::{Feed, FeedOptions, Precision, allow_tf32};
+use vqa_model::feed::{Feed, FeedOptions};
 use vqa_model::memory::or_out_of_memory;
 
 use crate::blind::shuffle_images;
-use crate::checkpoint::Checkpoint;
+use crate::ensemble::Ensemble;
 use crate::error::{Error, Result};
-use crate::predict::{Answers, answer_all, predict_batch};
+use crate::predict::{Answers, RankedAnswers, answer_all, predict_batch, rank_all};
 use crate::report::explained::Explained;
 use crate::report::report::Report;
 
-/// A checkpoint and a split that its model is asked about.
+/// A checkpoint, or an ensemble of some, and a split that it is asked about.
 pub struct SplitWithModel {
-    checkpoint: Checkpoint,
+    ensemble: Ensemble,
     loader: Loader,
     /// Questions that are drawn at a time.
     batch_size: usize,
@@ -30,34 +29,35 @@ pub struct SplitWithModel {
 }
 
 impl SplitWithModel {
-    /// Joins a checkpoint with a split that `config` describes, and `place` says where. Answers in batches of
-    /// `batch_size`, or else of twice what it was trained in: with no gradients to keep there is room for more, and
-    /// larger batches share more images and beginnings of questions.
+    /// Joins a checkpoint, or an ensemble, with a split that `config` describes, and `place` says where. Answers in
+    /// batches of `batch_size`, or else of twice what it was trained in: with no gradients to keep there is room for
+    /// more, and larger batches share more images and beginnings of questions. Each batch is read once, for all members.
     ///
     /// # Errors
     ///
     /// When the features of the split cannot be opened, or are not such as the model was trained on.
     pub fn new(
-        checkpoint: Checkpoint,
+        model: impl Into<Ensemble>,
         split: Split,
         config: &SplitConfig,
         place: String,
         batch_size: Option<usize>,
     ) -> Result<SplitWithModel> {
-        let max_len = checkpoint.max_question_len();
-        let dataset = Dataset::open(split, config, checkpoint.words(), checkpoint.answers(), max_len)
+        let ensemble = model.into();
+        let max_len = ensemble.max_question_len();
+        let dataset = Dataset::open(split, config, ensemble.words(), ensemble.answers(), max_len)
             .map_err(|error| Error::Split { place: place.clone(), problem: error.to_string() })?;
-        checkpoint.check(&dataset)?;
+        ensemble.check(&dataset)?;
         let options = LoaderOptions {
-            batch_size: batch_size.unwrap_or(2 * checkpoint.batch_size()),
+            batch_size: batch_size.unwrap_or(2 * ensemble.first().batch_size()),
             sampler: sampler(dataset.split()),
             ..LoaderOptions::default()
         };
         Ok(SplitWithModel {
             loader: Loader::new(Arc::new(dataset), options),
-            batch_size: batch_size.unwrap_or(checkpoint.batch_size()),
+            batch_size: batch_size.unwrap_or(ensemble.first().batch_size()),
             sources: config.composition.clone(),
-            checkpoint,
+            ensemble,
             place,
         })
     }
@@ -67,9 +67,9 @@ impl SplitWithModel {
         self.loader.dataset()
     }
 
-    /// The checkpoint.
-    pub fn checkpoint(&self) -> &Checkpoint {
-        &self.checkpoint
+    /// What is asked.
+    pub fn ensemble(&self) -> &Ensemble {
+        &self.ensemble
     }
 
     /// Questions in a batch of the run, or as many as were asked for.
@@ -91,6 +91,16 @@ impl SplitWithModel {
         self.answer(&self.loader, progress)
     }
 
+    /// The best `n_best` answers to each question of the split, or all where there are fewer candidates. `progress` is
+    /// called with the number of questions just done.
+    ///
+    /// # Errors
+    ///
+    /// When the features cannot be read.
+    pub fn rank_all(&self, n_best: usize, progress: &mut dyn FnMut(u64)) -> Result<RankedAnswers> {
+        self.with_feed(&self.loader, |feed| rank_all(&self.ensemble, self.ensemble.loss(), feed, n_best, progress))
+    }
+
     /// Answers the whole split with other images in the places of its own, as [`shuffle_images`] does by the run's
     /// seed.
     ///
@@ -108,29 +118,26 @@ impl SplitWithModel {
             sources.push(open[path].clone());
         }
         let split = self.dataset().split().clone();
-        let shuffled = shuffle_images(&split, &sources, self.checkpoint.seed()).ok_or_else(|| {
+        let shuffled = shuffle_images(&split, &sources, self.ensemble.first().seed()).ok_or_else(|| {
             self.problem("all of its questions are about one image, so there is none to exchange it for")
         })?;
         let max_len = self.dataset().encoded().max_len;
         // What it warns of was said when the split was opened.
         let silent = tracing::subscriber::NoSubscriber::default();
         let dataset = tracing::subscriber::with_default(silent, || {
-            Dataset::new(split, self.checkpoint.words(), self.checkpoint.answers(), max_len, shuffled)
+            Dataset::new(split, self.ensemble.words(), self.ensemble.answers(), max_len, shuffled)
         })?;
         self.answer(&Loader::new(Arc::new(dataset), *self.loader.options()), progress)
     }
 
     fn answer(&self, loader: &Loader, progress: &mut dyn FnMut(u64)) -> Result<Answers> {
-        let checkpoint = &self.checkpoint;
-        let device = checkpoint.device();
-        if device != Device::Cpu {
-            allow_tf32(checkpoint.precision() == Precision::Tf32);
-        }
-        let options = FeedOptions { kind: checkpoint.kind(), ..FeedOptions::new(device) };
-        or_out_of_memory(|| {
-            let feed = Feed::new(loader, options, &mut |_, _| {})?;
-            answer_all(checkpoint.model(), &feed, checkpoint.answers(), progress)
-        })?
+        self.with_feed(loader, |feed| answer_all(&self.ensemble, feed, self.ensemble.answers(), progress))
+    }
+
+    /// Does something with the batches of a loader on the ensemble's device.
+    fn with_feed<T>(&self, loader: &Loader, work: impl FnOnce(&Feed) -> Result<T>) -> Result<T> {
+        let options = FeedOptions { kind: self.ensemble.kind(), ..FeedOptions::new(self.ensemble.device()) };
+        or_out_of_memory(|| work(&Feed::new(loader, options, &mut |_, _| {})?))?
     }
 
     /// Answers some questions, by their places in the split, and adds them to a report. `progress` is called with the
@@ -140,14 +147,14 @@ impl SplitWithModel {
     ///
     /// When features or pictures cannot be read, or the report cannot be written.
     pub fn explain(&self, questions: &[usize], report: &mut Report, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        let checkpoint = &self.checkpoint;
-        let text = |answer: i64| checkpoint.answers().answers()[answer as usize].clone();
+        let ensemble = &self.ensemble;
+        let text = |answer: i64| ensemble.answers().answers()[answer as usize].clone();
         let split = self.dataset().split();
         let image_paths = self.image_paths(questions)?;
         for questions in questions.chunks(self.batch_size) {
             let batch = Batch::gather(self.dataset(), questions)?;
             let predictions = or_out_of_memory(|| {
-                predict_batch(checkpoint.model(), checkpoint.loss(), &batch, checkpoint.device(), checkpoint.kind())
+                predict_batch(ensemble, ensemble.loss(), &batch, ensemble.device(), ensemble.kind())
             })?;
             for (i, prediction) in predictions.into_iter().enumerate() {
                 let question = batch.questions[i];

@@ -1,24 +1,28 @@
 //! What the commands that run a trained model have in common.
 
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
 use vqa_data::questions::Split;
 use vqa_infer::report::Report;
-use vqa_infer::{Answers, Checkpoint, SplitWithModel};
+use vqa_infer::{Answers, Ensemble, RankedAnswers, SplitWithModel};
 use vqa_model::device::parse_device;
 
-use crate::args::ModelArgs;
+use crate::args::SplitArgs;
 use crate::commands::split;
 use crate::config::Config;
 use crate::progress::ProgressBar;
 use crate::terminal::say;
 
-/// Loads the checkpoint, and the split from the run's config or another one.
-pub fn open(args: &ModelArgs) -> Result<SplitWithModel> {
+/// Loads the checkpoint, or several as an ensemble, and the split from the run's config or another one. With several,
+/// the first one's run is meant.
+pub fn open(checkpoints: &[PathBuf], args: &SplitArgs) -> Result<SplitWithModel> {
     let device = args.device.as_deref().map(parse_device).transpose()?;
-    let checkpoint = Checkpoint::open(&args.checkpoint, device)?;
+    let (first, others) = checkpoints.split_first().context("no --checkpoint")?;
+    let ensemble = Ensemble::open(first, others, device)?;
     let config = match &args.config {
         Some(other) => Config::load(other, &[])?,
-        None => Config::load(&checkpoint.run().config(), &[])?,
+        None => Config::load(&ensemble.first().run().config(), &[])?,
     };
     let split_config = config.split(&args.data)?;
     let split = split::load_with(&config, &args.data, split_config, Split::load_with)?;
@@ -27,13 +31,19 @@ pub fn open(args: &ModelArgs) -> Result<SplitWithModel> {
         say!("{data}: {} of {n} questions, by limit or fraction of [data.{data}] in {config}", split.len());
     }
     let batch_size = args.batch_size.map(|size| size as usize);
-    Ok(SplitWithModel::new(checkpoint, split, split_config, config.place(&args.data), batch_size)?)
+    Ok(SplitWithModel::new(ensemble, split, split_config, config.place(&args.data), batch_size)?)
 }
 
 /// Answers the whole split, with a progress bar.
 pub fn answer_all(split: &SplitWithModel) -> Result<Answers> {
     let progress = ProgressBar::new("answer", "questions", split.dataset().len() as u64);
     Ok(split.answer_all(&mut |n| progress.add(n))?)
+}
+
+/// The best answers to each question of the split, with a progress bar.
+pub fn rank_all(split: &SplitWithModel, n_best: usize) -> Result<RankedAnswers> {
+    let progress = ProgressBar::new("answer", "questions", split.dataset().len() as u64);
+    Ok(split.rank_all(n_best, &mut |n| progress.add(n))?)
 }
 
 /// Answers the whole split with every question asked about another image, with a progress bar.

@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 use std::path::Path;
+use std::slice;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -12,7 +13,7 @@ use vqa_data::shapes::ShapesSplit;
 use vqa_infer::report::Report;
 use vqa_model::run::RunDir;
 
-use crate::args::{DemoArgs, ModelArgs};
+use crate::args::{DemoArgs, SplitArgs};
 use crate::commands::{asked, features, prepare, synth, train};
 use crate::config::Config;
 use crate::progress::ProgressBar;
@@ -68,13 +69,8 @@ pub fn run(args: &DemoArgs) -> Result<()> {
 
     let checkpoint = RunDir::new(at.join("run")).checkpoint(args.epochs);
     step(&format!("vqa evaluate --checkpoint {} --data val", checkpoint.display()));
-    let val = asked::open(&ModelArgs {
-        checkpoint: checkpoint.clone(),
-        data: "val".to_owned(),
-        config: None,
-        device: None,
-        batch_size: None,
-    })?;
+    let val = SplitArgs { data: "val".to_owned(), config: None, device: None, batch_size: None };
+    let val = asked::open(slice::from_ref(&checkpoint), &val)?;
     let annotations = &val.dataset().split().annotations;
     let model = asked::answer_all(&val)?.accuracy(annotations);
     let seen = Split::load(config.split("train")?)?.annotations;

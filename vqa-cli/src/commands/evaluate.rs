@@ -35,24 +35,24 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     if let Some(path) = &args.results {
         try_file(path)?;
     }
-    let split = asked::open(&args.model)?;
+    let split = asked::open(&args.model.checkpoint, &args.model.split)?;
     let annotations = &split.dataset().split().annotations;
     if annotations.is_empty() {
         bail!("{}: no annotations to score against: use `vqa predict`", split.place());
     }
-    warn_of_few_answers([(&*args.model.data, annotations)]);
+    warn_of_few_answers([(&*args.model.split.data, annotations)]);
     warn_of_missing_answer_ids(annotations);
     let answered = asked::answer_all(&split)?;
     let blind = match args.blind {
         true => {
             let answered = asked::answer_blind(&split)?;
             let accuracy = answered.accuracy(annotations);
-            Some(Blind { seed: split.checkpoint().seed(), soft_score: answered.soft_score, accuracy })
+            Some(Blind { seed: split.ensemble().first().seed(), soft_score: answered.soft_score, accuracy })
         }
         false => None,
     };
     let evaluation = Evaluation {
-        data: args.model.data.clone(),
+        data: args.model.split.data.clone(),
         n_questions: answered.answers.len(),
         soft_score: answered.soft_score,
         upper_bound: answered.upper_bound,

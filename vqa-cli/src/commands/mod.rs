@@ -11,6 +11,8 @@ mod asked;
 #[cfg(feature = "torch")]
 pub mod demo;
 #[cfg(feature = "torch")]
+mod dictionaries;
+#[cfg(feature = "torch")]
 mod dry_run;
 #[cfg(feature = "torch")]
 pub mod evaluate;

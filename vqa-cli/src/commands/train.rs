@@ -8,11 +8,11 @@ use vqa_model::baseline::Baseline;
 use vqa_model::device::parse_device;
 use vqa_model::run::RunDir;
 use vqa_train::metrics::EpochMetrics;
-use vqa_train::run::{Best, Change, OpenedRun, RunConfig, check_data, train_loader, val_loader};
+use vqa_train::run::{Best, Change, OpenedRun, RunConfig, check_data, check_run_dir, train_loader, val_loader};
 use vqa_train::{Outcome, TrainConfig, Trainer};
 
 use crate::args::TrainArgs;
-use crate::commands::{dry_run, split, watch};
+use crate::commands::{dictionaries, dry_run, split, watch};
 use crate::config::Config;
 use crate::interrupt::{FinishTheStep, Stopped};
 use crate::progress::ProgressBar;
@@ -75,8 +75,15 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
     let settings = &config.run;
     let run = RunDir::new(&settings.out_dir);
     refuse_to_replace(&config.path, &run)?;
+    let made = if !resume && dictionaries::are_missing(config)? {
+        check_run_dir(&run, settings, resume).map_err(|error| with_command(error, &run))?;
+        Some(dictionaries::make(config)?)
+    } else {
+        None
+    };
+    let are_new = made.is_some();
     let open = if dry_run { OpenedRun::look } else { OpenedRun::open };
-    let mut opened = open(&run, settings, resume).map_err(|error| with_command(error, &run))?;
+    let mut opened = open(&run, settings, resume, made).map_err(|error| with_command(error, &run))?;
     let dataset = |name: &str| split::dataset(config, name, opened.words(), opened.answers()).map(Arc::new);
     let train = dataset("train")?;
     let val = if settings.data.contains_key("val") { Some(dataset("val")?) } else { None };
@@ -128,6 +135,9 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
         let n_done = opened.resumed().map_or(0, |resumed| resumed.position.epoch);
         print(&dry_run::report(config, &trainer, n_epochs.saturating_sub(n_done))?)?;
         return Ok(None);
+    }
+    if are_new {
+        dictionaries::save(config, opened.words(), opened.answers())?;
     }
     opened.begin(settings)?;
     match opened.resumed() {

@@ -1,6 +1,8 @@
 //! What a trained model is asked about, and by which name it is found.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -45,4 +47,136 @@ fn a_checkpoint_is_found_by_its_run() {
     let evaluate = |checkpoint: &str| ok(at, &format!("evaluate --checkpoint {checkpoint} --data val"));
     assert_eq!(evaluate("run"), evaluate(best));
     fails(at, "evaluate --checkpoint data --data val", &["data: a directory without checkpoints"]);
+}
+
+/// The probabilities that a `predict --top` file has of all answers: a line a question.
+fn probabilities(path: &Path) -> Vec<(u64, BTreeMap<String, f64>)> {
+    let text = fs::read_to_string(path).unwrap();
+    let of_line = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let answers = line["answers"].as_array().unwrap();
+        let scores: Vec<f64> = answers.iter().map(|answer| answer["score"].as_f64().unwrap()).collect();
+        assert!(scores.is_sorted_by(|a, b| a >= b), "best first: {line}");
+        let names = answers.iter().map(|answer| answer["answer"].as_str().unwrap().to_owned());
+        (line["question_id"].as_u64().unwrap(), names.zip(scores).collect())
+    };
+    text.lines().map(of_line).collect()
+}
+
+/// Probabilities are the inverse of logits, of which an ensemble has the mean. Two epochs of a run are one here.
+#[test]
+fn an_ensemble_answers_by_the_mean_of_logits() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    let n_answers = serde_json::from_slice::<Vec<String>>(&fs::read(at.join("answers.json")).unwrap()).unwrap().len();
+    let questions = fs::read_to_string(at.join("data/v2_OpenEnded_shapes_val_questions.json")).unwrap();
+    let n_questions = questions.matches("\"question_id\"").count();
+    for loss in ["logistic", "softmax"] {
+        ok(at, &format!("train --config config.toml --set model.loss={loss} --set out_dir={loss}"));
+        let predict = |name: &str, options: &str, epochs: &[u64]| {
+            let members = epochs.iter().map(|n| format!("--checkpoint {loss}/model_{n}.safetensors "));
+            let members: String = members.collect();
+            ok(at, &format!("predict {members}--data val --out {name}.json {options}"));
+            at.join(format!("{name}.json"))
+        };
+        let top = |name, epochs: &[u64]| probabilities(&predict(name, "--top 1000000", epochs));
+        let [first, second, both] = [top("first", &[1]), top("second", &[2]), top("both", &[1, 2])];
+        assert!(first != second && both.len() == n_questions);
+        for ((first, second), both) in first.iter().zip(&second).zip(&both) {
+            assert!(first.0 == both.0 && second.0 == both.0 && both.1.len() == n_answers);
+            let logit = |p: f64| if loss == "logistic" { (p / (1.0 - p)).ln() } else { p.ln() };
+            let mean = |answer: &String| (logit(first.1[answer]) + logit(second.1[answer])) / 2.0;
+            let sum: f64 = both.1.keys().map(|answer| mean(answer).exp()).sum();
+            for (answer, &found) in &both.1 {
+                let mean = mean(answer);
+                let wanted = if loss == "logistic" { 1.0 / (1.0 + (-mean).exp()) } else { mean.exp() / sum };
+                assert!((found - wanted).abs() < 1e-5, "{loss}, {answer}: {found}, and {wanted} is wanted");
+            }
+        }
+
+        if loss == "softmax" {
+            continue;
+        }
+        // With itself it is itself, and its best answer is the one in the results file.
+        let results = |name, epochs: &[u64]| fs::read(predict(name, "", epochs)).unwrap();
+        let alone = results("alone", &[2]);
+        assert_eq!(results("thrice", &[2, 2, 2]), alone);
+        let alone: Value = serde_json::from_slice(&alone).unwrap();
+        let best = fs::read_to_string(predict("best", "--top 1", &[2])).unwrap();
+        for (line, result) in best.lines().zip(alone.as_array().unwrap()) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["answers"].as_array().unwrap().len(), 1);
+            assert_eq!(
+                [&line["question_id"], &line["answers"][0]["answer"]],
+                [&result["question_id"], &result["answer"]]
+            );
+        }
+
+        // `evaluate` scores what `predict` writes.
+        let members = format!("--checkpoint {loss}/model_1.safetensors --checkpoint {loss}/model_2.safetensors");
+        let printed = ok(at, &format!("evaluate {members} --data val --json --blind --results scored.json"));
+        let evaluation: Value = serde_json::from_str(&printed).unwrap();
+        assert!(evaluation["blind"]["accuracy"]["overall"].is_f64());
+        assert_eq!(fs::read(at.join("scored.json")).unwrap(), results("both", &[1, 2]));
+        let score = ok(
+            at,
+            "score --questions data/v2_OpenEnded_shapes_val_questions.json --annotations \
+             data/v2_shapes_val_annotations.json --results scored.json --json",
+        );
+        assert_eq!(serde_json::from_str::<Value>(&score).unwrap(), evaluation["accuracy"]);
+    }
+}
+
+#[test]
+fn members_of_an_ensemble_must_belong_together() {
+    let world = world();
+    let at = world.path();
+    ok(at, "prepare --config config.toml");
+    let train = |run: &str, settings: &str| {
+        ok(at, &format!("train --config config.toml --set train.n_epochs=1 --set out_dir={run} {settings}"));
+    };
+    train("run", "");
+    let refused = |other: &str, words: &[&str]| {
+        let predict = "predict --checkpoint run/model_1.safetensors --data val --out r.json --checkpoint";
+        let member = format!("{other}/model_1.safetensors: ");
+        let words = [&[&*member, "with run/model_1.safetensors: "], words].concat();
+        fails(at, &format!("{predict} {other}"), &words);
+    };
+    let copy = |run: &str, file: &str, change: fn(String) -> String| {
+        fs::create_dir(at.join(run)).unwrap();
+        for name in ["config.toml", "words.json", "answers.json", "model_1.safetensors"] {
+            fs::copy(at.join("run").join(name), at.join(run).join(name)).unwrap();
+        }
+        let path = at.join(run).join(file);
+        fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
+    };
+    let swapped = |text: String| {
+        let mut list: Vec<String> = serde_json::from_str(&text).unwrap();
+        list.swap(1, 2);
+        serde_json::to_string(&list).unwrap()
+    };
+    copy("words", "words.json", swapped);
+    refused("words", &["other words in its dictionary, such as "]);
+    copy("answers", "answers.json", swapped);
+    refused("answers", &["other answers in its dictionary, such as "]);
+    copy("longer", "config.toml", |text| text.replace("max_question_len = 14", "max_question_len = 15"));
+    refused("longer", &["dict.max_question_len = 15 here, 14 there"]);
+    copy("raw", "config.toml", |text| text.replace("\"normalized\"", "\"raw\""));
+    refused("raw", &["dict.count_answers = raw here, normalized there"]);
+    copy("softmax", "config.toml", |text| text.replace("\"logistic\"", "\"softmax\""));
+    refused("softmax", &["model.loss = softmax here, logistic there"]);
+    for (name, grid, words) in [
+        ("grid", "2x2 --patch 4", "differs: grid, "),
+        ("patch", "4x5 --patch 2", "numbers a region = 12 here, 48 there"),
+    ] {
+        for split in ["train", "val"] {
+            let like = if split == "train" { format!("--grid {grid}") } else { format!("--like {name}_train.h5") };
+            ok(at, &format!("features extract --images data/images/{split} --out {name}_{split}.h5 {like}"));
+        }
+        let features =
+            ["train", "val"].map(|split| format!("--set data.{split}.composition.0.features={name}_{split}.h5"));
+        train(name, &features.join(" "));
+        refused(name, &[words]);
+    }
 }

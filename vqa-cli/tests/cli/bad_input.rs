@@ -180,7 +180,7 @@ fn training() {
     let world = world();
     let at = world.path();
     let train = "train --config config.toml";
-    fails(at, train, &["words.json", "vqa prepare"]);
+    fails(at, &format!("{train} --resume"), &["words.json", "vqa prepare", "without --resume"]);
     ok(at, "prepare --config config.toml");
     fails(at, &format!("{train} --set data.train.composition.0.features=nowhere.h5"), &["nowhere.h5", "no such file"]);
     fails(

@@ -95,7 +95,7 @@ fn a_run_that_cannot_begin_leaves_nothing() {
     let world = world();
     let at = world.path();
     let exists = |path: &str| Path::new(&at.join(path)).exists();
-    fails(at, "train --config config.toml --set out_dir=new/run", &["words.json", "vqa prepare"]);
+    fails(at, "train --config config.toml --resume --set out_dir=new/run", &["words.json", "vqa prepare"]);
     assert!(!exists("new"), "made and removed again");
     ok(at, "prepare --config config.toml");
     fails(at, "train --config config.toml --set out_dir=new/run --set model.init=no.pth", &["no.pth", "no such file"]);

@@ -133,6 +133,56 @@ fn a_run_keeps_its_dictionaries_and_can_be_moved() {
     }
 }
 
+/// A new run that has no dictionaries makes both, as `prepare` would, and never one to go with an older other.
+#[test]
+fn a_new_run_makes_missing_dictionaries() {
+    let world = world();
+    let at = world.path();
+    let train = "train --config config.toml --set train.n_epochs=1";
+    let names = ["words.json", "answers.json"];
+    let read = || names.map(|name| fs::read(at.join(name)).unwrap());
+    let prepared = || {
+        ok(at, "prepare --config config.toml");
+        let prepared = read();
+        names.iter().for_each(|name| fs::remove_file(at.join(name)).unwrap());
+        prepared
+    };
+    let expected = prepared();
+
+    // Nothing is left where a run cannot begin, or is only tried.
+    crate::common::fails(at, &format!("{train} --resume"), &["words.json", "no such file", "without --resume"]);
+    let pickle = format!("{train} --set dict.words=dictionary.pkl");
+    crate::common::fails(at, &pickle, &["dictionary.pkl: no such file", "check the path"]);
+    let high = format!("{train} --set dict.min_answer_count=100000");
+    crate::common::fails(at, &high, &["config.toml: no answer is given at least 100000 times"]);
+    let said = |arguments: &str| {
+        let output = vqa(at, arguments).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let made = "dictionaries: none yet, so made from train, val, as by `vqa prepare`: ";
+    let tried = said(&format!("{train} --dry-run"));
+    assert!(tried.contains(made) && !tried.contains("wrote"), "{tried}");
+    assert!(names.iter().all(|name| !at.join(name).exists()) && !at.join("run").exists());
+
+    let trained = said(train);
+    assert!(trained.contains(made) && trained.contains("dictionaries: wrote "), "{trained}");
+    assert_eq!(read(), expected);
+    assert_eq!(names.map(|name| fs::read(at.join("run").join(name)).unwrap()), expected);
+    // A run that is resumed has its own.
+    names.iter().for_each(|name| fs::remove_file(at.join(name)).unwrap());
+    crate::common::fails(at, train, &["run: ", "saved after epoch 1"]);
+    assert!(!said("train --config config.toml --resume").contains("dictionaries: "));
+    assert!(names.iter().all(|name| !at.join(name).exists()));
+
+    for (missing, there) in [(0, 1), (1, 0)] {
+        fs::write(at.join(names[there]), &expected[there]).unwrap();
+        let words = [names[missing], "no such file", names[there], "belong together", "vqa prepare"];
+        crate::common::fails(at, &format!("{train} --set out_dir=other"), &words);
+        fs::remove_file(at.join(names[there])).unwrap();
+    }
+}
+
 #[test]
 fn a_split_without_annotations_is_predicted() {
     let world = world();

@@ -34,7 +34,7 @@ pub use self::{
     glove::WordVectors,
     image_paths::ImagePaths,
     json::{Answer, Question, read_annotations, read_questions, read_results},
-    prepare::{DictConfig, build_dictionaries, prepare},
+    prepare::{DictConfig, build_dictionaries, make_dictionaries, prepare},
     soft_targets::SoftTargets,
     split::{SourceConfig, Split, SplitConfig},
     tokenize::tokenize,

@@ -63,7 +63,30 @@ pub fn build_dictionaries<'a>(
     (words, AnswerDict::from_annotations(annotations, config.min_answer_count, config.count_answers))
 }
 
-/// Builds the dictionaries of whole splits, writes them to where `config` says, and encodes with them what `data`
+/// [`build_dictionaries`], unless there would be nothing to learn with them.
+///
+/// # Errors
+///
+/// When no split has annotations, or no answer is frequent enough.
+pub fn make_dictionaries<'a>(
+    splits: impl IntoIterator<Item = &'a Split> + Clone,
+    config: &DictConfig,
+) -> Result<(WordDict, AnswerDict)> {
+    if splits.clone().into_iter().all(|split| split.annotations.is_empty()) {
+        let problem = "no split has annotations, so there are no answers: give the one to train on its a_jsons";
+        return Err(Error::invalid(problem));
+    }
+    let (words, answers) = build_dictionaries(splits, config);
+    if answers.is_empty() {
+        return Err(Error::invalid(format!(
+            "no answer is given at least {} times, so there is nothing to learn: lower dict.min_answer_count",
+            config.min_answer_count
+        )));
+    }
+    Ok((words, answers))
+}
+
+/// Makes the dictionaries of whole splits, writes them to where `config` says, and encodes with them what `data`
 /// leaves of each split: a quick run on some of the questions has the words and answers of a long one.
 ///
 /// # Errors
@@ -77,17 +100,7 @@ pub fn prepare(
     for path in [&config.words, &config.answers] {
         refuse_to_replace_pickle(path)?;
     }
-    if splits.values().all(|split| split.annotations.is_empty()) {
-        let problem = "no split has annotations, so there are no answers: give the one to train on its a_jsons";
-        return Err(Error::invalid(problem));
-    }
-    let (words, answers) = build_dictionaries(splits.values(), config);
-    if answers.is_empty() {
-        return Err(Error::invalid(format!(
-            "no answer is given at least {} times, so there is nothing to learn: lower dict.min_answer_count",
-            config.min_answer_count
-        )));
-    }
+    let (words, answers) = make_dictionaries(splits.values(), config)?;
     warn_of_few_answers(splits.iter().map(|(name, split)| (name.as_str(), &split.annotations)));
     let reports = splits
         .iter_mut()

@@ -31,14 +31,19 @@ pub struct OpenedRun {
 
 impl OpenedRun {
     /// Makes this process the only one that trains in the directory, and then opens the run in it: what it was found to
-    /// be, it stays.
+    /// be, it stays. A new run is given the dictionaries that were `made` for it, or else those that its config names.
     ///
     /// # Errors
     ///
     /// Those of [`RunLock::acquire`] and [`check_run_dir`]; and when there are no dictionaries.
-    pub fn open(run: &RunDir, config: &RunConfig, resume: bool) -> Result<OpenedRun> {
+    pub fn open(
+        run: &RunDir,
+        config: &RunConfig,
+        resume: bool,
+        made: Option<(WordDict, AnswerDict)>,
+    ) -> Result<OpenedRun> {
         let lock = RunLock::acquire(run)?;
-        Ok(OpenedRun { lock: Some(lock), ..OpenedRun::read(run, config, resume)? })
+        Ok(OpenedRun { lock: Some(lock), ..OpenedRun::read(run, config, resume, made)? })
     }
 
     /// Opens a run only to see whether it could be trained, which includes that its directory can be written. Nothing
@@ -47,28 +52,38 @@ impl OpenedRun {
     /// # Errors
     ///
     /// Those of [`OpenedRun::open`], but for another process that trains in the directory.
-    pub fn look(run: &RunDir, config: &RunConfig, resume: bool) -> Result<OpenedRun> {
+    pub fn look(
+        run: &RunDir,
+        config: &RunConfig,
+        resume: bool,
+        made: Option<(WordDict, AnswerDict)>,
+    ) -> Result<OpenedRun> {
         try_directory(run.path())?;
         try_directory(&run.state_dir())?;
-        OpenedRun::read(run, config, resume)
+        OpenedRun::read(run, config, resume, made)
     }
 
     /// Reads what is in the directory, and the dictionaries. A resumed run keeps those that it was started with, even
     /// if others were prepared since.
-    fn read(run: &RunDir, config: &RunConfig, resume: bool) -> Result<OpenedRun> {
+    fn read(run: &RunDir, config: &RunConfig, resume: bool, made: Option<(WordDict, AnswerDict)>) -> Result<OpenedRun> {
         let resumed = check_run_dir(run, config, resume)?;
-        let (words, answers) = match resumed {
-            Some(_) => run.read_dictionaries(config.dict.count_answers)?,
-            None => {
-                let made = |path: &Path| match path.exists() {
+        let (words, answers) = match (&resumed, made) {
+            (Some(_), _) => run.read_dictionaries(config.dict.count_answers)?,
+            (None, Some(made)) => made,
+            (None, None) => {
+                let exists = |path: &Path| match path.exists() {
                     true => Ok(()),
                     false => Err(Error::Run {
                         path: path.to_owned(),
-                        problem: "no such file; make the dictionaries with `vqa prepare` first".to_owned(),
+                        problem: match resume {
+                            true => "no such file; make the dictionaries with `vqa prepare`, or train without --resume",
+                            false => "no such file; make the dictionaries with `vqa prepare` first",
+                        }
+                        .to_owned(),
                     }),
                 };
-                made(&config.dict.words)?;
-                made(&config.dict.answers)?;
+                exists(&config.dict.words)?;
+                exists(&config.dict.answers)?;
                 let answers = AnswerDict::load(&config.dict.answers, config.dict.count_answers)?;
                 (WordDict::load(&config.dict.words)?, answers)
             }
