@@ -39,6 +39,9 @@ pub enum Command {
     /// Answer the questions of a split, and write a results file for the evaluation server
     #[cfg(feature = "torch")]
     Predict(PredictArgs),
+    /// Ask a model about a picture: the best answers, and where it looked
+    #[cfg(feature = "torch")]
+    Ask(AskArgs),
     /// Draw attention maps: a folder for each question, and a page to browse them
     #[cfg(feature = "torch")]
     Visualize(VisualizeArgs),
@@ -331,6 +334,47 @@ pub struct VisualizeArgs {
     /// Directory to create the folder RUN_model_N_SPLIT_visualization in
     #[arg(long)]
     pub out_dir: PathBuf,
+}
+
+#[cfg(feature = "torch")]
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without a question, one is read from each line of standard input: the model is loaded once, and \
+        looks at the picture once. A checkpoint says how its regions were made; one that does not, for its features \
+        came from elsewhere, is asked about an image in their file: vqa ask CHECKPOINT --features F.h5 --image-id N \
+        \"QUESTION\"."
+)]
+pub struct AskArgs {
+    /// Checkpoint, with the config and dictionaries of its run beside it; or the directory of a run, for its best epoch
+    pub checkpoint: PathBuf,
+    /// Picture (JPEG, PNG, WebP, GIF, BMP, TIFF); may be left out with --features
+    #[arg(required_unless_present = "features")]
+    pub picture: Option<PathBuf>,
+    /// Question
+    pub question: Option<String>,
+    /// Number of answers
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub top: u64,
+    /// Draw where the model looked (.jpg or .png); with several questions OUT_1.jpg, OUT_2.jpg and so on
+    #[arg(long, value_name = "OUT.jpg")]
+    pub map: Option<PathBuf>,
+    /// Print JSON, a line a question: [{"answer": …, "score": …}, …], best first; a score is a probability
+    #[arg(long)]
+    pub json: bool,
+    /// Weights of the network that the regions are made with, instead of the installed ones; or its model.pt
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Take the regions from this feature file
+    #[arg(long, value_name = "F.h5", requires = "image_id")]
+    pub features: Option<PathBuf>,
+    /// Which image of the feature file
+    #[arg(long, value_name = "N", requires = "features")]
+    pub image_id: Option<u64>,
+    /// Device: auto, cpu, cuda or cuda:1, instead of the run's
+    #[arg(long)]
+    pub device: Option<String>,
+    #[command(flatten)]
+    pub force: ForceArgs,
 }
 
 #[derive(Debug, Args)]

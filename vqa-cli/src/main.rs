@@ -102,6 +102,8 @@ fn run(cli: Cli) -> Result<()> {
         #[cfg(feature = "torch")]
         Command::Predict(args) => commands::predict::run(&args),
         #[cfg(feature = "torch")]
+        Command::Ask(args) => commands::ask::run(&args),
+        #[cfg(feature = "torch")]
         Command::Visualize(args) => commands::visualize::run(&args),
         Command::Score(args) => commands::score::run(&args),
     }

@@ -10,7 +10,7 @@ use tch::{Device, Kind};
 use toml::Table;
 use vqa_data::batches::Dataset;
 use vqa_data::config::{Config, MAX_BATCH_SIZE, check_range};
-use vqa_data::features::ExtractorInfo;
+use vqa_data::features::{ExtractorInfo, RegionSource};
 use vqa_data::questions::{AnswerDict, CountAnswers, IndexMap, SplitConfig, WordDict};
 use vqa_model::baseline::{Baseline, ModelConfig};
 use vqa_model::device::parse_device;
@@ -226,11 +226,23 @@ impl Checkpoint {
     ///
     /// When its features are not as long as those that the model was trained on, or made by another extractor.
     pub fn check(&self, dataset: &Dataset) -> Result<()> {
-        let (found, trained) = (dataset.feature_dim() as i64, self.header.dims.feature_dim);
+        self.check_features(dataset.feature_dim(), dataset.extractor(), dataset.source_names())
+    }
+
+    /// Checks that the model can be asked about the images of this source.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Checkpoint::check`].
+    pub fn check_source(&self, source: &dyn RegionSource) -> Result<()> {
+        self.check_features(source.feature_dim(), source.extractor(), source.name())
+    }
+
+    fn check_features(&self, feature_dim: usize, extractor: Option<&ExtractorInfo>, name: String) -> Result<()> {
+        let (found, trained) = (feature_dim as i64, self.header.dims.feature_dim);
         let path = self.path.display();
         let problem = if found == trained {
-            let model = format!("the model {path}");
-            ExtractorInfo::mismatch(dataset.extractor(), self.header.extractor.as_ref(), &model)
+            ExtractorInfo::mismatch(extractor, self.header.extractor.as_ref(), &format!("the model {path}"))
         } else {
             Some(format!(
                 "{found} numbers a region, and {path} was trained on {trained}: take features from the same extractor \
@@ -238,7 +250,7 @@ impl Checkpoint {
             ))
         };
         match problem {
-            Some(problem) => Err(Error::Mismatch { path: dataset.source_names().into(), problem }),
+            Some(problem) => Err(Error::Mismatch { path: name.into(), problem }),
             None => Ok(()),
         }
     }

@@ -1,6 +1,6 @@
 //! What a trained VQA model answers, and where it looked.
 //!
-//! A [`Checkpoint`] is a trained model, found by its path, and an [`Ensemble`] is some of them that answer together; a
+//! An [`Answerer`] answers questions about a picture. A [`Checkpoint`] is a trained model, found by its path, and an [`Ensemble`] is some of them that answer together; a
 //! [`SplitWithModel`] answers and explains a data split with either. [`answer_all`], [`rank_all`] and [`predict_batch`]
 //! do so for any model. [`attention_map`] draws the attention over a picture's
 //! regions; it needs no model, just boxes and weights. A [`Report`](report::Report) is a directory of such drawings
@@ -20,22 +20,26 @@
 
 #![deny(missing_docs)]
 
+mod answerer;
 mod attention_map;
 mod blind;
 mod checkpoint;
 mod ensemble;
 mod error;
+mod picture_file;
 mod predict;
 mod split_with_model;
 
 pub mod report;
 
 pub use crate::{
+    answerer::{Answerer, Reply},
     attention_map::{AttentionMapStyle, attention_map},
     blind::shuffle_images,
     checkpoint::Checkpoint,
     ensemble::Ensemble,
     error::{Error, Result},
+    picture_file::write_picture,
     predict::{Answers, Prediction, RankedAnswers, answer_all, predict_batch, rank_all},
     split_with_model::SplitWithModel,
 };

@@ -34,21 +34,30 @@ pub fn predict_batch(
     kind: Kind,
 ) -> Vec<Prediction> {
     let input = ModelInput::from_batch(batch, device, kind);
-    let output = model.infer(&input);
-    let best = best_answers(&output.logits, loss, N_BEST);
+    let n_regions = |question: usize| batch.n_regions[batch.image_rows[question] as usize];
+    predict(model, loss, &input, n_regions, N_BEST)
+}
+
+/// Answers the questions of a batch of tensors, in order, with the best `n_best` answers of each. `n_regions` says how
+/// many regions the image of a question has.
+pub(crate) fn predict(
+    model: &dyn VqaModel,
+    loss: LossKind,
+    input: &ModelInput,
+    n_regions: impl Fn(usize) -> usize,
+    n_best: usize,
+) -> Vec<Prediction> {
+    let output = model.infer(input);
     let answers = output.best_answers();
+    let (n, max_regions) = (answers.len(), output.attention.size()[1] as usize);
+    let best = best_answers(&output.logits, loss, n_best);
     let attention = to_vec::<f32>(&output.attention);
-    (0..batch.len())
-        .map(|i| {
-            let row = |n: usize| i * n..(i + 1) * n;
-            let n_regions = batch.n_regions[batch.image_rows[i] as usize];
-            Prediction {
-                answer: answers[i],
-                best: best[row(best.len() / batch.len())].to_vec(),
-                attention: attention[row(batch.max_regions)][..n_regions].to_vec(),
-            }
-        })
-        .collect()
+    let prediction = |i: usize| Prediction {
+        answer: answers[i],
+        best: best[i * best.len() / n..(i + 1) * best.len() / n].to_vec(),
+        attention: attention[i * max_regions..][..n_regions(i)].to_vec(),
+    };
+    (0..n).map(prediction).collect()
 }
 
 /// The best `n_best` answers of each question, or all that there are, one question after the other: their ids and

@@ -7,6 +7,8 @@ mod split;
 pub mod synth;
 
 #[cfg(feature = "torch")]
+pub mod ask;
+#[cfg(feature = "torch")]
 mod asked;
 #[cfg(feature = "torch")]
 pub mod demo;

@@ -68,20 +68,43 @@ pub fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
+/// The files of a directory, by their paths in it.
+struct Files(BTreeMap<PathBuf, Vec<u8>>);
+
+impl Files {
+    fn of(directory: &TempDir) -> Files {
+        let relative = |path: PathBuf| path.strip_prefix(directory.path()).unwrap().to_owned();
+        Files(contents(directory.path()).into_iter().map(|(path, bytes)| (relative(path), bytes)).collect())
+    }
+
+    /// A directory of their own with the same files.
+    fn write(&self) -> TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (path, bytes) in &self.0 {
+            let path = directory.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        directory
+    }
+}
+
 /// A directory with a small shapes world in it, its features and `config.toml`: made once, and written for each test.
 pub fn world() -> TempDir {
-    static FILES: LazyLock<BTreeMap<PathBuf, Vec<u8>>> = LazyLock::new(|| {
-        let directory = make_world();
-        let relative = |path: PathBuf| path.strip_prefix(directory.path()).unwrap().to_owned();
-        contents(directory.path()).into_iter().map(|(path, bytes)| (relative(path), bytes)).collect()
+    static FILES: LazyLock<Files> = LazyLock::new(|| Files::of(&make_world()));
+    FILES.write()
+}
+
+/// A [`world`] with the run of a training of two epochs in it. The paths in the run's config are of another directory,
+/// which is gone.
+#[cfg(feature = "torch")]
+pub fn trained() -> TempDir {
+    static FILES: LazyLock<Files> = LazyLock::new(|| {
+        let world = world();
+        ok(world.path(), "train --config config.toml");
+        Files::of(&world)
     });
-    let directory = tempfile::tempdir().unwrap();
-    for (path, bytes) in &*FILES {
-        let path = directory.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
-    }
-    directory
+    FILES.write()
 }
 
 fn make_world() -> TempDir {

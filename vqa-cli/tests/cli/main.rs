@@ -1,6 +1,8 @@
 //! The whole program, through its binary.
 
 #[cfg(feature = "torch")]
+mod ask;
+#[cfg(feature = "torch")]
 mod asked;
 mod bad_input;
 mod common;

@@ -8,9 +8,10 @@ use vqa_data::files::write_atomic;
 
 use crate::attention_map::{AttentionMapStyle, attention_map};
 use crate::error::Result;
+use crate::picture_file::encode_jpeg;
 use crate::report::card::{card, escape};
 use crate::report::explained::Explained;
-use crate::report::folder::{jpeg, original_jpeg, qa_text};
+use crate::report::folder::{original_jpeg, qa_text};
 
 /// A directory with a folder for each question, `qa.txt`, `original.jpg` and `topdown_att.jpg` in it, and a page
 /// over all of them, `index.html`.
@@ -49,7 +50,7 @@ impl Report {
         let map = attention_map(&picture, &explained.boxes, &explained.attention, &AttentionMapStyle::default());
         write_atomic(&folder.join("qa.txt"), qa_text(explained).as_bytes())?;
         write_atomic(&folder.join("original.jpg"), &original_jpeg(&explained.picture, &picture)?)?;
-        write_atomic(&folder.join("topdown_att.jpg"), &jpeg(&explained.picture, &map)?)?;
+        write_atomic(&folder.join("topdown_att.jpg"), &encode_jpeg(&explained.picture, &map)?)?;
         self.cards.push_str(&card(explained, &name, picture.dimensions()));
         self.folders.insert(name);
         Ok(())

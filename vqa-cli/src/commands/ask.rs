@@ -1,0 +1,148 @@
+//! One picture, and questions about it.
+
+use std::io::{BufRead, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use vqa_data::features::{FeatureFile, ImageRegions, RegionSource, read_image};
+use vqa_infer::{Answerer, AttentionMapStyle, Checkpoint, Reply, attention_map, write_picture};
+use vqa_model::device::parse_device;
+
+use crate::args::AskArgs;
+use crate::terminal::{print, say};
+
+pub fn run(args: &AskArgs) -> Result<()> {
+    let (picture, question) = match (&args.picture, &args.question) {
+        // Where there are features, the picture may be left out.
+        (Some(only), None) if args.features.is_some() => (None, Some(only.to_string_lossy().into_owned())),
+        (picture, question) => (picture.as_deref(), question.clone()),
+    };
+    let maps = match (&args.map, picture) {
+        (None, _) => None,
+        (Some(map), None) => bail!("--map {} draws on the picture: name it, before the question", map.display()),
+        (Some(map), Some(picture)) => Some((map.as_path(), picture)),
+    };
+    if let Some((map, _)) = maps {
+        args.force.if_exists().check(map)?;
+    }
+    let (checkpoint, regions) = look(args, picture)?;
+    let answer = |question: &str, map: Option<&Path>| -> Result<()> {
+        let reply = checkpoint.ask(&regions, &[question], args.top as usize)?.remove(0);
+        if !reply.unknown_words.is_empty() {
+            say!("not in the model's dictionary, and read as no word: {}", reply.unknown_words.join(", "));
+        }
+        if let (Some(map), Some((_, picture))) = (map, maps) {
+            draw(picture, &regions, &reply, map)?;
+        }
+        print(&if args.json { as_json(&reply) } else { as_text(&reply, &regions) })
+    };
+    match question {
+        Some(question) => answer(&question, maps.map(|(map, _)| map)),
+        None => questions_of_stdin(|n, question| {
+            let map = maps.map(|(map, _)| numbered(map, n));
+            map.as_deref().map_or(Ok(()), |map| args.force.if_exists().check(map))?;
+            answer(question, map.as_deref())
+        }),
+    }
+}
+
+/// Loads the model, and makes or finds the regions of the image.
+fn look(args: &AskArgs, picture: Option<&Path>) -> Result<(Checkpoint, ImageRegions)> {
+    let device = args.device.as_deref().map(parse_device).transpose()?;
+    if let (Some(features), Some(image_id)) = (&args.features, args.image_id) {
+        let checkpoint = Checkpoint::open(&args.checkpoint, device)?;
+        let file = FeatureFile::open(features)?;
+        checkpoint.check_source(&file)?;
+        let row = file.row(image_id).with_context(|| format!("{}: no image {image_id} in it", features.display()))?;
+        let n = file.n_regions(row);
+        let mut regions = ImageRegions { features: vec![0.0; n * file.feature_dim()], boxes: vec![0.0; n * 4] };
+        file.read(row, &mut regions.features, &mut regions.boxes)?;
+        return Ok((checkpoint, regions));
+    }
+    let picture = picture.context("name a picture to ask about")?;
+    // A picture that cannot be read is named before anything takes time.
+    let pixels = read_image(picture)?;
+    let answerer = Answerer::open(&args.checkpoint, args.weights.as_deref(), device)?;
+    let regions = answerer.regions(&pixels).with_context(|| picture.display().to_string())?;
+    Ok((answerer.into_checkpoint(), regions))
+}
+
+/// Reads a question from each line of standard input, and answers it before the next is read. Lines without words are
+/// left out; the others are counted from 1.
+fn questions_of_stdin(mut answer: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
+    /// Far more than any question has.
+    const MAX_LINE: u64 = 1 << 16;
+    let is_dialogue = std::io::stdin().is_terminal();
+    let mut stdin = std::io::stdin().lock();
+    let (mut line, mut n) = (Vec::new(), 0);
+    loop {
+        if is_dialogue {
+            // Nobody reads it where it cannot be written.
+            let _ = write!(std::io::stderr(), "question (empty to end): ").and_then(|()| std::io::stderr().flush());
+        }
+        line.clear();
+        let read = stdin.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).context("cannot read stdin")?;
+        if read as u64 == MAX_LINE {
+            bail!("a line of stdin has more than {MAX_LINE} bytes: write one question a line");
+        }
+        let question = String::from_utf8_lossy(&line);
+        match question.trim() {
+            "" if read == 0 || is_dialogue => break,
+            "" => {}
+            question => {
+                n += 1;
+                answer(n, question)?;
+            }
+        }
+    }
+    if n == 0 && !is_dialogue {
+        bail!("there is no question on stdin: give one as the last argument, or write one a line");
+    }
+    Ok(())
+}
+
+/// `map.jpg` of the third question is `map_3.jpg`.
+fn numbered(map: &Path, n: usize) -> PathBuf {
+    let mut name = map.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("_{n}"));
+    if let Some(extension) = map.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    map.with_file_name(name)
+}
+
+fn draw(picture: &Path, regions: &ImageRegions, reply: &Reply, map: &Path) -> Result<()> {
+    let boxes: Vec<[f32; 4]> = regions.boxes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]).collect();
+    let drawn = attention_map(&read_image(picture)?, &boxes, &reply.attention, &AttentionMapStyle::default());
+    Ok(write_picture(map, &drawn)?)
+}
+
+/// The shape of Hugging Face's visual-question-answering pipeline.
+fn as_json(reply: &Reply) -> String {
+    let answers = reply.answers.iter().map(|(answer, score)| json!({"answer": answer, "score": score}));
+    serde_json::Value::from_iter(answers).to_string()
+}
+
+/// A line an answer, and one that says where the model looked.
+fn as_text(reply: &Reply, regions: &ImageRegions) -> String {
+    const BAR: f32 = 30.0;
+    let width = reply.answers.iter().map(|(answer, _)| answer.chars().count()).max().unwrap_or(0).max(8);
+    let mut lines: Vec<String> = reply
+        .answers
+        .iter()
+        .map(|(answer, score)| {
+            let bar = "█".repeat((score * BAR).round() as usize);
+            format!("{answer:<width$} {:>5.1} % {bar}", 100.0 * score).trim_end().to_owned()
+        })
+        .collect();
+    let most = reply.attention.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
+    if let Some((region, weight)) = most {
+        let corners: Vec<String> =
+            regions.boxes[4 * region..][..4].iter().map(|corner| format!("{corner:.0}")).collect();
+        let [x1, y1, x2, y2] = [0, 1, 2, 3].map(|i| corners[i].as_str());
+        lines.push(format!("looked most at x {x1} to {x2}, y {y1} to {y2} ({:.0} % of the attention)", 100.0 * weight));
+    }
+    lines.join("\n")
+}

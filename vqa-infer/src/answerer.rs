@@ -1,0 +1,177 @@
+//! Questions about one picture.
+
+use std::path::Path;
+
+use image::RgbImage;
+use tch::{Device, Kind, Tensor};
+use vqa_data::features::{Extractor, ImageRegions};
+use vqa_data::questions::tokenize;
+use vqa_model::ModelInput;
+use vqa_model::backbone::extractor_of;
+use vqa_model::feed::{Precision, allow_tf32};
+use vqa_model::memory::or_out_of_memory;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::predict::{Prediction, predict};
+
+/// A trained model together with what makes regions of a picture, in the way that its training pictures' were made: all
+/// that it takes to ask about a picture of one's own.
+///
+/// ```no_run
+/// use vqa_infer::Answerer;
+///
+/// let answerer = Answerer::open("runs/rooms".as_ref(), None, None)?;
+/// let picture = vqa_data::features::read_image("kitchen.jpg".as_ref())?;
+/// for (answer, score) in answerer.ask(&picture, "what is on the table?", 5)?.answers {
+///     println!("{score:.3} {answer}");
+/// }
+/// # Ok::<(), vqa_infer::Error>(())
+/// ```
+pub struct Answerer {
+    checkpoint: Checkpoint,
+    extractor: Box<dyn Extractor>,
+}
+
+/// What a model answers to a question, and where it looked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// The best answers with their probabilities, best first.
+    pub answers: Vec<(String, f32)>,
+    /// The weight of each region, adding up to 1.
+    pub attention: Vec<f32>,
+    /// Words of the question that the model does not know, and reads as no word: each once, as the dictionary would
+    /// spell it.
+    pub unknown_words: Vec<String>,
+}
+
+impl Answerer {
+    /// Loads a checkpoint, or the best one of a run's directory, to a device or else to the one that its run's config
+    /// names, and the extractor that its header describes. The weights of the extractor's network are looked for where
+    /// they are installed, unless a file is given.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Checkpoint::open`]; when the header does not say how the regions were made; and when the network's
+    /// weights are missing or are others.
+    pub fn open(checkpoint: &Path, weights: Option<&Path>, device: Option<Device>) -> Result<Answerer> {
+        Answerer::of(Checkpoint::open(checkpoint, device)?, weights)
+    }
+
+    /// [`Answerer::open`] with a checkpoint that is loaded, perhaps of a model of your own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Answerer::open`] that are about the extractor.
+    pub fn of(checkpoint: Checkpoint, weights: Option<&Path>) -> Result<Answerer> {
+        let Some(info) = &checkpoint.header().extractor else {
+            return Err(Error::Mismatch {
+                path: checkpoint.path().to_owned(),
+                problem: "it was trained on features that do not say how they were made, so the same cannot be made \
+                    of a picture: ask about the features of an image instead (--features FILE --image-id N)"
+                    .to_owned(),
+            });
+        };
+        let extractor = extractor_of(info, weights, checkpoint.device())?;
+        Ok(Answerer { checkpoint, extractor })
+    }
+
+    /// The model.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The model alone, where there is nothing left to look at.
+    pub fn into_checkpoint(self) -> Checkpoint {
+        self.checkpoint
+    }
+
+    /// The regions of an upright picture, to ask more than one question about. This takes most of the time.
+    ///
+    /// # Errors
+    ///
+    /// When the picture is too small, or memory is full.
+    pub fn regions(&self, picture: &RgbImage) -> Result<ImageRegions> {
+        Ok(or_out_of_memory(|| self.extractor.regions(picture))??)
+    }
+
+    /// Asks a question about an upright picture, and gives the best `n_best` answers, or all if there are fewer.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Answerer::regions`].
+    pub fn ask(&self, picture: &RgbImage, question: &str, n_best: usize) -> Result<Reply> {
+        Ok(self.ask_many(picture, &[question], n_best)?.remove(0))
+    }
+
+    /// Asks several questions about an upright picture; the replies are in their order.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Answerer::regions`].
+    pub fn ask_many(&self, picture: &RgbImage, questions: &[&str], n_best: usize) -> Result<Vec<Reply>> {
+        self.checkpoint.ask(&self.regions(picture)?, questions, n_best)
+    }
+}
+
+impl Checkpoint {
+    /// Asks questions about the regions of one image, and gives the best `n_best` answers to each, or all if there are
+    /// fewer; the replies are in the questions' order.
+    ///
+    /// # Errors
+    ///
+    /// When there are no regions, their features are not as long as those that the model was trained on, or memory is
+    /// full.
+    pub fn ask(&self, regions: &ImageRegions, questions: &[&str], n_best: usize) -> Result<Vec<Reply>> {
+        let (k, dim) = (regions.boxes.len() / 4, self.header().dims.feature_dim);
+        if k == 0 || regions.features.len() as i64 != k as i64 * dim {
+            let problem = format!(
+                "it was trained on {dim} numbers a region, and the image has {} for {k} regions",
+                regions.features.len()
+            );
+            return Err(Error::Mismatch { path: self.path().to_owned(), problem });
+        }
+        if questions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let max_len = self.max_question_len();
+        let mut tokens = vec![0; questions.len() * max_len];
+        for (tokens, question) in tokens.chunks_mut(max_len).zip(questions) {
+            self.words().encode(question, tokens);
+        }
+        let (n, n_regions) = (questions.len() as i64, k as i64);
+        let predictions = or_out_of_memory(|| {
+            let device = self.device();
+            if device != Device::Cpu {
+                allow_tf32(self.precision() == Precision::Tf32);
+            }
+            let features = Tensor::from_slice(&regions.features).view([1, n_regions, dim]);
+            let input = ModelInput {
+                tokens: Tensor::from_slice(&tokens).view([n, max_len as i64]).to_device(device),
+                features: features.to_device(device).to_kind(self.kind()),
+                boxes: Tensor::from_slice(&regions.boxes).view([1, n_regions, 4]).to_device(device),
+                image_rows: Tensor::zeros([n], (Kind::Int64, device)),
+                padding: None,
+            };
+            predict(self.model(), self.loss(), &input, |_| k, n_best)
+        })?;
+        let text = |&(answer, score): &(i64, f32)| (self.answers().answers()[answer as usize].clone(), score);
+        let reply = |(question, prediction): (&&str, Prediction)| Reply {
+            answers: prediction.best.iter().map(text).collect(),
+            attention: prediction.attention,
+            unknown_words: self.unknown_words(question),
+        };
+        Ok(questions.iter().zip(predictions).map(reply).collect())
+    }
+
+    /// Words of a question that are not in the dictionary, each once.
+    fn unknown_words(&self, question: &str) -> Vec<String> {
+        let mut unknown: Vec<String> = Vec::new();
+        for word in tokenize(question, &mut String::new()) {
+            if self.words().id(word).is_none() && !unknown.iter().any(|known| known == word) {
+                unknown.push(word.to_owned());
+            }
+        }
+        unknown
+    }
+}
