@@ -44,9 +44,9 @@ pub trait Extractor: Send + Sync {
     ///
     /// # Errors
     ///
-    /// When memory is full, or a network fails on the whole batch. A feature that is NaN or infinite is no error here:
-    /// whoever calls knows the picture's name.
-    fn extract(&self, pictures: Vec<Prepared>) -> Result<Vec<ImageRegions>>;
+    /// When memory is full, or a network fails on a picture. Whoever calls knows the pictures' names, and can ask about
+    /// one after the other.
+    fn extract(&self, pictures: &[Prepared]) -> Result<Vec<ImageRegions>>;
 
     /// The regions of one upright picture.
     ///
@@ -55,7 +55,7 @@ pub trait Extractor: Send + Sync {
     /// When the picture cannot be prepared or extracted, or a feature is NaN or infinite.
     fn regions(&self, picture: &RgbImage) -> Result<ImageRegions> {
         let prepared = self.prepare(picture).map_err(|problem| Error::invalid(format!("the picture: {problem}")))?;
-        let regions = self.extract(vec![prepared])?.pop().unwrap_or_default();
+        let regions = self.extract(&[prepared])?.pop().unwrap_or_default();
         match problem_of(&regions) {
             Some(problem) => Err(Error::invalid(format!("the picture: {problem}"))),
             None => Ok(regions),

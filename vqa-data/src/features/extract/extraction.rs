@@ -165,15 +165,25 @@ impl Extraction<'_> {
                     return Ok(true);
                 }
                 let jobs = &jobs[n_done..end];
-                let regions = extractor.extract(std::mem::take(&mut batch))?;
+                let bad = |job: &Job, problem: String| {
+                    Error::BadImage(BadImage { path: images[job.source].path.clone(), line: None, problem })
+                };
+                let regions = extractor.extract(&batch).map_err(|error| {
+                    // Of one picture alone, as a rule.
+                    let alone = |(job, picture): (&&Job, &Prepared)| {
+                        let error = extractor.extract(std::slice::from_ref(picture)).err()?;
+                        Some(bad(job, error.to_string()))
+                    };
+                    if error.is_retryable() { None } else { jobs.iter().zip(&batch).find_map(alone) }.unwrap_or(error)
+                })?;
                 assert_eq!(regions.len(), jobs.len(), "an extractor gives regions for every picture");
                 for (job, regions) in jobs.iter().zip(&regions) {
-                    if let Some(problem) = problem_of(regions) {
-                        let path = images[job.source].path.clone();
-                        return Err(Error::BadImage(BadImage { path, line: None, problem }));
+                    match problem_of(regions) {
+                        Some(problem) => return Err(bad(job, problem)),
+                        None => write(filling, job, regions)?,
                     }
-                    write(filling, job, regions)?;
                 }
+                batch.clear();
                 n_done = end;
                 Ok(filling.set_done(jobs))
             };

@@ -12,6 +12,7 @@ use crate::features::extract::image_file::ImageFile;
 use crate::features::extract::left_out::LeftOut;
 use crate::features::extract::read_image::is_picture;
 use crate::features::image_name::{EXTENSIONS, image_id, is_picture_extension};
+use crate::questions::image_paths::ImagePaths;
 
 /// The images of a folder and the folders in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,44 @@ pub fn list_images(directory: &Path) -> Result<Vec<ImageFile>> {
 }
 
 impl ImageFolder {
+    /// The images of a folder, as [`ImageFolder::search`] finds them, or those that a JSON file `{"image_id": "path"}`
+    /// lists, as [`ImagePaths::read`] reads it. Listed ones that are not there are set aside.
+    ///
+    /// # Errors
+    ///
+    /// As those two, and when the file lists no images.
+    pub fn open(images: &Path) -> Result<ImageFolder> {
+        if std::fs::metadata(images).map_err(Error::io("read", images))?.is_dir() {
+            return ImageFolder::search(images);
+        }
+        let is_json = images.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        if !is_json {
+            let what = if is_picture(images) { "one picture" } else { "a file" };
+            let problem = format!(
+                "{what}: give the directory of the pictures, or a JSON file {{\"image_id\": \"path\", …}} named .json"
+            );
+            return Err(Error::wrong_format(images, problem));
+        }
+        let paths = ImagePaths::read(images)?;
+        let mut folder = ImageFolder { images: Vec::new(), bad: Vec::new(), left_out: LeftOut::default() };
+        for (image_id, path) in paths.listed().into_iter().flatten() {
+            match std::fs::metadata(path) {
+                Ok(_) => folder.images.push(ImageFile { image_id, path: path.to_owned() }),
+                Err(error) => {
+                    let problem = format!(
+                        "image {image_id} cannot be found ({error}): mend its path in {}, or take it out there",
+                        images.display()
+                    );
+                    folder.bad.push(BadImage { path: path.to_owned(), line: None, problem });
+                }
+            }
+        }
+        if folder.images.is_empty() && folder.bad.is_empty() {
+            return Err(Error::wrong_format(images, "it lists no pictures"));
+        }
+        Ok(folder)
+    }
+
     /// Looks for images in a folder and the folders in it, links included: files with the extension of a picture, or
     /// with none and the first bytes of one. Hidden files and folders, whose names begin with a dot, are left out, as
     /// are all others.
@@ -223,6 +262,28 @@ mod tests {
         let counts = serde_json::to_value(found.left_out()).unwrap();
         assert_eq!(counts, serde_json::json!({".txt": 2, "hidden": 3, "without extension": 2}));
         assert_eq!(list_images(at).unwrap(), found.images());
+    }
+
+    #[test]
+    fn pictures_may_be_listed_in_a_file() {
+        let directory = folder(&["red.png", "a/blue.jpg"], &["notes.txt"]);
+        let at = directory.path();
+        let list = at.join("images.json");
+        std::fs::write(&list, r#"{"7": "a/blue.jpg", "5": "red.png", "6": "a/none.png"}"#).unwrap();
+        let found = ImageFolder::open(&list).unwrap();
+        assert_eq!(ids(found.images()), [5, 7]);
+        assert_eq!(found.images()[1].path, at.join("a/blue.jpg"));
+        let missing = found.refuse_bad().unwrap_err().to_string();
+        assert!(missing.contains("none.png: image 6 cannot be found") && missing.contains("images.json"), "{missing}");
+        std::fs::write(&list, "{}").unwrap();
+        assert!(ImageFolder::open(&list).unwrap_err().to_string().ends_with("images.json: it lists no pictures"));
+        for (name, words) in [("red.png", "one picture: give"), ("notes.txt", "a file: give"), ("none", "no such")] {
+            let error = ImageFolder::open(&at.join(name)).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        std::fs::rename(at.join("red.png"), at.join("1.png")).unwrap();
+        std::fs::rename(at.join("a/blue.jpg"), at.join("2.jpg")).unwrap();
+        assert_eq!(ids(ImageFolder::open(at).unwrap().images()), [1, 2]);
     }
 
     #[test]

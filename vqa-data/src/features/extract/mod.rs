@@ -19,6 +19,7 @@ mod jpeg_scan;
 pub(crate) mod left_out;
 pub(crate) mod pixel_grid;
 pub(crate) mod read_image;
+pub(crate) mod resize;
 
 #[cfg(feature = "hdf5")]
 pub use self::extraction::{Extraction, ExtractionTime};
@@ -30,4 +31,5 @@ pub use self::{
     left_out::LeftOut,
     pixel_grid::PixelGrid,
     read_image::{read_image, read_image_size, read_upright_jpeg},
+    resize::Filter,
 };

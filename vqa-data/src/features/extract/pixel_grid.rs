@@ -3,7 +3,7 @@
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::features::extract::channel_stats::ChannelStats;
 use crate::features::extract::grid::Grid;
 use crate::features::extractor::{Extractor, Prepared, RegionCount};
@@ -88,14 +88,12 @@ impl Extractor for PixelGrid {
         self.grid.regions(picture, &self.stats).map(Prepared::Regions)
     }
 
-    fn extract(&self, pictures: Vec<Prepared>) -> Result<Vec<ImageRegions>> {
-        let regions = |prepared| match prepared {
-            Prepared::Regions(regions) => Ok(regions),
-            Prepared::Pixels { pixels, .. } => {
-                self.grid.regions(&pixels, &self.stats).map_err(crate::error::Error::invalid)
-            }
+    fn extract(&self, pictures: &[Prepared]) -> Result<Vec<ImageRegions>> {
+        let regions = |prepared: &Prepared| match prepared {
+            Prepared::Regions(regions) => Ok(regions.clone()),
+            Prepared::Pixels { pixels, .. } => self.grid.regions(pixels, &self.stats).map_err(Error::invalid),
         };
-        pictures.into_iter().map(regions).collect()
+        pictures.iter().map(regions).collect()
     }
 }
 

@@ -1,0 +1,69 @@
+//! An extractor from its description.
+
+use std::path::Path;
+
+use tch::Device;
+use vqa_data::features::{Extractor, ExtractorInfo, PixelGrid};
+
+use crate::backbone::backbone::BackboneInfo;
+use crate::backbone::extractor::{BackboneExtractor, ExtractorOptions};
+use crate::backbone::extractor_settings::ExtractorSettings;
+use crate::backbone::open::{NAMES, OpenOptions, open_with};
+use crate::error::{Error, Result};
+
+/// The extractor that made features which say this of themselves. `weights` is the file of a backbone's weights, or the
+/// TorchScript file; those that `make setup` puts in their place need not be named.
+///
+/// # Errors
+///
+/// When no extractor of this project is described; when the weights are not there, damaged, or others than the features
+/// were made with.
+pub fn extractor_of(info: &ExtractorInfo, weights: Option<&Path>, device: Device) -> Result<Box<dyn Extractor>> {
+    let unusable = |problem: String| {
+        Error::Backbone(format!("the features were made by {info}, which cannot be made again ({problem})"))
+    };
+    match info.kind() {
+        Some(PixelGrid::KIND) => Ok(Box::new(PixelGrid::from_info(info).map_err(unusable)?)),
+        Some(ExtractorSettings::KIND) => {
+            let settings: ExtractorSettings = info.settings().map_err(unusable)?;
+            let name = &settings.backbone;
+            let is_built_in = NAMES.contains(&&**name);
+            // A TorchScript file is its weights.
+            let (name_or_path, weights) = match weights {
+                Some(path) if !is_built_in => (path.to_string_lossy().into_owned(), None),
+                weights => (name.clone(), weights.map(Path::to_owned)),
+            };
+            if !is_built_in && !Path::new(&name_or_path).exists() {
+                return Err(Error::Backbone(format!(
+                    "the features were made with {name} (SHA-256 {}), and there is no {name_or_path}: say with --weights \
+                     where that file is",
+                    settings.sha256
+                )));
+            }
+            let options = OpenOptions {
+                device,
+                weights,
+                preprocessing: (!is_built_in).then(|| settings.preprocessing()),
+                precision: settings.precision,
+            };
+            let backbone = open_with(&name_or_path, &options)?;
+            let BackboneInfo { weights, sha256, .. } = backbone.info();
+            if *sha256 != settings.sha256 {
+                return Err(Error::weights_mismatch(
+                    weights,
+                    format!(
+                        "its SHA-256 is {sha256}, and the features were made with the {name} of {}: give that file with \
+                         --weights",
+                        settings.sha256
+                    ),
+                ));
+            }
+            let batch_size = ExtractorOptions::of(&*backbone).batch_size;
+            Ok(Box::new(BackboneExtractor::new(backbone, settings.options(batch_size))?))
+        }
+        _ => Err(Error::Backbone(format!(
+            "the features were made by {info}, and only those of `vqa features extract` can be made again: extract your \
+             own, or take pictures whose features you have"
+        ))),
+    }
+}

@@ -1,0 +1,110 @@
+//! How a backbone's regions were made, as feature files and checkpoints say it.
+
+use serde::{Deserialize, Serialize};
+use vqa_data::features::{ExtractorInfo, Filter};
+
+use crate::backbone::backbone::BackboneInfo;
+use crate::backbone::detections::Selection;
+use crate::backbone::extractor::{ExtractorOptions, Regions};
+use crate::backbone::preprocessing::{ChannelOrder, InputSize, Preprocessing};
+use crate::feed::options::Precision;
+
+/// All that changes the features of a [`BackboneExtractor`](crate::backbone::BackboneExtractor): the fields of its
+/// [`ExtractorInfo`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct ExtractorSettings {
+    kind: String,
+    /// The network's name.
+    pub(super) backbone: String,
+    /// Of its weights, in hexadecimal.
+    pub(super) sha256: String,
+    /// Of its arithmetic.
+    pub(super) precision: Precision,
+    size: Size,
+    filter: Filter,
+    channels: ChannelOrder,
+    scale: f64,
+    mean: [f64; 3],
+    deviation: [f64; 3],
+    #[serde(flatten)]
+    regions: RegionSettings,
+}
+
+/// An [`InputSize`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Size {
+    /// Height and width.
+    Fixed([u32; 2]),
+    Sides {
+        short: u32,
+        long: u32,
+    },
+}
+
+/// [`Regions`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum RegionSettings {
+    Cells { grid: [u32; 2], whole: bool },
+    Boxes { min_score: f64, max_overlap: f64, min_boxes: usize, max_boxes: usize },
+}
+
+impl ExtractorSettings {
+    /// What [`ExtractorInfo::kind`] says of it.
+    pub(super) const KIND: &str = "backbone";
+
+    pub(super) fn new(backbone: &BackboneInfo, options: &ExtractorOptions) -> ExtractorSettings {
+        let Preprocessing { size, channel_order, scale, mean, deviation } = options.preprocessing;
+        ExtractorSettings {
+            kind: ExtractorSettings::KIND.to_owned(),
+            backbone: backbone.name.clone(),
+            sha256: backbone.sha256.clone(),
+            precision: backbone.precision,
+            size: match size {
+                InputSize::Fixed { height, width } => Size::Fixed([height, width]),
+                InputSize::Sides { short, long } => Size::Sides { short, long },
+            },
+            filter: options.filter,
+            channels: channel_order,
+            scale,
+            mean,
+            deviation,
+            regions: match options.regions {
+                Regions::Cells { grid, whole } => RegionSettings::Cells { grid, whole },
+                Regions::Boxes(Selection { min_score, max_overlap, min_boxes, max_boxes }) => {
+                    RegionSettings::Boxes { min_score, max_overlap, min_boxes, max_boxes }
+                }
+            },
+        }
+    }
+
+    pub(super) fn info(&self) -> ExtractorInfo {
+        ExtractorInfo::of(self)
+    }
+
+    pub(super) fn preprocessing(&self) -> Preprocessing {
+        let size = match self.size {
+            Size::Fixed([height, width]) => InputSize::Fixed { height, width },
+            Size::Sides { short, long } => InputSize::Sides { short, long },
+        };
+        Preprocessing {
+            size,
+            channel_order: self.channels,
+            scale: self.scale,
+            mean: self.mean,
+            deviation: self.deviation,
+        }
+    }
+
+    /// The same again, with pictures in batches of `batch_size`.
+    pub(super) fn options(&self, batch_size: usize) -> ExtractorOptions {
+        let regions = match self.regions {
+            RegionSettings::Cells { grid, whole } => Regions::Cells { grid, whole },
+            RegionSettings::Boxes { min_score, max_overlap, min_boxes, max_boxes } => {
+                Regions::Boxes(Selection { min_score, max_overlap, min_boxes, max_boxes })
+            }
+        };
+        ExtractorOptions { preprocessing: self.preprocessing(), filter: self.filter, regions, batch_size }
+    }
+}
