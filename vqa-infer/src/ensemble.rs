@@ -129,8 +129,8 @@ impl Ensemble {
         let (mut logits, mut attention) = (logits.to_kind(Kind::Double), attention.to_kind(Kind::Double));
         for other in &self.others {
             let of_other = of_member(other);
-            logits = logits + of_other.logits;
-            attention = attention + of_other.attention;
+            logits += of_other.logits;
+            attention += of_other.attention;
         }
         ModelOutput { logits: mean(logits), attention: mean(attention) }
     }

@@ -47,8 +47,8 @@ pub fn make(config: &Config) -> Result<(WordDict, AnswerDict)> {
 /// New words would not belong to old answers, nor old weights to either.
 fn one_is_missing(missing: &Path, other: &Path) -> String {
     format!(
-        "{}: no such file, but {} is there, and the two belong together: put it back, or make both again with `vqa \
-         prepare`",
+        "{}: no such file, but {} is there, and the two belong together: put the missing one back, or make both again \
+         with `vqa prepare`",
         missing.display(),
         other.display()
     )
