@@ -2,6 +2,8 @@
 
 #[cfg(feature = "torch")]
 mod asked;
+#[cfg(feature = "torch")]
+mod backbone;
 mod bad_input;
 mod common;
 mod convert;
