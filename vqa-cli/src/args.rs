@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "torch")]
 use vqa_data::config::MAX_BATCH_SIZE;
-use vqa_data::features::{ElementType, Shard};
+#[cfg(feature = "torch")]
+use vqa_data::features::Filter;
+use vqa_data::features::{ElementType, Grid, Shard};
 use vqa_data::files::IfExists;
 
 /// Visual question answering: prepare data, train, score and explain models on VQA2.0.
@@ -82,7 +84,7 @@ pub enum FeaturesCommand {
     Inspect(InspectArgs),
     /// Convert TSV files (bottom-up-attention, LXMERT), folders of .npz (openvqa) or other HDF5 files to a feature file
     Convert(ConvertArgs),
-    /// Extract features from images without a detector: the cells of a grid, as standardised pixels
+    /// Extract features from images: with a pretrained network, or the pixels of a grid's cells
     Extract(ExtractArgs),
 }
 
@@ -173,22 +175,27 @@ fn parse_split(text: &str) -> Result<(PathBuf, PathBuf), String> {
 #[command(after_help = "An unfinished output is named OUT.partial. After a kill, Ctrl-C or a full disk, the same \
         command resumes it.")]
 pub struct ExtractArgs {
-    /// Directory of pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) whose names end in the image id, in sub-directories too
-    #[arg(long)]
+    /// Directory of pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) whose names end in the image id, in sub-directories too;
+    /// or a JSON file {"image id": "path"}, whose paths are relative to its directory
+    #[arg(long, value_name = "DIR|images.json")]
     pub images: PathBuf,
     /// HDF5 file to write
     #[arg(long)]
     pub out: PathBuf,
-    /// Rows and columns of cells, as in 4x4; required unless --like gives them
-    #[arg(long, value_name = "RxC", value_parser = parse_grid, required_unless_present = "like")]
+    /// Rows and columns of cells, as in 4x4; required unless --like gives them, or a backbone has its own
+    #[arg(long, value_name = "RxC", value_parser = parse_grid, required_unless_present_any = ["like", "backbone"])]
     pub grid: Option<(u32, u32)>,
     /// Make the whole image a region too
     #[arg(long)]
     pub whole: bool,
-    /// Side in pixels that each region is resized to (default 16)
-    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// Side in pixels that each region is resized to, without a backbone (default 16)
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=i64::from(Grid::MOST_PATCH)))]
+    #[arg(conflicts_with = "backbone")]
     pub patch: Option<u32>,
-    /// Take grid, patch, mean and deviation from the feature file of the training images
+    #[command(flatten)]
+    pub backbone: BackboneArgs,
+    /// Extract as another feature file was extracted, that of the training images: the same backbone, grid, mean and so
+    /// on
     #[arg(long, value_name = "OTHER.h5")]
     pub like: Option<PathBuf>,
     /// Leave out pictures that cannot be read, or have no image id in their names, instead of stopping
@@ -206,13 +213,92 @@ pub struct ExtractArgs {
     pub json: bool,
 }
 
+/// A network that makes the features.
+#[cfg(feature = "torch")]
+#[derive(Debug, Args)]
+pub struct BackboneArgs {
+    /// Pretrained network that makes the features: mobilenet-v2, efficientnet-lite0, -lite1, -lite2, or a TorchScript
+    /// file. A map becomes 5x7 cells and the whole image, unless --grid gives others
+    #[arg(long, value_name = "NAME|model.pt")]
+    pub backbone: Option<String>,
+    /// File of the network's weights, if it is not where `make setup` puts it
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Height and width that images are resized to (default 224x320 for the networks that are built in)
+    #[arg(long, value_name = "HxW", value_parser = parse_size, requires = "backbone")]
+    pub size: Option<(u32, u32)>,
+    /// How images are resized, as in Pillow (default as the network was trained)
+    #[arg(long, value_name = "bilinear|bicubic", value_parser = parse_filter, requires = "backbone")]
+    pub filter: Option<Filter>,
+    /// Boxes of a detector to keep in each image, best first: a number, or the fewest and the most (default 10-100)
+    #[arg(long, value_name = "N|MIN-MAX", value_parser = parse_boxes, requires = "backbone")]
+    pub boxes: Option<(usize, usize)>,
+    /// Lowest score of a detector's box that is kept beyond the fewest (default 0.2)
+    #[arg(long, value_name = "S", requires = "backbone")]
+    pub min_score: Option<f64>,
+    /// Images in a batch (default 16 on a CPU, 64 on a GPU, 1 for a detector)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub batch_size: Option<u64>,
+    /// Device of the network: auto, cpu, cuda or cuda:1
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
+/// What this build has not.
+#[cfg(not(feature = "torch"))]
+#[derive(Debug, Args)]
+pub struct BackboneArgs {
+    /// Pretrained network, in a `vqa` with libtorch
+    #[arg(long, hide = true)]
+    pub backbone: Option<String>,
+}
+
+#[cfg(feature = "torch")]
+fn parse_size(text: &str) -> Result<(u32, u32), String> {
+    /// Of a side in pixels: more would be a typing error.
+    const SIDES: std::ops::RangeInclusive<u32> = 1..=8192;
+    let parse = || {
+        let (height, width) = text.split_once(['x', 'X'])?;
+        Some((height.parse().ok()?, width.parse().ok()?))
+    };
+    match parse() {
+        Some((height, width)) if SIDES.contains(&height) && SIDES.contains(&width) => Ok((height, width)),
+        _ => Err("expected HEIGHTxWIDTH in pixels, 1 to 8192 each, as in 224x320".to_owned()),
+    }
+}
+
+#[cfg(feature = "torch")]
+fn parse_filter(text: &str) -> Result<Filter, String> {
+    match text {
+        "bilinear" => Ok(Filter::Bilinear),
+        "bicubic" => Ok(Filter::Bicubic),
+        _ => Err("expected bilinear or bicubic".to_owned()),
+    }
+}
+
+#[cfg(feature = "torch")]
+fn parse_boxes(text: &str) -> Result<(usize, usize), String> {
+    let parse = || {
+        let (min, max) = text.split_once('-').unwrap_or((text, text));
+        Some((min.parse().ok()?, max.parse().ok()?))
+    };
+    match parse() {
+        Some((min, max)) if min <= max && (1..=10_000).contains(&max) => Ok((min, max)),
+        _ => Err("expected a number of boxes, or the fewest and the most, as in 36 or 10-100".to_owned()),
+    }
+}
+
 fn parse_grid(text: &str) -> Result<(u32, u32), String> {
     let parse = || {
         let (rows, columns) = text.split_once(['x', 'X'])?;
         Some((rows.parse().ok()?, columns.parse().ok()?))
     };
     match parse() {
-        Some((rows, columns)) if (1..=256).contains(&rows) && (1..=256).contains(&columns) => Ok((rows, columns)),
+        Some((rows, columns))
+            if (1..=Grid::MOST_CELLS).contains(&rows) && (1..=Grid::MOST_CELLS).contains(&columns) =>
+        {
+            Ok((rows, columns))
+        }
         _ => Err("expected ROWSxCOLUMNS, 1 to 256 each, as in 4x4".to_owned()),
     }
 }

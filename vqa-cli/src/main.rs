@@ -91,9 +91,9 @@ fn run(cli: Cli) -> Result<()> {
         #[cfg(feature = "torch")]
         Command::Demo(args) => commands::demo::run(&args),
         Command::Synth(args) => commands::synth::run(&args),
-        Command::Features(FeaturesCommand::Inspect(args)) => commands::features::inspect(&args),
-        Command::Features(FeaturesCommand::Convert(args)) => commands::features::convert(&args),
-        Command::Features(FeaturesCommand::Extract(args)) => commands::features::extract(&args),
+        Command::Features(FeaturesCommand::Inspect(args)) => commands::features::inspect::run(&args),
+        Command::Features(FeaturesCommand::Convert(args)) => commands::features::convert::run(&args),
+        Command::Features(FeaturesCommand::Extract(args)) => commands::features::extract::run(&args),
         Command::Prepare(args) => commands::prepare::run(&args),
         #[cfg(feature = "torch")]
         Command::Train(args) => commands::train::run(&args),

@@ -48,7 +48,7 @@
 //! let stats = ChannelStats::measure(&images, &|_| {})?;
 //! let features = dir.path().join("train.h5");
 //! let extractor = &PixelGrid { grid, stats };
-//! let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None };
+//! let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None, batch_size: None };
 //! extraction.write(&images, &features, IfExists::Refuse, &|_| {})?;
 //!
 //! let source = SourceConfig {

@@ -51,11 +51,11 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let stats = ChannelStats::measure(&train_images, &|n| progress.add(n))?;
     drop(progress);
     let extractor = &PixelGrid { grid: GRID, stats };
-    let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None };
-    features::write(&train_images, &extraction, &at.join("train.h5"), IfExists::Refuse)?;
+    let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None, batch_size: None };
+    features::extract::write(&train_images, &extraction, &at.join("train.h5"), IfExists::Refuse)?;
     step(&format!("vqa features extract --images {dir}/data/images/val --out {dir}/val.h5 --like {dir}/train.h5"));
     let val_images = list_images(&ShapesSplit::files(&at.join("data"), "val").images)?;
-    features::write(&val_images, &extraction, &at.join("val.h5"), IfExists::Refuse)?;
+    features::extract::write(&val_images, &extraction, &at.join("val.h5"), IfExists::Refuse)?;
 
     let config_path = at.join("config.toml");
     write_atomic(&config_path, config_text(args.epochs).as_bytes())?;

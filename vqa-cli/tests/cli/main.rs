@@ -4,6 +4,8 @@
 mod ask;
 #[cfg(feature = "torch")]
 mod asked;
+#[cfg(feature = "torch")]
+mod backbone;
 mod bad_input;
 mod common;
 mod convert;

@@ -56,3 +56,13 @@ fn names_without_ids_are_explained() {
     ok(at, "features extract --images in --out x.h5 --grid 2x2 --skip-bad");
     assert!(ok(at, "features inspect x.h5").contains("1, ids 7 to 7"));
 }
+
+#[cfg(not(feature = "torch"))]
+#[test]
+fn a_network_needs_a_build_with_libtorch() {
+    let world = world();
+    let at = world.path();
+    let extract = "features extract --images data/images/val --out x.h5 --backbone mobilenet-v2";
+    fails(at, extract, &["built without libtorch", "--grid"]);
+    assert!(!ok(at, "features extract --help").contains("--backbone"));
+}

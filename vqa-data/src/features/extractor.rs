@@ -103,7 +103,7 @@ pub(crate) fn problem_of(regions: &ImageRegions) -> Option<String> {
     }
     let is_sound = all_finite(features) && all_finite(boxes);
     (!is_sound).then(|| {
-        "its features are NaN or infinite: these weights, or their preprocessing (--mean, --std), do not fit the \
+        "its features are NaN or infinite: these weights, or their preprocessing (--mean, --deviation), do not fit the \
          network"
             .to_owned()
     })

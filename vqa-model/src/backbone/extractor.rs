@@ -38,8 +38,6 @@ pub struct ExtractorOptions {
     pub filter: Filter,
     /// What becomes of the output.
     pub regions: Regions,
-    /// Pictures in a batch.
-    pub batch_size: usize,
 }
 
 impl ExtractorOptions {
@@ -58,12 +56,7 @@ impl ExtractorOptions {
         if NAMES.contains(&&**name) {
             preprocessing.size = InputSize::Fixed { height: 224, width: 320 };
         }
-        let batch_size = match (kind, backbone.device()) {
-            (BackboneKind::Detector, _) => 1,
-            (BackboneKind::Map, Device::Cpu) => 16,
-            (BackboneKind::Map, _) => 64,
-        };
-        ExtractorOptions { preprocessing, filter, regions, batch_size }
+        ExtractorOptions { preprocessing, filter, regions }
     }
 }
 
@@ -151,7 +144,11 @@ impl Extractor for BackboneExtractor {
     }
 
     fn batch_size(&self) -> usize {
-        self.options.batch_size
+        match (self.options.regions, self.device) {
+            (Regions::Boxes(_), _) => 1,
+            (Regions::Cells { .. }, Device::Cpu) => 16,
+            (Regions::Cells { .. }, _) => 64,
+        }
     }
 
     fn prepare(&self, picture: &RgbImage) -> Result<Prepared, String> {
@@ -235,4 +232,147 @@ fn detected(found: &Detections, input: [u32; 2], size: [u32; 2]) -> ImageRegions
 fn to_vec(values: &Tensor) -> Vec<f32> {
     let flat = values.to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view([-1]);
     Vec::try_from(flat).expect("a flat float tensor on the CPU")
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+    use crate::backbone::preprocessing::ChannelOrder;
+    use crate::feed::options::Precision;
+
+    /// A backbone that a function is.
+    struct Fake {
+        info: BackboneInfo,
+        forward: fn(&Tensor) -> BackboneOutput,
+    }
+
+    impl Backbone for Fake {
+        fn info(&self) -> &BackboneInfo {
+            &self.info
+        }
+
+        fn device(&self) -> Device {
+            Device::Cpu
+        }
+
+        fn forward(&self, pictures: &Tensor) -> Result<BackboneOutput> {
+            Ok((self.forward)(pictures))
+        }
+    }
+
+    fn fake(kind: BackboneKind, size: InputSize, forward: fn(&Tensor) -> BackboneOutput) -> Box<dyn Backbone> {
+        let preprocessing =
+            Preprocessing { size, channel_order: ChannelOrder::Rgb, scale: 1.0, mean: [0.0; 3], deviation: [1.0; 3] };
+        let info = BackboneInfo {
+            name: "fake.pt".to_owned(),
+            weights: "fake.pt".into(),
+            sha256: "00".to_owned(),
+            kind,
+            channels: 3,
+            precision: Precision::Fp32,
+            preprocessing,
+        };
+        Box::new(Fake { info, forward })
+    }
+
+    /// The pixels themselves are the map.
+    fn identity(pictures: &Tensor) -> BackboneOutput {
+        BackboneOutput::Map(pictures.shallow_clone())
+    }
+
+    fn extractor(backbone: Box<dyn Backbone>, regions: Regions) -> BackboneExtractor {
+        let options = ExtractorOptions { regions, ..ExtractorOptions::of(&*backbone) };
+        BackboneExtractor::new(backbone, options).unwrap()
+    }
+
+    /// From PyTorch: `adaptive_avg_pool2d(torch.arange(35.).view(1, 1, 5, 7), (2, 3))`, and the mean.
+    #[test]
+    fn a_map_becomes_cells() {
+        let size = InputSize::Fixed { height: 5, width: 7 };
+        let cells = Regions::Cells { grid: [2, 3], whole: true };
+        let extractor = extractor(fake(BackboneKind::Map, size, identity), cells);
+        assert_eq!((extractor.n_regions(), extractor.feature_dim()), (RegionCount::Fixed(7), 3));
+        // A picture that needs not be resized, and one of a single colour that does.
+        let ramp = RgbImage::from_fn(7, 5, |x, y| Rgb([(y * 7 + x) as u8, 9, (x + 1) as u8]));
+        let plain = RgbImage::from_pixel(70, 20, Rgb([1, 2, 3]));
+        let prepared = [&ramp, &plain].map(|picture| extractor.prepare(picture).unwrap());
+        let [of_ramp, of_plain] = extractor.extract(&prepared).unwrap().try_into().unwrap();
+        let red: Vec<f32> = of_ramp.features.iter().step_by(3).copied().collect();
+        assert_eq!(red, [8.0, 10.0, 12.0, 22.0, 24.0, 26.0, 17.0]);
+        assert_eq!(of_ramp.features[1..].iter().step_by(3).copied().collect::<Vec<_>>(), [9.0; 7]);
+        assert_eq!(of_plain.features, [1.0, 2.0, 3.0].repeat(7));
+        assert_eq!(of_plain.boxes[..8], [0.0, 0.0, 70.0 / 3.0, 10.0, 70.0 / 3.0, 0.0, 140.0 / 3.0, 10.0]);
+        assert_eq!(of_plain.boxes[20..], [140.0 / 3.0, 10.0, 70.0, 20.0, 0.0, 0.0, 70.0, 20.0]);
+        // Alone it is the same.
+        assert_eq!(extractor.regions(&plain).unwrap(), of_plain);
+        assert!(
+            extractor.regions(&RgbImage::from_pixel(1, 1, Rgb([5, 5, 5]))).unwrap().features.iter().all(|&x| x == 5.0)
+        );
+    }
+
+    #[test]
+    fn a_detectors_boxes_are_those_of_the_picture() {
+        let forward = |pictures: &Tensor| {
+            let n = pictures.size()[0];
+            let detections = (0..n).map(|_| Detections {
+                // In an input of 20 x 10 pixels: the best reaches out of it, and the last lies beyond it.
+                boxes: Tensor::from_slice(&[0f32, 0.0, 10.0, 5.0, 15.0, 5.0, 25.0, 12.0, 30.0, 0.0, 40.0, 9.0])
+                    .view([3, 4]),
+                features: Tensor::from_slice(&[1f32, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0]).view([3, 3]),
+                scores: Tensor::from_slice(&[0.5f32, 0.9, 0.8]).view([3, 1]),
+            });
+            BackboneOutput::Detections(detections.collect())
+        };
+        let size = InputSize::Sides { short: 10, long: 20 };
+        let extractor = extractor(fake(BackboneKind::Detector, size, forward), Regions::Boxes(Selection::fixed(3)));
+        assert_eq!(extractor.n_regions(), RegionCount::AtMost(3));
+        // Of two shapes, so that they cannot be one batch; and one that is twice as large as the input.
+        let pictures = [RgbImage::new(40, 20), RgbImage::new(20, 20)];
+        let prepared = pictures.map(|picture| extractor.prepare(&picture).unwrap());
+        let [wide, square] = extractor.extract(&prepared).unwrap().try_into().unwrap();
+        assert_eq!(wide.features, [2.0, 2.0, 2.0, 1.0, 1.0, 1.0]);
+        assert_eq!(wide.boxes, [30.0, 10.0, 40.0, 20.0, 0.0, 0.0, 20.0, 10.0]);
+        assert_eq!(square.boxes, [0.0, 0.0, 20.0, 10.0]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let size = InputSize::Fixed { height: 2, width: 2 };
+        for (kind, regions, words) in [
+            (BackboneKind::Map, Regions::Boxes(Selection::fixed(3)), "gives a map"),
+            (BackboneKind::Detector, Regions::Cells { grid: [1, 1], whole: false }, "is a detector"),
+            (BackboneKind::Map, Regions::Cells { grid: [0, 1], whole: true }, "without cells"),
+            (BackboneKind::Detector, Regions::Boxes(Selection::fixed(0)), "0 boxes"),
+        ] {
+            let backbone = fake(kind, size, identity);
+            let options = ExtractorOptions { regions, ..ExtractorOptions::of(&*backbone) };
+            let error = BackboneExtractor::new(backbone, options).err().unwrap().to_string();
+            assert!(error.starts_with("fake.pt") && error.contains(words), "{error}");
+        }
+        let nan = |pictures: &Tensor| BackboneOutput::Map(pictures / 0.0 - 1.0 / 0.0);
+        let backbone = fake(BackboneKind::Map, size, nan);
+        let extractor = extractor(backbone, Regions::Cells { grid: [1, 1], whole: false });
+        let error = extractor.regions(&RgbImage::new(2, 2)).unwrap_err().to_string();
+        assert!(error.contains("NaN or infinite"), "{error}");
+    }
+
+    #[test]
+    fn its_description_has_all_that_makes_it() {
+        let size = InputSize::Fixed { height: 224, width: 320 };
+        let made = extractor(fake(BackboneKind::Map, size, identity), Regions::Cells { grid: [5, 7], whole: true });
+        let expected = r#"{"kind": "backbone", "backbone": "fake.pt", "sha256": "00", "precision": "fp32",
+            "size": [224, 320], "filter": "bilinear", "channels": "RGB", "scale": 1.0, "mean": [0.0, 0.0, 0.0],
+            "deviation": [1.0, 1.0, 1.0], "grid": [5, 7], "whole": true}"#;
+        assert_eq!(made.info(), ExtractorInfo::parse(expected));
+        let settings: ExtractorSettings = ExtractorInfo::parse(&made.info().to_string()).settings().unwrap();
+        assert_eq!(settings.options(), made.options);
+
+        let sides = InputSize::Sides { short: 600, long: 1000 };
+        let selection = Selection { min_score: 0.25, max_overlap: 0.5, min_boxes: 3, max_boxes: 36 };
+        let made = extractor(fake(BackboneKind::Detector, sides, identity), Regions::Boxes(selection));
+        let settings: ExtractorSettings = made.info().settings().unwrap();
+        assert_eq!(settings.options(), made.options);
+    }
 }

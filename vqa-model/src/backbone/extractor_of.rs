@@ -6,7 +6,7 @@ use tch::Device;
 use vqa_data::features::{Extractor, ExtractorInfo, PixelGrid};
 
 use crate::backbone::backbone::BackboneInfo;
-use crate::backbone::extractor::{BackboneExtractor, ExtractorOptions};
+use crate::backbone::extractor::BackboneExtractor;
 use crate::backbone::extractor_settings::ExtractorSettings;
 use crate::backbone::open::{NAMES, OpenOptions, open_with};
 use crate::error::{Error, Result};
@@ -58,12 +58,40 @@ pub fn extractor_of(info: &ExtractorInfo, weights: Option<&Path>, device: Device
                     ),
                 ));
             }
-            let batch_size = ExtractorOptions::of(&*backbone).batch_size;
-            Ok(Box::new(BackboneExtractor::new(backbone, settings.options(batch_size))?))
+            Ok(Box::new(BackboneExtractor::new(backbone, settings.options())?))
         }
         _ => Err(Error::Backbone(format!(
             "the features were made by {info}, and only those of `vqa features extract` can be made again: extract your \
              own, or take pictures whose features you have"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vqa_data::features::{ChannelStats, Grid};
+
+    use super::*;
+
+    #[test]
+    fn extractors_are_made_from_their_descriptions() {
+        let of = |info: &ExtractorInfo| extractor_of(info, None, Device::Cpu);
+        let grid = Grid { rows: 2, columns: 3, whole: true, patch: 4 };
+        let pixels = PixelGrid { grid, stats: ChannelStats { mean: [0.1, 0.2, 0.3], std: [0.4, 0.5, 0.6] } };
+        assert_eq!(of(&pixels.info()).unwrap().info(), pixels.info());
+        for (text, words) in [
+            ("bottom-up-attention", "only those of `vqa features extract`"),
+            (r#"{"kind": "grid", "grid": [2, 2]}"#, "cannot be made again (missing field `whole`)"),
+            (r#"{"kind": "backbone"}"#, "cannot be made again (missing field `backbone`)"),
+            (
+                r#"{"kind": "backbone", "backbone": "nowhere.pt", "sha256": "12ab", "precision": "fp32",
+                    "size": [4, 4], "filter": "bilinear", "channels": "RGB", "scale": 1, "mean": [0, 0, 0],
+                    "deviation": [1, 1, 1], "grid": [1, 1], "whole": false}"#,
+                "there is no nowhere.pt: say with --weights",
+            ),
+        ] {
+            let error = of(&ExtractorInfo::parse(text)).err().unwrap().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

@@ -97,14 +97,14 @@ impl ExtractorSettings {
         }
     }
 
-    /// The same again, with pictures in batches of `batch_size`.
-    pub(super) fn options(&self, batch_size: usize) -> ExtractorOptions {
+    /// The same again.
+    pub(super) fn options(&self) -> ExtractorOptions {
         let regions = match self.regions {
             RegionSettings::Cells { grid, whole } => Regions::Cells { grid, whole },
             RegionSettings::Boxes { min_score, max_overlap, min_boxes, max_boxes } => {
                 Regions::Boxes(Selection { min_score, max_overlap, min_boxes, max_boxes })
             }
         };
-        ExtractorOptions { preprocessing: self.preprocessing(), filter: self.filter, regions, batch_size }
+        ExtractorOptions { preprocessing: self.preprocessing(), filter: self.filter, regions }
     }
 }

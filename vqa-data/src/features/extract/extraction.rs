@@ -36,11 +36,15 @@ pub struct Extraction<'a> {
     pub element_type: ElementType,
     /// Which of the images; all of them if `None`.
     pub shard: Option<Shard>,
+    /// How many images the extractor gets at once; as many as it likes best if `None`.
+    pub batch_size: Option<usize>,
 }
 
 /// How long an extraction took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExtractionTime {
+    /// How many images it was, without those that an earlier run had done.
+    pub n_extracted: usize,
     /// From the first image to the last.
     pub total: Duration,
     /// How much of that [`Extractor::extract`] could not run because the next images were not yet prepared.
@@ -85,7 +89,7 @@ impl Extraction<'_> {
         if_exists: IfExists,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<ExtractionTime> {
-        let Extraction { extractor, element_type, shard } = *self;
+        let Extraction { extractor, element_type, shard, .. } = *self;
         let (n_regions, feature_dim) = (extractor.n_regions().most(), extractor.feature_dim());
         let bytes = n_regions.saturating_mul(feature_dim).saturating_mul(4);
         if bytes > MAX_IMAGE_BYTES {
@@ -147,7 +151,7 @@ impl Extraction<'_> {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(Vec<FeatureWriter>, ExtractionTime)> {
         let extractor = self.extractor;
-        let batch_size = extractor.batch_size().max(1);
+        let batch_size = self.batch_size.unwrap_or(extractor.batch_size()).max(1);
         // A batch being extracted, one that waits, and an image on every thread.
         let ahead = 2 * batch_size + rayon::current_num_threads();
         let prepare = |job: &&Job| {
@@ -188,7 +192,7 @@ impl Extraction<'_> {
                 Ok(filling.set_done(jobs))
             };
             let waiting = in_order(jobs, ahead, &prepare, &mut use_prepared)?;
-            time.set(ExtractionTime { total: started.elapsed(), waiting });
+            time.set(ExtractionTime { n_extracted: jobs.len(), total: started.elapsed(), waiting });
             Ok(())
         };
         let jobs: Vec<Job> = (0..images.len()).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
@@ -245,6 +249,8 @@ fn all_bad(images: &[ImageFile], min_size: [u32; 2], error: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use image::RgbImage;
 
     use super::*;
@@ -252,6 +258,7 @@ mod tests {
     use crate::features::extract::grid::Grid;
     use crate::features::extract::image_folder::list_images;
     use crate::features::extract::pixel_grid::PixelGrid;
+    use crate::features::extractor_info::ExtractorInfo;
 
     #[test]
     fn extracted_features_are_standardised_and_found_again() {
@@ -269,7 +276,7 @@ mod tests {
         let grid = Grid { rows: 2, columns: 2, whole: false, patch: 4 };
         let out = directory.path().join("f.h5");
         let extractor = &PixelGrid { grid, stats };
-        let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None };
+        let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None, batch_size: None };
         extraction.write(&images, &out, IfExists::Refuse, &|_| {}).unwrap();
 
         let file = FeatureFile::open(&out).unwrap();
@@ -285,5 +292,142 @@ mod tests {
         let mean = all.iter().sum::<f32>() / n;
         let variance = all.iter().map(|x| x * x).sum::<f32>() / n;
         assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4, "{mean} {variance}");
+    }
+
+    /// Finds a region for each pixel that a picture is wide, and fails where it is told to.
+    struct Detector {
+        /// Of a picture's width.
+        fails_at: Option<(u32, fn() -> Error)>,
+        value: f32,
+        n_extracted: AtomicUsize,
+    }
+
+    impl Extractor for Detector {
+        fn info(&self) -> ExtractorInfo {
+            ExtractorInfo::parse(r#"{"kind": "test"}"#)
+        }
+
+        fn feature_dim(&self) -> usize {
+            2
+        }
+
+        fn n_regions(&self) -> RegionCount {
+            RegionCount::AtMost(20)
+        }
+
+        fn batch_size(&self) -> usize {
+            3
+        }
+
+        fn prepare(&self, picture: &RgbImage) -> Result<Prepared, String> {
+            Ok(Prepared::Pixels { pixels: picture.clone(), size: picture.dimensions().into() })
+        }
+
+        fn extract(&self, pictures: &[Prepared]) -> Result<Vec<ImageRegions>> {
+            let regions = |picture: &Prepared| {
+                let Prepared::Pixels { size: [width, _], .. } = *picture else { unreachable!() };
+                if let Some((_, error)) = self.fails_at.filter(|&(at, _)| at == width) {
+                    return Err(error());
+                }
+                self.n_extracted.fetch_add(1, Ordering::Relaxed);
+                let boxes = (0..width).flat_map(|x| [x as f32, 0.0, x as f32 + 1.0, 1.0]).collect();
+                let features = (0..width).flat_map(|x| [self.value, x as f32]).collect();
+                Ok(ImageRegions { features, boxes })
+            };
+            pictures.iter().map(regions).collect()
+        }
+    }
+
+    fn detector(fails_at: Option<(u32, fn() -> Error)>) -> Detector {
+        Detector { fails_at, value: 7.0, n_extracted: AtomicUsize::new(0) }
+    }
+
+    /// Pictures of 1 to 10 pixels, with these as their ids.
+    fn strips(directory: &Path) -> Vec<ImageFile> {
+        for width in 1..=10 {
+            RgbImage::new(width, 1).save(directory.join(format!("{width}.png"))).unwrap();
+        }
+        list_images(directory).unwrap()
+    }
+
+    fn write(extractor: &dyn Extractor, images: &[ImageFile], out: &Path) -> Result<ExtractionTime> {
+        let extraction = Extraction { extractor, element_type: ElementType::F16, shard: None, batch_size: None };
+        extraction.write(images, out, IfExists::Refuse, &|_| {})
+    }
+
+    #[test]
+    fn a_detectors_regions_are_counted_and_not_found_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let images = strips(directory.path());
+        let whole = directory.path().join("whole/f.h5");
+        assert_eq!(write(&detector(None), &images, &whole).unwrap().n_extracted, 10);
+        let file = FeatureFile::open(&whole).unwrap();
+        assert_eq!((0..10).map(|row| file.n_regions(row)).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
+        let (mut features, mut boxes) = ([0.0; 6], [0.0; 12]);
+        file.read(2, &mut features, &mut boxes).unwrap();
+        assert_eq!(features, [7.0, 0.0, 7.0, 1.0, 7.0, 2.0]);
+        assert_eq!(boxes[8..], [2.0, 0.0, 3.0, 1.0]);
+
+        // The disk is full when the third batch begins.
+        let broken = directory.path().join("broken/f.h5");
+        let full = || Error::io("write", Path::new("f.h5"))(std::io::ErrorKind::StorageFull.into());
+        write(&detector(Some((7, full))), &images, &broken).unwrap_err();
+        let names = |path: &Path| {
+            let entries = std::fs::read_dir(path.parent().unwrap()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&broken), ["f.h5.regions.partial", "f.h5.regions.partial.json"]);
+        let detector = detector(None);
+        assert_eq!(write(&detector, &images, &broken).unwrap().n_extracted, 4);
+        assert_eq!(detector.n_extracted.into_inner(), 4);
+        for path in [&broken, &whole] {
+            assert_eq!(names(path), ["f.h5"]);
+        }
+        assert!(std::fs::read(&broken).unwrap() == std::fs::read(&whole).unwrap());
+    }
+
+    #[test]
+    fn the_picture_that_an_extractor_fails_on_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let images = strips(directory.path());
+        let out = directory.path().join("f.h5");
+        let odd = || Error::other("an odd map");
+        let error = write(&detector(Some((8, odd))), &images, &out).unwrap_err().to_string();
+        assert!(error.ends_with("/8.png: an odd map"), "{error}");
+        let nan = Detector { value: f32::NAN, ..detector(None) };
+        let error = write(&nan, &images, &out).unwrap_err().to_string();
+        assert!(error.contains("/1.png: its features are NaN or infinite"), "{error}");
+        assert!(!out.exists() && !roomy_path(&out).with_added_extension("partial").exists());
+    }
+
+    #[test]
+    fn shards_are_the_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let images = strips(directory.path());
+        let out = directory.path().join("f.h5");
+        write(&detector(None), &images, &out).unwrap();
+        let whole = FeatureFile::open(&out).unwrap();
+        let mut row = 0;
+        for shard in ["1/3", "2/3", "3/3"].map(|shard| shard.parse::<Shard>().unwrap()) {
+            let extractor = &detector(None);
+            let extraction =
+                Extraction { extractor, element_type: ElementType::F16, shard: Some(shard), batch_size: Some(2) };
+            extraction.write(&images, &out, IfExists::Refuse, &|_| {}).unwrap();
+            let part = FeatureFile::open(&shard.path(&out)).unwrap();
+            for (i, &id) in part.image_ids().iter().enumerate() {
+                assert_eq!(id, whole.image_ids()[row]);
+                let read = |file: &FeatureFile, row: usize| {
+                    let k = file.n_regions(row);
+                    let (mut features, mut boxes) = (vec![0.0; k * 2], vec![0.0; k * 4]);
+                    file.read(row, &mut features, &mut boxes).unwrap();
+                    (features, boxes)
+                };
+                assert_eq!(read(&part, i), read(&whole, row));
+                row += 1;
+            }
+        }
+        assert_eq!(row, 10);
     }
 }

@@ -94,7 +94,7 @@ mod tests {
         }
         for (filter, expected) in wider {
             let found = filter.resize(&picture, [5, 13]);
-            assert!(close(&found[..39], &expected), "{filter:?} {found:?}");
+            assert!(close(&found, &expected), "{filter:?} {found:?}");
         }
         assert_eq!(Filter::Bilinear.resize(&picture, [7, 9]), picture);
         let pixel = RgbImage::from_pixel(1, 1, image::Rgb([7, 8, 9]));

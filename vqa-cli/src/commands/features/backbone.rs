@@ -1,0 +1,54 @@
+//! The extractor with a network.
+
+use anyhow::{Result, bail};
+use vqa_data::features::{Extractor, ExtractorInfo};
+use vqa_model::backbone::{
+    BackboneExtractor, ExtractorOptions, InputSize, OpenOptions, Regions, Selection, extractor_of, open_with,
+};
+use vqa_model::device::parse_device;
+
+use crate::args::{BackboneArgs, ExtractArgs};
+
+/// The extractor that the arguments, or another feature file, ask for.
+pub fn extractor(args: &ExtractArgs, like: Option<&ExtractorInfo>) -> Result<Box<dyn Extractor>> {
+    let BackboneArgs { backbone, weights, size, filter, boxes, min_score, device, .. } = &args.backbone;
+    let device = parse_device(device)?;
+    let Some(name) = backbone else {
+        let Some(info) = like else { bail!("--backbone is required") };
+        if args.grid.is_some() || args.whole || args.patch.is_some() {
+            bail!("--like gives the grid and all else of a network's features: pass it alone");
+        }
+        return Ok(extractor_of(info, weights.as_deref(), device)?);
+    };
+    let backbone = open_with(name, &OpenOptions { weights: weights.clone(), ..OpenOptions::new(device) })?;
+    let mut options = ExtractorOptions::of(&*backbone);
+    if let &Some((height, width)) = size {
+        options.preprocessing.size = InputSize::Fixed { height, width };
+    }
+    options.filter = filter.unwrap_or(options.filter);
+    match &mut options.regions {
+        Regions::Cells { grid, whole } => {
+            if boxes.is_some() || min_score.is_some() {
+                bail!("--boxes and --min-score are for detectors, and {name} gives a map: use --grid");
+            }
+            if let Some((rows, columns)) = args.grid {
+                (*grid, *whole) = ([rows, columns], args.whole);
+            }
+        }
+        Regions::Boxes(selection) => {
+            if args.grid.is_some() || args.whole {
+                bail!("{name} is a detector, whose boxes are the regions: use --boxes instead of --grid and --whole");
+            }
+            let (min_boxes, max_boxes) = boxes.unwrap_or((selection.min_boxes, selection.max_boxes));
+            let min_score = min_score.unwrap_or(selection.min_score);
+            *selection = Selection { min_boxes, max_boxes, min_score, ..*selection };
+        }
+    }
+    let extractor = BackboneExtractor::new(backbone, options)?;
+    if let Some(other) = like
+        && let Some(difference) = other.difference(&extractor.info())
+    {
+        bail!("--like and the other options ask for different features ({difference}): pass --like alone");
+    }
+    Ok(Box::new(extractor))
+}

@@ -1,0 +1,28 @@
+//! What went wrong with images and files.
+
+use std::path::PathBuf;
+
+use vqa_data::Error;
+use vqa_data::features::{BadImage, FeatureWriter};
+
+use crate::terminal::say;
+
+/// An error that ended the writing of files, and whether the same command can resume from there.
+pub fn what_is_kept(error: Error, mut paths: impl Iterator<Item = PathBuf>) -> anyhow::Error {
+    // Bad data stays bad, but a full disk can be emptied.
+    if error.is_retryable() && paths.any(|path| FeatureWriter::partial_path(&path).exists()) {
+        return anyhow::anyhow!("{error}; the work so far is kept, and the same command resumes from there");
+    }
+    error.into()
+}
+
+/// Says which images are skipped.
+pub fn report_bad(bad: &[BadImage]) {
+    if bad.is_empty() {
+        return;
+    }
+    for bad in bad {
+        say!("skipped: {bad}");
+    }
+    say!("skipped: {} image(s) in all", bad.len());
+}
