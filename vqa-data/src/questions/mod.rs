@@ -11,6 +11,7 @@ pub(crate) mod encode;
 pub(crate) mod fingerprint;
 pub(crate) mod glove;
 pub(crate) mod image_paths;
+pub mod import;
 pub(crate) mod json;
 mod list_kind;
 mod not_json;
