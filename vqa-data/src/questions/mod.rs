@@ -2,7 +2,7 @@
 //!
 //! [`Split::load`] reads and joins the files of a split; [`build_dictionaries`] makes a [`WordDict`] and an
 //! [`AnswerDict`] of splits; [`EncodedQuestions`] is a split as tokens and [`SoftTargets`]. [`prepare`] does all of
-//! that for a config.
+//! that for a config. [`import`] makes such files of other datasets.
 
 pub(crate) mod annotations;
 pub(crate) mod count_answers;

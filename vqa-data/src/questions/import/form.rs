@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn json_with_columns_of_a_table() {
         let entries = [
-            r#"{"id": 1, "question": "What?", "answer": ["a b", "c"], "image": "x/1.jpg", "split": "validation", "question_id": null}"#,
+            r#"{"question": "What?", "answer": ["a b", "c"], "image": "x/1.jpg", "split": "val", "question_id": 3}"#,
             r#"{"question": "Is it?", "answer": true, "image": "2.jpg", "question_id": "7", "extra": {"a": [1]}}"#,
         ];
         for (text, form) in [
@@ -192,7 +192,7 @@ mod tests {
         ] {
             let rows = read("data.json", &text, form);
             assert_eq!(rows.len(), 2);
-            assert_eq!(row(&rows, 0), "val x/1.jpg(-) What?(-) b|c - -");
+            assert_eq!(row(&rows, 0), "val x/1.jpg(-) What?(3) b|c - -");
             assert_eq!(row(&rows, 1), "train 2.jpg(-) Is it?(7) yes - -");
         }
     }

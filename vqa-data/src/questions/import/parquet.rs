@@ -1,9 +1,14 @@
 //! Hugging Face's Parquet: a table that brings its pictures along.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
+use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::reader::TreeBuilder;
 use parquet::record::{Field, Row};
+use parquet::schema::types::{SchemaDescriptor, Type};
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
@@ -24,7 +29,13 @@ const AT_A_TIME: usize = 16;
 /// When it is damaged or compressed in a way that is not read, lacks a column, or has something else than pictures
 /// where those should be.
 pub(super) fn read_parquet(path: &Path, given: &ColumnNames, embedded: &mut Embedded, rows: &mut Rows) -> Result<()> {
-    let damaged = |error: parquet::errors::ParquetError| Error::damaged(path, in_words(&error)).because(error);
+    // The library takes some things on trust. What was read until it panics is dropped with the import.
+    let read = AssertUnwindSafe(|| read_rows(path, given, embedded, rows));
+    catch_unwind(read).unwrap_or_else(|_| Err(Error::damaged(path, "damaged Parquet: fetch the file again")))
+}
+
+fn read_rows(path: &Path, given: &ColumnNames, embedded: &mut Embedded, rows: &mut Rows) -> Result<()> {
+    let damaged = |error: ParquetError| Error::damaged(path, in_words(&error)).because(error);
     let reader = SerializedFileReader::new(open_input(path)?).map_err(damaged)?;
     let schema = reader.metadata().file_metadata().schema_descr().root_schema_ptr();
     let names: Vec<String> = schema.get_fields().iter().map(|field| field.name().to_owned()).collect();
@@ -32,20 +43,16 @@ pub(super) fn read_parquet(path: &Path, given: &ColumnNames, embedded: &mut Embe
     let wanted = columns.names();
     // A picture that no column names is not decoded.
     let fields = schema.get_fields().iter().filter(|field| wanted.contains(&field.name())).cloned().collect();
-    let projection =
-        parquet::schema::types::Type::group_type_builder(schema.name()).with_fields(fields).build().map_err(damaged)?;
+    let projection = Type::group_type_builder(schema.name()).with_fields(fields).build().map_err(damaged)?;
     let mut number = 0;
     for group in 0..reader.num_row_groups() {
         let group = reader.get_row_group(group).map_err(damaged)?;
-        let descriptor = std::sync::Arc::new(parquet::schema::types::SchemaDescriptor::new(projection.clone().into()));
-        let decoded = parquet::record::reader::TreeBuilder::new()
-            .with_batch_size(AT_A_TIME)
-            .as_iter(descriptor, &*group)
-            .map_err(damaged)?;
+        let descriptor = Arc::new(SchemaDescriptor::new(projection.clone().into()));
+        let decoded = TreeBuilder::new().with_batch_size(AT_A_TIME).as_iter(descriptor, &*group).map_err(damaged)?;
         for row in decoded {
             number += 1;
             let of_row = |problem: String| Error::damaged(path, format!("row {number}: {problem}"));
-            push(path, &columns, &row.map_err(damaged)?, number, embedded, rows).map_err(|problem| match problem {
+            push(&columns, &row.map_err(damaged)?, number, embedded, rows).map_err(|problem| match problem {
                 RowProblem::Said(problem) => of_row(problem),
                 RowProblem::Error(error) => error,
             })?;
@@ -60,19 +67,12 @@ enum RowProblem {
 }
 
 /// Adds a row, and writes its picture.
-fn push(
-    path: &Path,
-    columns: &Columns,
-    row: &Row,
-    number: u64,
-    embedded: &mut Embedded,
-    rows: &mut Rows,
-) -> Result<(), RowProblem> {
+fn push(columns: &Columns, row: &Row, number: u64, embedded: &mut Embedded, rows: &mut Rows) -> Result<(), RowProblem> {
     let mut values = Map::new();
     for (name, field) in row.get_column_iter() {
         let value = match field {
-            Field::Group(image) if *name == columns.image => Value::String(picture(path, image, embedded)?),
-            Field::Bytes(bytes) if *name == columns.image => Value::String(add(path, embedded, bytes.data(), None)?),
+            Field::Group(image) if *name == columns.image => Value::String(picture(image, embedded)?),
+            Field::Bytes(bytes) if *name == columns.image => Value::String(add(embedded, bytes.data(), None)?),
             other => value_of(other).map_err(|what| RowProblem::Said(format!("\"{name}\" has {what}")))?,
         };
         values.insert(name.clone(), value);
@@ -81,7 +81,7 @@ fn push(
 }
 
 /// Writes the picture of a `{bytes, path}`; without bytes it is elsewhere, at that path.
-fn picture(path: &Path, image: &Row, embedded: &mut Embedded) -> Result<String, RowProblem> {
+fn picture(image: &Row, embedded: &mut Embedded) -> Result<String, RowProblem> {
     let (mut bytes, mut had) = (None, None);
     for (name, field) in image.get_column_iter() {
         match (name.as_str(), field) {
@@ -91,19 +91,16 @@ fn picture(path: &Path, image: &Row, embedded: &mut Embedded) -> Result<String, 
         }
     }
     match (bytes, had) {
-        (Some(bytes), had) => add(path, embedded, bytes.data(), had),
+        (Some(bytes), had) => add(embedded, bytes.data(), had),
         (None, Some(had)) => Ok(had.to_owned()),
         (None, None) => Err(RowProblem::Said("no picture: the image column has neither bytes nor a path".to_owned())),
     }
 }
 
-fn add(path: &Path, embedded: &mut Embedded, bytes: &[u8], had: Option<&str>) -> Result<String, RowProblem> {
+fn add(embedded: &mut Embedded, bytes: &[u8], had: Option<&str>) -> Result<String, RowProblem> {
     embedded.add(bytes, had).map_err(|problem| match problem {
         Problem::NoPicture => RowProblem::Said("the image column has bytes that are no picture".to_owned()),
-        Problem::Error(error) => {
-            let _ = path;
-            RowProblem::Error(error)
-        }
+        Problem::Error(error) => RowProblem::Error(error),
     })
 }
 
@@ -136,7 +133,7 @@ fn value_of(field: &Field) -> Result<Value, &'static str> {
 }
 
 /// The library's message with a remedy.
-fn in_words(error: &parquet::errors::ParquetError) -> String {
+fn in_words(error: &ParquetError) -> String {
     let message = error.to_string();
     match message.contains("compression codec") || message.contains("Disabled feature") {
         true => format!(

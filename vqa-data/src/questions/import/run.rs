@@ -303,7 +303,7 @@ impl Kept {
             with_picture().filter(|&row| !rows.given(row).is_empty()).map(|row| rows.split(row)).collect();
         let is_train = |row: usize| rows.split(row) == SplitName::Train;
         if !annotated.contains(&SplitName::Train) && with_picture().any(is_train) {
-            let problem = "no question has an answer: say which column the answers are in with --columns answer=NAME, or \
+            let problem = "no question has an answer: say which column they are in with --columns answer=NAME, or \
                 give a file of questions to be answered a name with \"test\" in it";
             return Err(Error::invalid(problem));
         }

@@ -36,7 +36,8 @@ mod tests {
             {"image_index": 0, "program": [{"inputs": [], "function": "scene"}], "question_index": 0,
              "image_filename": "CLEVR_val_000000.png", "question_family_index": 12, "split": "val", "answer": "no",
              "question": "Are there any blocks?"},
-            {"image_index": 0, "question_index": 1, "image_filename": "CLEVR_val_000000.png", "split": "val", "answer": 2,
+            {"image_index": 0, "question_index": 1, "image_filename": "CLEVR_val_000000.png", "split": "val",
+             "answer": 2,
              "question": "How many?"}]}"#;
         let rows = read("q.json", text, "CLEVR");
         assert_eq!(rows.len(), 2);

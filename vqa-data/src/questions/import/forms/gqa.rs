@@ -31,7 +31,8 @@ mod tests {
 
     #[test]
     fn questions_by_their_ids() {
-        let text = r#"{"02930152": {"semantic": [{"operation": "select"}], "entailed": ["02930160"], "imageId": "2354786",
+        let text = r#"{"02930152": {"semantic": [{"operation": "select"}], "entailed": ["02930160"],
+                "imageId": "2354786",
                 "isBalanced": true, "groups": {"global": null}, "answer": "yes", "types": {"detailed": "verify"},
                 "question": "Is the sky dark?", "fullAnswer": "Yes, the sky is dark."},
             "201307251": {"imageId": "n161313", "question": "What is this?", "answer": "pants"}}"#;

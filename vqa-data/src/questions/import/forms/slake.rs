@@ -33,10 +33,12 @@ mod tests {
 
     #[test]
     fn pictures_have_a_name_and_an_id() {
-        let text = r#"[{"img_id": 1, "img_name": "xmlab1/source.jpg", "question": "What modality is used?", "answer": "MRI",
+        let text = r#"[{"img_id": 1, "img_name": "xmlab1/source.jpg", 
+                "question": "What modality is used?", "answer": "MRI",
                 "q_lang": "en", "location": "Abdomen", "modality": "MRI", "answer_type": "OPEN", "base_type": "vqa",
                 "content_type": "Modality", "triple": ["vhead", "_", "_"], "qid": 0},
-            {"img_id": 102, "img_name": "xmlab102/source.jpg", "question": "图像里有肝脏吗？", "answer": "有", "q_lang": "zh",
+            {"img_id": 102, "img_name": "xmlab102/source.jpg", "question": "图像里有肝脏吗？", "answer": "有",
+                "q_lang": "zh",
                 "answer_type": "CLOSED", "content_type": "Organ", "qid": 7}]"#;
         let rows = read("validate.json", text, "SLAKE");
         assert_eq!(rows.len(), 2);

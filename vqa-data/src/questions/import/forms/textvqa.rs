@@ -36,9 +36,11 @@ mod tests {
     #[test]
     fn questions_below_data() {
         let text = r#"{"dataset_type": "train", "dataset_name": "textvqa", "dataset_version": "0.5.1", "data": [
-            {"question": "what is the brand?", "image_id": "0054c91397f2fe05", "image_classes": ["Camera"], "question_id": 0,
+            {"question": "what is the brand?", "image_id": "0054c91397f2fe05", "image_classes": ["Camera"],
+             "question_id": 0,
              "question_tokens": ["what"], "answers": ["nous les gosses", "dakota"], "set_name": "val"},
-            {"question": "who?", "image_id": "003a8ae2ef43b901", "question_id": 1, "question_tokens": ["who"], "answers": [],
+            {"question": "who?", "image_id": "003a8ae2ef43b901", "question_id": 1, "question_tokens": ["who"],
+             "answers": [],
              "set_name": "test"}]}"#;
         let rows = read("x.json", text, "TextVQA");
         assert_eq!(rows.len(), 2);

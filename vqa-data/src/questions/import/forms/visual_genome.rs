@@ -43,8 +43,10 @@ mod tests {
     #[test]
     fn pictures_with_questions() {
         let text = r#"[{"id": 1, "qas": [
-                {"a_objects": [], "question": "What color is the clock?", "image_id": 1, "qa_id": 986769, "answer": "Green."},
-                {"a_objects": [], "question": "How tall is it?", "image_id": 1, "qa_id": 986768, "answer": "Very tall.", "q_objects": []}]},
+                {"a_objects": [], "question": "What color is the clock?", "image_id": 1, "qa_id": 986769,
+                 "answer": "Green."},
+                {"a_objects": [], "question": "How tall is it?", "image_id": 1, "qa_id": 986768,
+                 "answer": "Very tall.", "q_objects": []}]},
             {"id": 3, "qas": []},
             {"id": 2, "qas": [{"question": "Where?", "image_id": 2, "qa_id": 986774, "answer": "On the shelf."}]}]"#;
         let rows = read("question_answers.json", text, "Visual Genome");

@@ -37,8 +37,10 @@ mod tests {
     #[test]
     fn questions_with_ten_answers() {
         let text = r#"[
-            {"image": "VizWiz_val_00000009.jpg", "question": "What color is it?", "answer_type": "other", "answerable": 1,
-             "answers": [{"answer_confidence": "yes", "answer": "blue"}, {"answer_confidence": "maybe", "answer": "unsuitable image"}]},
+            {"image": "VizWiz_val_00000009.jpg", "question": "What color is it?", "answer_type": "other",
+             "answerable": 1,
+             "answers": [{"answer_confidence": "yes", "answer": "blue"}, 
+                {"answer_confidence": "maybe", "answer": "unsuitable image"}]},
             {"image": "VizWiz_val_00000010.jpg", "question": "Is it on?", "answer_type": "yes/no", "answerable": 0,
              "answers": [{"answer_confidence": "no", "answer": "Yes"}]}]"#;
         let rows = read("val.json", text, "VizWiz");

@@ -130,14 +130,16 @@ mod tests {
     }
 
     const ENTRY: &str = r#"{"question_id": 9000, "image_id": 9, "question_type": "what", "answer_type": "other",
-        "multiple_choice_answer": "Blue", "answers": [{"answer": "red", "answer_id": 1}, {"answer": "Blue", "answer_id": 2}]}"#;
+        "multiple_choice_answer": "Blue", "answers": [{"answer": "red", "answer_id": 1},
+        {"answer": "Blue", "answer_id": 2}]}"#;
     const QUESTION: &str = r#"{"question_id": 9000, "image_id": 9, "question": "What is it?"}"#;
 
     #[test]
     fn questions_and_annotations_of_several_splits() {
         let questions = |split: &str, version: &str| {
             format!(
-                r#"{{"info": {{"description": "This is {version} of the VQA dataset.", "version": "{}"}}, "data_subtype": "{split}",
+                r#"{{"info": {{"description": "This is {version} of the VQA dataset.", "version": "{}"}},
+                "data_subtype": "{split}",
                 "questions": [{QUESTION}]}}"#,
                 &version[1..]
             )
@@ -167,7 +169,8 @@ mod tests {
     #[test]
     fn ok_vqa_has_no_first_choice() {
         let annotations = r#"{"info": {"description": "This is v1.0 of the OK-VQA dataset."}, "annotations": [
-            {"image_id": 9, "answer_type": "other", "question_type": "four", "question_id": 9000, "confidence": 3, "answers": [
+            {"image_id": 9, "answer_type": "other", "question_type": "four", "question_id": 9000,
+             "confidence": 3, "answers": [
             {"answer_id": 1, "raw_answer": "racing", "answer_confidence": "yes", "answer": "race"},
             {"answer_id": 2, "raw_answer": "motocross", "answer_confidence": "yes", "answer": "motocross"},
             {"answer_id": 3, "raw_answer": "motocross", "answer_confidence": "yes", "answer": "motocross"}]}]}"#;

@@ -37,7 +37,8 @@ mod tests {
 
     #[test]
     fn the_test_part_is_for_validation() {
-        let text = r#"[{"qid": "0", "phrase_type": "freeform", "qid_linked_id": "03f451ca", "image_name": "synpic54610.jpg",
+        let text = r#"[{"qid": "0", "phrase_type": "freeform", "qid_linked_id": "03f451ca", 
+                "image_name": "synpic54610.jpg",
                 "image_organ": "HEAD", "question": "Are regions of the brain infarcted?", "question_rephrase": "NULL",
                 "question_type": "PRES", "answer": "Yes", "answer_type": "CLOSED "},
             {"qid": "2", "phrase_type": "test_freeform", "image_name": "synpic29265.jpg", "question": "How many?",
