@@ -62,7 +62,8 @@ fn every_command_and_argument_is_in_the_guide() {
     fn check(command: &clap::Command, name: &str, pages: &BTreeMap<String, String>) {
         let named: Vec<&String> = pages.values().filter(|page| page.contains(name)).collect();
         assert!(!named.is_empty(), "no page has `{name}`");
-        let flags = command.get_arguments().filter_map(|argument| argument.get_long());
+        let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
+        let flags = shown.filter_map(|argument| argument.get_long());
         for flag in flags.filter(|flag| !["help", "version"].contains(flag)) {
             let flag = format!("--{flag}");
             let is_whole = |rest: &str| !rest.starts_with(|next: char| next == '-' || next.is_alphanumeric());
