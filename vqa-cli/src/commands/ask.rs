@@ -4,12 +4,12 @@ use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
 use vqa_data::features::{FeatureFile, ImageRegions, RegionSource, read_image};
 use vqa_infer::{Answerer, AttentionMapStyle, Checkpoint, Reply, attention_map, write_picture};
 use vqa_model::device::parse_device;
 
 use crate::args::AskArgs;
+use crate::commands::predict::ScoredAnswer;
 use crate::terminal::{print, say};
 
 pub fn run(args: &AskArgs) -> Result<()> {
@@ -35,7 +35,7 @@ pub fn run(args: &AskArgs) -> Result<()> {
         if let (Some(map), Some((_, picture))) = (map, maps) {
             draw(picture, &regions, &reply, map)?;
         }
-        print(&if args.json { as_json(&reply) } else { as_text(&reply, &regions) })
+        print(&if args.json { as_json(&reply)? } else { as_text(&reply, &regions) })
     };
     match question {
         Some(question) => answer(&question, maps.map(|(map, _)| map)),
@@ -119,10 +119,10 @@ fn draw(picture: &Path, regions: &ImageRegions, reply: &Reply, map: &Path) -> Re
     Ok(write_picture(map, &drawn)?)
 }
 
-/// The shape of Hugging Face's visual-question-answering pipeline.
-fn as_json(reply: &Reply) -> String {
-    let answers = reply.answers.iter().map(|(answer, score)| json!({"answer": answer, "score": score}));
-    serde_json::Value::from_iter(answers).to_string()
+/// A list, best first.
+fn as_json(reply: &Reply) -> Result<String> {
+    let answers = reply.answers.iter().map(|(answer, score)| ScoredAnswer { answer, score: *score });
+    Ok(serde_json::to_string(&answers.collect::<Vec<_>>())?)
 }
 
 /// A line an answer, and one that says where the model looked.

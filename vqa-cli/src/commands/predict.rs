@@ -21,9 +21,9 @@ struct Line<'a> {
 
 /// An answer and its probability, as Hugging Face's visual-question-answering pipeline gives them.
 #[derive(Debug, Serialize)]
-struct ScoredAnswer<'a> {
-    answer: &'a str,
-    score: f32,
+pub struct ScoredAnswer<'a> {
+    pub answer: &'a str,
+    pub score: f32,
 }
 
 pub fn run(args: &PredictArgs) -> Result<()> {
