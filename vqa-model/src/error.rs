@@ -44,6 +44,12 @@ pub enum Error {
     /// A backbone that is unknown, has no weights, or gives what it should not.
     #[error("{0}")]
     Backbone(String),
+    /// The computer's or the GPU's memory is too small for a batch of pictures, or for a backbone.
+    #[error("{name}: out of memory: take fewer pictures at a time (--batch-size), or smaller ones (--size)")]
+    BackboneOutOfMemory {
+        /// The backbone.
+        name: String,
+    },
     /// The computer's or the GPU's memory is full.
     #[error("out of memory: lower train.batch_size (or --batch-size), or the sizes in [model]")]
     OutOfMemory,

@@ -1,7 +1,12 @@
 //! How a picture becomes the input of a network.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
+use vqa_data::files::read_text;
+
+use crate::error::{Error, Result};
 
 /// How a picture becomes the input of a network: resized, its channels in an order, and then
 /// (value x scale - mean) / deviation, where a value is 0 to 255.
@@ -50,7 +55,114 @@ pub enum ChannelOrder {
     Bgr,
 }
 
+/// What is said of a [`Preprocessing`], in flags or in a TOML file beside a TorchScript file (`model.toml` beside
+/// `model.pt`), where these are the keys:
+///
+/// ```toml
+/// size = [224, 320]                # height and width that pictures are resized to; or, to keep their aspect ratio:
+/// # short_side = 600               # that of the shorter side,
+/// # long_side = 1000               # if the longer then is not longer than this
+/// channel_order = "RGB"            # or "BGR"
+/// scale = 0.00392156862745098      # what values of 0 to 255 are multiplied by
+/// mean = [0.485, 0.456, 0.406]     # what is then taken off each channel
+/// deviation = [0.229, 0.224, 0.225] # and what is then divided by
+/// ```
+///
+/// These are the defaults, which are those of torchvision's classifiers.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreprocessingOptions {
+    /// Height and width, in pixels.
+    pub size: Option<[u32; 2]>,
+    /// The shorter side, in pixels.
+    pub short_side: Option<u32>,
+    /// The most that the longer side may have.
+    pub long_side: Option<u32>,
+    /// The order of the channels.
+    pub channel_order: Option<ChannelOrder>,
+    /// What values of 0 to 255 are multiplied by.
+    pub scale: Option<f64>,
+    /// What is taken off each channel, in the network's order of channels.
+    pub mean: Option<[f64; 3]>,
+    /// What each channel is divided by.
+    pub deviation: Option<[f64; 3]>,
+}
+
+impl PreprocessingOptions {
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or has another key or value: the message names the line.
+    pub fn read(path: &Path) -> Result<PreprocessingOptions> {
+        let text = read_text(path)?;
+        toml::from_str(&text).map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            Error::Backbone(format!("{}, line {line}: {}", path.display(), error.message()))
+        })
+    }
+
+    /// What `base` is where nothing else is said.
+    ///
+    /// # Errors
+    ///
+    /// When a value cannot be: a side of 0 pixels, a deviation of 0.
+    pub fn over(&self, base: &Preprocessing) -> Result<Preprocessing> {
+        let size = match (self.size, self.short_side, self.long_side) {
+            (None, None, None) => base.size,
+            (Some([height, width]), None, None) => InputSize::Fixed { height, width },
+            (None, Some(short), long) => InputSize::Sides { short, long: long.unwrap_or(short.saturating_mul(2)) },
+            _ => {
+                let problem = "of size and short_side one is wanted, and long_side goes with short_side";
+                return Err(Error::Backbone(format!("preprocessing: {problem}")));
+            }
+        };
+        let preprocessing = Preprocessing {
+            size,
+            channel_order: self.channel_order.unwrap_or(base.channel_order),
+            scale: self.scale.unwrap_or(base.scale),
+            mean: self.mean.unwrap_or(base.mean),
+            deviation: self.deviation.unwrap_or(base.deviation),
+        };
+        preprocessing.check()?;
+        Ok(preprocessing)
+    }
+}
+
 impl Preprocessing {
+    /// That of torchvision's classifiers: values of 0 to 1, and ImageNet's mean and deviation.
+    pub fn torchvision() -> Preprocessing {
+        Preprocessing {
+            size: InputSize::DEFAULT,
+            channel_order: ChannelOrder::Rgb,
+            scale: 1.0 / 255.0,
+            mean: [0.485, 0.456, 0.406],
+            deviation: [0.229, 0.224, 0.225],
+        }
+    }
+
+    /// That all of it can be computed with.
+    fn check(&self) -> Result<()> {
+        /// A picture of this height and width takes 800 MB.
+        const MAX_SIDE: u32 = 8192;
+        let sides = match self.size {
+            InputSize::Fixed { height, width } => [height, width],
+            InputSize::Sides { short, long } => [short, long],
+        };
+        let problem = if sides.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
+            format!("a side of {} pixels: 1 to {MAX_SIDE} are possible", sides.iter().max().unwrap_or(&0))
+        } else if !(self.scale.is_finite() && self.scale > 0.0) {
+            format!("scale = {}: a positive number is wanted", self.scale)
+        } else if let Some(x) = self.deviation.iter().find(|x| !(x.is_finite() && **x > 0.0)) {
+            format!("deviation = {x}: positive numbers are wanted")
+        } else if let Some(x) = self.mean.iter().find(|x| !x.is_finite()) {
+            format!("mean = {x}: numbers are wanted")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Backbone(format!("preprocessing: {problem}")))
+    }
+
     /// A batch of pictures as the network wants them: from [B, H, W, 3] uint8, red first, to [B, 3, H, W] float32,
     /// with the channels of a pixel beside each other in memory (channels_last). On the device of the pixels.
     pub fn standardise(&self, pixels: &Tensor) -> Tensor {
@@ -69,6 +181,9 @@ impl Preprocessing {
 }
 
 impl InputSize {
+    /// 224 x 320: with a network that makes one cell of 32 x 32 pixels, 7 x 10 cells of a picture of 4 x 3.
+    pub const DEFAULT: InputSize = InputSize::Fixed { height: 224, width: 320 };
+
     /// The height and width, in pixels, that a picture of this height and width is resized to.
     pub fn of(self, [height, width]: [u32; 2]) -> [u32; 2] {
         match self {
@@ -91,13 +206,7 @@ mod tests {
     #[test]
     fn pixels_are_standardised_as_torchvision_does_it() {
         let pixels = Tensor::from_slice(&[0u8, 128, 255, 10, 20, 30]).view([1, 1, 2, 3]);
-        let mut preprocessing = Preprocessing {
-            size: InputSize::Fixed { height: 1, width: 2 },
-            channel_order: ChannelOrder::Rgb,
-            scale: 1.0 / 255.0,
-            mean: [0.485, 0.456, 0.406],
-            deviation: [0.229, 0.224, 0.225],
-        };
+        let mut preprocessing = Preprocessing::torchvision();
         // torchvision.transforms.functional.normalize of to_tensor.
         let found = preprocessing.standardise(&pixels);
         assert_eq!((found.size(), found.device()), (vec![1, 3, 1, 2], Device::Cpu));
@@ -127,5 +236,37 @@ mod tests {
         assert_eq!(sides.of([300, 900]), [333, 1000]);
         assert_eq!(sides.of([1, 50_000]), [1, 1000]);
         assert_eq!(sides.of([1, 1]), [600, 600]);
+    }
+
+    #[test]
+    fn options_are_read_by_key_and_bad_ones_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.toml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            PreprocessingOptions::read(&path)?.over(&Preprocessing::torchvision())
+        };
+        assert_eq!(read("").unwrap(), Preprocessing::torchvision());
+        let found =
+            read("short_side = 600\nlong_side = 1000\nchannel_order = \"BGR\"\nscale = 1\ndeviation = [1, 1, 1]");
+        let expected = Preprocessing {
+            size: InputSize::Sides { short: 600, long: 1000 },
+            channel_order: ChannelOrder::Bgr,
+            scale: 1.0,
+            deviation: [1.0; 3],
+            ..Preprocessing::torchvision()
+        };
+        assert_eq!(found.unwrap(), expected);
+        for (text, words) in [
+            ("size = [2, 3]\nstd = 3", "model.toml, line 2: unknown field `std`"),
+            ("size = [2]", "model.toml, line 1:"),
+            ("size = [0, 3]", "1 to 8192"),
+            ("size = [2, 3]\nshort_side = 3", "one is wanted"),
+            ("deviation = [0.2, 0, 0.2]", "deviation = 0"),
+            ("scale = nan", "scale = NaN"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// A format that weights are read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     Safetensors,
     /// What `torch.save` writes, of whatever version: a zip archive, a series of pickles, a tar archive.
     PyTorch,
@@ -21,7 +21,7 @@ impl Format {
     /// # Errors
     ///
     /// When the file cannot be read, or is not of weights: the message says what it is, if it is known.
-    pub(super) fn of(path: &Path) -> Result<Format> {
+    pub(crate) fn of(path: &Path) -> Result<Format> {
         /// As far as the "ustar" of a tar archive.
         const N_BYTES: u64 = 512;
         let mut start = Vec::new();

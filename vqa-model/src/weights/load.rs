@@ -36,6 +36,20 @@ pub fn save_weights(vs: &VarStore, path: &Path, header: Header) -> Result<()> {
 /// When the file is damaged, has a NaN or infinite weight, or is of another model: the message names what is missing,
 /// what is left over and what has another shape. The model is then as it was.
 pub fn load_weights(vs: &VarStore, path: &Path) -> Result<()> {
+    if let Some(adapted) = load(vs, path, "use the config and dictionaries that it was trained with")?.adapted {
+        tracing::info!("{}: {adapted}", path.display());
+    }
+    Ok(())
+}
+
+/// What was done while weights were read.
+pub(crate) struct Loaded {
+    /// What was taken off the state dict, if anything, in words.
+    pub(crate) adapted: Option<String>,
+}
+
+/// [`load_weights`], which logs nothing; `remedy` says what to do about weights of another model.
+pub(crate) fn load(vs: &VarStore, path: &Path, remedy: &str) -> Result<Loaded> {
     let stored = match Format::of(path)? {
         Format::Safetensors => safetensors::stored_tensors(path)?,
         Format::PyTorch => pth::stored_tensors(path)?,
@@ -44,7 +58,7 @@ pub fn load_weights(vs: &VarStore, path: &Path) -> Result<()> {
     let variables: BTreeMap<String, Tensor> = vs.variables().into_iter().collect();
     let wanted: BTreeSet<String> = variables.keys().cloned().collect();
     let state_dict = StateDict::find(stored, &wanted).map_err(|ambiguous| choose(path, &ambiguous))?;
-    check(path, &state_dict, &variables)?;
+    check(path, &state_dict, &variables, remedy)?;
 
     let mut pairs = Vec::new();
     for (name, variable) in variables {
@@ -53,14 +67,11 @@ pub fn load_weights(vs: &VarStore, path: &Path) -> Result<()> {
         pairs.push((variable, tensor));
     }
     tch::no_grad(|| pairs.into_iter().for_each(|(mut variable, tensor)| variable.copy_(&tensor)));
-    if let Some(adapted) = adapted(&state_dict, is_compiled) {
-        tracing::info!("{}: {adapted}", path.display());
-    }
-    Ok(())
+    Ok(Loaded { adapted: adapted(&state_dict, is_compiled) })
 }
 
 /// Checks that a state dict is that of the model: its names, shapes and types.
-fn check(path: &Path, state_dict: &StateDict, variables: &BTreeMap<String, Tensor>) -> Result<()> {
+fn check(path: &Path, state_dict: &StateDict, variables: &BTreeMap<String, Tensor>, remedy: &str) -> Result<()> {
     let of_another_shape = state_dict.tensors.iter().filter_map(|(name, stored)| {
         let here = variables[name].size();
         (!has_shape(stored, &here)).then(|| format!("{name} is {:?} in the file and {here:?} here", stored.shape))
@@ -71,8 +82,7 @@ fn check(path: &Path, state_dict: &StateDict, variables: &BTreeMap<String, Tenso
         [first(missing), first(of_another_shape), first(left_over)].into_iter().flatten().collect();
     if !problems.is_empty() {
         let problems = problems.join("; ");
-        let problem =
-            format!("weights of another model: {problems}; use the config and dictionaries that it was trained with");
+        let problem = format!("weights of another model: {problems}; {remedy}");
         return Err(Error::weights_mismatch(path, problem));
     }
     match state_dict.tensors.iter().find(|(name, stored)| is_float(variables[*name].kind()) && !stored.is_float()) {

@@ -1,8 +1,8 @@
 //! Weights in files: safetensors, named as in PyTorch, and PyTorch's own.
 
-mod format;
+pub(crate) mod format;
 pub(crate) mod load;
-mod pth;
+pub(crate) mod pth;
 pub(crate) mod safetensors;
 mod state_dict;
 mod stored;

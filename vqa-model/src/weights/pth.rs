@@ -88,8 +88,8 @@ fn check_zip(path: &Path) -> Result<()> {
     let Ok(mut archive) = ZipArchive::new(BufReader::new(file)) else { return Ok(()) };
     let Ok(names) = archive.file_names().collect::<Result<Vec<_>, _>>() else { return Ok(()) };
     let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
-    let is_in = |file: &str| names.iter().any(|name| name == file || name.ends_with(&format!("/{file}")));
-    if is_in("constants.pkl") {
+    let is_in = |file: &str| is_in(&names, file);
+    if is_in(OF_TORCHSCRIPT) {
         let remedy = "save its weights in Python, torch.save(torch.jit.load(FILE).state_dict(), …)";
         return Err(problem(path, format!("a TorchScript archive, not weights alone: {remedy}")));
     }
@@ -103,6 +103,23 @@ fn check_zip(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a file is a zip archive of a TorchScript module, rather than of weights alone.
+pub(crate) fn is_torchscript(path: &Path) -> Result<bool> {
+    let file = open_input(path)?;
+    let Ok(archive) = ZipArchive::new(BufReader::new(file)) else { return Ok(false) };
+    let Ok(names) = archive.file_names().collect::<Result<Vec<_>, _>>() else { return Ok(false) };
+    let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
+    Ok(is_in(&names, OF_TORCHSCRIPT))
+}
+
+/// A file in an archive that only a TorchScript module has.
+const OF_TORCHSCRIPT: &str = "constants.pkl";
+
+/// Whether a file is in an archive, in whatever directory.
+fn is_in(names: &[String], file: &str) -> bool {
+    names.iter().any(|name| name == file || name.ends_with(&format!("/{file}")))
 }
 
 /// Refuses a tar archive with a sparse file: the zeros that it leaves out may be more than any memory.

@@ -1,4 +1,6 @@
-//! The model gives what PyTorch gives: from weights made here and loaded there, and the other way round.
+//! The model and the backbones give what PyTorch gives: from weights made here and loaded there, and the other way round.
+
+mod backbones;
 
 use std::collections::HashMap;
 use std::path::Path;

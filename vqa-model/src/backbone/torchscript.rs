@@ -1,0 +1,290 @@
+//! Any network that was saved as TorchScript.
+
+use std::path::Path;
+
+use tch::{CModule, Device, IValue, Kind, Tensor};
+
+use crate::backbone::backbone::{Backbone, BackboneInfo, BackboneKind, BackboneOutput};
+use crate::backbone::detections::Detections;
+use crate::backbone::failure::{check_finite, check_pictures, computing, failed};
+use crate::backbone::location::sha256;
+use crate::backbone::preprocessing::{Preprocessing, PreprocessingOptions};
+use crate::error::{Error, Result};
+use crate::feed::options::Precision;
+use crate::weights::format::Format;
+use crate::weights::pth::is_torchscript;
+
+/// A TorchScript module, from `torch.jit.script(module).save(FILE)` or `torch.jit.trace(module, example).save(FILE)`.
+///
+/// It is given pictures [B, 3, H, W] float32, and returns
+///
+/// - a map [B, C, h, w]; or
+/// - as a detector, which is given one picture at a time, a tuple (boxes, features, scores) or a dictionary with these
+///   keys (others are left alone): boxes [N, 4], x1 y1 x2 y2 in pixels of its input; features [N, D]; scores [N], or
+///   [N, S] of S classes without the background.
+///
+/// Either may be alone in a list, a tuple or a dictionary. A module is a program, though one that can neither open files
+/// nor run others: open those of people that you trust.
+#[derive(Debug)]
+pub struct TorchScript {
+    module: CModule,
+    info: BackboneInfo,
+    device: Device,
+}
+
+impl TorchScript {
+    /// Opens a file, and runs it once to see what it returns. How it wants its pictures is said by `options`, then by the
+    /// TOML file beside it; a map's network is otherwise taken for one of torchvision's.
+    ///
+    /// # Errors
+    ///
+    /// When the file is not TorchScript, or does not return what it should; when nothing says how a detector wants its
+    /// pictures; when memory is full.
+    pub fn open(
+        path: &Path,
+        device: Device,
+        options: &PreprocessingOptions,
+        precision: Precision,
+    ) -> Result<TorchScript> {
+        check_format(path)?;
+        let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.display().to_string());
+        let mut module =
+            CModule::load_on_device(path, device).map_err(|error| match failed(&name, &error.to_string()) {
+                Error::Backbone(why) => {
+                    let problem =
+                        format!("not a whole TorchScript file of PyTorch 2.11 or older ({why}): save it again");
+                    Error::DamagedWeights { path: path.to_owned(), problem, source: Some(Box::new(error)) }
+                }
+                other => other,
+            })?;
+        // A frozen module cannot be changed any more, and needs not.
+        let _ = module.f_set_eval();
+        if precision == Precision::Bf16 {
+            module.to(device, precision.kind(), false);
+        }
+        let beside = path.with_extension("toml");
+        let is_described = beside.exists() && beside != path;
+        let torchvision = Preprocessing::torchvision();
+        let described =
+            if is_described { PreprocessingOptions::read(&beside)?.over(&torchvision)? } else { torchvision };
+        let mut network = TorchScript {
+            module,
+            info: BackboneInfo {
+                name,
+                weights: path.to_owned(),
+                sha256: sha256(path)?,
+                kind: BackboneKind::Map,
+                channels: 0,
+                precision,
+                preprocessing: options.over(&described)?,
+            },
+            device,
+        };
+        network.find_out()?;
+        if !is_described && *options == PreprocessingOptions::default() {
+            let beside = beside.display();
+            if network.info.kind == BackboneKind::Detector {
+                let problem = format!(
+                    "{}: a detector, and nothing says how it wants its pictures: write {beside} with size (or short_side \
+                     and long_side), channel_order, scale, mean and deviation",
+                    path.display()
+                );
+                return Err(Error::Backbone(problem));
+            }
+            tracing::warn!(
+                "{}: pictures are made 224 x 320 and standardised as torchvision's classifiers want them, since there is \
+                 no {beside} that says otherwise",
+                path.display()
+            );
+        }
+        Ok(network)
+    }
+
+    /// Runs the network on a grey picture, to see what it returns.
+    fn find_out(&mut self) -> Result<()> {
+        let [height, width] = self.info.preprocessing.size.of([480, 640]);
+        let picture = Tensor::zeros([1, 3, i64::from(height), i64::from(width)], (Kind::Float, self.device));
+        let (kind, channels) = match self.run(&picture)? {
+            BackboneOutput::Map(map) => (BackboneKind::Map, map.size()[1]),
+            BackboneOutput::Detections(found) => (BackboneKind::Detector, found[0].features.size()[1]),
+        };
+        self.info.kind = kind;
+        self.info.channels = channels as usize;
+        Ok(())
+    }
+
+    /// What the module returns for these pictures.
+    fn run(&self, pictures: &Tensor) -> Result<BackboneOutput> {
+        let name = &self.info.name;
+        let input = IValue::Tensor(computing(name, || pictures.f_to_kind(self.info.precision.kind()))?);
+        let returned = tch::no_grad(|| self.module.forward_is(&[input]));
+        let returned = returned.map_err(|error| failed(name, &error.to_string()))?;
+        let n_pictures = pictures.size()[0];
+        match Returned::of(returned).map_err(|why| self.wrong(&why))? {
+            Returned::Map(map) => {
+                if map.size()[0] != n_pictures || map.size().contains(&0) {
+                    return Err(self.wrong(&format!("a map of shape {:?} for {n_pictures} pictures", map.size())));
+                }
+                let map = computing(name, || map.f_to_kind(Kind::Float))?;
+                check_finite(name, "its map", &map)?;
+                Ok(BackboneOutput::Map(map))
+            }
+            Returned::Detections(detections) => {
+                let Detections { boxes, features, scores } = &detections;
+                for (what, tensor) in [("a box", boxes), ("a feature vector", features), ("a score", scores)] {
+                    check_finite(name, what, tensor)?;
+                }
+                Ok(BackboneOutput::Detections(vec![detections]))
+            }
+        }
+    }
+
+    /// That it returns something else than it should.
+    fn wrong(&self, what: &str) -> Error {
+        Error::Backbone(format!(
+            "{}: it returns {what}, and a map [B, C, h, w] is wanted, or a detector's boxes [N, 4], features [N, D] and \
+             scores [N]",
+            self.info.weights.display()
+        ))
+    }
+}
+
+impl Backbone for TorchScript {
+    fn info(&self) -> &BackboneInfo {
+        &self.info
+    }
+
+    fn device(&self) -> Device {
+        self.device
+    }
+
+    fn forward(&self, pictures: &Tensor) -> Result<BackboneOutput> {
+        check_pictures(&self.info.name, pictures, self.device)?;
+        let output = match self.info.kind {
+            BackboneKind::Map => self.run(pictures)?,
+            BackboneKind::Detector => {
+                let mut all = Vec::new();
+                for index in 0..pictures.size()[0] {
+                    match self.run(&pictures.narrow(0, index, 1))? {
+                        BackboneOutput::Detections(found) => all.extend(found),
+                        map => return self.checked(map),
+                    }
+                }
+                BackboneOutput::Detections(all)
+            }
+        };
+        self.checked(output)
+    }
+}
+
+impl TorchScript {
+    /// That an output is like the first one.
+    fn checked(&self, output: BackboneOutput) -> Result<BackboneOutput> {
+        let channels = self.info.channels as i64;
+        let is_alike = match (&output, self.info.kind) {
+            (BackboneOutput::Map(map), BackboneKind::Map) => map.size()[1] == channels,
+            (BackboneOutput::Detections(found), BackboneKind::Detector) => {
+                found.iter().all(|found| found.features.size()[1] == channels)
+            }
+            _ => false,
+        };
+        if is_alike {
+            return Ok(output);
+        }
+        let of_first = match self.info.kind {
+            BackboneKind::Map => "a map",
+            BackboneKind::Detector => "boxes",
+        };
+        Err(self.wrong(&format!(
+            "something else than for the first picture, which was {of_first} with feature vectors of {channels}"
+        )))
+    }
+}
+
+/// What a module returned.
+enum Returned {
+    /// [B, C, h, w].
+    Map(Tensor),
+    Detections(Detections),
+}
+
+impl Returned {
+    /// Takes it out of what it is in; or says what else it is.
+    fn of(value: IValue) -> Result<Returned, String> {
+        match value {
+            IValue::Tensor(map) if map.dim() == 4 => Ok(Returned::Map(map)),
+            IValue::Tensor(tensor) => Err(format!("a tensor of shape {:?}", tensor.size())),
+            IValue::Tuple(mut values) | IValue::GenericList(mut values) => match values.len() {
+                1 => Returned::of(values.remove(0)),
+                // A detector of torchvision's gives losses, which are none here, and then what it found.
+                2 if matches!(&values[0], IValue::GenericDict(losses) if losses.is_empty()) => {
+                    Returned::of(values.remove(1))
+                }
+                _ => Returned::of_tensors(values.into_iter().map(tensor).collect::<Option<_>>()),
+            },
+            IValue::TensorList(mut tensors) => match tensors.len() {
+                1 => Returned::of(IValue::Tensor(tensors.remove(0))),
+                _ => Returned::of_tensors(Some(tensors)),
+            },
+            IValue::GenericDict(mut items) => {
+                if items.len() == 1 {
+                    return Returned::of(items.remove(0).1);
+                }
+                let keys: Vec<String> = items
+                    .iter()
+                    .map(|(key, _)| if let IValue::String(key) = key { key.clone() } else { format!("{key:?}") })
+                    .collect();
+                let mut take = |name: &str| {
+                    let index = items.iter().position(|(key, _)| *key == IValue::String(name.to_owned()));
+                    index.and_then(|index| tensor(items.swap_remove(index).1))
+                };
+                match (take("boxes"), take("features"), take("scores")) {
+                    (Some(boxes), Some(features), Some(scores)) => detections(boxes, features, scores),
+                    _ => Err(format!("a dictionary of {}", keys.join(", "))),
+                }
+            }
+            IValue::Object(_) => Err("an object".to_owned()),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    fn of_tensors(tensors: Option<Vec<Tensor>>) -> Result<Returned, String> {
+        match tensors.map(<[Tensor; 3]>::try_from) {
+            Some(Ok([boxes, features, scores])) => detections(boxes, features, scores),
+            Some(Err(tensors)) => Err(format!("{} tensors", tensors.len())),
+            None => Err("a tuple or list of other things than tensors".to_owned()),
+        }
+    }
+}
+
+fn tensor(value: IValue) -> Option<Tensor> {
+    if let IValue::Tensor(tensor) = value { Some(tensor) } else { None }
+}
+
+/// Detections of one picture, on the CPU; or what is wrong with their shapes.
+fn detections(boxes: Tensor, features: Tensor, scores: Tensor) -> Result<Returned, String> {
+    let sizes = [&boxes, &features, &scores].map(Tensor::size);
+    let is_right = match (&sizes[0][..], &sizes[1][..], &sizes[2][..]) {
+        (&[n, 4], &[of_features, d], &[of_scores] | &[of_scores, _]) => n == of_features && n == of_scores && d > 0,
+        _ => false,
+    };
+    if !is_right {
+        let [boxes, features, scores] = sizes;
+        return Err(format!("boxes {boxes:?}, features {features:?} and scores {scores:?}"));
+    }
+    let on_cpu = |tensor: Tensor| tensor.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+    let scores = if scores.dim() == 1 { scores.unsqueeze(1) } else { scores };
+    Ok(Returned::Detections(Detections { boxes: on_cpu(boxes), features: on_cpu(features), scores: on_cpu(scores) }))
+}
+
+/// Names what is no TorchScript file.
+fn check_format(path: &Path) -> Result<()> {
+    const REMEDY: &str = "save the module with torch.jit.script(module).save(FILE) or torch.jit.trace(module, \
+        example).save(FILE)";
+    let what = match Format::of(path)? {
+        Format::Safetensors => "a safetensors file",
+        Format::PyTorch if is_torchscript(path)? => return Ok(()),
+        Format::PyTorch => "weights alone",
+    };
+    Err(Error::weights_mismatch(path, format!("{what}, and a TorchScript module is wanted: {REMEDY}")))
+}
