@@ -10,6 +10,8 @@ use vqa_data::features::Filter;
 use vqa_data::features::{ElementType, Grid, Shard};
 use vqa_data::files::IfExists;
 use vqa_data::questions::import::{ColumnNames, ValBy};
+#[cfg(feature = "torch")]
+use vqa_model::{backbone::ChannelOrder, feed::Precision};
 
 /// Visual question answering: prepare data, train, score and explain models on VQA2.0.
 #[derive(Debug, Parser)]
@@ -283,6 +285,19 @@ pub struct BackboneArgs {
     /// Height and width that images are resized to (default 224x320 for the networks that are built in)
     #[arg(long, value_name = "HxW", value_parser = parse_size, requires = "backbone")]
     pub size: Option<(u32, u32)>,
+    /// What pixel values of 0 to 255 are multiplied by (default 1/255 for TorchScript files; for these, a TOML file beside
+    /// model.pt, model.toml, may say it and what follows)
+    #[arg(long, value_name = "X", requires = "backbone")]
+    pub scale: Option<f64>,
+    /// What is then taken off each channel (default ImageNet's mean, 0.485,0.456,0.406)
+    #[arg(long, value_name = "R,G,B", value_parser = parse_channels, requires = "backbone")]
+    pub mean: Option<[f64; 3]>,
+    /// What each channel is then divided by (default ImageNet's deviation, 0.229,0.224,0.225)
+    #[arg(long, value_name = "R,G,B", value_parser = parse_channels, requires = "backbone")]
+    pub deviation: Option<[f64; 3]>,
+    /// Order of the channels (default RGB)
+    #[arg(long, value_name = "RGB|BGR", value_parser = parse_channel_order, requires = "backbone")]
+    pub channel_order: Option<ChannelOrder>,
     /// How images are resized, as in Pillow (default as the network was trained)
     #[arg(long, value_name = "bilinear|bicubic", value_parser = parse_filter, requires = "backbone")]
     pub filter: Option<Filter>,
@@ -298,6 +313,9 @@ pub struct BackboneArgs {
     /// Device of the network: auto, cpu, cuda or cuda:1
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// Number format of the network's arithmetic: fp32, tf32 or bf16
+    #[arg(long, default_value = "fp32", value_parser = parse_precision)]
+    pub precision: Precision,
 }
 
 /// What this build has not.
@@ -320,6 +338,32 @@ fn parse_size(text: &str) -> Result<(u32, u32), String> {
     match parse() {
         Some((height, width)) if SIDES.contains(&height) && SIDES.contains(&width) => Ok((height, width)),
         _ => Err("expected HEIGHTxWIDTH in pixels, 1 to 8192 each, as in 224x320".to_owned()),
+    }
+}
+
+#[cfg(feature = "torch")]
+fn parse_channels(text: &str) -> Result<[f64; 3], String> {
+    let values: Result<Vec<f64>, _> = text.split(',').map(|value| value.trim().parse()).collect();
+    let values = values.ok().and_then(|values| values.try_into().ok());
+    values.ok_or_else(|| "expected three numbers, as in 0.485,0.456,0.406".to_owned())
+}
+
+#[cfg(feature = "torch")]
+fn parse_channel_order(text: &str) -> Result<ChannelOrder, String> {
+    match text {
+        "RGB" => Ok(ChannelOrder::Rgb),
+        "BGR" => Ok(ChannelOrder::Bgr),
+        _ => Err("expected RGB or BGR".to_owned()),
+    }
+}
+
+#[cfg(feature = "torch")]
+fn parse_precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "fp32" => Ok(Precision::Fp32),
+        "tf32" => Ok(Precision::Tf32),
+        "bf16" => Ok(Precision::Bf16),
+        _ => Err("expected fp32, tf32 or bf16".to_owned()),
     }
 }
 

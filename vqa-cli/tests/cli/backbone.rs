@@ -169,6 +169,8 @@ fn what_is_no_network_and_what_a_network_cannot_do_is_explained() {
         ("--backbone cells.pt --like cells.h5 --size 8x8", vec!["different features (size)"]),
         ("--like cells.h5 --grid 2x2", vec!["pass it alone"]),
         ("--like cells.h5 --weights boxes.pt", vec!["boxes.pt", "SHA-256"]),
+        ("--backbone cells.pt --mean 0.5", vec!["expected three numbers"]),
+        ("--backbone cells.pt --deviation 1,1,0", vec!["deviation = 0"]),
         ("--backbone cells.pt --device gpu", vec!["gpu", "cuda"]),
     ] {
         fails(at, &extract(options), &words);
@@ -180,7 +182,7 @@ fn what_is_no_network_and_what_a_network_cannot_do_is_explained() {
     // Pixels that become infinite.
     fs::write(at.join("cells.toml"), "size = [16, 24]\ndeviation = [1e-300, 1e-300, 1e-300]\n").unwrap();
     fails(at, &extract("--backbone cells.pt"), &["in/1.bmp: ", "NaN or infinite"]);
-    fs::remove_file(at.join("cells.toml")).unwrap();
+    fs::write(at.join("cells.toml"), "size = [16, 24]\n").unwrap();
 
     // A picture of one pixel can be resized, and one that claims to have 50,000 x 50,000 is refused before.
     fs::create_dir(at.join("odd")).unwrap();

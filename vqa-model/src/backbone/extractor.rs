@@ -9,8 +9,7 @@ use vqa_data::features::{Extractor, ExtractorInfo, Filter, ImageRegions, Prepare
 use crate::backbone::backbone::{Backbone, BackboneInfo, BackboneKind, BackboneOutput};
 use crate::backbone::detections::{Detections, Selection};
 use crate::backbone::extractor_settings::ExtractorSettings;
-use crate::backbone::open::NAMES;
-use crate::backbone::preprocessing::{InputSize, Preprocessing};
+use crate::backbone::preprocessing::Preprocessing;
 use crate::error::{Error, Result};
 use crate::memory::or_out_of_memory;
 
@@ -42,8 +41,7 @@ pub struct ExtractorOptions {
 
 impl ExtractorOptions {
     /// As the backbone wants it, resized as its own authors do. A map becomes 5 x 7 cells and the whole picture; of a
-    /// detector's boxes 10 to 100 are kept. The networks that are built in take pictures of any size, and here 224 x 320
-    /// pixels, which is nearer to the shape of most photos than the squares that they were trained on.
+    /// detector's boxes 10 to 100 are kept.
     pub fn of(backbone: &dyn Backbone) -> ExtractorOptions {
         let BackboneInfo { name, kind, preprocessing, .. } = backbone.info();
         // EfficientNet's preprocessing is bicubic, torchvision's transforms are bilinear.
@@ -52,11 +50,7 @@ impl ExtractorOptions {
             BackboneKind::Map => Regions::Cells { grid: [5, 7], whole: true },
             BackboneKind::Detector => Regions::Boxes(Selection::adaptive()),
         };
-        let mut preprocessing = preprocessing.clone();
-        if NAMES.contains(&&**name) {
-            preprocessing.size = InputSize::Fixed { height: 224, width: 320 };
-        }
-        ExtractorOptions { preprocessing, filter, regions }
+        ExtractorOptions { preprocessing: preprocessing.clone(), filter, regions }
     }
 }
 
@@ -169,10 +163,10 @@ impl Extractor for BackboneExtractor {
             let made = or_out_of_memory(|| self.extract_batch(batch)).and_then(|made| made);
             regions.extend(made.map_err(|error| match error {
                 Error::Data(error) => error,
-                Error::OutOfMemory => vqa_data::Error::other(
-                    "out of memory: take fewer pictures at once (--batch-size), smaller ones (--size), or another \
-                     --device",
-                ),
+                Error::OutOfMemory => {
+                    let name = self.backbone.lock().unwrap_or_else(PoisonError::into_inner).info().name.clone();
+                    vqa_data::Error::other(Error::BackboneOutOfMemory { name })
+                }
                 error => vqa_data::Error::other(error),
             })?);
         }
@@ -239,7 +233,7 @@ mod tests {
     use image::Rgb;
 
     use super::*;
-    use crate::backbone::preprocessing::ChannelOrder;
+    use crate::backbone::preprocessing::{ChannelOrder, InputSize};
     use crate::feed::options::Precision;
 
     /// A backbone that a function is.

@@ -43,7 +43,7 @@ pub fn extractor_of(info: &ExtractorInfo, weights: Option<&Path>, device: Device
             let options = OpenOptions {
                 device,
                 weights,
-                preprocessing: (!is_built_in).then(|| settings.preprocessing()),
+                preprocessing: settings.preprocessing_options(),
                 precision: settings.precision,
             };
             let backbone = open_with(&name_or_path, &options)?;

@@ -6,7 +6,7 @@ use vqa_data::features::{ExtractorInfo, Filter};
 use crate::backbone::backbone::BackboneInfo;
 use crate::backbone::detections::Selection;
 use crate::backbone::extractor::{ExtractorOptions, Regions};
-use crate::backbone::preprocessing::{ChannelOrder, InputSize, Preprocessing};
+use crate::backbone::preprocessing::{ChannelOrder, InputSize, Preprocessing, PreprocessingOptions};
 use crate::feed::options::Precision;
 
 /// All that changes the features of a [`BackboneExtractor`](crate::backbone::BackboneExtractor): the fields of its
@@ -83,7 +83,29 @@ impl ExtractorSettings {
         ExtractorInfo::of(self)
     }
 
-    pub(super) fn preprocessing(&self) -> Preprocessing {
+    /// How the network is to be told that it wants its pictures so.
+    pub(super) fn preprocessing_options(&self) -> PreprocessingOptions {
+        let Preprocessing { size, channel_order, scale, mean, deviation } = self.preprocessing();
+        let sizes = match size {
+            InputSize::Fixed { height, width } => {
+                PreprocessingOptions { size: Some([height, width]), ..PreprocessingOptions::default() }
+            }
+            InputSize::Sides { short, long } => PreprocessingOptions {
+                short_side: Some(short),
+                long_side: Some(long),
+                ..PreprocessingOptions::default()
+            },
+        };
+        PreprocessingOptions {
+            channel_order: Some(channel_order),
+            scale: Some(scale),
+            mean: Some(mean),
+            deviation: Some(deviation),
+            ..sizes
+        }
+    }
+
+    fn preprocessing(&self) -> Preprocessing {
         let size = match self.size {
             Size::Fixed([height, width]) => InputSize::Fixed { height, width },
             Size::Sides { short, long } => InputSize::Sides { short, long },

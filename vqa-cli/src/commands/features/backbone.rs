@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use vqa_data::features::{Extractor, ExtractorInfo};
 use vqa_model::backbone::{
-    BackboneExtractor, ExtractorOptions, InputSize, OpenOptions, Regions, Selection, extractor_of, open_with,
+    BackboneExtractor, ExtractorOptions, OpenOptions, PreprocessingOptions, Regions, Selection, extractor_of, open_with,
 };
 use vqa_model::device::parse_device;
 
@@ -11,7 +11,7 @@ use crate::args::{BackboneArgs, ExtractArgs};
 
 /// The extractor that the arguments, or another feature file, ask for.
 pub fn extractor(args: &ExtractArgs, like: Option<&ExtractorInfo>) -> Result<Box<dyn Extractor>> {
-    let BackboneArgs { backbone, weights, size, filter, boxes, min_score, device, .. } = &args.backbone;
+    let BackboneArgs { backbone, weights, filter, boxes, min_score, device, precision, .. } = &args.backbone;
     let device = parse_device(device)?;
     let Some(name) = backbone else {
         let Some(info) = like else { bail!("--backbone is required") };
@@ -20,11 +20,14 @@ pub fn extractor(args: &ExtractArgs, like: Option<&ExtractorInfo>) -> Result<Box
         }
         return Ok(extractor_of(info, weights.as_deref(), device)?);
     };
-    let backbone = open_with(name, &OpenOptions { weights: weights.clone(), ..OpenOptions::new(device) })?;
+    let options = OpenOptions {
+        device,
+        weights: weights.clone(),
+        preprocessing: preprocessing(&args.backbone),
+        precision: *precision,
+    };
+    let backbone = open_with(name, &options)?;
     let mut options = ExtractorOptions::of(&*backbone);
-    if let &Some((height, width)) = size {
-        options.preprocessing.size = InputSize::Fixed { height, width };
-    }
     options.filter = filter.unwrap_or(options.filter);
     match &mut options.regions {
         Regions::Cells { grid, whole } => {
@@ -51,4 +54,17 @@ pub fn extractor(args: &ExtractArgs, like: Option<&ExtractorInfo>) -> Result<Box
         bail!("--like and the other options ask for different features ({difference}): pass --like alone");
     }
     Ok(Box::new(extractor))
+}
+
+/// How the network wants its pictures, as far as the arguments say so.
+fn preprocessing(args: &BackboneArgs) -> PreprocessingOptions {
+    let &BackboneArgs { size, scale, mean, deviation, channel_order, .. } = args;
+    PreprocessingOptions {
+        size: size.map(|(height, width)| [height, width]),
+        scale,
+        mean,
+        deviation,
+        channel_order,
+        ..PreprocessingOptions::default()
+    }
 }
