@@ -61,7 +61,7 @@ fn unknown_words_are_named_and_maps_are_drawn() {
     let picture = fs::read_dir(at.join("data/images/val")).unwrap().next().unwrap().unwrap().path();
     let ask = |options: &str| {
         let mut command = vqa(at, "ask run");
-        command.arg(&picture).arg("is the zyzzyva a Quokka, or a zyzzyva?").args(options.split_whitespace());
+        command.arg(&picture).arg("is the zyzzyva a Quokka, a zyzzyva?").args(options.split_whitespace());
         command.output().unwrap()
     };
     let output = ask("--top 2 --map maps/map.png");
@@ -102,7 +102,7 @@ fn what_cannot_be_asked_is_explained() {
     fails(at, &format!("ask run {picture}"), &["no question on stdin"]);
     // Regions of one extractor, and a picture of fewer pixels than it has cells.
     image::RgbImage::new(1, 1).save(at.join("tiny.png")).unwrap();
-    fails(at, "ask run tiny.png what?", &["tiny.png: 1 x 1 pixels", "4 x 5 cells"]);
+    fails(at, "ask run tiny.png what?", &["tiny.png: the picture: 1 x 1 pixels", "4 x 5 cells"]);
     ok(at, "features extract --images data/images/val --out other.h5 --grid 4x5 --whole --patch 2");
     fails(at, "ask run --features other.h5 --image-id 1 what?", &["other.h5: 12 numbers a region"]);
 }
