@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::files::atomic::AtomicFile;
 use crate::questions::annotations::Symbol;
-use crate::questions::import::answers::{answer_type, ten};
+use crate::questions::import::answers::{ANNOTATORS, answer_type, ten};
 use crate::questions::import::question_type::question_type;
 use crate::questions::import::rows::Rows;
 
@@ -87,6 +87,13 @@ pub(super) fn write_annotations(
     first_choice: &dyn Fn(usize) -> Symbol,
 ) -> std::io::Result<()> {
     let rows = written.rows;
+    // Formatting numbers would be most of the work.
+    let after_answer: Vec<String> = (1..=ANNOTATORS)
+        .map(|number| {
+            let end = if number == ANNOTATORS { "" } else { ", {\"answer\": " };
+            format!(", \"answer_confidence\": \"yes\", \"answer_id\": {number}}}{end}")
+        })
+        .collect();
     let quoted: Vec<String> =
         (0..rows.answers().len() as Symbol).map(|s| json!(rows.answers().get(s)).to_string()).collect();
     out.write_all(header(split, made_from, "annotations").as_bytes())?;
@@ -97,12 +104,10 @@ pub(super) fn write_annotations(
         write!(out, "{comma}{{\"question_type\": ")?;
         serde_json::to_writer(&mut *out, rows.question_type(row).unwrap_or_else(|| question_type(rows.question(row))))?;
         write!(out, ", \"multiple_choice_answer\": {}, \"answers\": [", quoted[first as usize])?;
-        for (number, answer) in (1..).zip(ten(rows.given(row))) {
-            let comma = if number == 1 { "" } else { ", " };
-            out.write_all(comma.as_bytes())?;
-            out.write_all(b"{\"answer\": ")?;
+        out.write_all(b"{\"answer\": ")?;
+        for (after, answer) in after_answer.iter().zip(ten(rows.given(row))) {
             out.write_all(quoted[answer as usize].as_bytes())?;
-            write!(out, ", \"answer_confidence\": \"yes\", \"answer_id\": {number}}}")?;
+            out.write_all(after.as_bytes())?;
         }
         write!(out, "], \"image_id\": {image_id}, \"answer_type\": ")?;
         serde_json::to_writer(
@@ -132,7 +137,8 @@ pub(super) fn relative(from: &Path, to: &Path) -> PathBuf {
     let mut from = from.components().peekable();
     let mut to = to.components().peekable();
     while from.peek().is_some() && from.peek() == to.peek() {
-        (from.next(), to.next());
+        from.next();
+        to.next();
     }
     from.map(|_| Component::ParentDir).chain(to).collect()
 }
