@@ -67,7 +67,7 @@ fn a_table_becomes_vqa2_files() {
         types,
         [
             ("what color is the", "other"),
-            ("none of the above", "yes/no"),
+            ("is it", "yes/no"),
             ("how many people are", "number"),
             ("what is on the", "other")
         ]

@@ -1,6 +1,7 @@
 //! The pictures that are there, and which of them the data means.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::hash::BuildHasher;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -18,9 +19,29 @@ pub(super) type Picture = u32;
 pub(super) struct Pictures {
     /// Their names below the directory, with `/`, and their paths.
     paths: Vec<(String, PathBuf)>,
-    by_file_name: HashMap<String, Vec<Picture>, FixedState>,
-    by_stem: HashMap<String, Vec<Picture>, FixedState>,
-    by_id: HashMap<u64, Vec<Picture>, FixedState>,
+    by_file_name: Index,
+    by_stem: Index,
+    by_id: Index,
+}
+
+/// Pictures in order of a key: the hash of a text, which is compared where it matters, or an id.
+#[derive(Debug, Default)]
+struct Index(Vec<(u64, Picture)>);
+
+impl Index {
+    fn new(mut entries: Vec<(u64, Picture)>) -> Index {
+        entries.sort_unstable();
+        Index(entries)
+    }
+
+    fn get(&self, key: u64) -> impl Iterator<Item = Picture> {
+        let start = self.0.partition_point(|&(other, _)| other < key);
+        self.0[start..].iter().take_while(move |&&(other, _)| other == key).map(|&(_, picture)| picture)
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    FixedState::default().hash_one(text)
 }
 
 /// Pictures that a name fits equally well.
@@ -68,17 +89,15 @@ impl Pictures {
     /// Pictures by their names below a directory, and their paths.
     pub(super) fn new(mut paths: Vec<(String, PathBuf)>) -> Pictures {
         paths.sort_by(|(a, _), (b, _)| natural_key(a).cmp(&natural_key(b)).then_with(|| a.cmp(b)));
-        let mut pictures = Pictures { paths, ..Pictures::default() };
-        for (picture, (name, _)) in (0..).zip(&pictures.paths) {
+        let (mut by_file_name, mut by_stem, mut by_id) = (Vec::new(), Vec::new(), Vec::new());
+        for (picture, (name, _)) in (0..).zip(&paths) {
             let file = last_part(name).to_lowercase();
-            let stem = stem(&file).to_owned();
-            pictures.by_file_name.entry(file).or_default().push(picture);
-            pictures.by_stem.entry(stem).or_default().push(picture);
-            if let Some(id) = image_id(name) {
-                pictures.by_id.entry(id).or_default().push(picture);
-            }
+            by_file_name.push((hash(&file), picture));
+            by_stem.push((hash(stem(&file)), picture));
+            by_id.extend(image_id(name).map(|id| (id, picture)));
         }
-        pictures
+        let [by_file_name, by_stem, by_id] = [by_file_name, by_stem, by_id].map(Index::new);
+        Pictures { paths, by_file_name, by_stem, by_id }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -103,21 +122,25 @@ impl Pictures {
         let name = name.trim().replace('\\', "/");
         let name = name.trim_start_matches("./").to_lowercase();
         let file = last_part(&name);
-        let of_path = self.by_file_name.get(file).map(Vec::as_slice).unwrap_or_default();
-        if let Some(found) = self.only(of_path, |there| fits(there, &name))? {
+        if let Some(found) = self.only(self.by_file_name.get(hash(file)), |there| fits(there, &name))? {
             return Ok(Some(found));
         }
-        let of_stem = self.by_stem.get(file).map(Vec::as_slice).unwrap_or_default();
-        if let Some(found) = self.only(of_stem, |there| fits(stem(there), &name))? {
+        if let Some(found) = self.only(self.by_stem.get(hash(file)), |there| fits(stem(there), &name))? {
             return Ok(Some(found));
         }
-        let of_id = whole_number_of(&name).and_then(|id| self.by_id.get(&id));
-        self.only(of_id.map(Vec::as_slice).unwrap_or_default(), |_| true)
+        match whole_number_of(&name) {
+            Some(id) => self.only(self.by_id.get(id), |_| true),
+            None => Ok(None),
+        }
     }
 
-    /// The one of these pictures whose name is right; of several, one that has just that name.
-    fn only(&self, among: &[Picture], is_right: impl Fn(&str) -> bool) -> Result<Option<Picture>, Ambiguous> {
-        let mut right = among.iter().copied().filter(|&picture| is_right(&self.name(picture).to_lowercase()));
+    /// The one of these pictures whose name is right.
+    fn only(
+        &self,
+        among: impl Iterator<Item = Picture>,
+        is_right: impl Fn(&str) -> bool,
+    ) -> Result<Option<Picture>, Ambiguous> {
+        let mut right = among.filter(|&picture| is_right(&self.name(picture).to_lowercase()));
         match (right.next(), right.next()) {
             (first, None) => Ok(first),
             (Some(first), Some(second)) => Err(Ambiguous([first, second].map(|picture| self.name(picture).to_owned()))),

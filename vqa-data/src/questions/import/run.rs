@@ -75,7 +75,15 @@ impl Import {
         self.draw_val(&mut rows, &kept, &of_image)?;
         let numbers = number_images(&rows, &kept, &of_image, &pictures);
         let image_id = |row: usize| numbers.ids[&of_image[rows.image(row) as usize].expect("kept rows have pictures")];
-        let (written, numbered_questions) = number_questions(&rows, &kept, image_id);
+        let numbered_questions = !have_own_ids(&rows, &kept);
+        let question_id = |row: usize| match rows.question_id(row).filter(|_| !numbered_questions) {
+            Some(id) => id,
+            None => kept.rows.partition_point(|&other| (other as usize) < row) as u64 + 1,
+        };
+        let mut of_splits: BTreeMap<SplitName, Vec<u32>> = BTreeMap::new();
+        for &row in &kept.rows {
+            of_splits.entry(rows.split(row as usize)).or_default().push(row);
+        }
 
         let first_choice = |row: usize| rows.first_choice(row).unwrap_or_else(|| most_frequent(rows.given(row)));
         let answered = || kept.rows.iter().map(|&row| row as usize).filter(|&row| !rows.given(row).is_empty());
@@ -116,25 +124,25 @@ impl Import {
         let mut waiting = Waiting::default();
         let made_from = report.files.iter().map(|read| format!("{} ({})", name_of(&read.file), read.form));
         let made_from = made_from.collect::<Vec<_>>().join(", ");
-        for (&split, written) in &written {
-            let has_answers = !rows.given(written[0].row as usize).is_empty();
-            let images: HashSet<u64> = written.iter().map(|written| written.image_id).collect();
-            let counts = SplitCounts { n_questions: written.len(), n_images: images.len(), has_answers };
+        for (&split, numbers) in &of_splits {
+            let written = Written { rows: &rows, numbers, question_id: &question_id, image_id: &image_id };
+            let has_answers = !rows.given(numbers[0] as usize).is_empty();
+            let images: HashSet<u64> = numbers.iter().map(|&row| image_id(row as usize)).collect();
+            let counts = SplitCounts { n_questions: numbers.len(), n_images: images.len(), has_answers };
             report.splits.insert(split.name(), counts);
             let name = split.name();
-            waiting.write(&self.out.join(questions_file(split)), |out| {
-                write_questions(out, name, &made_from, &rows, written)
-            })?;
+            waiting
+                .write(&self.out.join(questions_file(split)), |out| write_questions(out, name, &made_from, &written))?;
             if has_answers {
                 waiting.write(&self.out.join(annotations_file(split)), |out| {
-                    write_annotations(out, name, &made_from, &rows, written, &first_choice)
+                    write_annotations(out, name, &made_from, &written, &first_choice)
                 })?;
             }
         }
         let paths = self.image_paths(&numbers, &pictures)?;
         waiting.write(&report.images, |out| write_images(out, paths.iter().map(|(&id, path)| (id, path.as_path()))))?;
         let max_len = max_question_len(kept.rows.iter().map(|&row| rows.question(row as usize)));
-        let splits: Vec<_> = written.keys().map(|&split| (split, report.splits[split.name()].has_answers)).collect();
+        let splits: Vec<_> = of_splits.keys().map(|&split| (split, report.splits[split.name()].has_answers)).collect();
         let config = config_text(&self.out, &splits, min_answer_count, max_len);
         waiting.write(&report.config, |out| out.write_all(config.as_bytes()))?;
         embedded.finish()?;
@@ -336,26 +344,12 @@ fn number_images(rows: &Rows, kept: &Kept, of_image: &[Option<Picture>], picture
     ImageNumbers::new(&used, &of_data, pictures)
 }
 
-/// The rows of each split with their ids, and whether the questions were numbered in order.
-fn number_questions(
-    rows: &Rows,
-    kept: &Kept,
-    image_id: impl Fn(usize) -> u64,
-) -> (BTreeMap<SplitName, Vec<Written>>, bool) {
+/// Whether each question has an id that no other of its split has.
+fn have_own_ids(rows: &Rows, kept: &Kept) -> bool {
     let mut seen = HashSet::with_hasher(FixedState::default());
-    let is_kept = |&row: &u32| {
-        let row = row as usize;
+    kept.rows.iter().map(|&row| row as usize).all(|row| {
         rows.question_id(row).is_some_and(|id| i64::try_from(id).is_ok() && seen.insert((rows.split(row), id)))
-    };
-    let all_kept = kept.rows.iter().all(is_kept);
-    let mut written: BTreeMap<SplitName, Vec<Written>> = BTreeMap::new();
-    for (number, &row) in (1..).zip(&kept.rows) {
-        let own = rows.question_id(row as usize).filter(|_| all_kept);
-        let split = rows.split(row as usize);
-        let question = Written { row, question_id: own.unwrap_or(number), image_id: image_id(row as usize) };
-        written.entry(split).or_default().push(question);
-    }
-    (written, !all_kept)
+    })
 }
 
 /// Rows that say the same as one before.

@@ -9,16 +9,16 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::files::atomic::AtomicFile;
 use crate::questions::annotations::Symbol;
-use crate::questions::import::answers::{answer_type, ten};
+use crate::questions::import::answers::{ANNOTATORS, answer_type, ten};
 use crate::questions::import::question_type::question_type;
 use crate::questions::import::rows::Rows;
 
-/// A question that is written.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Written {
-    pub row: u32,
-    pub question_id: u64,
-    pub image_id: u64,
+/// The questions of a file: their rows, in order, and what their ids are.
+pub(super) struct Written<'a> {
+    pub rows: &'a Rows,
+    pub numbers: &'a [u32],
+    pub question_id: &'a dyn Fn(usize) -> u64,
+    pub image_id: &'a dyn Fn(usize) -> u64,
 }
 
 /// Files that are written and wait for the others, so that all appear or none.
@@ -65,14 +65,14 @@ pub(super) fn write_questions(
     out: &mut dyn Write,
     split: &str,
     made_from: &str,
-    rows: &Rows,
-    written: &[Written],
+    written: &Written,
 ) -> std::io::Result<()> {
     out.write_all(header(split, made_from, "questions").as_bytes())?;
-    for (i, &Written { row, question_id, image_id }) in written.iter().enumerate() {
+    for (i, row) in written.numbers.iter().map(|&row| row as usize).enumerate() {
         let comma = if i == 0 { "" } else { ",\n" };
+        let (question_id, image_id) = ((written.question_id)(row), (written.image_id)(row));
         write!(out, "{comma}{{\"image_id\": {image_id}, \"question\": ")?;
-        serde_json::to_writer(&mut *out, rows.question(row as usize))?;
+        serde_json::to_writer(&mut *out, written.rows.question(row))?;
         write!(out, ", \"question_id\": {question_id}}}")?;
     }
     out.write_all(b"\n]}\n")
@@ -83,26 +83,31 @@ pub(super) fn write_annotations(
     out: &mut dyn Write,
     split: &str,
     made_from: &str,
-    rows: &Rows,
-    written: &[Written],
+    written: &Written,
     first_choice: &dyn Fn(usize) -> Symbol,
 ) -> std::io::Result<()> {
+    let rows = written.rows;
+    // Formatting numbers would be most of the work.
+    let after_answer: Vec<String> = (1..=ANNOTATORS)
+        .map(|number| {
+            let end = if number == ANNOTATORS { "" } else { ", {\"answer\": " };
+            format!(", \"answer_confidence\": \"yes\", \"answer_id\": {number}}}{end}")
+        })
+        .collect();
     let quoted: Vec<String> =
         (0..rows.answers().len() as Symbol).map(|s| json!(rows.answers().get(s)).to_string()).collect();
     out.write_all(header(split, made_from, "annotations").as_bytes())?;
-    for (i, &Written { row, question_id, image_id }) in written.iter().enumerate() {
-        let row = row as usize;
+    for (i, row) in written.numbers.iter().map(|&row| row as usize).enumerate() {
+        let (question_id, image_id) = ((written.question_id)(row), (written.image_id)(row));
         let first = first_choice(row);
         let comma = if i == 0 { "" } else { ",\n" };
         write!(out, "{comma}{{\"question_type\": ")?;
         serde_json::to_writer(&mut *out, rows.question_type(row).unwrap_or_else(|| question_type(rows.question(row))))?;
         write!(out, ", \"multiple_choice_answer\": {}, \"answers\": [", quoted[first as usize])?;
-        for (number, answer) in (1..).zip(ten(rows.given(row))) {
-            let comma = if number == 1 { "" } else { ", " };
-            out.write_all(comma.as_bytes())?;
-            out.write_all(b"{\"answer\": ")?;
+        out.write_all(b"{\"answer\": ")?;
+        for (after, answer) in after_answer.iter().zip(ten(rows.given(row))) {
             out.write_all(quoted[answer as usize].as_bytes())?;
-            write!(out, ", \"answer_confidence\": \"yes\", \"answer_id\": {number}}}")?;
+            out.write_all(after.as_bytes())?;
         }
         write!(out, "], \"image_id\": {image_id}, \"answer_type\": ")?;
         serde_json::to_writer(
@@ -132,7 +137,8 @@ pub(super) fn relative(from: &Path, to: &Path) -> PathBuf {
     let mut from = from.components().peekable();
     let mut to = to.components().peekable();
     while from.peek().is_some() && from.peek() == to.peek() {
-        (from.next(), to.next());
+        from.next();
+        to.next();
     }
     from.map(|_| Component::ParentDir).chain(to).collect()
 }
