@@ -137,16 +137,17 @@ fn features_are_those_of_a_loop_in_python() {
 fn a_detectors_boxes_become_adaptive_features() {
     let directory = pictures();
     let at = directory.path();
-    // The right half's score is its mean red value, about a half, and the whole picture's is low.
+    // The right half's score is its mean red value, about a half but in this one, and the whole picture's is low.
+    fs::write(at.join("in/6.bmp"), bmp(24, 16, |_, _, _| 10)).unwrap();
     let extract = "features extract --images in --backbone boxes.pt --out x.h5 --force";
     let said = ok(at, &format!("{extract} --boxes 1-3 --min-score 0.2"));
-    assert!(said.starts_with("wrote 5 images, features [10, 2], to x.h5\n"), "{said}");
+    assert!(said.starts_with("wrote 6 images, features [11, 2], to x.h5\n"), "{said}");
     let (features, boxes) = read(&at.join("x.h5"), 1);
     assert_eq!((features[0], features[2]), (1.0, 2.0));
     assert_eq!(boxes, [0.0, 0.0, 24.0, 32.0, 24.0, 0.0, 48.0, 32.0]);
     assert!(!at.join("x.h5.regions.partial").exists());
     let said = ok(at, &format!("{extract} --boxes 1"));
-    assert!(said.starts_with("wrote 5 images x 1 regions x 2 values"), "{said}");
+    assert!(said.starts_with("wrote 6 images x 1 regions x 2 values"), "{said}");
     fails(at, "features extract --images in --backbone boxes.pt --out y.h5 --grid 2x2", &["a detector", "--boxes"]);
 }
 

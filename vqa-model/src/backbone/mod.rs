@@ -3,7 +3,6 @@
 //! A [`Backbone`] takes a batch of standardised pictures to a map of features, or, where it is a detector, to boxes
 //! with features and scores. [`open`] makes one from its name. A [`BackboneExtractor`] makes regions with it, and
 //! [`extractor_of`] makes the extractor again that a feature file or a checkpoint describes.
-
 //!
 //! Those that are built in compute in float32 as PyTorch does, within 1e-4 of the largest value of a map; batch norm is
 //! folded into the convolutions, which on a CPU see the channels of a pixel beside each other.
