@@ -1,7 +1,7 @@
 """The backbones in PyTorch, layer by layer, and what they give for the cases of DIR/spec.json: a list of {"name",
-"weights"}, where weights are a file, or null: then random ones are written to DIR/NAME.pth. Of each case and size the
-pictures, the map and the logits are written to DIR/NAME_HEIGHTxWIDTH.safetensors. Also modules as TorchScript, right and
-wrong ones, DIR/*.pt."""
+"weights"}, where weights are a file, or null: then random ones are written to DIR/NAME.pth. Of each case and size
+the pictures, the map and the logits are written to DIR/NAME_HEIGHTxWIDTH.safetensors. Also modules as TorchScript,
+right and wrong ones, DIR/*.pt."""
 
 import json
 import math
@@ -29,7 +29,8 @@ class Bottleneck(nn.Module):
         wide = n_in * expansion
         self.residual = stride == 1 and n_in == n_out
         layers = [ConvBNReLU(n_in, wide, 1)] if expansion > 1 else []
-        layers += [ConvBNReLU(wide, wide, 3, stride, wide), nn.Conv2d(wide, n_out, 1, bias=False), nn.BatchNorm2d(n_out)]
+        layers.append(ConvBNReLU(wide, wide, 3, stride, wide))
+        layers += [nn.Conv2d(wide, n_out, 1, bias=False), nn.BatchNorm2d(n_out)]
         self.conv = nn.Sequential(*layers)
 
     def forward(self, x):
@@ -40,8 +41,8 @@ class MobileNetV2(nn.Module):
     def __init__(self):
         super().__init__()
         n, layers = 32, [ConvBNReLU(3, 32, 3, 2)]
-        for t, c, repeats, s in [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2),
-                                 (6, 320, 1, 1)]:
+        for t, c, repeats, s in [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1),
+                                 (6, 160, 3, 2), (6, 320, 1, 1)]:
             for i in range(repeats):
                 layers.append(Bottleneck(n, c, s if i == 0 else 1, t))
                 n = c
@@ -210,7 +211,8 @@ def main(directory):
             pictures = torch.randn(2, 3, height, width)
             map, logits = network(pictures)
             result = {"pictures": pictures, "map": map, "logits": logits}
-            save_file({k: v.contiguous() for k, v in result.items()}, directory / f"{name}_{height}x{width}.safetensors")
+            path = directory / f"{name}_{height}x{width}.safetensors"
+            save_file({key: tensor.contiguous() for key, tensor in result.items()}, path)
 
     map = Map().eval()
     pictures = torch.randn(2, 3, 8, 12)

@@ -19,8 +19,8 @@ pub trait Backbone: Send {
     fn device(&self) -> Device;
 
     /// The features of a batch of pictures, [B, 3, H, W] float32 on its [`device`](Backbone::device), standardised
-    /// as its [`preprocessing`](BackboneInfo::preprocessing) says, without gradients. A detector's pictures may be given
-    /// one at a time.
+    /// as its [`preprocessing`](BackboneInfo::preprocessing) says, without gradients. A detector's pictures may be
+    /// given one at a time.
     ///
     /// # Errors
     ///

@@ -26,6 +26,12 @@ pub struct ConvNet {
     classifier: [Tensor; 2],
 }
 
+/// How many pictures of a batch a CPU computes at a time: enough for all threads, and no more, since the maps of more
+/// do not fit its caches. Eight with one thread took a third longer than one after the other.
+fn pictures_at_once() -> i64 {
+    i64::from(tch::get_num_threads() / 2).max(1)
+}
+
 #[derive(Debug)]
 struct FoldedBlock {
     layers: Vec<FoldedLayer>,
@@ -40,6 +46,8 @@ struct FoldedLayer {
     stride: i64,
     groups: i64,
     has_relu6: bool,
+    /// Whether it is computed as a matrix product, which is a tenth faster on a CPU where the kernel is a single pixel.
+    is_linear: bool,
 }
 
 impl ConvNet {
@@ -70,8 +78,9 @@ impl ConvNet {
                 // Twice as fast on a CPU as with the channels apart, and for bfloat16 on a GPU's tensor cores too.
                 let weight = channels_last(&place(weight, kind)?);
                 let bias = place(bias, kind)?;
-                let &Layer { stride, groups, has_relu6, .. } = layer;
-                layers.push(FoldedLayer { weight, bias, stride, groups, has_relu6 });
+                let &Layer { stride, groups, has_relu6, kernel, .. } = layer;
+                let is_linear = device == Device::Cpu && kernel == 1 && stride == 1 && groups == 1;
+                layers.push(FoldedLayer { weight, bias, stride, groups, has_relu6, is_linear });
             }
             blocks.push(FoldedBlock { layers, is_residual: block.is_residual });
         }
@@ -114,11 +123,19 @@ impl ConvNet {
         check_pictures(name, pictures, self.device)?;
         let map = tch::no_grad(|| {
             computing(name, || {
-                let mut map = channels_last(&pictures.f_to_kind(self.kind)?);
-                for block in &self.blocks {
-                    map = block.forward(&map, self.padding)?;
+                let forward = |pictures: &Tensor| {
+                    let mut map = channels_last(&pictures.f_to_kind(self.kind)?);
+                    for block in &self.blocks {
+                        map = block.forward(&map, self.padding)?;
+                    }
+                    map.f_to_kind(Kind::Float)
+                };
+                if self.device != Device::Cpu {
+                    return forward(pictures);
                 }
-                map.f_to_kind(Kind::Float)
+                let maps = pictures.f_split(pictures_at_once(), 0)?;
+                let maps: Vec<Tensor> = maps.iter().map(forward).collect::<Result<_, TchError>>()?;
+                Tensor::f_cat(&maps, 0)
             })
         })?;
         check_finite(name, "its map", &map)?;
@@ -153,6 +170,12 @@ impl FoldedBlock {
 
 impl FoldedLayer {
     fn forward(&self, input: &Tensor, padding: Padding) -> Result<Tensor, TchError> {
+        if self.is_linear {
+            // Memory has the channels of a pixel beside each other: it is the matrix already.
+            let weight = self.weight.f_flatten(1, -1)?;
+            let map = input.permute([0, 2, 3, 1]).f_linear(&weight, Some(&self.bias))?.permute([0, 3, 1, 2]);
+            return self.activate(map);
+        }
         let (height, width) = (input.size()[2], input.size()[3]);
         let kernel = self.weight.size()[2];
         let [top, bottom] = padding.around(height, kernel, self.stride);
@@ -160,11 +183,15 @@ impl FoldedLayer {
         let convolve = |input: &Tensor, padding: [i64; 2]| {
             input.f_conv2d(&self.weight, Some(&self.bias), [self.stride; 2], padding, [1, 1], self.groups)
         };
-        let mut map = if top == bottom && left == right {
+        let map = if top == bottom && left == right {
             convolve(input, [top, left])?
         } else {
             convolve(&input.f_constant_pad_nd([left, right, top, bottom])?, [0, 0])?
         };
+        self.activate(map)
+    }
+
+    fn activate(&self, mut map: Tensor) -> Result<Tensor, TchError> {
         if self.has_relu6 { map.f_clamp_(0.0, 6.0) } else { Ok(map) }
     }
 }
@@ -228,7 +255,14 @@ mod tests {
         ]);
         let [weight, bias] = fold(&layer, &variables, 1e-3).map(|tensor| tensor.to_kind(Kind::Float));
         let input = Tensor::randn([2, 6, 9, 14], options);
-        let folded = FoldedLayer { weight: channels_last(&weight), bias, stride: 2, groups: 6, has_relu6: true };
+        let folded = FoldedLayer {
+            weight: channels_last(&weight),
+            bias,
+            stride: 2,
+            groups: 6,
+            has_relu6: true,
+            is_linear: false,
+        };
         let norm = |part: &str| Some(&variables[&format!("norm.{part}")]);
         for (padding, zeros) in [(Padding::Half, [1, 1, 1, 1]), (Padding::Same, [0, 1, 1, 1])] {
             let found = folded.forward(&channels_last(&input), padding).unwrap();

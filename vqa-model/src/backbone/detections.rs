@@ -14,9 +14,9 @@ pub struct Detections {
     pub scores: Tensor,
 }
 
-/// Which boxes of a detector are kept, as bottom-up-attention chooses them: of boxes that overlap, the one with the best
-/// score for a class (non-maximum suppression), and of these those whose best score is high enough; then as many of the
-/// best as are wanted, whatever their score.
+/// Which boxes of a detector are kept, as bottom-up-attention chooses them: of boxes that overlap, the one with the
+/// best score for a class (non-maximum suppression), and of these those whose best score is high enough; then as many
+/// of the best as are wanted, whatever their score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Selection {
     /// The lowest score that is high enough.

@@ -26,8 +26,7 @@ pub(super) fn failed(name: &str, message: &str) -> Error {
 /// it are C++ functions.
 fn without_call_stack(message: &str) -> &str {
     let lines = || message.lines().map(str::trim).filter(|line| !line.is_empty());
-    let of_python =
-        lines().filter(|line| line.split(':').next().is_some_and(|word| word.ends_with("Error"))).next_back();
+    let of_python = lines().rfind(|line| line.split(':').next().is_some_and(|word| word.ends_with("Error")));
     of_python.or(lines().next()).unwrap_or("libtorch failed, and says nothing of why")
 }
 
@@ -55,8 +54,8 @@ pub(super) fn check_finite(name: &str, what: &str, tensor: &Tensor) -> Result<()
         return Ok(());
     }
     Err(Error::Backbone(format!(
-        "{name}: {what} has NaN or infinite values: its weights are damaged, or its pictures are not standardised as it \
-         wants them (mean, deviation, scale)"
+        "{name}: {what} has NaN or infinite values: its weights are damaged, or its pictures are not standardised as \
+         it wants them (mean, deviation, scale)"
     )))
 }
 
@@ -66,9 +65,9 @@ mod tests {
 
     #[test]
     fn of_a_message_the_line_that_says_what_is_wrong_is_kept() {
-        let scripted = "Internal torch error: The following operation failed in the TorchScript interpreter.\nTraceback of \
-            TorchScript (most recent call last):\n  File \"x.py\", line 3, in forward\n    return x.view(7)\n           \
-            ~~~~~~ <--- HERE\nRuntimeError: shape '[7]' is invalid for input of size 6\n";
+        let scripted = "Internal torch error: The following operation failed in the TorchScript \
+            interpreter.\nTraceback of TorchScript (most recent call last):\n  File \"x.py\", line 3, in forward\n    \
+            return x.view(7)\n ~~~~~~ <--- HERE\nRuntimeError: shape '[7]' is invalid for input of size 6\n";
         let Error::Backbone(message) = failed("model.pt", scripted) else { panic!() };
         assert_eq!(message, "model.pt: RuntimeError: shape '[7]' is invalid for input of size 6");
         let Error::Backbone(message) =

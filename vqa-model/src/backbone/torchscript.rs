@@ -23,8 +23,8 @@ use crate::weights::pth::is_torchscript;
 ///   keys (others are left alone): boxes [N, 4], x1 y1 x2 y2 in pixels of its input; features [N, D]; scores [N], or
 ///   [N, S] of S classes without the background.
 ///
-/// Either may be alone in a list, a tuple or a dictionary. A module is a program, though one that can neither open files
-/// nor run others: open those of people that you trust.
+/// Either may be alone in a list, a tuple or a dictionary. A module is a program, though one that can neither open
+/// files nor run others: open those of people that you trust.
 #[derive(Debug)]
 pub struct TorchScript {
     module: CModule,
@@ -33,8 +33,8 @@ pub struct TorchScript {
 }
 
 impl TorchScript {
-    /// Opens a file, and runs it once to see what it returns. How it wants its pictures is said by `options`, then by the
-    /// TOML file beside it; a map's network is otherwise taken for one of torchvision's.
+    /// Opens a file, and runs it once to see what it returns. How it wants its pictures is said by `options`, then by
+    /// the TOML file beside it; a map's network is otherwise taken for one of torchvision's.
     ///
     /// # Errors
     ///
@@ -85,15 +85,15 @@ impl TorchScript {
             let beside = beside.display();
             if network.info.kind == BackboneKind::Detector {
                 let problem = format!(
-                    "{}: a detector, and nothing says how it wants its pictures: write {beside} with size (or short_side \
-                     and long_side), channel_order, scale, mean and deviation",
+                    "{}: a detector, and nothing says how it wants its pictures: write {beside} with size (or \
+                     short_side and long_side), channel_order, scale, mean and deviation",
                     path.display()
                 );
                 return Err(Error::Backbone(problem));
             }
             tracing::warn!(
-                "{}: pictures are made 224 x 320 and standardised as torchvision's classifiers want them, since there is \
-                 no {beside} that says otherwise",
+                "{}: pictures are made 224 x 320 and standardised as torchvision's classifiers want them, since there \
+                 is no {beside} that says otherwise",
                 path.display()
             );
         }
@@ -142,8 +142,8 @@ impl TorchScript {
     /// That it returns something else than it should.
     fn wrong(&self, what: &str) -> Error {
         Error::Backbone(format!(
-            "{}: it returns {what}, and a map [B, C, h, w] is wanted, or a detector's boxes [N, 4], features [N, D] and \
-             scores [N]",
+            "{}: it returns {what}, and a map [B, C, h, w] is wanted, or a detector's boxes [N, 4], features [N, D] \
+             and scores [N]",
             self.info.weights.display()
         ))
     }

@@ -39,8 +39,8 @@ fn backbones_give_the_maps_and_classes_of_pytorch() {
     other_files_are_refused(directory);
 }
 
-/// Maps agree within 1e-4 of their largest value, and so do logits. In bfloat16, whose precision is 8 bits, fifty layers
-/// add up to a tenth of it.
+/// Maps agree within 1e-4 of their largest value, and so do logits. In bfloat16, whose precision is 8 bits, fifty
+/// layers add up to a tenth of it.
 fn networks_agree(directory: &Path, name: &str, weights: &Path) {
     let mut options = OpenOptions { weights: Some(weights.to_owned()), ..OpenOptions::new(Device::Cpu) };
     let network = open_built_in(name, &options).unwrap();

@@ -1,4 +1,5 @@
-//! The model and the backbones give what PyTorch gives: from weights made here and loaded there, and the other way round.
+//! The model and the backbones give what PyTorch gives: from weights made here and loaded there, and the other way
+//! round.
 
 mod backbones;
 
