@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 #[cfg(feature = "torch")]
 use vqa_data::config::MAX_BATCH_SIZE;
 #[cfg(feature = "torch")]
 use vqa_data::features::Filter;
 use vqa_data::features::{ElementType, Grid, Shard};
 use vqa_data::files::IfExists;
+use vqa_data::questions::import::{ColumnNames, ValBy};
 #[cfg(feature = "torch")]
 use vqa_model::{backbone::ChannelOrder, feed::Precision};
 
@@ -25,6 +26,8 @@ pub enum Command {
     /// Run the whole pipeline on a generated dataset: data, features, training, scores, attention maps
     #[cfg(feature = "torch")]
     Demo(DemoArgs),
+    /// Import any dataset of questions about pictures, as VQA2.0's files with a config to start from
+    Import(ImportArgs),
     /// Generate only the demo's dataset: images of coloured shapes, with questions and annotations in VQA2.0's formats
     Synth(SynthArgs),
     /// Inspect, convert, merge and split feature files, or extract them from images
@@ -60,6 +63,59 @@ pub struct DemoArgs {
     /// Number of passes over the training questions
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..))]
     pub epochs: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Forms, recognised by themselves: CSV and TSV with a header, JSON lists, JSON lines, Hugging \
+        Face's Parquet; VQA v1 and v2, OK-VQA and VQA-CP (questions and annotations), VizWiz, TextVQA, GQA, CLEVR, \
+        Visual Genome, VQA-RAD, SLAKE, DAQUAR. Splits are told by a column, or by train, val or test in a file's name.")]
+pub struct ImportArgs {
+    /// Tables, JSON or Parquet files with questions and answers; questions and annotations where they are apart
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Directory of the pictures, in sub-directories too; not needed if they are inside the files
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// Directory to write to
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Share of the questions to train on that is set aside for validation, as in 0.1
+    #[arg(long, value_name = "SHARE")]
+    pub val: Option<f64>,
+    /// What is set aside: pictures, so that none is in both splits, or questions whichever their pictures
+    #[arg(long, value_enum, default_value_t = ValByArg::Image)]
+    pub val_by: ValByArg,
+    /// Random seed of what is set aside
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Columns of a table whose names do not say what they are: question=Q,answer=A,image=I; also question_id, image_id,
+    /// question_type, answer_type, split
+    #[arg(long, value_name = "NAMES")]
+    pub columns: Option<ColumnNames>,
+    /// Leave out ragged rows and questions whose picture is not there, instead of stopping
+    #[arg(long)]
+    pub skip_bad: bool,
+    #[command(flatten)]
+    pub force: ForceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--val-by`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ValByArg {
+    Image,
+    Question,
+}
+
+impl From<ValByArg> for ValBy {
+    fn from(by: ValByArg) -> ValBy {
+        match by {
+            ValByArg::Image => ValBy::Image,
+            ValByArg::Question => ValBy::Question,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

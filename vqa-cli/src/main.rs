@@ -88,6 +88,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         #[cfg(feature = "torch")]
         Command::Demo(args) => commands::demo::run(&args),
+        Command::Import(args) => commands::import::run(&args),
         Command::Synth(args) => commands::synth::run(&args),
         Command::Features(FeaturesCommand::Inspect(args)) => commands::features::inspect::run(&args),
         Command::Features(FeaturesCommand::Convert(args)) => commands::features::convert::run(&args),

@@ -21,9 +21,10 @@
 //! did. What goes wrong is an [`Error`], one
 //! variant for each cause.
 //!
-//! The cargo features `hdf5` and `images` are on by default. Without them nothing needs CMake, and
+//! The cargo features `hdf5`, `images` and `parquet` are on by default. Without them nothing needs CMake, and
 //! there are still questions, the evaluator, and batches of regions from a source of your own. [`shapes`] needs
-//! `images`, feature files need `hdf5`, and [`Extraction`](features::Extraction) needs both.
+//! `images`, feature files need `hdf5`, and [`Extraction`](features::Extraction) needs both;
+//! [`questions::import`] reads Parquet with `parquet`.
 //!
 //! # Example
 //!

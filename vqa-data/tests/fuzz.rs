@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vqa_data::features::{Check, Collection, ElementType, FeatureFile, Output, RegionSource};
 use vqa_data::files::IfExists;
+use vqa_data::questions::import::Import;
 use vqa_data::questions::{
     AnswerDict, CountAnswers, WordDict, WordVectors, read_annotations, read_questions, read_results,
 };
@@ -268,4 +269,44 @@ fn feature_files() {
         drop(file);
         convert(path, &path.with_file_name("out.h5"));
     });
+}
+
+/// A directory with the pictures 1 to 9, and an import of one file with questions about them.
+fn import(target: &str, corpus: &[Vec<u8>], tokens: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    let images = directory.path().join("images");
+    fs::create_dir(&images).unwrap();
+    (1..10).for_each(|picture| fs::write(images.join(format!("{picture}.jpg")), "").unwrap());
+    fuzz(target, "data", corpus, tokens, |path| {
+        let import = Import {
+            files: vec![path.to_owned()],
+            images: Some(images.clone()),
+            out: directory.path().join("out"),
+            val: Some(0.5),
+            skip_bad: true,
+            if_exists: IfExists::Replace,
+            ..Import::default()
+        };
+        drop(import.run());
+    });
+}
+
+#[test]
+fn imported_texts() {
+    let texts = [
+        "question,answer,image\nwhat is it?,a cat,1\n\"how, many?\",\"['2', \"\"3\"\"]\",2.jpg\n",
+        "\u{feff}Question;Answer;Image;split\r\nwhat?;\"a; b\";3;val\r\nwhy?;c;4;train\r\n",
+        "what is on the desk in the image1 ?\ncup, pen\nhow many in the image2 ?\n2\n",
+        r#"[{"question": "what?", "answer": ["a", {"answer": "b"}], "image": "1"}, {"question": "why?", "image": 2}]"#,
+        "{\"question\": \"what?\", \"answer\": 2.0, \"image\": 1}\n{\"question\": \"q\", \"answer\": null, \"image\": 2}\n",
+        r#"{"1": {"imageId": "1", "question": "what?", "answer": "a"}, "2": {"imageId": "2", "question": "b?"}}"#,
+        r#"[{"id": 1, "qas": [{"question": "what?", "image_id": 1, "qa_id": 7, "answer": "a."}]}, {"qas": []}]"#,
+        r#"{"info": {"version": "1"}, "questions": [{"image_filename": "1.jpg", "question": "b?", "answer": "a"}]}"#,
+        r#"[{"question_id": 1, "image_id": 1, "question": "what?", "coco_split": "train2014"}]"#,
+    ];
+    import(
+        "imported_texts",
+        &texts.map(|text| text.as_bytes().to_vec()),
+        &["\"", "[", "{", ",", ";", "\r\n", "null", "-1", "\\"],
+    );
 }

@@ -1,6 +1,7 @@
 //! One module a command.
 
 pub mod features;
+pub mod import;
 pub mod prepare;
 pub mod score;
 mod split;

@@ -89,7 +89,7 @@ fn features_are_those_of_a_loop_in_python() {
     assert_close(&features, &expected, 5e-3);
     assert_eq!(boxes[24..], [0.0, 0.0, 48.0, 32.0]);
 
-    let file = FeatureFile::open(&at.join("whole.h5")).unwrap();
+    let file = FeatureFile::open(at.join("whole.h5")).unwrap();
     assert_eq!(file.image_sizes().unwrap().unwrap()[..2], [[24, 16], [48, 32]]);
     let info = file.extractor().unwrap().to_string();
     for words in [
@@ -118,7 +118,7 @@ fn features_are_those_of_a_loop_in_python() {
         "features extract --images lists/images.json --out like.h5 --like whole.h5 --weights cells.pt --batch-size 2",
     );
     for name in ["merged.h5", "like.h5"] {
-        assert_eq!(FeatureFile::open(&at.join(name)).unwrap().extractor(), file.extractor());
+        assert_eq!(FeatureFile::open(at.join(name)).unwrap().extractor(), file.extractor());
         for row in 0..5 {
             let [(found, boxes), (expected, expected_boxes)] = [name, "whole.h5"].map(|name| read(&at.join(name), row));
             assert_close(&found, &expected, 1e-5);
@@ -196,6 +196,6 @@ fn what_is_no_network_and_what_a_network_cannot_do_is_explained() {
     fails(at, odd, &["odd/2.bmp: a picture of 50000 x 50000 pixels", "--skip-bad"]);
     let output = vqa(at, &format!("{odd} --skip-bad")).output().unwrap();
     assert!(output.status.success() && stderr(&output).contains("skipped: odd/2.bmp"), "{}", stderr(&output));
-    let info = FeatureFile::open(&at.join("odd.h5")).unwrap().extractor().cloned();
+    let info = FeatureFile::open(at.join("odd.h5")).unwrap().extractor().cloned();
     assert_eq!(info.as_ref().and_then(ExtractorInfo::kind), Some("backbone"));
 }

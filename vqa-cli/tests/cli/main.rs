@@ -9,6 +9,7 @@ mod common;
 mod convert;
 mod forms;
 mod hints;
+mod import;
 #[cfg(unix)]
 mod inputs;
 #[cfg(all(feature = "torch", target_os = "linux"))]

@@ -34,7 +34,6 @@ pub(crate) mod finite;
 mod hdf5_error;
 #[cfg(feature = "hdf5")]
 pub(crate) mod image_ids;
-#[cfg(any(feature = "hdf5", feature = "images"))]
 pub(crate) mod image_name;
 #[cfg(feature = "hdf5")]
 pub(crate) mod inspect;

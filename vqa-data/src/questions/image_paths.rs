@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::text::open_text;
 use crate::message::first_few;
 use crate::questions::not_json::explain;
+use crate::questions::whole_number::whole_number_of;
 
 /// Where images are, by their ids: what [`SourceConfig::images`](crate::questions::SourceConfig::images) says.
 ///
@@ -178,9 +179,7 @@ impl<'de> Visitor<'de> for ListedVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Listed, A::Error> {
         let mut listed = Listed { paths: BTreeMap::new(), twins: Vec::new() };
         while let Some(key) = map.next_key::<String>()? {
-            // Rust would read a sign too.
-            let digits = key.bytes().all(|byte| byte.is_ascii_digit());
-            let image_id = key.parse().ok().filter(|_| digits).ok_or_else(|| {
+            let image_id = whole_number_of(&key).ok_or_else(|| {
                 de::Error::custom(format!("\"{key}\" is no image id, which is a whole number in quotes"))
             })?;
             match listed.paths.entry(image_id) {

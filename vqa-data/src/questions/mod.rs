@@ -2,7 +2,7 @@
 //!
 //! [`Split::load`] reads and joins the files of a split; [`build_dictionaries`] makes a [`WordDict`] and an
 //! [`AnswerDict`] of splits; [`EncodedQuestions`] is a split as tokens and [`SoftTargets`]. [`prepare`] does all of
-//! that for a config.
+//! that for a config. [`import`] makes such files of other datasets.
 
 pub(crate) mod annotations;
 pub(crate) mod count_answers;
@@ -11,6 +11,7 @@ pub(crate) mod encode;
 pub(crate) mod fingerprint;
 pub(crate) mod glove;
 pub(crate) mod image_paths;
+pub mod import;
 pub(crate) mod json;
 mod list_kind;
 mod not_json;

@@ -19,6 +19,12 @@ pub(super) fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     WholeNumber::deserialize(deserializer).map(|WholeNumber(number)| number)
 }
 
+/// The whole number that a text is, without a sign.
+pub(super) fn whole_number_of(text: &str) -> Option<u64> {
+    // Rust would read a sign too.
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
 struct Forms;
 
 impl Visitor<'_> for Forms {
@@ -44,10 +50,7 @@ impl Visitor<'_> for Forms {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
-        // Rust would read a sign too.
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text);
-        let number = digits.and_then(|digits| digits.parse().ok());
-        number.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        whole_number_of(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 }
 

@@ -1,0 +1,51 @@
+//! VQA-RAD: `VQA_RAD Dataset Public.json` is a list of questions about radiological pictures. The test part is told by
+//! its kinds of phrases.
+
+use crate::questions::import::forms::json_form::{JsonForm, borrowed};
+use crate::questions::import::json_entries::{EntriesAt, Entry};
+use crate::questions::import::rows::{NewRow, Rows};
+use crate::questions::import::split_name::SplitName;
+
+pub(super) const FORM: JsonForm = JsonForm {
+    name: "VQA-RAD",
+    fits: |peek| peek.at == EntriesAt::Top && peek.has(&["image_name", "question", "answer_type", "phrase_type"]),
+    wanted: &["qid", "image_name", "question", "answer", "question_type", "answer_type", "phrase_type"],
+    push,
+};
+
+fn push(entry: &Entry, rows: &mut Rows) -> Result<(), String> {
+    let answers = entry.answers("answer")?;
+    let is_test = entry.optional("phrase_type")?.is_some_and(|phrase| phrase.starts_with("test"));
+    rows.push(NewRow {
+        place: entry.number,
+        question: &entry.text("question")?,
+        image: &entry.text("image_name")?,
+        answers: &borrowed(&answers),
+        question_id: entry.id("qid")?,
+        question_type: entry.optional("question_type")?.as_deref(),
+        answer_type: entry.optional("answer_type")?.as_deref(),
+        // The test part has answers, as validation needs them.
+        split: is_test.then_some(SplitName::Val),
+        ..NewRow::default()
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::questions::import::forms::json_form::tests::{read, row};
+
+    #[test]
+    fn the_test_part_is_for_validation() {
+        let text = r#"[{"qid": "0", "phrase_type": "freeform", "qid_linked_id": "03f451ca", 
+                "image_name": "synpic54610.jpg",
+                "image_organ": "HEAD", "question": "Are regions of the brain infarcted?", "question_rephrase": "NULL",
+                "question_type": "PRES", "answer": "Yes", "answer_type": "CLOSED "},
+            {"qid": "2", "phrase_type": "test_freeform", "image_name": "synpic29265.jpg", "question": "How many?",
+                "question_type": "COUNT", "answer": 4, "answer_type": "OPEN"}]"#;
+        let rows = read("VQA_RAD Dataset Public.json", text, "VQA-RAD");
+        assert_eq!(rows.len(), 2);
+        assert_eq!(row(&rows, 0), "train synpic54610.jpg(-) Are regions of the brain infarcted?(0) yes PRES CLOSED");
+        assert_eq!(row(&rows, 1), "val synpic29265.jpg(-) How many?(2) 4 COUNT OPEN");
+    }
+}

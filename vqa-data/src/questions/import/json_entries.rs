@@ -1,0 +1,426 @@
+//! JSON files as a stream of entries, wherever in them the list of entries is.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::files::text::open_text;
+use crate::questions::import::reader::{beginning, open_reader};
+use crate::questions::not_json::explain;
+
+/// Where the entries are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum EntriesAt {
+    /// The file is a list of them.
+    Top,
+    /// The list under this key.
+    Key(String),
+    /// The values of an object, by an id.
+    Values,
+    /// One on each line.
+    Lines,
+}
+
+/// What a JSON file looks like from its beginning.
+#[derive(Debug, Clone)]
+pub(super) struct Peek {
+    pub at: EntriesAt,
+    /// The first entry.
+    pub first: Map<String, Value>,
+    /// What stands beside the list, as far as it comes before it.
+    pub beside: Map<String, Value>,
+}
+
+impl Peek {
+    /// Whether the first entry has all of these keys.
+    pub(super) fn has(&self, keys: &[&str]) -> bool {
+        keys.iter().all(|key| self.first.contains_key(*key))
+    }
+
+    pub(super) fn is_under(&self, key: &str) -> bool {
+        matches!(&self.at, EntriesAt::Key(at) if at == key)
+    }
+}
+
+/// An entry: those of its fields that were asked for.
+pub(super) struct Entry<'a> {
+    /// From 1; of JSON lines, the line.
+    pub number: u64,
+    /// Its id, where entries are the values of an object.
+    pub key: Option<&'a str>,
+    pub fields: &'a Map<String, Value>,
+}
+
+/// Finds the first list of entries in a file, which may be told by keys of their own; `None` if there is nothing like
+/// one.
+///
+/// # Errors
+///
+/// When the file cannot be read, or is no JSON as far as it is read.
+pub(super) fn peek(path: &Path, own: &[&str]) -> Result<Option<Peek>> {
+    let start = beginning(path)?;
+    if let Some(first) = first_of_lines(&start, own) {
+        return Ok(Some(Peek { at: EntriesAt::Lines, first, beside: Map::new() }));
+    }
+    let found = RefCell::new(Peeked::default());
+    let mut json = serde_json::Deserializer::from_reader(open_reader(path)?);
+    let result = json.deserialize_any(PeekVisitor { found: &found, own });
+    let found = found.into_inner();
+    match (found.first, result) {
+        (Some((at, first)), _) => Ok(Some(Peek { at, first, beside: found.beside })),
+        (None, Ok(())) => Ok(None),
+        (None, Err(error)) => Err(explain_error(path, error)),
+    }
+}
+
+/// The first line of a file of JSON lines.
+fn first_of_lines(start: &[u8], own: &[&str]) -> Option<Map<String, Value>> {
+    let text = start.trim_ascii_start();
+    let line = text.split(|&byte| byte == b'\n').next()?;
+    let first: Map<String, Value> = serde_json::from_slice(line).ok()?;
+    // A whole file on a line has its entries below.
+    let is_alone = text[line.len()..].trim_ascii().is_empty();
+    (!is_alone || is_entry(&first, own)).then_some(first)
+}
+
+/// Whether an object is about a question, rather than about pictures or a licence. It may be told by a key of its own.
+fn is_entry(object: &Map<String, Value>, own: &[&str]) -> bool {
+    /// Keys that tell a question or an annotation, and the list of both that belong to a picture.
+    const TELLING: [&str; 8] = ["question", "question_id", "question_text", "query", "q", "sent", "answers", "qas"];
+    object.keys().any(|key| TELLING.iter().any(|telling| key.eq_ignore_ascii_case(telling)) || own.contains(&&**key))
+}
+
+#[derive(Default)]
+struct Peeked {
+    first: Option<(EntriesAt, Map<String, Value>)>,
+    beside: Map<String, Value>,
+}
+
+/// Stops with an error when it has found what it looks for.
+struct PeekVisitor<'a> {
+    found: &'a RefCell<Peeked>,
+    own: &'a [&'a str],
+}
+
+impl<'de> Visitor<'de> for PeekVisitor<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a list or an object")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        if let Some(Value::Object(first)) = list.next_element()? {
+            self.found.borrow_mut().first = Some((EntriesAt::Top, first));
+            return Err(de::Error::custom("found"));
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            match map.next_value_seed(Below { peek: &self, key: &key })? {
+                Value::Object(first) if is_entry(&first, self.own) => {
+                    self.found.borrow_mut().first = Some((EntriesAt::Values, first));
+                    return Err(de::Error::custom("found"));
+                }
+                Value::Array(_) => {}
+                value => drop(self.found.borrow_mut().beside.insert(key, value)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value below the top: of a list only its first object, and nothing at all where that is what is looked for.
+struct Below<'a, 'b> {
+    peek: &'a PeekVisitor<'b>,
+    key: &'a str,
+}
+
+impl<'de> DeserializeSeed<'de> for Below<'_, '_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Below<'_, '_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        match list.next_element()? {
+            Some(Value::Object(first)) if is_entry(&first, self.peek.own) => {
+                self.peek.found.borrow_mut().first = Some((EntriesAt::Key(self.key.to_owned()), first));
+                return Err(de::Error::custom("found"));
+            }
+            _ => while list.next_element::<IgnoredAny>()?.is_some() {},
+        }
+        Ok(Value::Array(Vec::new()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value, A::Error> {
+        de::Deserialize::deserialize(de::value::MapAccessDeserializer::new(map))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+}
+
+/// Calls `each` with every entry in order, of each only the fields that are `wanted`.
+///
+/// # Errors
+///
+/// When the file cannot be read, is no JSON (with line and column), or has something else among its entries; and those
+/// of `each`.
+pub(super) fn for_each_entry(
+    path: &Path,
+    at: &EntriesAt,
+    wanted: &BTreeSet<&str>,
+    each: &mut dyn FnMut(Entry) -> Result<()>,
+) -> Result<()> {
+    let stopped = RefCell::new(None);
+    let walk = Walk { wanted, each: RefCell::new(each), stopped: &stopped };
+    let mut json = serde_json::Deserializer::from_reader(open_reader(path)?);
+    let result = match at {
+        EntriesAt::Lines => {
+            let mut number = 0;
+            loop {
+                // White space is all that may follow the last one.
+                match json.end() {
+                    Ok(()) => break Ok(()),
+                    Err(error) if error.is_io() => break Err(error),
+                    Err(_) => {}
+                }
+                number += 1;
+                if let Err(error) = (EntrySeed { walk: &walk, number, key: None }).deserialize(&mut json) {
+                    break Err(error);
+                }
+            }
+        }
+        EntriesAt::Top => json.deserialize_seq(ListVisitor(&walk)).and_then(|()| json.end()),
+        EntriesAt::Key(key) => {
+            json.deserialize_map(TopVisitor { walk: &walk, key: Some(key) }).and_then(|()| json.end())
+        }
+        EntriesAt::Values => json.deserialize_map(TopVisitor { walk: &walk, key: None }).and_then(|()| json.end()),
+    };
+    match (stopped.into_inner(), result) {
+        (Some(error), _) => Err(error),
+        (None, Err(source)) if *at == EntriesAt::Lines && !source.is_io() => {
+            Err(Error::Json { path: path.to_owned(), source })
+        }
+        (None, Err(error)) => Err(explain_error(path, error)),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+/// The error for a file that serde has refused, which is read again to see what it is.
+fn explain_error(path: &Path, error: serde_json::Error) -> Error {
+    if error.is_io() {
+        return Error::io("read", path)(error.into());
+    }
+    match open_text(path) {
+        Ok(text) => explain(path, &text, error),
+        Err(unreadable) => unreadable,
+    }
+}
+
+type Each<'a> = &'a mut dyn FnMut(Entry) -> Result<()>;
+
+struct Walk<'a> {
+    wanted: &'a BTreeSet<&'a str>,
+    each: RefCell<Each<'a>>,
+    /// What `each` has refused.
+    stopped: &'a RefCell<Option<Error>>,
+}
+
+struct EntrySeed<'a, 'b> {
+    walk: &'a Walk<'b>,
+    number: u64,
+    key: Option<&'a str>,
+}
+
+impl<'de> DeserializeSeed<'de> for EntrySeed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for EntrySeed<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object, as all entries of this list")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut fields = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if self.walk.wanted.contains(key.as_str()) {
+                let value = map.next_value()?;
+                fields.insert(key, value);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        let entry = Entry { number: self.number, key: self.key, fields: &fields };
+        (self.walk.each.borrow_mut())(entry).map_err(|error| {
+            *self.walk.stopped.borrow_mut() = Some(error);
+            de::Error::custom("stopped")
+        })
+    }
+}
+
+struct ListVisitor<'a, 'b>(&'a Walk<'b>);
+
+impl<'de> DeserializeSeed<'de> for ListVisitor<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ListVisitor<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        for number in 1.. {
+            if list.next_element_seed(EntrySeed { walk: self.0, number, key: None })?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The top-level object: entries are in the list under `key`, or its values.
+struct TopVisitor<'a, 'b> {
+    walk: &'a Walk<'b>,
+    key: Option<&'a str>,
+}
+
+impl<'de> Visitor<'de> for TopVisitor<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut number = 0;
+        while let Some(key) = map.next_key::<String>()? {
+            match self.key {
+                Some(wanted) if key == wanted => map.next_value_seed(ListVisitor(self.walk))?,
+                Some(_) => drop(map.next_value::<IgnoredAny>()?),
+                None => {
+                    number += 1;
+                    map.next_value_seed(EntrySeed { walk: self.walk, number, key: Some(&key) })?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the entries are, and the "question" of each with its key.
+    fn read(text: &str) -> Result<Option<(EntriesAt, Vec<String>)>, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.json");
+        std::fs::write(&path, text).unwrap();
+        let Some(found) = peek(&path, &[]).map_err(|e| e.to_string())? else { return Ok(None) };
+        let mut seen = Vec::new();
+        for_each_entry(&path, &found.at, &["question"].into(), &mut |entry| {
+            assert!(entry.fields.len() <= 1);
+            let question = entry.fields.get("question").and_then(Value::as_str).unwrap_or("-");
+            seen.push(format!("{}{} {question}", entry.number, entry.key.unwrap_or("")));
+            Ok(())
+        })
+        .map_err(|e| e.to_string())?;
+        Ok(Some((found.at, seen)))
+    }
+
+    #[test]
+    fn entries_are_found_wherever_they_are() {
+        let (a, b) = (r#"{"question": "a", "x": [[1], {}]}"#, r#"{"x": null, "question": "b"}"#);
+        let both = ["1 a", "2 b"].map(str::to_owned).to_vec();
+        for (text, at) in [
+            (format!("[{a},{b}]"), EntriesAt::Top),
+            (format!("\u{feff} [\n{a},\n{b}\n]\n"), EntriesAt::Top),
+            (
+                format!(
+                    "{{\"images\": [{{\"id\": 1}}, {{\"id\": 2}}], \"info\": {{}}, \"data\": [{a},{b}], \"z\": [1]}}"
+                ),
+                EntriesAt::Key("data".into()),
+            ),
+            (format!("{a}\n{b}"), EntriesAt::Lines),
+            (format!("{a}\n\n{b}\n\n"), EntriesAt::Lines),
+        ] {
+            assert_eq!(read(&text).unwrap(), Some((at, both.clone())), "{text}");
+        }
+        assert_eq!(read(a).unwrap(), Some((EntriesAt::Lines, vec!["1 a".to_owned()])));
+        let by_id = format!("{{\"07\": {a}, \"q2\": {b}}}");
+        assert_eq!(read(&by_id).unwrap(), Some((EntriesAt::Values, vec!["107 a".to_owned(), "2q2 b".to_owned()])));
+        for text in ["[]", "[1, 2]", "{}", "{\"a\": [1], \"b\": {\"c\": 1}}"] {
+            assert_eq!(read(text).unwrap(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_has_a_line() {
+        for (text, words) in [
+            ("[\n{\"question\": \"a\"},\n{\"question\" \"b\"}]", "line 3"),
+            ("[{\"question\": \"a\"}", "ends in the middle"),
+            ("{\"question\": \"a\"}\n{\"question\": \"b\"\n", "ends in the middle"),
+            ("{\"question\": \"a\"}\n7\n", "an object, as all entries"),
+            ("[{\"question\": \"a\"}, 7]", "an object, as all entries"),
+            ("[{\"question\": NaN}]", "NaN, which Python writes"),
+            ("[{\"question\": \"a\"}] x", "trailing"),
+        ] {
+            let problem = read(text).unwrap_err();
+            assert!(problem.contains("x.json: ") && problem.contains(words), "{text}: {problem}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What an import has found.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use crate::questions::import::form::ReadFile;
+use crate::questions::import::upper_bound::UpperBound;
+
+/// How many of some things were named in a text.
+const NAMED: usize = 5;
+
+/// A split that was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SplitCounts {
+    /// Its questions.
+    pub n_questions: usize,
+    /// The pictures that they are about.
+    pub n_images: usize,
+    /// Whether they have answers.
+    pub has_answers: bool,
+}
+
+/// A question that was left out for what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// The file and the place in it.
+    pub place: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// What an import has read and written. [`Display`](fmt::Display) is a text for people.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ImportReport {
+    /// The files that were read, each with its form.
+    pub files: Vec<ReadFile>,
+    /// Questions that were written.
+    pub n_questions: usize,
+    /// Pictures that they are about.
+    pub n_images: usize,
+    /// Distinct answers: those that count as their question's.
+    pub n_answers: usize,
+    /// Answers that only one question has.
+    pub n_answers_once: usize,
+    /// The splits, by name.
+    pub splits: IndexMap<&'static str, SplitCounts>,
+    /// Questions with one answer, which was written ten times.
+    pub n_one_answer: usize,
+    /// Questions with two to nine answers, which were repeated in turn.
+    pub n_few_answers: usize,
+    /// Questions with more than ten answers, of which the first ten were written.
+    pub n_more_answers: usize,
+    /// The soft score that can be reached, by `dict.min_answer_count`.
+    pub upper_bounds: Vec<UpperBound>,
+    /// The `dict.min_answer_count` in the config.
+    pub min_answer_count: usize,
+    /// Questions that are there more than once with the same picture and answers, but for the first of each.
+    pub n_duplicate_rows: usize,
+    /// Questions without an answer, in splits where others have some. They were left out.
+    pub n_without_answer: usize,
+    /// Rows without a question. They were left out.
+    pub n_empty_questions: usize,
+    /// Answers that the official normalisation leaves nothing of. They count as none.
+    pub vanished_answers: Vec<String>,
+    /// Rows that were left out as `--skip-bad` allows: pictures that are not there, ragged rows.
+    pub skipped: Vec<Skipped>,
+    /// Pictures that no question is about. They are not in `images.json`.
+    pub images_without_questions: Vec<String>,
+    /// Pictures that had no id of their own and were numbered in order: `images.json` lists them.
+    pub n_numbered_images: usize,
+    /// Whether the questions were numbered in order, for not all had an id of their own.
+    pub numbered_questions: bool,
+    /// The files that were written.
+    pub written: Vec<PathBuf>,
+    /// The config among them.
+    pub config: PathBuf,
+    /// The pictures' paths among them.
+    pub images: PathBuf,
+}
+
+/// The first few of some names.
+fn few<T: fmt::Display>(names: impl ExactSizeIterator<Item = T>) -> String {
+    let more = if names.len() > NAMED { ", …" } else { "" };
+    let shown: Vec<String> = names.take(NAMED).map(|name| name.to_string()).collect();
+    format!("{}{more}", shown.join(", "))
+}
+
+impl fmt::Display for ImportReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for ReadFile { file, form } in &self.files {
+            writeln!(f, "read {} as {form}", file.display())?;
+        }
+        write!(f, "{} questions, {} pictures, ", self.n_questions, self.n_images)?;
+        writeln!(f, "{} answers, {} of which only one question has", self.n_answers, self.n_answers_once)?;
+        for (name, split) in &self.splits {
+            let without = if split.has_answers { "" } else { ", without answers" };
+            writeln!(f, "  {name:<6} {:>9} questions {:>8} pictures{without}", split.n_questions, split.n_images)?;
+        }
+        writeln!(f, "upper bound of the soft score")?;
+        for bound in &self.upper_bounds {
+            let chosen = if bound.min_answer_count == self.min_answer_count { "  (in the config)" } else { "" };
+            writeln!(
+                f,
+                "  min_answer_count = {} {:>7} answers {:>8.2} %{chosen}",
+                bound.min_answer_count, bound.n_candidates, bound.soft_score
+            )?;
+        }
+        let counts = [
+            (self.n_one_answer, "questions have one answer: it was written ten times, as of ten people who agree"),
+            (self.n_few_answers, "questions have two to nine answers: they were repeated in turn until there were ten"),
+            (self.n_more_answers, "questions have more than ten answers: the first ten were written"),
+            (self.n_duplicate_rows, "rows are there already, with the same picture and answers (they were kept)"),
+            (self.n_without_answer, "questions have no answer, and were left out"),
+            (self.n_empty_questions, "rows have no question, and were left out"),
+        ];
+        for (n, what) in counts.into_iter().filter(|&(n, _)| n > 0) {
+            writeln!(f, "{n} {what}")?;
+        }
+        if !self.vanished_answers.is_empty() {
+            let (n, named) = (self.vanished_answers.len(), few(self.vanished_answers.iter()));
+            writeln!(f, "{n} answers are nothing to the official evaluator, and count as none: {named}")?;
+        }
+        if !self.skipped.is_empty() {
+            let named = self.skipped.iter().map(|skipped| format!("{}: {}", skipped.place, skipped.problem));
+            writeln!(f, "{} rows were skipped: {}", self.skipped.len(), few(named))?;
+        }
+        if !self.images_without_questions.is_empty() {
+            let (n, named) = (self.images_without_questions.len(), few(self.images_without_questions.iter()));
+            writeln!(f, "{n} pictures have no question, and were left out: {named}")?;
+        }
+        if self.n_numbered_images > 0 {
+            let (n, images) = (self.n_numbered_images, self.images.display());
+            writeln!(f, "{n} pictures have no id of their own, and were numbered in order: see {images}")?;
+        }
+        if self.numbered_questions {
+            writeln!(f, "questions were numbered in order")?;
+        }
+        let written = self.written.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        write!(f, "wrote {written}")
+    }
+}
