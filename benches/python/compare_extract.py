@@ -6,6 +6,7 @@ the same weights and as many threads, and prints a row of a table. The features 
 JPEGs are decoded by different decoders, so features differ a little; on PNG pictures the difference is rounding.
 """
 
+import json
 import os
 import re
 import statistics
@@ -35,11 +36,15 @@ def run(*command):
 def main(name, weights, images):
     with tempfile.TemporaryDirectory() as directory:
         ours, theirs = Path(directory) / "vqa.h5", Path(directory) / "python.h5"
+        # Whatever stands before the number in their names.
+        paths = {re.search(r"(\d+)$", path.stem)[1]: str(path.resolve()) for path in Path(images).glob("*.jpg")}
+        listed = Path(directory) / "images.json"
+        listed.write_text(json.dumps(paths))
         figures = {"vqa": [], "python": []}
         memory = {}
         for round in range(ROUNDS):
             print(f"round {round + 1} of {ROUNDS}", file=sys.stderr)
-            command = ["features", "extract", "--images", images, "--backbone", name, "--weights", weights]
+            command = ["features", "extract", "--images", listed, "--backbone", name, "--weights", weights]
             memory["vqa"], output = run(VQA, *command, "--out", ours, "--force", "--device", "cpu")
             figures["vqa"].append(float(re.search(r"([\d.]+) images/s", output)[1]))
             memory["python"], output = run(

@@ -66,7 +66,7 @@ fn dataset(dir: &Path, element_type: ElementType) -> (Arc<Dataset>, DataDims) {
     let stats = ChannelStats::measure(&list_images(&files[0].images).unwrap(), &|_| {}).unwrap();
     let grid = Grid { rows: 2, columns: 2, whole: true, patch: 2 };
     let extractor = &PixelGrid { grid, stats };
-    let extraction = Extraction { extractor, element_type, shard: None };
+    let extraction = Extraction { extractor, element_type, shard: None, batch_size: None };
     let sources: Vec<Arc<dyn RegionSource>> = files
         .iter()
         .zip(["train.h5", "val.h5"])

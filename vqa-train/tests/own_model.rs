@@ -77,7 +77,7 @@ fn world() -> World {
             grid: Grid { rows: 2, columns: 2, whole: true, patch: 2 },
             stats: ChannelStats { mean: [0.5; 3], std: [0.3; 3] },
         };
-        let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None };
+        let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None, batch_size: None };
         extraction.write(&pictures, &features, IfExists::Refuse, &|_| {}).unwrap();
         SplitConfig::from(vec![SourceConfig {
             q_jsons: vec![files.questions],

@@ -42,7 +42,7 @@ fn world() -> World {
     let pictures = list_images(&files("train").images).unwrap();
     let stats = ChannelStats::measure(&pictures, &|_| {}).unwrap();
     let extractor = &PixelGrid { grid, stats };
-    let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None };
+    let extraction = Extraction { extractor, element_type: ElementType::F32, shard: None, batch_size: None };
     let config = |name: &str| {
         let features = dir.path().join(format!("{name}.h5"));
         let files = files(name);

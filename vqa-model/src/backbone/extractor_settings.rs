@@ -5,7 +5,7 @@ use vqa_data::features::{ExtractorInfo, Filter};
 
 use crate::backbone::backbone::BackboneInfo;
 use crate::backbone::detections::Selection;
-use crate::backbone::extractor::{ExtractorOptions, Regions};
+use crate::backbone::extractor_options::{ExtractorOptions, Regions};
 use crate::backbone::preprocessing::{ChannelOrder, InputSize, Preprocessing, PreprocessingOptions};
 use crate::feed::options::Precision;
 

@@ -29,6 +29,7 @@ pub(crate) mod detections;
 mod efficientnet_lite;
 pub(crate) mod extractor;
 pub(crate) mod extractor_of;
+pub(crate) mod extractor_options;
 mod extractor_settings;
 mod failure;
 pub(crate) mod location;
@@ -41,8 +42,9 @@ pub use self::{
     backbone::{Backbone, BackboneInfo, BackboneKind, BackboneOutput},
     convnet::ConvNet,
     detections::{Detections, Selection},
-    extractor::{BackboneExtractor, ExtractorOptions, Regions},
+    extractor::BackboneExtractor,
     extractor_of::extractor_of,
+    extractor_options::{ExtractorOptions, Regions},
     location::{BACKBONES_VARIABLE, find_weights},
     open::{NAMES, OpenOptions, open, open_built_in, open_with},
     preprocessing::{ChannelOrder, InputSize, Preprocessing, PreprocessingOptions},

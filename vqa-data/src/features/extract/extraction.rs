@@ -415,7 +415,7 @@ mod tests {
             let extraction =
                 Extraction { extractor, element_type: ElementType::F16, shard: Some(shard), batch_size: Some(2) };
             extraction.write(&images, &out, IfExists::Refuse, &|_| {}).unwrap();
-            let part = FeatureFile::open(&shard.path(&out)).unwrap();
+            let part = FeatureFile::open(shard.path(&out)).unwrap();
             for (i, &id) in part.image_ids().iter().enumerate() {
                 assert_eq!(id, whole.image_ids()[row]);
                 let read = |file: &FeatureFile, row: usize| {

@@ -25,6 +25,12 @@ impl Filter {
     ///
     /// When the picture has no pixels.
     pub fn resize(self, picture: &RgbImage, [height, width]: [u32; 2]) -> RgbImage {
+        // In Pillow's order, with bytes in between: the other order rounds otherwise.
+        let wide = self.resize_plainly(picture, width, picture.height());
+        self.resize_plainly(&wide, width, height)
+    }
+
+    fn resize_plainly(self, picture: &RgbImage, width: u32, height: u32) -> RgbImage {
         if picture.dimensions() == (width, height) {
             return picture.clone();
         }
