@@ -23,6 +23,8 @@ mod cell;
 mod columns;
 mod config_file;
 mod delimited;
+// Only Parquet files bring pictures along.
+#[cfg_attr(not(feature = "parquet"), allow(dead_code))]
 mod embedded;
 mod form;
 mod forms;
