@@ -143,7 +143,7 @@ pub enum FeaturesCommand {
     /// Convert TSV files (bottom-up-attention, LXMERT), folders of .npz (openvqa) or other HDF5 files to a feature file
     Convert(ConvertArgs),
     /// Extract features from images: with a pretrained network, or the pixels of a grid's cells
-    Extract(ExtractArgs),
+    Extract(Box<ExtractArgs>),
 }
 
 #[derive(Debug, Args)]
