@@ -16,13 +16,16 @@ const LEN_SHARE: f64 = 0.99;
 const MIN_LEN: usize = 14;
 const MAX_LEN: usize = 40;
 
+/// What the data decides.
+pub(super) struct Choices {
+    pub(super) min_answer_count: usize,
+    pub(super) max_question_len: usize,
+    /// Whether every question has one answer.
+    pub(super) has_one_answer: bool,
+}
+
 /// The config for these splits, each with whether it has answers.
-pub(super) fn config_text(
-    out: &Path,
-    splits: &[(SplitName, bool)],
-    min_answer_count: usize,
-    max_question_len: usize,
-) -> String {
+pub(super) fn config_text(out: &Path, splits: &[(SplitName, bool)], choices: &Choices) -> String {
     let of_split = |&(split, has_answers): &(SplitName, bool)| {
         let name = split.name();
         let annotations = match has_answers {
@@ -40,8 +43,9 @@ pub(super) fn config_text(
     [
         ("{out}", out.as_str()),
         ("{data}", data.trim_end()),
-        ("{min_answer_count}", &min_answer_count.to_string()),
-        ("{max_question_len}", &max_question_len.to_string()),
+        ("{min_answer_count}", &choices.min_answer_count.to_string()),
+        ("{max_question_len}", &choices.max_question_len.to_string()),
+        ("{loss}", if choices.has_one_answer { "softmax" } else { "logistic" }),
     ]
     .into_iter()
     .fold(TEMPLATE.to_owned(), |text, (place, value)| text.replace(place, value))
@@ -93,11 +97,13 @@ mod tests {
 
     #[test]
     fn everything_is_filled_in() {
-        let text = config_text("my/out".as_ref(), &[(SplitName::Train, true), (SplitName::Test, false)], 3, 20);
+        let choices = Choices { min_answer_count: 3, max_question_len: 20, has_one_answer: true };
+        let text = config_text("my/out".as_ref(), &[(SplitName::Train, true), (SplitName::Test, false)], &choices);
         assert!(
             !text.contains("{out}")
                 && !text.contains("_answer_count}")
                 && !text.contains("{data}")
+                && text.contains("loss = \"softmax\"")
                 && text.contains("[[data.test.composition]]"),
             "{text}"
         );

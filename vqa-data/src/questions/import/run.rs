@@ -12,7 +12,7 @@ use crate::files::atomic::{IfExists, create_directory, try_directory};
 use crate::questions::annotations::Symbol;
 use crate::questions::import::answers::{ANNOTATORS, most_frequent, ten};
 use crate::questions::import::columns::ColumnNames;
-use crate::questions::import::config_file::{annotations_file, config_text, max_question_len, questions_file};
+use crate::questions::import::config_file::{Choices, annotations_file, config_text, max_question_len, questions_file};
 use crate::questions::import::embedded::DIRECTORY;
 use crate::questions::import::form::{ReadFiles, read_files};
 use crate::questions::import::image_numbers::ImageNumbers;
@@ -143,7 +143,12 @@ impl Import {
         waiting.write(&report.images, |out| write_images(out, paths.iter().map(|(&id, path)| (id, path.as_path()))))?;
         let max_len = max_question_len(kept.rows.iter().map(|&row| rows.question(row as usize)));
         let splits: Vec<_> = of_splits.keys().map(|&split| (split, report.splits[split.name()].has_answers)).collect();
-        let config = config_text(&self.out, &splits, min_answer_count, max_len);
+        let choices = Choices {
+            min_answer_count,
+            max_question_len: max_len,
+            has_one_answer: report.n_few_answers == 0 && report.n_more_answers == 0,
+        };
+        let config = config_text(&self.out, &splits, &choices);
         waiting.write(&report.config, |out| out.write_all(config.as_bytes()))?;
         embedded.finish()?;
         report.written = waiting.finish()?;
