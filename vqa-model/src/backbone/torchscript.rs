@@ -20,7 +20,7 @@ use crate::weights::pth::is_torchscript;
 ///
 /// - a map [B, C, h, w]; or
 /// - as a detector, which is given one picture at a time, a tuple (boxes, features, scores) or a dictionary with these
-///   keys (others are left alone): boxes [N, 4], x1 y1 x2 y2 in pixels of its input; features [N, D]; scores [N], or
+///   keys (others are left alone): boxes [N, 4], x1 y1 x2 y2 in pixels of its input; features [N, D]; scores `[N]`, or
 ///   [N, S] of S classes without the background.
 ///
 /// Either may be alone in a list, a tuple or a dictionary. A module is a program, though one that can neither open
