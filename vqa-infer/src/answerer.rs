@@ -8,7 +8,6 @@ use vqa_data::features::{Extractor, ImageRegions};
 use vqa_data::questions::tokenize;
 use vqa_model::ModelInput;
 use vqa_model::backbone::extractor_of;
-use vqa_model::feed::{Precision, allow_tf32};
 use vqa_model::memory::or_out_of_memory;
 
 use crate::checkpoint::Checkpoint;
@@ -142,9 +141,7 @@ impl Checkpoint {
         let (n, n_regions) = (questions.len() as i64, k as i64);
         let predictions = or_out_of_memory(|| {
             let device = self.device();
-            if device != Device::Cpu {
-                allow_tf32(self.precision() == Precision::Tf32);
-            }
+            self.set_arithmetic();
             let features = Tensor::from_slice(&regions.features).view([1, n_regions, dim]);
             let input = ModelInput {
                 tokens: Tensor::from_slice(&tokens).view([n, max_len as i64]).to_device(device),

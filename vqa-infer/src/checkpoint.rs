@@ -14,7 +14,7 @@ use vqa_data::features::{ExtractorInfo, RegionSource};
 use vqa_data::questions::{AnswerDict, CountAnswers, IndexMap, SplitConfig, WordDict};
 use vqa_model::baseline::{Baseline, ModelConfig};
 use vqa_model::device::parse_device;
-use vqa_model::feed::Precision;
+use vqa_model::feed::{Precision, allow_tf32};
 use vqa_model::loss::LossKind;
 use vqa_model::memory::or_out_of_memory;
 use vqa_model::run::{CheckpointHeader, RunDir};
@@ -163,6 +163,13 @@ impl Checkpoint {
     /// The number type of that arithmetic.
     pub fn kind(&self) -> Kind {
         self.precision().kind()
+    }
+
+    /// Lets its device compute as it was trained, where that is a setting of the device's.
+    pub(crate) fn set_arithmetic(&self) {
+        if self.device() != Device::Cpu {
+            allow_tf32(self.precision() == Precision::Tf32);
+        }
     }
 
     /// Questions in a batch that it was trained on.

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::Dataset;
 use vqa_data::questions::{AnswerDict, WordDict};
-use vqa_model::feed::{Precision, allow_tf32};
 use vqa_model::loss::LossKind;
 use vqa_model::{ModelInput, ModelOutput, VqaModel};
 
@@ -111,9 +110,7 @@ impl Ensemble {
     /// The mean of what `run` makes of each member, in the arithmetic that it was trained in.
     fn mean(&self, input: &ModelInput, run: impl Fn(&dyn VqaModel, &ModelInput) -> ModelOutput) -> ModelOutput {
         let of_member = |member: &Checkpoint| {
-            if member.device() != Device::Cpu {
-                allow_tf32(member.precision() == Precision::Tf32);
-            }
+            member.set_arithmetic();
             match input.features.kind() == member.kind() {
                 true => run(member.model(), input),
                 false => run(member.model(), &in_kind(input, member.kind())),

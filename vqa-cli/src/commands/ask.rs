@@ -4,6 +4,7 @@ use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use image::RgbImage;
 use vqa_data::features::{FeatureFile, ImageRegions, RegionSource, read_image};
 use vqa_infer::{Answerer, AttentionMapStyle, Checkpoint, Reply, attention_map, write_picture};
 use vqa_model::device::parse_device;
@@ -18,29 +19,30 @@ pub fn run(args: &AskArgs) -> Result<()> {
         (Some(only), None) if args.features.is_some() => (None, Some(only.to_string_lossy().into_owned())),
         (picture, question) => (picture.as_deref(), question.clone()),
     };
-    let maps = match (&args.map, picture) {
-        (None, _) => None,
-        (Some(map), None) => bail!("--map {} draws on the picture: name it, before the question", map.display()),
-        (Some(map), Some(picture)) => Some((map.as_path(), picture)),
-    };
-    if let Some((map, _)) = maps {
+    if let Some(map) = &args.map {
+        if picture.is_none() {
+            bail!("--map {} draws on the picture: name it, before the question", map.display());
+        }
         args.force.if_exists().check(map)?;
     }
-    let (checkpoint, regions) = look(args, picture)?;
+    // A picture that cannot be read is named before anything takes time. Beside features it is only drawn on.
+    let wanted = picture.filter(|_| args.features.is_none() || args.map.is_some());
+    let pixels = wanted.map(read_image).transpose()?;
+    let (checkpoint, regions) = look(args, pixels.as_ref())?;
     let answer = |question: &str, map: Option<&Path>| -> Result<()> {
         let reply = checkpoint.ask(&regions, &[question], args.top as usize)?.remove(0);
         if !reply.unknown_words.is_empty() {
             say!("not in the model's dictionary, and read as no word: {}", reply.unknown_words.join(", "));
         }
-        if let (Some(map), Some((_, picture))) = (map, maps) {
-            draw(picture, &regions, &reply, map)?;
+        if let (Some(map), Some(pixels)) = (map, &pixels) {
+            draw(pixels, &regions, &reply, map)?;
         }
         print(&if args.json { as_json(&reply)? } else { as_text(&reply, &regions) })
     };
     match question {
-        Some(question) => answer(&question, maps.map(|(map, _)| map)),
+        Some(question) => answer(&question, args.map.as_deref()),
         None => questions_of_stdin(|n, question| {
-            let map = maps.map(|(map, _)| numbered(map, n));
+            let map = args.map.as_deref().map(|map| numbered(map, n));
             map.as_deref().map_or(Ok(()), |map| args.force.if_exists().check(map))?;
             answer(question, map.as_deref())
         }),
@@ -48,7 +50,7 @@ pub fn run(args: &AskArgs) -> Result<()> {
 }
 
 /// Loads the model, and makes or finds the regions of the image.
-fn look(args: &AskArgs, picture: Option<&Path>) -> Result<(Checkpoint, ImageRegions)> {
+fn look(args: &AskArgs, pixels: Option<&RgbImage>) -> Result<(Checkpoint, ImageRegions)> {
     let device = args.device.as_deref().map(parse_device).transpose()?;
     if let (Some(features), Some(image_id)) = (&args.features, args.image_id) {
         let checkpoint = Checkpoint::open(&args.checkpoint, device)?;
@@ -60,11 +62,9 @@ fn look(args: &AskArgs, picture: Option<&Path>) -> Result<(Checkpoint, ImageRegi
         file.read(row, &mut regions.features, &mut regions.boxes)?;
         return Ok((checkpoint, regions));
     }
-    let picture = picture.context("name a picture to ask about")?;
-    // A picture that cannot be read is named before anything takes time.
-    let pixels = read_image(picture)?;
+    let (Some(pixels), Some(picture)) = (pixels, &args.picture) else { bail!("name a picture to ask about") };
     let answerer = Answerer::open(&args.checkpoint, args.weights.as_deref(), device)?;
-    let regions = answerer.regions(&pixels).with_context(|| picture.display().to_string())?;
+    let regions = answerer.regions(pixels).with_context(|| picture.display().to_string())?;
     Ok((answerer.into_checkpoint(), regions))
 }
 
@@ -113,9 +113,9 @@ fn numbered(map: &Path, n: usize) -> PathBuf {
     map.with_file_name(name)
 }
 
-fn draw(picture: &Path, regions: &ImageRegions, reply: &Reply, map: &Path) -> Result<()> {
+fn draw(pixels: &RgbImage, regions: &ImageRegions, reply: &Reply, map: &Path) -> Result<()> {
     let boxes: Vec<[f32; 4]> = regions.boxes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]).collect();
-    let drawn = attention_map(&read_image(picture)?, &boxes, &reply.attention, &AttentionMapStyle::default());
+    let drawn = attention_map(pixels, &boxes, &reply.attention, &AttentionMapStyle::default());
     Ok(write_picture(map, &drawn)?)
 }
 
