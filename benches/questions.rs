@@ -5,75 +5,14 @@ use std::sync::LazyLock;
 use rand::distr::{Distribution, weighted::WeightedIndex};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use vqa_data::questions::import::QUESTION_BEGINNINGS;
 
 /// The question types of VQA2.0's annotations, in falling order of frequency.
-const TYPES: [&str; 65] = [
-    "how many",
-    "is the",
-    "what",
-    "what color is the",
-    "what is the",
-    NO_TYPE,
-    "is this",
-    "is this a",
-    "what is",
-    "are the",
-    "what kind of",
-    "is there a",
-    "what type of",
-    "is it",
-    "what are the",
-    "where is the",
-    "is there",
-    "does the",
-    "what color are the",
-    "are these",
-    "are there",
-    "which",
-    "is",
-    "what is the man",
-    "is the man",
-    "are",
-    "how",
-    "does this",
-    "what is on the",
-    "what does the",
-    "how many people are",
-    "what is in the",
-    "what is this",
-    "do",
-    "what are",
-    "are they",
-    "what time",
-    "what sport is",
-    "are there any",
-    "is he",
-    "what color is",
-    "why",
-    "where are the",
-    "what color",
-    "who is",
-    "what animal is",
-    "is the woman",
-    "is this an",
-    "do you",
-    "how many people are in",
-    "what room is",
-    "has",
-    "is this person",
-    "can you",
-    "why is the",
-    "is the person",
-    "what is the color of the",
-    "what is the person",
-    "could",
-    "was",
-    "is that a",
-    "what number is",
-    "what is the name",
-    "what brand",
-    "what is the woman",
-];
+static TYPES: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let mut types = QUESTION_BEGINNINGS.to_vec();
+    types.insert(5, NO_TYPE);
+    types
+});
 
 /// The type of the questions that begin with anything else.
 const NO_TYPE: &str = "none of the above";

@@ -48,6 +48,7 @@ pub use self::{
     columns::ColumnNames,
     form::ReadFile,
     partition::ValBy,
+    question_type::QUESTION_BEGINNINGS,
     report::{ImportReport, Skipped, SplitCounts},
     run::Import,
     split_name::SplitName,

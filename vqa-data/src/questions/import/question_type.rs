@@ -1,7 +1,7 @@
 //! Question types: how questions begin.
 
-/// How VQA2.0's questions begin: `QuestionTypes/mscoco_question_types.txt` of GT-Vision-Lab/VQA.
-const BEGINNINGS: [&str; 64] = [
+/// How VQA2.0's questions begin, the most frequent first: `QuestionTypes/mscoco_question_types.txt` of GT-Vision-Lab/VQA.
+pub const QUESTION_BEGINNINGS: [&str; 64] = [
     "how many",
     "is the",
     "what",
@@ -54,7 +54,6 @@ const BEGINNINGS: [&str; 64] = [
     "what room is",
     "has",
     "is this person",
-    "what is the woman",
     "can you",
     "why is the",
     "is the person",
@@ -66,6 +65,7 @@ const BEGINNINGS: [&str; 64] = [
     "what number is",
     "what is the name",
     "what brand",
+    "what is the woman",
 ];
 
 /// What VQA2.0 calls all others.
@@ -78,7 +78,7 @@ pub(super) fn question_type(question: &str) -> &'static str {
         let mut words = question.split_whitespace().map(|word| word.trim_end_matches([',', '?', '.']));
         beginning.split(' ').all(|wanted| words.next().is_some_and(|word| word.eq_ignore_ascii_case(wanted)))
     };
-    BEGINNINGS.iter().filter(begins_with).max_by_key(|beginning| beginning.len()).copied().unwrap_or(OTHER)
+    QUESTION_BEGINNINGS.iter().filter(begins_with).max_by_key(|beginning| beginning.len()).copied().unwrap_or(OTHER)
 }
 
 #[cfg(test)]
