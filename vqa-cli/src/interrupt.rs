@@ -4,10 +4,8 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::exit;
 use crate::terminal::{remove_bar, say};
-
-/// The exit code of a command that was stopped by a signal: what shells report for Ctrl-C.
-pub const STOPPED: u8 = 130;
 
 /// Set by the first signal while a [`FinishTheStep`] exists.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -28,7 +26,7 @@ pub fn handle() {
             Some(kept) => say_after_echo(&format!("stopped; the same command resumes {}", kept.display())),
             None => say_after_echo("stopped; unfinished files are removed"),
         }
-        exit_at_once();
+        exit::at_once(exit::STOPPED);
     };
     let ignores_hangup = is_ignored(libc::SIGHUP);
     // Fails only if there is a handler already, and there is no other in this program.
@@ -73,13 +71,6 @@ fn is_ignored(signal: libc::c_int) -> bool {
 fn ignore(signal: libc::c_int) {
     // SAFETY: there is no handler that could be called after this.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
-}
-
-/// Ends the program without running destructors: those of libtorch, while other threads compute with it, would crash.
-#[allow(unsafe_code)]
-fn exit_at_once() -> ! {
-    // SAFETY: it takes a number, and nothing of the program runs after it.
-    unsafe { libc::_exit(i32::from(STOPPED)) }
 }
 
 /// While this exists, the first signal only sets its flag, and the second ends the program at once.

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod config;
+mod exit;
 #[cfg(test)]
 mod guide;
 mod interrupt;
@@ -13,19 +14,24 @@ mod progress;
 mod sigbus;
 mod terminal;
 
-use std::process::ExitCode;
+use std::io::Write;
 
 use anyhow::Result;
 use clap::Parser;
 
 use args::{Cli, Command, FeaturesCommand};
-use interrupt::{STOPPED, Stopped};
+use exit::{FAILURE, STOPPED, SUCCESS, USAGE};
+use interrupt::Stopped;
 use terminal::{Log, has_colours, say};
 #[cfg(feature = "torch")]
 use vqa_model::memory::is_out_of_memory;
 
-fn main() -> ExitCode {
-    let cli = Cli::parse();
+fn main() {
+    let cli = Cli::try_parse().unwrap_or_else(|help_or_error| {
+        let _ = help_or_error.print();
+        let _ = std::io::stdout().flush();
+        exit::at_once(if help_or_error.use_stderr() { USAGE } else { SUCCESS })
+    });
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::INFO)
         .with_writer(|| Log)
@@ -46,24 +52,29 @@ fn main() -> ExitCode {
     }));
     interrupt::handle();
     sigbus::handle();
-    match std::panic::catch_unwind(|| run(cli)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+    exit::at_once(exit_code(std::panic::catch_unwind(|| run(cli))));
+}
+
+/// What the program ends with after a command, whose error it prints.
+fn exit_code(result: std::thread::Result<Result<()>>) -> u8 {
+    match result {
+        Ok(Ok(())) => SUCCESS,
         Ok(Err(error)) if error.is::<Stopped>() => {
             say!("{error}");
-            ExitCode::from(STOPPED)
+            STOPPED
         }
         Ok(Err(error)) => {
             // Messages of libraries may have line breaks.
             let message = whole_message(&error);
             say!("error: {}", message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
-            ExitCode::FAILURE
+            FAILURE
         }
         Err(panic) => {
             let message = panic.downcast_ref::<String>().map_or("", String::as_str);
             if is_out_of_memory(message) {
                 say!("error: out of memory: lower train.batch_size (or --batch-size), or the sizes in [model]");
             }
-            ExitCode::FAILURE
+            FAILURE
         }
     }
 }

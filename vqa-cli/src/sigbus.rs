@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use vqa_data::files::{mapped_file_at, remove_unfinished};
 
+use crate::exit;
 use crate::terminal::{remove_bar, say};
 
 /// The pipe that the handler writes the address to.
@@ -40,7 +41,7 @@ fn wait(mut addresses: PipeReader) {
         "error: {file}: it was truncated while it was being read, or its disk failed: restore it, and do not change it \
          while a command runs"
     );
-    exit_at_once();
+    exit::at_once(exit::FAILURE);
 }
 
 #[allow(unsafe_code)]
@@ -63,13 +64,6 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
     // SAFETY: both may be called in a handler.
     unsafe {
         libc::sleep(10);
-        libc::_exit(1)
+        libc::_exit(exit::FAILURE.into())
     }
-}
-
-/// Ends the program without running destructors, as other threads still work.
-#[allow(unsafe_code)]
-fn exit_at_once() -> ! {
-    // SAFETY: it takes a number, and nothing of the program runs after it.
-    unsafe { libc::_exit(1) }
 }
