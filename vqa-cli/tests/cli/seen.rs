@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{contents, epochs, fails, ok, stderr, vqa, world};
+use crate::common::{contents, epochs, fails, ok, prepared, stderr, trained, vqa, world};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -30,13 +30,17 @@ print(json.dumps({tag: [[e.step, e.value] for e in events.Scalars(tag)] for tag 
     if let Some(path) = std::env::var_os("PYTHONPATH") {
         search_path.extend(std::env::split_paths(&path));
     }
-    let command = || {
+    let command = |script: &str| {
         let mut command = Command::new(&python);
-        command.env("PYTHONPATH", std::env::join_paths(&search_path).unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("PYTHONPATH", std::env::join_paths(&search_path).unwrap()).args(["-c", script]);
         command
     };
-    let check = command().args(["-c", "import tensorboard"]).output();
-    if !check.as_ref().is_ok_and(|output| output.status.success()) {
+    let output = command(SCRIPT).arg(run.join("tensorboard")).output();
+    if !output.as_ref().is_ok_and(|output| output.status.success()) {
+        let check = command("import tensorboard").output();
+        if check.as_ref().is_ok_and(|check| check.status.success()) {
+            panic!("{}", stderr(&output.unwrap()));
+        }
         assert!(
             std::env::var_os("VQA_REQUIRE_PYTORCH").is_none(),
             "{python} cannot import tensorboard ({check:?}): run `make setup`"
@@ -44,16 +48,14 @@ print(json.dumps({tag: [[e.step, e.value] for e in events.Scalars(tag)] for tag 
         eprintln!("skipped: {python} has no tensorboard; `make setup` installs it");
         return None;
     }
-    let output = command().args(["-c", SCRIPT]).arg(run.join("tensorboard")).output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
+    let output = output.unwrap();
     Some(json(String::from_utf8(output.stdout).unwrap().lines().last().unwrap()))
 }
 
 #[test]
 fn curves_go_on_after_a_resume() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     ok(at, "train --config config.toml --set train.n_epochs=1");
     let run = at.join("run");
     // As a run that was killed in its second epoch leaves them.
@@ -96,9 +98,8 @@ fn curves_go_on_after_a_resume() {
 
 #[test]
 fn a_dry_run_says_what_a_run_would_take_and_writes_nothing() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let before = contents(at);
     let report = ok(at, "train --config config.toml --dry-run");
     assert!(contents(at) == before && !at.join("run").exists());
@@ -135,10 +136,8 @@ fn a_dry_run_says_what_a_run_would_take_and_writes_nothing() {
 
 #[test]
 fn blind_scores_and_answers_in_the_order_of_the_file() {
-    let world = world();
+    let world = trained();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
-    ok(at, "train --config config.toml");
     let evaluate = "evaluate --checkpoint run/model_2.safetensors --data val";
     let seen = json(&ok(at, &format!("{evaluate} --json --results in_order.json")));
     assert!(seen.get("blind").is_none());
@@ -182,10 +181,8 @@ fn blind_scores_and_answers_in_the_order_of_the_file() {
 
 #[test]
 fn a_run_begins_with_weights_of_another() {
-    let world = world();
+    let world = trained();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
-    ok(at, "train --config config.toml");
     // Steps that move nothing: it ends with the weights that it began with.
     let still = "train --config config.toml --set train.optim.lr=1e-30 --set train.n_epochs=1 --set model.topdown_att.dropout=0.0 --set model.mlp.dropout=0.0";
     ok(at, &format!("{still} --set out_dir=still --init run/model_2.safetensors"));
@@ -227,9 +224,8 @@ fn a_run_begins_with_weights_of_another() {
 /// Weights named on the command line are found where the shell completes their name, and where the config is.
 #[test]
 fn weights_to_begin_with_are_found() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     ok(at, "train --config config.toml --set train.n_epochs=1");
     let below = at.join("below");
     fs::create_dir(&below).unwrap();
@@ -256,9 +252,8 @@ fn weights_to_begin_with_are_found() {
 
 #[test]
 fn a_finished_run_names_the_command_for_more() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let finished = |command: &str| {
         let output = vqa(at, command).output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
@@ -284,7 +279,6 @@ fn train_and_val_together() {
     let at = world.path();
     let config = at.join("config.toml");
     edit(&config, "[[data.val.composition]]", "[[data.train.composition]]");
-    ok(at, "prepare --config config.toml");
     let output = vqa(at, "train --config config.toml").output().unwrap();
     let said = stderr(&output);
     assert!(output.status.success(), "{said}");
