@@ -1,6 +1,8 @@
 //! TSV to HDF5: finding the lines, and all of it, until the file is on the disk; and a plain write of as many bytes,
 //! the limit.
 
+mod sizes;
+
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Write;
@@ -12,13 +14,14 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vqa_data::features::{Check, Collection, ElementType, Output};
 use vqa_data::files::IfExists;
 
-const N_IMAGES: usize = 256;
+use sizes::measured_or_tested;
+
 const K: usize = 36;
 const D: usize = 2048;
 
-fn write_tsv(path: &Path) -> std::io::Result<()> {
+fn write_tsv(path: &Path, n_images: usize) -> std::io::Result<()> {
     let mut file = File::create(path)?;
-    for i in 0..N_IMAGES {
+    for i in 0..n_images {
         let features: Vec<u8> = (0..K * D).flat_map(|j| (((i * 7 + j) % 97) as f32 / 32.0).to_le_bytes()).collect();
         writeln!(file, "{i}\t640\t480\t{K}\t{}\t{}", STANDARD.encode([0; K * 16]), STANDARD.encode(features))?;
     }
@@ -28,7 +31,8 @@ fn write_tsv(path: &Path) -> std::io::Result<()> {
 fn conversion(c: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     let (tsv, out) = (directory.path().join("in.tsv"), directory.path().join("out.h5"));
-    write_tsv(&tsv).unwrap();
+    let n_images = measured_or_tested(256, 8);
+    write_tsv(&tsv, n_images).unwrap();
     let open = |check| Collection::open(std::slice::from_ref(&tsv), check, &|_| {}).unwrap();
     let collection = open(Check::Index);
     let outputs = [Output { path: out.clone(), image_ids: None, if_exists: IfExists::Replace }];
@@ -42,7 +46,7 @@ fn conversion(c: &mut Criterion) {
         let convert = || collection.convert(black_box(&outputs), element_type, None, &|_| {}).unwrap();
         group.bench_function(name, |b| b.iter(convert));
     }
-    let bytes = vec![1u8; N_IMAGES * K * (D + 4) * 4];
+    let bytes = vec![1u8; n_images * K * (D + 4) * 4];
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("plain write of the f32", |b| {
         b.iter(|| {

@@ -154,22 +154,23 @@ struct MadeUp {
     n_images: usize,
     n_regions: usize,
     feature_dim: usize,
+    /// How many places an image may begin at.
+    n_places: usize,
     numbers: Vec<f32>,
 }
 
 impl MadeUp {
-    /// Places that an image may begin at.
-    const PLACES: usize = 1 << 22;
-
     fn new(args: &Args) -> MadeUp {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let n_places = if args.tiny { 1 << 12 } else { 1 << 22 };
         // Half of them zero, as behind a ReLU.
         let numbers =
-            (0..MadeUp::PLACES + args.regions * args.feature_dim).map(|_| (rng.random::<f32>() * 4.0 - 2.0).max(0.0));
+            (0..n_places + args.regions * args.feature_dim).map(|_| (rng.random::<f32>() * 4.0 - 2.0).max(0.0));
         MadeUp {
             n_images: args.images,
             n_regions: args.regions,
             feature_dim: args.feature_dim,
+            n_places,
             numbers: numbers.collect(),
         }
     }
@@ -197,7 +198,7 @@ impl RegionSource for MadeUp {
     }
 
     fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> vqa_data::Result<()> {
-        let start = row.wrapping_mul(0x9e37_79b9) % MadeUp::PLACES;
+        let start = row.wrapping_mul(0x9e37_79b9) % self.n_places;
         features.copy_from_slice(&self.numbers[start..start + features.len()]);
         boxes.fill(0.0);
         Ok(())

@@ -3,6 +3,7 @@
 
 mod json_files;
 mod questions;
+mod sizes;
 
 use std::hint::black_box;
 
@@ -10,9 +11,12 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vqa_data::evaluator::{Accuracy, blind_guesses};
 use vqa_data::questions::{DictConfig, EncodedQuestions, SourceConfig, Split, SplitConfig, build_dictionaries};
 
+use sizes::measured_or_tested;
+
 fn preparation(c: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
-    json_files::write_split(directory.path(), ("train", 44_000, 8_200, 1)).unwrap();
+    let (n_questions, n_images) = (measured_or_tested(44_000, 1_000), measured_or_tested(8_200, 200));
+    json_files::write_split(directory.path(), ("train", n_questions, n_images, 1)).unwrap();
     let at = |name: &str| directory.path().join(name);
     let files = [at("v2_OpenEnded_mscoco_train2014_questions.json"), at("v2_mscoco_train2014_annotations.json")];
     let bytes = files.each_ref().map(|path| std::fs::metadata(path).unwrap().len());
