@@ -78,27 +78,29 @@ demo: setup
 # Clippy compiles what the tests run. `cargo clippy` would only check it, with all dependencies, and `cargo test` then
 # compile them all again. So .ci/rustdoc makes the pages too while it tests the examples in them. Of the benches every
 # measurement is made once.
+#
+# Cargo builds a dependency again for a command that needs other features of it: HDF5 takes minutes. So all commands are
+# about the whole workspace, with the dependencies of its tests; but vqa-data without its features needs no HDF5.
 LINTED = RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
 test: setup style
+	$(LINTED) $(CARGO) build -p vqa-data --no-default-features
 	$(LINTED) $(CARGO) build --workspace --no-default-features --all-targets
 	$(LINTED) $(TEST_ENV) $(CARGO) test --workspace --all-targets
 	$(LINTED) RUSTDOC=$(CURDIR)/.ci/rustdoc $(CARGO) test --workspace --doc
 
 # For those who write: without the tests, and sooner.
 lint: setup style
+	$(CARGO) clippy -p vqa-data --no-default-features -- -D warnings
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --workspace --no-default-features --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --lib --bins --examples --no-deps --quiet
 
-# Cargo builds a dependency again for a command that needs other features of it: HDF5 takes minutes. So all commands here are
-# about the whole workspace, with the dependencies of its tests; but vqa-data without its features needs no HDF5. The last
-# line sees that `vqa` can do without libtorch.
+# The last line sees that `vqa` can do without libtorch.
 .PHONY: style
 style: setup
 	$(CARGO) fmt --all --check
 	$(PYTHON) .ci/circles.py --self-test
 	$(PYTHON) .ci/circles.py
-	$(CARGO) clippy -p vqa-data --no-default-features -- -D warnings
 	@$(CARGO) tree -p vqa-cli --no-default-features --edges normal,build --prefix none | \
 		awk '/^vqa-data / { seen = 1 } /^tch / { tch = 1 } END { exit tch || !seen }' || \
 		{ echo "error: without its feature \"torch\" vqa-cli still needs tch"; exit 1; }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -23,7 +23,7 @@ use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
 use vqa_train::run::{Best, RunLock};
 use vqa_train::{AdamaxConfig, Error, Event, Outcome, Position, TrainConfig, Trainer};
 
-/// A small shapes world.
+/// A small shapes world, and a directory for the runs of a test.
 struct World {
     train: Arc<Dataset>,
     val: Arc<Dataset>,
@@ -34,6 +34,13 @@ struct World {
 fn world() -> World {
     // Tests run side by side, and the model is tiny: more threads would only wait for each other.
     tch::set_num_threads(1);
+    static DATA: LazyLock<([Arc<Dataset>; 2], DataDims)> = LazyLock::new(make_data);
+    let ([train, val], dims) = DATA.clone();
+    World { train, val, dims, dir: tempfile::tempdir().unwrap() }
+}
+
+/// Training and validation data. Its files stay mapped, though their directory is gone.
+fn make_data() -> ([Arc<Dataset>; 2], DataDims) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     write_shapes(&data, ShapesSpec { n_train: 24, n_val: 12, seed: 3 }, &|_| {}).unwrap();
@@ -60,7 +67,7 @@ fn world() -> World {
         n_answers: answers.len() as i64,
         feature_dim: grid.feature_dim() as i64,
     };
-    World { train: open(train, &configs[0]), val: open(val, &configs[1]), dims, dir }
+    ([open(train, &configs[0]), open(val, &configs[1])], dims)
 }
 
 /// What happens to a model in training.

@@ -6,15 +6,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::common::{fails, ok, world};
+use crate::common::{fails, ok, prepared, trained};
 
 /// Visual Genome's question ids are also VQA2.0's. Questions are scored and drawn by their place, not by their id.
 #[test]
 fn sources_may_share_question_ids() {
-    let world = world();
+    let world = trained();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
-    ok(at, "train --config config.toml");
     let evaluate = |options: &str| -> Value {
         let printed = ok(at, &format!("evaluate --checkpoint run/model_2.safetensors --data val --json {options}"));
         serde_json::from_str(&printed).unwrap()
@@ -39,9 +37,8 @@ fn sources_may_share_question_ids() {
 /// A run stands for its best epoch.
 #[test]
 fn a_checkpoint_is_found_by_its_run() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let said = ok(at, "train --config config.toml --set train.n_epochs=3");
     let best = said.lines().last().unwrap().strip_prefix("best: ").unwrap().split(',').next().unwrap();
     let evaluate = |checkpoint: &str| ok(at, &format!("evaluate --checkpoint {checkpoint} --data val"));
@@ -66,9 +63,8 @@ fn probabilities(path: &Path) -> Vec<(u64, BTreeMap<String, f64>)> {
 /// Probabilities are the inverse of logits, of which an ensemble has the mean. Two epochs of a run are one here.
 #[test]
 fn an_ensemble_answers_by_the_mean_of_logits() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let n_answers = serde_json::from_slice::<Vec<String>>(&fs::read(at.join("answers.json")).unwrap()).unwrap().len();
     let questions = fs::read_to_string(at.join("data/v2_OpenEnded_shapes_val_questions.json")).unwrap();
     let n_questions = questions.matches("\"question_id\"").count();
@@ -130,9 +126,8 @@ fn an_ensemble_answers_by_the_mean_of_logits() {
 
 #[test]
 fn members_of_an_ensemble_must_belong_together() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let train = |run: &str, settings: &str| {
         ok(at, &format!("train --config config.toml --set train.n_epochs=1 --set out_dir={run} {settings}"));
     };

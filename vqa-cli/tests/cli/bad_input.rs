@@ -9,9 +9,9 @@ use vqa_data::{
     files::IfExists,
 };
 
-#[cfg(feature = "torch")]
-use crate::common::ok;
 use crate::common::{fails, stderr, vqa, world};
+#[cfg(feature = "torch")]
+use crate::common::{ok, prepared, trained};
 
 fn edit(path: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(path).unwrap();
@@ -257,10 +257,8 @@ fn training() {
 #[cfg(feature = "torch")]
 #[test]
 fn features_of_another_extractor() {
-    let world = world();
+    let world = trained();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
-    ok(at, "train --config config.toml");
     let summary: serde_json::Value = serde_json::from_str(&ok(at, "features inspect val.h5 --json")).unwrap();
     assert_eq!(summary["extractor"]["grid"], serde_json::json!([4, 5]));
     assert_eq!((&summary["extractor"]["whole"], &summary["extractor"]["patch"]), (&true.into(), &4.into()));
@@ -295,9 +293,8 @@ fn features_of_another_extractor() {
 #[cfg(feature = "torch")]
 #[test]
 fn a_run_is_resumed_with_its_own_data() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     ok(at, "train --config config.toml --set train.n_epochs=1");
     let resume = "train --config config.toml --resume";
     let changes = |path: &str, change: &dyn Fn(&str) -> String, words: &[&str]| {
@@ -333,9 +330,8 @@ fn a_run_is_resumed_with_its_own_data() {
 #[test]
 fn a_path_that_is_not_utf_8() {
     use std::os::unix::ffi::OsStrExt;
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     ok(at, "train --config config.toml --set train.n_epochs=1");
     let odd = at.join(std::ffi::OsStr::from_bytes(b"odd\xff"));
     fs::create_dir(&odd).unwrap();
@@ -356,9 +352,8 @@ fn a_path_that_is_not_utf_8() {
 #[cfg(feature = "torch")]
 #[test]
 fn nan_features() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let mut bytes = fs::read(at.join("train.h5")).unwrap();
     // The features are nine tenths of the file.
     for place in [bytes.len() / 3, bytes.len() / 2].map(|place| place & !3) {

@@ -12,8 +12,9 @@ use tempfile::TempDir;
 pub fn vqa(directory: &Path, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vqa"));
     command.current_dir(directory).args(arguments.split_whitespace());
-    // Tests run side by side, and the models are tiny: more threads would only wait for each other.
-    command.env("OMP_NUM_THREADS", "1");
+    // Tests run side by side, and the models are tiny: more threads would only wait for each other. With the policy the
+    // program need not restart itself.
+    command.env("OMP_NUM_THREADS", "1").env("OMP_WAIT_POLICY", "passive");
     command
 }
 
@@ -69,38 +70,61 @@ pub fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// The files of a directory, by their paths in it.
-struct Files(BTreeMap<PathBuf, Vec<u8>>);
+struct Files {
+    files: BTreeMap<PathBuf, Vec<u8>>,
+    /// Where they were made.
+    origin: String,
+}
 
 impl Files {
     fn of(directory: &TempDir) -> Files {
         let relative = |path: PathBuf| path.strip_prefix(directory.path()).unwrap().to_owned();
-        Files(contents(directory.path()).into_iter().map(|(path, bytes)| (relative(path), bytes)).collect())
+        Files {
+            files: contents(directory.path()).into_iter().map(|(path, bytes)| (relative(path), bytes)).collect(),
+            origin: directory.path().to_str().unwrap().to_owned(),
+        }
     }
 
-    /// A directory of their own with the same files.
+    /// A directory of their own with the same files. The paths in the config of a run are then those of this directory.
     fn write(&self) -> TempDir {
         let directory = tempfile::tempdir().unwrap();
-        for (path, bytes) in &self.0 {
-            let path = directory.path().join(path);
+        for (relative, bytes) in &self.files {
+            let path = directory.path().join(relative);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
+            if relative.ends_with("config.toml") {
+                let text = std::str::from_utf8(bytes).unwrap();
+                fs::write(path, text.replace(&self.origin, directory.path().to_str().unwrap())).unwrap();
+            } else {
+                fs::write(path, bytes).unwrap();
+            }
         }
         directory
     }
 }
 
-/// A directory with a small shapes world in it, its features and `config.toml`: made once, and written for each test.
+/// A directory with a small shapes world in it, its features and `config.toml`: made once, and written for each test,
+/// as those below.
 pub fn world() -> TempDir {
     static FILES: LazyLock<Files> = LazyLock::new(|| Files::of(&make_world()));
     FILES.write()
 }
 
-/// A [`world`] with the run of a training of two epochs in it. The paths in the run's config are of another directory,
-/// which is gone.
+/// A [`world`] with its dictionaries.
+#[cfg(feature = "torch")]
+pub fn prepared() -> TempDir {
+    static FILES: LazyLock<Files> = LazyLock::new(|| {
+        let world = world();
+        ok(world.path(), "prepare --config config.toml");
+        Files::of(&world)
+    });
+    FILES.write()
+}
+
+/// A [`prepared`] world with the run of a training of two epochs in it.
 #[cfg(feature = "torch")]
 pub fn trained() -> TempDir {
     static FILES: LazyLock<Files> = LazyLock::new(|| {
-        let world = world();
+        let world = prepared();
         ok(world.path(), "train --config config.toml");
         Files::of(&world)
     });

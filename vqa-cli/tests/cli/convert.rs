@@ -238,7 +238,7 @@ fn frozen_with_progress(at: &Path, arguments: &str) -> Child {
 fn a_killed_run_goes_on() {
     let world = world();
     let at = world.path();
-    let folder = many_pictures(at, 1200);
+    let folder = many_pictures(at, 500);
     let extract = |out: &str| format!("features extract --images {} --like train.h5 --out {out}", folder.display());
     let mut child = frozen_with_progress(at, &extract("x.h5"));
     // A second one waits for nobody, and spoils nothing.
@@ -285,7 +285,7 @@ fn a_killed_run_goes_on() {
 fn no_file_is_half_valid() {
     let world = world();
     let at = world.path();
-    let folder = many_pictures(at, 400);
+    let folder = many_pictures(at, 100);
     let extract = |out: &str| format!("features extract --images {} --like train.h5 --out {out}", folder.display());
     let started = Instant::now();
     ok(at, &extract("whole.h5"));

@@ -41,7 +41,7 @@ fn compressed_files_and_bare_lists() {
 #[cfg(feature = "torch")]
 mod training {
     use super::*;
-    use crate::common::fails;
+    use crate::common::{fails, prepared};
 
     fn list(path: &Path) -> Vec<String> {
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
@@ -59,9 +59,8 @@ mod training {
     /// The ids are those of the pickles, whatever `prepare` would give.
     #[test]
     fn dictionaries_of_the_original_repository() {
-        let world = world();
+        let world = prepared();
         let at = world.path();
-        ok(at, "prepare --config config.toml");
         let [mut words, mut answers] = ["words.json", "answers.json"].map(|name| list(&at.join(name)));
         words.reverse();
         answers.reverse();
@@ -80,7 +79,6 @@ mod training {
     fn how_answers_are_counted_stays_with_a_run() {
         let world = world();
         let at = world.path();
-        ok(at, "prepare --config config.toml --set dict.count_answers=raw");
         let train = "train --config config.toml --set train.n_epochs=1";
         ok(at, &format!("{train} --set dict.count_answers=raw"));
         assert!(fs::read_to_string(at.join("run/config.toml")).unwrap().contains("count_answers = \"raw\""));

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+#[cfg(feature = "torch")]
+use crate::common::prepared;
 use crate::common::{fails, stderr, vqa, world};
 
 /// What a command that succeeds says on stderr.
@@ -68,9 +70,8 @@ fn annotations_that_keep_the_accuracy_low() {
 #[cfg(feature = "torch")]
 #[test]
 fn answers_to_a_part_of_a_split() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    said(at, "prepare --config config.toml");
     said(at, "train --config config.toml --set train.n_epochs=1 --set data.val.limit=10");
     let questions: Value =
         serde_json::from_slice(&fs::read(at.join("data/v2_OpenEnded_shapes_val_questions.json")).unwrap()).unwrap();

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+#[cfg(feature = "torch")]
+use crate::common::prepared;
 use crate::common::{fails, ok, stderr, vqa, world};
 
 /// Nothing waits for a pipe that nobody writes to.
@@ -92,9 +94,8 @@ fn a_file_size_limit_is_an_error_to_resume_from() {
 #[cfg(all(feature = "torch", target_os = "linux"))]
 #[test]
 fn a_feature_file_that_is_cut_short_in_training_is_named() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let whole = fs::read(at.join("train.h5")).unwrap();
     let mut child = crate::process::start(at, "train --config config.toml --set train.n_epochs=1000000");
     crate::process::wait_for("an epoch", || at.join("run/model_1.safetensors").exists());

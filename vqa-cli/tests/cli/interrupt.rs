@@ -9,7 +9,7 @@ use vqa_data::random::split_mix_64;
 use vqa_model::run::RunDir;
 use vqa_train::Position;
 
-use crate::common::{assert_same_runs, contents, ok, stderr, vqa, world};
+use crate::common::{assert_same_runs, contents, ok, prepared, stderr, vqa};
 use crate::process::{freeze, signal, start, wait_for};
 
 /// The command that the last line of an interrupted run names.
@@ -23,9 +23,8 @@ fn named_command(output: &Output) -> String {
 
 #[test]
 fn an_interrupted_run_goes_on_to_the_same_numbers() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     for name in ["INT", "TERM"] {
         let run = at.join(format!("run-{name}"));
         let child =
@@ -71,9 +70,8 @@ fn frozen_in_the_first_epoch(at: &Path) -> (Child, String) {
 
 #[test]
 fn the_first_epoch_is_saved_too() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let (output, name, saved) = (0..100)
         .find_map(|_| {
             let (child, name) = frozen_in_the_first_epoch(at);
@@ -100,9 +98,8 @@ fn the_first_epoch_is_saved_too() {
 /// Both kinds of signal count, and two of the same kind that come together would be one.
 #[test]
 fn a_second_signal_stops_at_once() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let stopped_at_once = (0..100).any(|_| {
         let (child, name) = frozen_in_the_first_epoch(at);
         signal(&child, &["INT", "TERM", "CONT"]);
@@ -123,9 +120,8 @@ fn a_second_signal_stops_at_once() {
 
 #[test]
 fn two_processes_do_not_train_in_one_directory() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let (mut child, name) = frozen_in_the_first_epoch(at);
     let files = contents(at);
     let train = format!("train --config config.toml --set out_dir={name}");
@@ -150,7 +146,7 @@ fn half_written(run: &Path) -> Vec<PathBuf> {
 /// seed.
 #[test]
 fn killed_at_random_moments() {
-    let n_kills: u64 = std::env::var("VQA_KILLS").map_or(20, |value| value.parse().unwrap());
+    let n_kills: u64 = std::env::var("VQA_KILLS").map_or(12, |value| value.parse().unwrap());
     let seed: u64 = match std::env::var("VQA_KILL_SEED").as_deref() {
         Ok("clock") => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 % 1_000_000,
         Ok(value) => value.parse().unwrap(),
@@ -163,12 +159,11 @@ fn killed_at_random_moments() {
         state % n
     };
 
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let train = |run: &str| {
         format!(
-            "train --config config.toml --set out_dir={run} --set train.n_epochs=40 --set train.keep_last=2 --set train.log_every=1"
+            "train --config config.toml --set out_dir={run} --set train.n_epochs=20 --set train.keep_last=2 --set train.log_every=1"
         )
     };
     ok(at, &train("whole"));

@@ -1,6 +1,6 @@
 //! What is on the terminal of somebody who watches a run.
 
-use crate::common::{ok, vqa, world};
+use crate::common::{prepared, vqa};
 use crate::process::{signal, wait_for};
 use crate::pty::{OnTerminal, Screen};
 
@@ -8,9 +8,8 @@ const TRAIN: &str = "train --config config.toml";
 
 #[test]
 fn bars_are_never_wider_than_the_terminal() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     for columns in [80, 50, 20] {
         let command = vqa(at, &format!("{TRAIN} --set out_dir=run{columns} --set train.batch_size=4"));
         let (code, output) = OnTerminal::start(command, columns).finish();
@@ -27,9 +26,8 @@ fn bars_are_never_wider_than_the_terminal() {
 
 #[test]
 fn the_answer_to_ctrl_c_stays_on_the_screen() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let training = OnTerminal::start(vqa(at, &format!("{TRAIN} --set train.n_epochs=100000")), 80);
     wait_for("an epoch", || at.join("run/model_1.safetensors").exists());
     signal(&training.child, &["INT"]);
@@ -44,9 +42,8 @@ fn the_answer_to_ctrl_c_stays_on_the_screen() {
 
 #[test]
 fn colours_are_for_terminals_and_can_be_switched_off() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     // It warns that nothing is validated.
     let config = std::fs::read_to_string(at.join("config.toml")).unwrap();
     std::fs::write(at.join("other.toml"), config.replace("data.val", "data.other")).unwrap();

@@ -4,14 +4,13 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::{fails, ok, vqa, world};
+use crate::common::{fails, ok, prepared, vqa, world};
 
 /// A run goes on whatever becomes of its log: a full disk, a reader that has gone away.
 #[test]
 fn a_log_that_cannot_be_written_ends_nothing() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
     let train = |name: &str| {
         let mut command = vqa(at, &format!("train --config config.toml --set out_dir={name} --set train.log_every=1"));
@@ -32,9 +31,8 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 /// `nohup` starts programs with SIGHUP ignored, and so it stays.
 #[test]
 fn an_ignored_hangup_stays_ignored() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     // The signal comes from the shell that the program was started by, once the run is under way.
     let script = "trap '' HUP\n\
         $VQA train --config config.toml --set train.n_epochs=3 2>/dev/null &\n\
@@ -55,9 +53,8 @@ fn an_ignored_hangup_stays_ignored() {
 /// The config that somebody wrote is never replaced by that of a run.
 #[test]
 fn a_config_is_not_overwritten() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let train = "train --config config.toml";
     fails(at, &format!("{train} --set out_dir=."), &["config.toml: the run would overwrite it", "another out_dir"]);
     fails(at, &format!("{train} --set out_dir={}", at.display()), &["the run would overwrite it"]);
@@ -70,9 +67,8 @@ fn a_config_is_not_overwritten() {
 /// Whatever its config, a second training is told of the first one, and that one is not disturbed.
 #[test]
 fn a_second_training_changes_nothing() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let mut child =
         vqa(at, "train --config config.toml --set train.n_epochs=1000000").stderr(Stdio::null()).spawn().unwrap();
     while !at.join("run/model_1.safetensors").exists() {
@@ -107,9 +103,8 @@ fn a_run_that_cannot_begin_leaves_nothing() {
 #[cfg(target_os = "linux")]
 #[test]
 fn products_wait_without_spinning() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     for (name, set, expected) in [("unset", None, "passive"), ("set", Some("active"), "active")] {
         let mut command =
             vqa(at, &format!("train --config config.toml --set train.n_epochs=1000000 --set out_dir={name}"));
@@ -132,9 +127,8 @@ fn products_wait_without_spinning() {
 #[test]
 fn threads_are_two_a_core() {
     const N_CORES: usize = 32;
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let train = "train --config config.toml --set train.n_epochs=1000000 --set train.keep_last=1 --set out_dir";
     for (name, layers) in [("written_out", 1), ("layers", 2)] {
         let n = N_CORES.to_string();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{epochs, ok, stderr, vqa, world};
+use crate::common::{epochs, ok, prepared, stderr, trained, vqa, world};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -75,10 +75,8 @@ fn from_pictures_to_attention_maps() {
 
 #[test]
 fn the_same_seed_gives_the_same_numbers() {
-    let world = world();
+    let world = trained();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
-    ok(at, "train --config config.toml");
     ok(at, "train --config config.toml --set out_dir=again");
     ok(at, "train --config config.toml --set out_dir=other --set seed=8");
     assert_eq!(epochs(&at.join("run")), epochs(&at.join("again")));
@@ -90,9 +88,8 @@ fn the_same_seed_gives_the_same_numbers() {
 /// Sums of float32 depend on the number of threads, at least in models whose layers are computed one by one.
 #[test]
 fn a_resumed_run_uses_as_many_threads_as_before() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let train = |out_dir: &str, rest: &str, n_threads: &str| {
         let sizes = "--set model.lm.n_layers=2 --set model.hid_dim=256 --set model.topdown_att.hid_dim=256";
         let arguments =
@@ -111,9 +108,8 @@ fn a_resumed_run_uses_as_many_threads_as_before() {
 
 #[test]
 fn a_run_keeps_its_dictionaries_and_can_be_moved() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     ok(at, "train --config config.toml --set train.n_epochs=1");
     ok(at, "train --config config.toml --set out_dir=whole");
     // Dictionaries are prepared again, with fewer answers; the run is renamed, and its features move.
@@ -202,9 +198,8 @@ fn a_split_without_annotations_is_predicted() {
 
 #[test]
 fn quick_runs_and_pretrained_vectors() {
-    let world = world();
+    let world = prepared();
     let at = world.path();
-    ok(at, "prepare --config config.toml");
     let vector = |word: &str, x: &str| format!("{word}{}\n", format!(" {x}").repeat(8));
     fs::write(at.join("glove.txt"), vector("what", "0.5") + &vector("nobody", "1") + &vector("is", "-0.25")).unwrap();
     let quick =
@@ -248,7 +243,7 @@ fn quick_runs_and_pretrained_vectors() {
 fn demo() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
-    let printed = ok(at, "demo --images 900 --epochs 6");
+    let printed = ok(at, "demo --images 400 --epochs 5");
     let overall = |title: &str| -> f64 {
         let line = printed.lines().find_map(|line| line.strip_prefix(title)).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
