@@ -23,6 +23,7 @@ use args::{Cli, Command, FeaturesCommand};
 use exit::{FAILURE, STOPPED, SUCCESS, USAGE};
 use interrupt::Stopped;
 use terminal::{Log, has_colours, say};
+use vqa_data::files::panic_means_damage;
 #[cfg(feature = "torch")]
 use vqa_model::memory::is_out_of_memory;
 
@@ -43,8 +44,8 @@ fn main() {
         .init();
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("no message");
-        // Out of memory is reported by the command, which knows the remedy.
-        if !is_out_of_memory(message) {
+        // Out of memory is reported by the command, which knows the remedy; a damaged file by an error.
+        if !is_out_of_memory(message) && !panic_means_damage() {
             let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
             let first_line = message.lines().next().unwrap_or_default();
             say!("error: a bug in vqa{place}, please report it: {first_line}");

@@ -310,3 +310,11 @@ fn imported_texts() {
         &["\"", "[", "{", ",", ";", "\r\n", "null", "-1", "\\"],
     );
 }
+
+#[cfg(feature = "parquet")]
+#[test]
+fn imported_parquet() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parquet");
+    let files = fs::read_dir(directory).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
+    import("imported_parquet", &files.collect::<Vec<_>>(), &["PAR1", "bytes", "path"]);
+}

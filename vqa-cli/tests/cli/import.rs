@@ -219,6 +219,12 @@ fn parquet_brings_its_pictures_along() {
     assert!(at.join("data/images/7.png").exists());
     fails(at, &format!("import {files} --out data"), &["is there already"]);
     ok(at, &format!("import {files} --out data --force"));
+
+    // A length of which the library asserts that it is right.
+    let mut damaged = fs::read(fixtures.join("names.parquet")).unwrap();
+    damaged[12] = 0x32;
+    fs::write(at.join("damaged.parquet"), damaged).unwrap();
+    fails(at, "import damaged.parquet --out other", &["damaged.parquet: damaged Parquet", "fetch the file again"]);
 }
 
 #[test]

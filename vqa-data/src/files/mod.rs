@@ -6,6 +6,7 @@
 //! signal.
 
 pub(crate) mod atomic;
+pub(crate) mod damage;
 pub(crate) mod fingerprint;
 pub(crate) mod input;
 pub(crate) mod kind;
@@ -19,6 +20,7 @@ pub(crate) mod unfinished;
 
 pub use self::{
     atomic::{AtomicDir, AtomicFile, IfExists, create_directory, try_directory, try_file, write_atomic},
+    damage::panic_means_damage,
     input::{open_input, read_text, read_text_within},
     mmap::mapped_file_at,
     unfinished::remove_unfinished,

@@ -1,6 +1,5 @@
 //! Hugging Face's Parquet: a table that brings its pictures along.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use parquet::schema::types::{SchemaDescriptor, Type};
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
+use crate::files::damage::catch_damage;
 use crate::files::input::open_input;
 use crate::questions::import::columns::{ColumnNames, Columns, find_columns};
 use crate::questions::import::embedded::{Embedded, Problem};
@@ -29,9 +29,9 @@ const AT_A_TIME: usize = 16;
 /// When it is damaged or compressed in a way that is not read, lacks a column, or has something else than pictures
 /// where those should be.
 pub(super) fn read_parquet(path: &Path, given: &ColumnNames, embedded: &mut Embedded, rows: &mut Rows) -> Result<()> {
-    // The library takes some things on trust. What was read until it panics is dropped with the import.
-    let read = AssertUnwindSafe(|| read_rows(path, given, embedded, rows));
-    catch_unwind(read).unwrap_or_else(|_| Err(Error::damaged(path, "damaged Parquet: fetch the file again")))
+    // What was read before a panic is dropped with the import.
+    let read = catch_damage(|| read_rows(path, given, embedded, rows));
+    read.unwrap_or_else(|| Err(Error::damaged(path, "damaged Parquet: fetch the file again")))
 }
 
 fn read_rows(path: &Path, given: &ColumnNames, embedded: &mut Embedded, rows: &mut Rows) -> Result<()> {
