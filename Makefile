@@ -83,14 +83,21 @@ demo: setup
 # about the whole workspace, with the dependencies of its tests; but vqa-data without its features needs no HDF5.
 LINTED = RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
 test: setup style
-	$(LINTED) $(CARGO) build -p vqa-data --no-default-features
 	$(LINTED) $(CARGO) build --workspace --no-default-features --all-targets
-	$(LINTED) $(TEST_ENV) $(CARGO) test --workspace --all-targets
+	$(LINTED) $(CARGO) test --workspace --all-targets --no-run
+	@echo "the tests of the program run beside all others, for some minutes; what they print comes when they end"
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-program test-others
+
+# Most tests keep one core busy, those of the program both. The patterns of names leave out "cli".
+.PHONY: test-program test-others
+test-program:
+	$(LINTED) $(TEST_ENV) $(CARGO) test --workspace --test cli
+test-others:
+	$(LINTED) $(TEST_ENV) $(CARGO) test --workspace --lib --bins --examples --benches --test '[!c]*' --test 'c[!l]*'
 	$(LINTED) RUSTDOC=$(CURDIR)/.ci/rustdoc $(CARGO) test --workspace --doc
 
 # For those who write: without the tests, and sooner.
 lint: setup style
-	$(CARGO) clippy -p vqa-data --no-default-features -- -D warnings
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --workspace --no-default-features --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --lib --bins --examples --no-deps --quiet
@@ -101,6 +108,7 @@ style: setup
 	$(CARGO) fmt --all --check
 	$(PYTHON) .ci/circles.py --self-test
 	$(PYTHON) .ci/circles.py
+	$(CARGO) clippy -p vqa-data --no-default-features -- -D warnings
 	@$(CARGO) tree -p vqa-cli --no-default-features --edges normal,build --prefix none | \
 		awk '/^vqa-data / { seen = 1 } /^tch / { tch = 1 } END { exit tch || !seen }' || \
 		{ echo "error: without its feature \"torch\" vqa-cli still needs tch"; exit 1; }
