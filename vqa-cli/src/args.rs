@@ -541,7 +541,7 @@ pub struct AskArgs {
     /// Number of answers
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub top: u64,
-    /// Draw where the model looked (.jpg or .png); with several questions OUT_1.jpg, OUT_2.jpg and so on
+    /// Draw where the model looked (.jpg or .png), and show it in a terminal that shows pictures; with several questions OUT_1.jpg, OUT_2.jpg and so on
     #[arg(long, value_name = "OUT.jpg")]
     pub map: Option<PathBuf>,
     /// Print JSON, a line a question: [{"answer": …, "score": …}, …], best first; a score is a probability

@@ -76,6 +76,27 @@ pub fn has_colours() -> bool {
     std::io::stderr().is_terminal() && !is_unwanted
 }
 
+/// Shows a picture on stdout, if that is a terminal which is known to show pictures.
+#[cfg(feature = "torch")]
+pub fn show(picture: &image::RgbImage) {
+    /// Pixels a side, more than the rows below have on most screens.
+    const MAX_SIDE: u32 = 1024;
+    const ROWS: u32 = 20;
+    // Any other terminal would be asked first, and one that does not answer would be waited for.
+    let is_kitty = std::env::var("TERM").is_ok_and(|name| name.contains("kitty") || name.contains("ghostty"));
+    if !std::io::stdout().is_terminal() || !(is_kitty || viuer::is_iterm_supported()) {
+        return;
+    }
+    let mut picture = image::DynamicImage::from(picture.clone());
+    if picture.width().max(picture.height()) > MAX_SIDE {
+        picture = picture.thumbnail(MAX_SIDE, MAX_SIDE);
+    }
+    let config =
+        viuer::Config { absolute_offset: false, height: Some(ROWS), use_kitty: is_kitty, ..viuer::Config::default() };
+    // It is in its file in any case.
+    let _ = viuer::print(&picture, &config);
+}
+
 /// Registers the progress bar that is on the screen from now on.
 pub fn set_bar(bar: indicatif::ProgressBar) {
     *lock_bar() = Some(bar);

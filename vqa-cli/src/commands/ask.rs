@@ -11,7 +11,7 @@ use vqa_model::device::parse_device;
 
 use crate::args::AskArgs;
 use crate::commands::predict::ScoredAnswer;
-use crate::terminal::{print, say};
+use crate::terminal::{print, say, show};
 
 pub fn run(args: &AskArgs) -> Result<()> {
     let (picture, question) = match (&args.picture, &args.question) {
@@ -35,7 +35,11 @@ pub fn run(args: &AskArgs) -> Result<()> {
             say!("not in the model's dictionary, and read as no word: {}", reply.unknown_words.join(", "));
         }
         if let (Some(map), Some(pixels)) = (map, &pixels) {
-            draw(pixels, &regions, &reply, map)?;
+            let drawn = draw(pixels, &regions, &reply);
+            write_picture(map, &drawn)?;
+            if !args.json {
+                show(&drawn);
+            }
         }
         print(&if args.json { as_json(&reply)? } else { as_text(&reply, &regions) })
     };
@@ -113,10 +117,10 @@ fn numbered(map: &Path, n: usize) -> PathBuf {
     map.with_file_name(name)
 }
 
-fn draw(pixels: &RgbImage, regions: &ImageRegions, reply: &Reply, map: &Path) -> Result<()> {
+/// Where the model looked.
+fn draw(pixels: &RgbImage, regions: &ImageRegions, reply: &Reply) -> RgbImage {
     let boxes: Vec<[f32; 4]> = regions.boxes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]).collect();
-    let drawn = attention_map(pixels, &boxes, &reply.attention, &AttentionMapStyle::default());
-    Ok(write_picture(map, &drawn)?)
+    attention_map(pixels, &boxes, &reply.attention, &AttentionMapStyle::default())
 }
 
 /// A list, best first.

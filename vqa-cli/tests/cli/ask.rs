@@ -8,6 +8,8 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::common::{contents, fails, ok, stderr, trained, vqa};
+#[cfg(target_os = "linux")]
+use crate::pty::OnTerminal;
 
 /// Runs `vqa ask` with questions on its standard input; returns what it printed.
 fn ask_lines(at: &Path, arguments: &str, questions: &str) -> String {
@@ -81,6 +83,36 @@ fn unknown_words_are_named_and_maps_are_drawn() {
     ask_lines(at, &arguments, "what is it?\n\n what colour is it?");
     let names: Vec<String> = contents(&at.join("maps")).keys().map(|path| name(path)).collect();
     assert_eq!(names, ["map.png", "some_1.jpg", "some_2.jpg"]);
+}
+
+/// In iTerm's way, which is the picture in a PNG file, in base64.
+#[cfg(target_os = "linux")]
+#[test]
+fn maps_are_shown_in_terminals_that_show_pictures() {
+    let world = trained();
+    let at = world.path();
+    let picture = fs::read_dir(at.join("data/images/val")).unwrap().next().unwrap().unwrap().path();
+    let ask = |program: &str, options: &str| {
+        let mut command = vqa(at, "ask run");
+        command.arg(&picture).arg("what is it?").args(options.split_whitespace());
+        // What the terminal of these tests can do is of no account.
+        command.env_remove("LC_TERMINAL").env_remove("KONSOLE_VERSION");
+        command.env("TERM", "xterm-256color").env("TERM_PROGRAM", program);
+        let (code, output) = OnTerminal::start(command, 80).finish();
+        assert_eq!(code, Some(0), "{output}");
+        output
+    };
+    let shown = ask("iTerm.app", "--map map.png");
+    let (_, rest) = shown.split_once("\x1b]1337;File=inline=1;").unwrap();
+    let (_, data) = rest.split('\x07').next().unwrap().split_once(':').unwrap();
+    let png = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
+    assert_eq!(image::load_from_memory(&png).unwrap().to_rgb8(), image::open(at.join("map.png")).unwrap().to_rgb8());
+    assert!(shown.contains("looked most at x "), "{shown}");
+    for (program, options) in [("xterm", "--map other.png"), ("iTerm.app", ""), ("iTerm.app", "--map json.png --json")]
+    {
+        let output = ask(program, options);
+        assert!(!output.contains("\x1b]") && !output.contains('▄'), "{program}: {output:?}");
+    }
 }
 
 fn name(path: &Path) -> String {
