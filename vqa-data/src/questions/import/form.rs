@@ -100,8 +100,9 @@ fn read_file(
             }
             if let Some(form) = JSON_FORMS.iter().find(|form| (form.fits)(&peek)) {
                 read.start(path, split);
-                let wanted = form.wanted.iter().copied().collect();
-                push_entries(path, &peek.at, &wanted, &mut read.rows, &|entry, rows| (form.push)(entry, rows))?;
+                let entries = &form.entries;
+                let push = |entry: &Entry, rows: &mut Rows| entries.push(entry, rows);
+                push_entries(path, &peek.at, &entries.wanted(), &mut read.rows, &push)?;
                 return Ok(form.name.to_owned());
             }
         }

@@ -1,30 +1,18 @@
 //! CLEVR: `CLEVR_train_questions.json` has questions with the file name of a picture, and one answer.
 
-use crate::questions::import::forms::json_form::{JsonForm, borrowed};
-use crate::questions::import::json_entries::Entry;
-use crate::questions::import::rows::{NewRow, Rows};
+use crate::questions::import::forms::json_form::{Entries, Fields, JsonForm};
 use crate::questions::import::split_name::SplitName;
 
 pub(super) const FORM: JsonForm = JsonForm {
     name: "CLEVR",
     fits: |peek| peek.is_under("questions") && peek.has(&["image_filename", "question"]),
-    wanted: &["image_filename", "question", "question_index", "answer", "split"],
-    push,
+    entries: Entries::Questions(Fields {
+        image: "image_filename",
+        question_id: Some("question_index"),
+        split: Some(("split", SplitName::of_word)),
+        ..Fields::DEFAULT
+    }),
 };
-
-fn push(entry: &Entry, rows: &mut Rows) -> Result<(), String> {
-    let answers = entry.answers("answer")?;
-    rows.push(NewRow {
-        place: entry.number,
-        question: &entry.text("question")?,
-        image: &entry.text("image_filename")?,
-        answers: &borrowed(&answers),
-        question_id: entry.id("question_index")?,
-        split: entry.optional("split")?.as_deref().and_then(SplitName::of_word),
-        ..NewRow::default()
-    });
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

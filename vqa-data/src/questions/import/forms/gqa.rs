@@ -1,29 +1,13 @@
 //! GQA: `train_balanced_questions.json` has questions by their ids, each with one answer.
 
-use crate::questions::import::forms::json_form::{JsonForm, borrowed};
-use crate::questions::import::json_entries::{EntriesAt, Entry};
-use crate::questions::import::rows::{NewRow, Rows};
-use crate::questions::whole_number::whole_number_of;
+use crate::questions::import::forms::json_form::{Entries, Fields, JsonForm};
+use crate::questions::import::json_entries::EntriesAt;
 
 pub(super) const FORM: JsonForm = JsonForm {
     name: "GQA",
     fits: |peek| peek.at == EntriesAt::Values && peek.has(&["imageId", "question"]),
-    wanted: &["imageId", "question", "answer"],
-    push,
+    entries: Entries::Questions(Fields { image: "imageId", ..Fields::DEFAULT }),
 };
-
-fn push(entry: &Entry, rows: &mut Rows) -> Result<(), String> {
-    let answers = entry.answers("answer")?;
-    rows.push(NewRow {
-        place: entry.number,
-        question: &entry.text("question")?,
-        image: &entry.text("imageId")?,
-        answers: &borrowed(&answers),
-        question_id: entry.key.and_then(whole_number_of),
-        ..NewRow::default()
-    });
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

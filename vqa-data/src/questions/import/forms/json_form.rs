@@ -1,10 +1,13 @@
 //! What the forms of JSON files have in common.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::questions::import::cell;
 use crate::questions::import::json_entries::{Entry, Peek};
-use crate::questions::import::rows::Rows;
+use crate::questions::import::rows::{NewRow, Rows};
+use crate::questions::import::split_name::SplitName;
 use crate::questions::whole_number::whole_number_of;
 
 /// A dataset's own form.
@@ -13,10 +16,93 @@ pub(in crate::questions::import) struct JsonForm {
     pub name: &'static str,
     /// Whether a file that begins so has it.
     pub fits: fn(&Peek) -> bool,
+    pub entries: Entries,
+}
+
+/// What the entries of a form are.
+pub(in crate::questions::import) enum Entries {
+    /// Each is a question, whose parts have these fields.
+    Questions(Fields),
+    /// Something else, of which these fields are read and whose questions are added so.
+    Other { wanted: &'static [&'static str], push: fn(&Entry, &mut Rows) -> Result<(), String> },
+}
+
+/// The split that a value of a field says.
+pub(in crate::questions::import) type SplitOf = fn(&str) -> Option<SplitName>;
+
+/// The names that a form has for the parts of a question.
+pub(in crate::questions::import) struct Fields {
+    pub question: &'static str,
+    pub image: &'static str,
+    pub answers: &'static str,
+    /// Without it, the key under which an entry stands is the question's id.
+    pub question_id: Option<&'static str>,
+    pub image_id: Option<&'static str>,
+    pub question_type: Option<&'static str>,
+    pub answer_type: Option<&'static str>,
+    /// A field that says which split a question is of.
+    pub split: Option<(&'static str, SplitOf)>,
+}
+
+impl Fields {
+    pub(in crate::questions::import) const DEFAULT: Fields = Fields {
+        question: "question",
+        image: "image",
+        answers: "answer",
+        question_id: None,
+        image_id: None,
+        question_type: None,
+        answer_type: None,
+        split: None,
+    };
+
+    fn push(&self, entry: &Entry, rows: &mut Rows) -> Result<(), String> {
+        let id = |name: Option<&str>| name.map_or(Ok(None), |name| entry.id(name));
+        let text = |name: Option<&str>| name.map_or(Ok(None), |name| entry.optional(name));
+        let answers = entry.answers(self.answers)?;
+        let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
+        let of_key = if self.question_id.is_none() { entry.key.and_then(whole_number_of) } else { None };
+        let split = match self.split {
+            Some((name, split_of)) => entry.optional(name)?.as_deref().and_then(split_of),
+            None => None,
+        };
+        rows.push(NewRow {
+            place: entry.number,
+            question: &entry.text(self.question)?,
+            image: &entry.text(self.image)?,
+            image_id: id(self.image_id)?,
+            answers: &answers,
+            question_id: id(self.question_id)?.or(of_key),
+            question_type: text(self.question_type)?.as_deref(),
+            answer_type: text(self.answer_type)?.as_deref(),
+            split,
+            ..NewRow::default()
+        });
+        Ok(())
+    }
+}
+
+impl Entries {
     /// The fields that are read of an entry.
-    pub wanted: &'static [&'static str],
+    pub(in crate::questions::import) fn wanted(&self) -> BTreeSet<&'static str> {
+        match self {
+            Entries::Questions(fields) => {
+                let Fields { question, image, answers, question_id, image_id, question_type, answer_type, split } =
+                    fields;
+                let optional = [*question_id, *image_id, *question_type, *answer_type, split.map(|(name, _)| name)];
+                [*question, *image, *answers].into_iter().chain(optional.into_iter().flatten()).collect()
+            }
+            Entries::Other { wanted, .. } => wanted.iter().copied().collect(),
+        }
+    }
+
     /// Adds the questions of an entry.
-    pub push: fn(&Entry, &mut Rows) -> Result<(), String>,
+    pub(in crate::questions::import) fn push(&self, entry: &Entry, rows: &mut Rows) -> Result<(), String> {
+        match self {
+            Entries::Questions(fields) => fields.push(entry, rows),
+            Entries::Other { push, .. } => push(entry, rows),
+        }
+    }
 }
 
 impl Entry<'_> {
@@ -58,11 +144,6 @@ pub(in crate::questions::import) fn text_of(
     let value = object.get(name).ok_or_else(|| format!("no \"{name}\" in it"))?;
     let text = cell::text(value).map_err(|problem| format!("\"{name}\" is {problem}"))?;
     Ok(text.into_owned())
-}
-
-/// Borrows texts.
-pub(in crate::questions::import) fn borrowed(texts: &[String]) -> Vec<&str> {
-    texts.iter().map(String::as_str).collect()
 }
 
 #[cfg(test)]

@@ -1,31 +1,20 @@
 //! SLAKE: `train.json` is a list of questions about medical pictures, in English and Chinese.
 
-use crate::questions::import::forms::json_form::{JsonForm, borrowed};
-use crate::questions::import::json_entries::{EntriesAt, Entry};
-use crate::questions::import::rows::{NewRow, Rows};
+use crate::questions::import::forms::json_form::{Entries, Fields, JsonForm};
+use crate::questions::import::json_entries::EntriesAt;
 
 pub(super) const FORM: JsonForm = JsonForm {
     name: "SLAKE",
     fits: |peek| peek.at == EntriesAt::Top && peek.has(&["img_name", "question", "q_lang"]),
-    wanted: &["qid", "img_id", "img_name", "question", "answer", "answer_type", "content_type"],
-    push,
+    entries: Entries::Questions(Fields {
+        image: "img_name",
+        image_id: Some("img_id"),
+        question_id: Some("qid"),
+        question_type: Some("content_type"),
+        answer_type: Some("answer_type"),
+        ..Fields::DEFAULT
+    }),
 };
-
-fn push(entry: &Entry, rows: &mut Rows) -> Result<(), String> {
-    let answers = entry.answers("answer")?;
-    rows.push(NewRow {
-        place: entry.number,
-        question: &entry.text("question")?,
-        image: &entry.text("img_name")?,
-        image_id: entry.id("img_id")?,
-        answers: &borrowed(&answers),
-        question_id: entry.id("qid")?,
-        question_type: entry.optional("content_type")?.as_deref(),
-        answer_type: entry.optional("answer_type")?.as_deref(),
-        ..NewRow::default()
-    });
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,6 @@
 //! TextVQA: `TextVQA_0.5.1_train.json` has questions under `data`, with ten answers as plain texts.
 
-use crate::questions::import::forms::json_form::{JsonForm, borrowed};
-use crate::questions::import::json_entries::Entry;
-use crate::questions::import::rows::{NewRow, Rows};
+use crate::questions::import::forms::json_form::{Entries, Fields, JsonForm};
 use crate::questions::import::split_name::SplitName;
 
 pub(super) const FORM: JsonForm = JsonForm {
@@ -11,23 +9,14 @@ pub(super) const FORM: JsonForm = JsonForm {
         let says_textvqa = peek.beside.get("dataset_name").is_some_and(|name| name == "textvqa");
         peek.is_under("data") && peek.has(&["question", "image_id"]) && (says_textvqa || peek.has(&["question_tokens"]))
     },
-    wanted: &["question", "image_id", "question_id", "answers", "set_name"],
-    push,
+    entries: Entries::Questions(Fields {
+        image: "image_id",
+        answers: "answers",
+        question_id: Some("question_id"),
+        split: Some(("set_name", SplitName::of_word)),
+        ..Fields::DEFAULT
+    }),
 };
-
-fn push(entry: &Entry, rows: &mut Rows) -> Result<(), String> {
-    let answers = entry.answers("answers")?;
-    rows.push(NewRow {
-        place: entry.number,
-        question: &entry.text("question")?,
-        image: &entry.text("image_id")?,
-        answers: &borrowed(&answers),
-        question_id: entry.id("question_id")?,
-        split: entry.optional("set_name")?.as_deref().and_then(SplitName::of_word),
-        ..NewRow::default()
-    });
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

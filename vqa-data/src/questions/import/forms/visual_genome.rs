@@ -2,13 +2,16 @@
 
 use serde_json::Value;
 
-use crate::questions::import::forms::json_form::{JsonForm, text_of};
+use crate::questions::import::forms::json_form::{Entries, JsonForm, text_of};
 use crate::questions::import::json_entries::Entry;
 use crate::questions::import::rows::{NewRow, Rows};
 use crate::questions::whole_number::whole_number_of;
 
-pub(super) const FORM: JsonForm =
-    JsonForm { name: "Visual Genome", fits: |peek| peek.has(&["qas"]), wanted: &["id", "image_id", "qas"], push };
+pub(super) const FORM: JsonForm = JsonForm {
+    name: "Visual Genome",
+    fits: |peek| peek.has(&["qas"]),
+    entries: Entries::Other { wanted: &["id", "image_id", "qas"], push },
+};
 
 fn push(entry: &Entry, rows: &mut Rows) -> Result<(), String> {
     let of_picture = match entry.optional("id")? {

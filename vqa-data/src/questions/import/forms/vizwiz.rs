@@ -1,8 +1,7 @@
 //! VizWiz: `train.json` is a list of questions with the name of a picture and the answers of ten people.
 
-use crate::questions::import::forms::json_form::{JsonForm, borrowed};
-use crate::questions::import::json_entries::{EntriesAt, Entry};
-use crate::questions::import::rows::{NewRow, Rows};
+use crate::questions::import::forms::json_form::{Entries, Fields, JsonForm};
+use crate::questions::import::json_entries::EntriesAt;
 
 pub(super) const FORM: JsonForm = JsonForm {
     name: "VizWiz",
@@ -13,22 +12,8 @@ pub(super) const FORM: JsonForm = JsonForm {
             && peek.has(&["image", "question"])
             && (peek.has(&["answerable"]) || says_vizwiz("image"))
     },
-    wanted: &["image", "question", "answers", "answer_type"],
-    push,
+    entries: Entries::Questions(Fields { answers: "answers", answer_type: Some("answer_type"), ..Fields::DEFAULT }),
 };
-
-fn push(entry: &Entry, rows: &mut Rows) -> Result<(), String> {
-    let answers = entry.answers("answers")?;
-    rows.push(NewRow {
-        place: entry.number,
-        question: &entry.text("question")?,
-        image: &entry.text("image")?,
-        answers: &borrowed(&answers),
-        answer_type: entry.optional("answer_type")?.as_deref(),
-        ..NewRow::default()
-    });
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

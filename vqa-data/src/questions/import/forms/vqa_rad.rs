@@ -1,35 +1,23 @@
 //! VQA-RAD: `VQA_RAD Dataset Public.json` is a list of questions about radiological pictures. The test part is told by
 //! its kinds of phrases.
 
-use crate::questions::import::forms::json_form::{JsonForm, borrowed};
-use crate::questions::import::json_entries::{EntriesAt, Entry};
-use crate::questions::import::rows::{NewRow, Rows};
+use crate::questions::import::forms::json_form::{Entries, Fields, JsonForm};
+use crate::questions::import::json_entries::EntriesAt;
 use crate::questions::import::split_name::SplitName;
 
 pub(super) const FORM: JsonForm = JsonForm {
     name: "VQA-RAD",
     fits: |peek| peek.at == EntriesAt::Top && peek.has(&["image_name", "question", "answer_type", "phrase_type"]),
-    wanted: &["qid", "image_name", "question", "answer", "question_type", "answer_type", "phrase_type"],
-    push,
-};
-
-fn push(entry: &Entry, rows: &mut Rows) -> Result<(), String> {
-    let answers = entry.answers("answer")?;
-    let is_test = entry.optional("phrase_type")?.is_some_and(|phrase| phrase.starts_with("test"));
-    rows.push(NewRow {
-        place: entry.number,
-        question: &entry.text("question")?,
-        image: &entry.text("image_name")?,
-        answers: &borrowed(&answers),
-        question_id: entry.id("qid")?,
-        question_type: entry.optional("question_type")?.as_deref(),
-        answer_type: entry.optional("answer_type")?.as_deref(),
+    entries: Entries::Questions(Fields {
+        image: "image_name",
+        question_id: Some("qid"),
+        question_type: Some("question_type"),
+        answer_type: Some("answer_type"),
         // The test part has answers, as validation needs them.
-        split: is_test.then_some(SplitName::Val),
-        ..NewRow::default()
-    });
-    Ok(())
-}
+        split: Some(("phrase_type", |phrase| phrase.starts_with("test").then_some(SplitName::Val))),
+        ..Fields::DEFAULT
+    }),
+};
 
 #[cfg(test)]
 mod tests {
