@@ -239,7 +239,29 @@ fn a_killed_run_goes_on() {
     let world = world();
     let at = world.path();
     let folder = many_pictures(at, 500);
-    let extract = |out: &str| format!("features extract --images {} --like train.h5 --out {out}", folder.display());
+    goes_on_after_a_kill(at, |out| {
+        format!("features extract --images {} --like train.h5 --out {out}", folder.display())
+    });
+}
+
+#[cfg(all(target_os = "linux", feature = "torch"))]
+#[test]
+fn a_killed_network_goes_on() {
+    let world = world();
+    let at = world.path();
+    let folder = many_pictures(at, 500);
+    let network = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cells.pt");
+    goes_on_after_a_kill(at, |out| {
+        format!(
+            "features extract --images {} --backbone {} --size 16x24 --grid 2x3 --out {out}",
+            folder.display(),
+            network.display()
+        )
+    });
+}
+
+#[cfg(target_os = "linux")]
+fn goes_on_after_a_kill(at: &Path, extract: impl Fn(&str) -> String) {
     let mut child = frozen_with_progress(at, &extract("x.h5"));
     // A second one waits for nobody, and spoils nothing.
     let second = vqa(at, &extract("x.h5")).output().unwrap();
