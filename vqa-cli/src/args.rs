@@ -487,6 +487,13 @@ pub struct EvaluateArgs {
     /// what it can answer without looking. JSON then has "blind": {"seed", "soft_score", "accuracy"} too
     #[arg(long)]
     pub blind: bool,
+    /// Answer again without the K regions that the model looked at most, and without K that chance has chosen: how often
+    /// the answer changes, and how far its probability falls
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
+    pub occlude: Option<u64>,
+    /// How often chance chooses for --occlude
+    #[arg(long, default_value_t = 5, requires = "occlude", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub draws: u64,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

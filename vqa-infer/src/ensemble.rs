@@ -107,15 +107,14 @@ impl Ensemble {
         self.members().try_for_each(|member| member.check(dataset))
     }
 
-    /// The mean of what `run` makes of each member, in the arithmetic that it was trained in.
-    fn mean(&self, input: &ModelInput, run: impl Fn(&dyn VqaModel, &ModelInput) -> ModelOutput) -> ModelOutput {
-        let of_member = |member: &Checkpoint| {
-            member.set_arithmetic();
-            match input.features.kind() == member.kind() {
-                true => run(member.model(), input),
-                false => run(member.model(), &in_kind(input, member.kind())),
-            }
-        };
+    /// Each member as a model that is given the batches of the ensemble.
+    pub(crate) fn each_alone(&self) -> impl Iterator<Item = Member<'_>> {
+        self.members().map(Member)
+    }
+
+    /// The mean of what `run` makes of each member.
+    fn mean(&self, input: &ModelInput, run: impl Fn(&Member, &ModelInput) -> ModelOutput) -> ModelOutput {
+        let of_member = |member| run(&Member(member), input);
         if self.others.is_empty() {
             return of_member(&self.first);
         }
@@ -140,6 +139,30 @@ impl VqaModel for Ensemble {
 
     fn infer(&self, input: &ModelInput) -> ModelOutput {
         self.mean(input, |model, input| model.infer(input))
+    }
+}
+
+/// A member, which is run in the arithmetic that it was trained in, whatever the number type of the features.
+pub(crate) struct Member<'a>(&'a Checkpoint);
+
+impl Member<'_> {
+    fn run(&self, input: &ModelInput, run: impl Fn(&dyn VqaModel, &ModelInput) -> ModelOutput) -> ModelOutput {
+        let Member(member) = self;
+        member.set_arithmetic();
+        match input.features.kind() == member.kind() {
+            true => run(member.model(), input),
+            false => run(member.model(), &in_kind(input, member.kind())),
+        }
+    }
+}
+
+impl VqaModel for Member<'_> {
+    fn forward(&self, input: &ModelInput, train: bool) -> ModelOutput {
+        self.run(input, |model, input| model.forward(input, train))
+    }
+
+    fn infer(&self, input: &ModelInput) -> ModelOutput {
+        self.run(input, |model, input| model.infer(input))
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a trained VQA model answers, and where it looked.
 //!
-//! An [`Answerer`] answers questions about a picture. A [`Checkpoint`] is a trained model, found by its path, and an [`Ensemble`] is some of them that answer together; a
-//! [`SplitWithModel`] answers and explains a data split with either. [`answer_all`], [`rank_all`] and [`predict_batch`]
-//! do so for any model. [`attention_map`] draws the attention over a picture's
+//! An [`Answerer`] answers questions about a picture. A [`Checkpoint`] is a trained model, found by its path, and an
+//! [`Ensemble`] is some of them that answer together; a [`SplitWithModel`] answers and explains a data split with either.
+//! [`answer_all`], [`rank_all`] and [`predict_batch`] do so for any model. [`occlude_all`] answers without some regions,
+//! to see whether the attention says where an answer comes from, and [`Calibration`] says how far its probability can be
+//! trusted. [`attention_map`] draws the attention over a picture's
 //! regions; it needs no model, just boxes and weights. A [`Report`](report::Report) is a directory of such drawings
 //! with a page that shows them. [`shuffle_images`] asks about wrong images, to see how much a model looks.
 //!
@@ -23,9 +25,11 @@
 mod answerer;
 mod attention_map;
 mod blind;
+mod calibration;
 mod checkpoint;
 mod ensemble;
 mod error;
+mod occlusion;
 mod picture_file;
 mod predict;
 mod split_with_model;
@@ -36,9 +40,11 @@ pub use crate::{
     answerer::{Answerer, Reply},
     attention_map::{AttentionMapStyle, attention_map},
     blind::shuffle_images,
+    calibration::{Calibration, CalibrationBin},
     checkpoint::Checkpoint,
     ensemble::Ensemble,
     error::{Error, Result},
+    occlusion::{Change, Occluded, Occlusion, OcclusionOf, OcclusionOptions, occlude_all},
     picture_file::write_picture,
     predict::{Answers, Prediction, RankedAnswers, answer_all, predict_batch, rank_all},
     split_with_model::SplitWithModel,

@@ -8,6 +8,7 @@ use vqa_model::feed::Feed;
 use vqa_model::loss::LossKind;
 use vqa_model::{ModelInput, ModelOutput, VqaModel};
 
+use crate::calibration::Calibration;
 use crate::error::Result;
 
 /// What a model answers to one question, and where it looked.
@@ -64,10 +65,7 @@ pub(crate) fn predict(
 /// probabilities, best first.
 fn best_answers(logits: &Tensor, loss: LossKind, n_best: usize) -> Vec<(i64, f32)> {
     let n_best = logits.size()[1].min(n_best as i64);
-    let probabilities = match loss {
-        LossKind::Logistic => logits.sigmoid(),
-        LossKind::Softmax => logits.softmax(1, Kind::Float),
-    };
+    let probabilities = probabilities(logits, loss);
     // Large logits of several answers may all have a probability of 1.
     let (logits, ids) = logits.topk(n_best, 1, true, true);
     let probabilities = to_vec::<f32>(&probabilities.gather(1, &ids, false));
@@ -79,7 +77,15 @@ fn best_answers(logits: &Tensor, loss: LossKind, n_best: usize) -> Vec<(i64, f32
     best.into_iter().map(|((id, _), probability)| (id, probability)).collect()
 }
 
-fn to_vec<T: tch::kind::Element>(tensor: &Tensor) -> Vec<T>
+/// The probabilities of all answers, [B, n_answers].
+pub(crate) fn probabilities(logits: &Tensor, loss: LossKind) -> Tensor {
+    match loss {
+        LossKind::Logistic => logits.sigmoid(),
+        LossKind::Softmax => logits.softmax(1, Kind::Float),
+    }
+}
+
+pub(crate) fn to_vec<T: tch::kind::Element>(tensor: &Tensor) -> Vec<T>
 where
     Vec<T>: TryFrom<Tensor, Error = tch::TchError>,
 {
@@ -91,6 +97,10 @@ where
 pub struct Answers {
     /// One for each question, in order of the dataset, whatever the loader's.
     pub answers: Vec<Answer>,
+    /// The probability of each answer, 0 to 1.
+    pub confidences: Vec<f32>,
+    /// The soft score that each answer earns, 0 to 1; 0 without annotations.
+    pub scores: Vec<f32>,
     /// Mean soft score in percent; 0 for a split without annotations.
     pub soft_score: f64,
     /// The soft score of a model that is always right, in percent.
@@ -106,6 +116,11 @@ impl Answers {
     pub fn accuracy(&self, annotations: &Annotations) -> Accuracy {
         let answers: Vec<&str> = self.answers.iter().map(|answer| &*answer.answer).collect();
         Accuracy::of_each(&answers, annotations)
+    }
+
+    /// How the probabilities of the answers compare with the scores that they earn.
+    pub fn calibration(&self) -> Calibration {
+        Calibration::of(self.confidences.iter().copied().zip(self.scores.iter().copied()))
     }
 }
 
@@ -125,26 +140,32 @@ impl RankedAnswers {
     }
 }
 
-/// Answers all questions of a feed. `progress` is called with the number of questions just done.
+/// Answers all questions of a feed. The probability of an answer is that of `loss`, as in [`predict_batch`]. `progress`
+/// is called with the number of questions just done.
 ///
 /// # Errors
 ///
 /// When the features cannot be read.
 pub fn answer_all(
     model: &dyn VqaModel,
+    loss: LossKind,
     feed: &Feed,
     dictionary: &AnswerDict,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Answers> {
     let dataset = feed.loader().dataset();
     let mut answers = vec![0; dataset.len()];
+    let (mut confidences, mut scores) = (vec![0.0; dataset.len()], vec![0.0; dataset.len()]);
     let (mut score, mut upper_bound) = (0.0, 0.0);
     infer_all(model, feed, progress, |batch, output| {
         let best = output.best_answers();
         score += batch.targets.total_score(&best);
         upper_bound += batch.targets.total_best();
-        for (&question, answer) in batch.questions.iter().zip(best) {
+        let of_best = confidence(&output.logits, loss);
+        for (i, (&question, answer)) in batch.questions.iter().zip(best).enumerate() {
             answers[question] = answer;
+            confidences[question] = of_best[i];
+            scores[question] = batch.targets.score(i, answer as u32);
         }
     })?;
     let n = answers.len().max(1) as f64;
@@ -152,7 +173,23 @@ pub fn answer_all(
     let questions = dataset.split().questions.iter().zip(answers);
     let answers =
         questions.map(|(question, answer)| Answer { question_id: question.question_id, answer: text(answer) });
-    Ok(Answers { answers: answers.collect(), soft_score: 100.0 * score / n, upper_bound: 100.0 * upper_bound / n })
+    Ok(Answers {
+        answers: answers.collect(),
+        confidences,
+        scores,
+        soft_score: 100.0 * score / n,
+        upper_bound: 100.0 * upper_bound / n,
+    })
+}
+
+/// The probability of the best answer to each question.
+fn confidence(logits: &Tensor, loss: LossKind) -> Vec<f32> {
+    let best = logits.amax([1], false);
+    let probability = match loss {
+        LossKind::Logistic => best.sigmoid(),
+        LossKind::Softmax => (best - logits.logsumexp([1], false)).exp(),
+    };
+    to_vec(&probability.to_kind(Kind::Float))
 }
 
 /// The best `n_best` answers to each question of a feed, or all where there are fewer candidates. Their probabilities
@@ -188,10 +225,19 @@ fn infer_all(
     progress: &mut dyn FnMut(u64),
     mut take: impl FnMut(&Batch, &ModelOutput),
 ) -> Result<()> {
+    for_each_batch(feed, progress, |batch, input| take(batch, &model.infer(&input)))
+}
+
+/// Hands over each batch of a feed.
+pub(crate) fn for_each_batch(
+    feed: &Feed,
+    progress: &mut dyn FnMut(u64),
+    mut take: impl FnMut(&Batch, ModelInput),
+) -> Result<()> {
     for batch in feed.epoch(0, 0) {
         for mut part in batch??.parts {
             let (input, _) = feed.tensors(&mut part);
-            take(&part.batch, &model.infer(&input));
+            take(&part.batch, input);
             progress(part.batch.len() as u64);
         }
     }

@@ -13,6 +13,7 @@ use vqa_model::memory::or_out_of_memory;
 use crate::blind::shuffle_images;
 use crate::ensemble::Ensemble;
 use crate::error::{Error, Result};
+use crate::occlusion::{Occlusion, OcclusionOptions, occlude_all};
 use crate::predict::{Answers, RankedAnswers, answer_all, predict_batch, rank_all};
 use crate::report::explained::Explained;
 use crate::report::report::Report;
@@ -101,6 +102,37 @@ impl SplitWithModel {
         self.with_feed(&self.loader, |feed| rank_all(&self.ensemble, self.ensemble.loss(), feed, n_best, progress))
     }
 
+    /// Answers the whole split with each member of an ensemble alone. `progress` is called with the number of questions
+    /// just done, for each member.
+    ///
+    /// # Errors
+    ///
+    /// When the features cannot be read.
+    pub fn answer_by_each(&self, progress: &mut dyn FnMut(u64)) -> Result<Vec<Answers>> {
+        let (loss, answers) = (self.ensemble.loss(), self.ensemble.answers());
+        let answer = |member| self.with_feed(&self.loader, |feed| answer_all(&member, loss, feed, answers, progress));
+        self.ensemble.each_alone().map(answer).collect()
+    }
+
+    /// Answers the whole split, and again without some regions of each image. `progress` is called with the number of
+    /// questions just done.
+    ///
+    /// # Errors
+    ///
+    /// When the features cannot be read, or no image has as many regions as are to be taken away and one more.
+    pub fn occlude(&self, options: OcclusionOptions, progress: &mut dyn FnMut(u64)) -> Result<Occlusion> {
+        let model = &self.ensemble;
+        let occluded =
+            self.with_feed(&self.loader, |feed| occlude_all(model, model.loss(), feed, options, progress))?;
+        if occluded.iter().all(Option::is_none) {
+            let n = options.n_regions;
+            return Err(
+                self.problem(format!("no image has more than {n} region(s), so none would be left: take fewer away"))
+            );
+        }
+        Ok(Occlusion::mean(&occluded, options, &self.dataset().split().annotations))
+    }
+
     /// Answers the whole split with other images in the places of its own, as [`shuffle_images`] does by the run's
     /// seed.
     ///
@@ -131,7 +163,9 @@ impl SplitWithModel {
     }
 
     fn answer(&self, loader: &Loader, progress: &mut dyn FnMut(u64)) -> Result<Answers> {
-        self.with_feed(loader, |feed| answer_all(&self.ensemble, feed, self.ensemble.answers(), progress))
+        self.with_feed(loader, |feed| {
+            answer_all(&self.ensemble, self.ensemble.loss(), feed, self.ensemble.answers(), progress)
+        })
     }
 
     /// Does something with the batches of a loader on the ensemble's device.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use vqa_data::questions::Split;
 use vqa_infer::report::Report;
-use vqa_infer::{Answers, Ensemble, RankedAnswers, SplitWithModel};
+use vqa_infer::{Answers, Ensemble, Occlusion, OcclusionOptions, RankedAnswers, SplitWithModel};
 use vqa_model::device::parse_device;
 
 use crate::args::SplitArgs;
@@ -50,6 +50,19 @@ pub fn rank_all(split: &SplitWithModel, n_best: usize) -> Result<RankedAnswers> 
 pub fn answer_blind(split: &SplitWithModel) -> Result<Answers> {
     let progress = ProgressBar::new("blind", "questions", split.dataset().len() as u64);
     Ok(split.answer_blind(&mut |n| progress.add(n))?)
+}
+
+/// Answers the whole split with each member of an ensemble alone, with a progress bar.
+pub fn answer_by_each(split: &SplitWithModel) -> Result<Vec<Answers>> {
+    let n_members = split.ensemble().members().count() as u64;
+    let progress = ProgressBar::new("each", "questions", n_members * split.dataset().len() as u64);
+    Ok(split.answer_by_each(&mut |n| progress.add(n))?)
+}
+
+/// Answers the whole split again without some regions, with a progress bar.
+pub fn occlude(split: &SplitWithModel, options: OcclusionOptions) -> Result<Occlusion> {
+    let progress = ProgressBar::new("occlude", "questions", split.dataset().len() as u64);
+    Ok(split.occlude(options, &mut |n| progress.add(n))?)
 }
 
 /// Adds some questions to a report, with a progress bar.

@@ -1,8 +1,11 @@
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use serde::Serialize;
 use vqa_data::evaluator::{Accuracy, warn_of_few_answers, warn_of_missing_answer_ids};
 use vqa_data::files::{try_file, write_atomic};
 use vqa_data::questions::Annotations;
+use vqa_infer::{Answers, Calibration, Checkpoint, Occlusion, OcclusionOf, OcclusionOptions, SplitWithModel};
 
 use crate::args::EvaluateArgs;
 use crate::commands::asked;
@@ -20,6 +23,22 @@ pub struct Evaluation {
     /// With `--blind`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blind: Option<Blind>,
+    pub calibration: Calibration,
+    /// Of several checkpoints, what each scores alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Member>,
+    /// With `--occlude`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub occlusion: Option<Occlusion>,
+}
+
+/// Scores of one checkpoint of several.
+#[derive(Debug, Serialize)]
+pub struct Member {
+    pub checkpoint: PathBuf,
+    pub soft_score: f64,
+    /// The official one.
+    pub accuracy: f64,
 }
 
 /// Scores of the same model with every question asked about another image.
@@ -51,6 +70,12 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         }
         false => None,
     };
+    let members = if args.model.checkpoint.len() > 1 { members(&split, annotations)? } else { Vec::new() };
+    let occlude = |n_regions| {
+        let seed = split.ensemble().first().seed();
+        asked::occlude(&split, OcclusionOptions { n_regions: n_regions as usize, n_draws: args.draws as usize, seed })
+    };
+    let occlusion = args.occlude.map(occlude).transpose()?;
     let evaluation = Evaluation {
         data: args.model.split.data.clone(),
         n_questions: answered.answers.len(),
@@ -58,6 +83,9 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         upper_bound: answered.upper_bound,
         accuracy: answered.accuracy(annotations),
         blind,
+        calibration: answered.calibration(),
+        members,
+        occlusion,
     };
     if let Some(path) = &args.results {
         write_atomic(path, &serde_json::to_vec(&answered.answers)?)?;
@@ -66,6 +94,16 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         return print(&serde_json::to_string(&evaluation)?);
     }
     print(&text(&evaluation, annotations))
+}
+
+fn members(split: &SplitWithModel, annotations: &Annotations) -> Result<Vec<Member>> {
+    let of_each = asked::answer_by_each(split)?;
+    let member = |(checkpoint, answered): (&Checkpoint, Answers)| Member {
+        checkpoint: checkpoint.path().to_owned(),
+        soft_score: answered.soft_score,
+        accuracy: answered.accuracy(annotations).overall,
+    };
+    Ok(split.ensemble().members().zip(of_each).map(member).collect())
 }
 
 /// The scores as a table.
@@ -88,6 +126,91 @@ fn text(evaluation: &Evaluation, annotations: &Annotations) -> String {
         text.push_str(
             "\nblind: every question asked about another image of the split; looking: what the right image adds",
         );
+    }
+    text.push_str(&members_text(&evaluation.members));
+    text.push_str(&calibration_text(&evaluation.calibration));
+    if let Some(occlusion) = &evaluation.occlusion {
+        text.push_str(&occlusion_text(occlusion));
+    }
+    text
+}
+
+/// What each of several checkpoints scores, and their spread.
+fn members_text(members: &[Member]) -> String {
+    if members.is_empty() {
+        return String::new();
+    }
+    let n = members.len() as f64;
+    let spread = |score: fn(&Member) -> f64| {
+        let mean = members.iter().map(score).sum::<f64>() / n;
+        // Of a sample, with n - 1.
+        let variance = members.iter().map(|member| (score(member) - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        (mean, variance.sqrt())
+    };
+    let [(soft, soft_spread), (accuracy, accuracy_spread)] =
+        [spread(|member| member.soft_score), spread(|member| member.accuracy)];
+    let line = |name: &str, soft: String, accuracy: String| format!("\n{name:<40} {soft:>12} {accuracy:>18}");
+    let mut text = line("\neach checkpoint alone", "soft score".to_owned(), "official accuracy".to_owned());
+    for member in members {
+        let (soft, accuracy) = (format!("{:.2}", member.soft_score), format!("{:.2}", member.accuracy));
+        text.push_str(&line(&format!("  {}", member.checkpoint.display()), soft, accuracy));
+    }
+    let (soft, accuracy) = (format!("{soft:.2} ± {soft_spread:.2}"), format!("{accuracy:.2} ± {accuracy_spread:.2}"));
+    text.push_str(&line("  mean and standard deviation", soft, accuracy));
+    text
+}
+
+/// How far the probabilities of the answers are from their scores.
+fn calibration_text(calibration: &Calibration) -> String {
+    let mut text = format!(
+        "\n\n{:<30} {:>9} {:>10} {:>10}",
+        format!("calibration: error {:.2}", calibration.ece),
+        "questions",
+        "confidence",
+        "soft score"
+    );
+    for (i, bin) in calibration.bins.iter().enumerate().filter(|(_, bin)| bin.n_questions > 0) {
+        let range = format!("  {} to {} %", 10 * i, 10 * (i + 1));
+        text.push_str(&format!("\n{range:<30} {:>9} {:>10.2} {:>10.2}", bin.n_questions, bin.confidence, bin.score));
+    }
+    text
+}
+
+/// What becomes of the answers without some regions.
+fn occlusion_text(occlusion: &Occlusion) -> String {
+    let Occlusion { options, n_left_out, .. } = occlusion;
+    let mut text = format!(
+        "\n\n{:<30} {:>9} {:>21} {:>21}\n{:<30} {:>9} {:>12} {:>8} {:>12} {:>8}",
+        format!("without {} region(s)", options.n_regions),
+        "",
+        "other answer, %",
+        "probability falls by",
+        "",
+        "questions",
+        "attended",
+        "chance",
+        "attended",
+        "chance"
+    );
+    let mut line = |name: &str, of: &OcclusionOf| {
+        let OcclusionOf { n_questions, attended, chance } = of;
+        text.push_str(&format!(
+            "\n{name:<30} {n_questions:>9} {:>12.2} {:>8.2} {:>12.2} {:>8.2}",
+            attended.changed, chance.changed, attended.fall, chance.fall
+        ));
+    };
+    line("all", &occlusion.overall);
+    for types in [&occlusion.per_answer_type, &occlusion.per_question_type] {
+        let mut types: Vec<_> = types.iter().collect();
+        types.sort_by_key(|(_, of)| std::cmp::Reverse(of.n_questions));
+        types.into_iter().for_each(|(name, of)| line(&format!("  {name}"), of));
+    }
+    text.push_str(&format!(
+        "\nattended: those that the model looked at most; chance: others at random, {} draw(s); in percentage points",
+        options.n_draws
+    ));
+    if *n_left_out > 0 {
+        text.push_str(&format!("; {n_left_out} question(s) are left out, whose image has no region more"));
     }
     text
 }

@@ -175,3 +175,48 @@ fn members_of_an_ensemble_must_belong_together() {
         refused(name, &[words]);
     }
 }
+
+/// The report of an evaluation is about the same answers as `predict` gives.
+#[test]
+fn calibration_and_answers_without_regions() {
+    let world = trained();
+    let at = world.path();
+    let model = "--checkpoint run/model_2.safetensors --data val";
+    let evaluate = |options: &str| -> Value {
+        serde_json::from_str(&ok(at, &format!("evaluate {model} --json {options}"))).unwrap()
+    };
+    let evaluation = evaluate("--occlude 3 --draws 2");
+    let n = evaluation["n_questions"].as_u64().unwrap();
+
+    ok(at, &format!("predict {model} --out best.json --top 1"));
+    let best = probabilities(&at.join("best.json"));
+    let confidence: f64 = best.iter().flat_map(|(_, answers)| answers.values()).sum();
+    let bins = evaluation["calibration"]["bins"].as_array().unwrap();
+    let sum = |key: &str| -> f64 {
+        bins.iter().map(|bin| bin["n_questions"].as_f64().unwrap() * bin[key].as_f64().unwrap() / 100.0).sum()
+    };
+    assert_eq!(bins.iter().map(|bin| bin["n_questions"].as_u64().unwrap()).sum::<u64>(), n);
+    assert!((sum("confidence") - confidence).abs() < 1e-3, "{confidence} {}", sum("confidence"));
+    assert!((100.0 * sum("score") / n as f64 - evaluation["soft_score"].as_f64().unwrap()).abs() < 1e-3);
+    let ece = evaluation["calibration"]["ece"].as_f64().unwrap();
+    assert!((sum("confidence") - sum("score")).abs() * 100.0 / n as f64 <= ece + 1e-3, "{ece}");
+
+    let occlusion = &evaluation["occlusion"];
+    assert_eq!([&occlusion["n_regions"], &occlusion["n_draws"], &occlusion["n_left_out"]], [3, 2, 0]);
+    assert_eq!(occlusion["overall"]["n_questions"], n);
+    let of_types: u64 =
+        occlusion["perAnswerType"].as_object().unwrap().values().map(|of| of["n_questions"].as_u64().unwrap()).sum();
+    assert_eq!(of_types, n);
+    for choice in ["attended", "chance"] {
+        let changed = occlusion["overall"][choice]["changed"].as_f64().unwrap();
+        assert!((0.0..=100.0).contains(&changed), "{occlusion}");
+    }
+    assert_eq!(&evaluate("--occlude 3 --draws 2 --batch-size 7")["occlusion"], occlusion);
+    let text = ok(at, &format!("evaluate {model} --occlude 1 --checkpoint run/model_1.safetensors"));
+    for words in ["without 1 region(s)", "calibration: error ", "each checkpoint alone", "mean and standard deviation"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    // Each image has 21.
+    fails(at, &format!("evaluate {model} --occlude 21"), &["no image has more than 21 region(s)", "take fewer away"]);
+}

@@ -1,0 +1,339 @@
+//! Answers without some of the regions of their images, to see whether the attention says where an answer comes from.
+
+use std::collections::BTreeMap;
+
+use rand::SeedableRng;
+use rand::seq::index;
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+use tch::{Kind, Tensor};
+use vqa_data::batches::Batch;
+use vqa_data::questions::{Annotation, Annotations};
+use vqa_data::random::split_mix_64;
+use vqa_model::feed::Feed;
+use vqa_model::loss::LossKind;
+use vqa_model::{ModelInput, ModelOutput, VqaModel};
+
+use crate::error::Result;
+use crate::predict::{for_each_batch, probabilities, to_vec};
+
+/// What is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct OcclusionOptions {
+    /// Regions of an image: once those that the model looks at most, and as often as `n_draws` says any others.
+    pub n_regions: usize,
+    /// How often chance chooses the regions.
+    pub n_draws: usize,
+    /// What chance begins with.
+    pub seed: u64,
+}
+
+/// What becomes of the answer to a question without some regions of its image.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Occluded {
+    /// Without the regions that the model looked at most.
+    pub attended: Change,
+    /// Without regions that chance has chosen, the mean of all draws.
+    pub chance: Change,
+}
+
+/// How much an answer changes.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Change {
+    /// How often it becomes another one: of one question 0 or 1, of several draws or questions a share.
+    pub changed: f64,
+    /// How far the probability of the first answer falls; below 0 where it rises.
+    pub fall: f64,
+}
+
+/// Answers all questions of a feed, and once more without some regions. In the order of the dataset; nothing for an
+/// image that would have no region left. Probabilities are those of `loss`. `progress` is called with the number of
+/// questions just done.
+///
+/// # Errors
+///
+/// When the features cannot be read.
+pub fn occlude_all(
+    model: &dyn VqaModel,
+    loss: LossKind,
+    feed: &Feed,
+    options: OcclusionOptions,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<Option<Occluded>>> {
+    let mut all = vec![None; feed.loader().dataset().len()];
+    for_each_batch(feed, progress, |batch, input| {
+        for (&question, occluded) in batch.questions.iter().zip(occlude(model, loss, batch, &input, options)) {
+            all[question] = occluded;
+        }
+    })?;
+    Ok(all)
+}
+
+fn occlude(
+    model: &dyn VqaModel,
+    loss: LossKind,
+    batch: &Batch,
+    input: &ModelInput,
+    options: OcclusionOptions,
+) -> Vec<Option<Occluded>> {
+    let OcclusionOptions { n_regions, n_draws, seed } = options;
+    let whole = model.infer(input);
+    let [n_questions, max_regions] = [whole.attention.size()[0], whole.attention.size()[1]];
+    let own_regions: Vec<usize> = batch.image_rows.iter().map(|&row| batch.n_regions[row as usize]).collect();
+    let answers = whole.logits.argmax(1, true);
+    let probability =
+        |output: &ModelOutput| to_vec::<f32>(&probabilities(&output.logits, loss).gather(1, &answers, false));
+    let (first_answers, first_probability) = (whole.best_answers(), probability(&whole));
+
+    // An image for each question, as each has other regions taken away.
+    let padding = input.padding.as_ref().map(|padding| padding.index_select(0, &input.image_rows)); // [B, K]
+    let mut asked = ModelInput {
+        tokens: input.tokens.shallow_clone(),
+        features: input.features.index_select(0, &input.image_rows),
+        boxes: input.boxes.index_select(0, &input.image_rows),
+        image_rows: Tensor::arange(n_questions, (Kind::Int64, input.image_rows.device())),
+        padding: None,
+    };
+    let mut without = |regions: &Tensor| -> Vec<Change> {
+        let hidden = Tensor::zeros([n_questions, max_regions], (Kind::Bool, regions.device()));
+        let hidden = hidden.scatter_value(1, regions, 1);
+        asked.padding = Some(match &padding {
+            Some(padding) => hidden.logical_or(padding),
+            None => hidden,
+        });
+        let output = model.infer(&asked);
+        let changes = output
+            .best_answers()
+            .into_iter()
+            .zip(probability(&output))
+            .zip(first_answers.iter().zip(&first_probability));
+        changes
+            .map(|((answer, probability), (&first_answer, &first_probability))| Change {
+                changed: f64::from(u8::from(answer != first_answer)),
+                fall: f64::from(first_probability) - f64::from(probability),
+            })
+            .collect()
+    };
+
+    // Of an image that has too few, any may be taken away: it is left out in the end.
+    let n_taken = n_regions.min(max_regions as usize);
+    let attention = match &padding {
+        Some(padding) => whole.attention.masked_fill(padding, -1.0),
+        None => whole.attention.shallow_clone(),
+    };
+    let attended = without(&attention.topk(n_taken as i64, 1, true, false).1);
+    let mut chance = vec![Change::default(); n_questions as usize];
+    let mut draws: Vec<ChaCha8Rng> = batch
+        .questions
+        .iter()
+        .map(|&question| ChaCha8Rng::seed_from_u64(split_mix_64(seed ^ split_mix_64(question as u64))))
+        .collect();
+    for _ in 0..n_draws {
+        let draw = |(rng, &own): (&mut ChaCha8Rng, &usize)| {
+            let among = if own > n_taken { own } else { max_regions as usize };
+            index::sample(rng, among, n_taken).into_iter().map(|region| region as i64).collect::<Vec<_>>()
+        };
+        let regions: Vec<i64> = draws.iter_mut().zip(&own_regions).flat_map(draw).collect();
+        let regions =
+            Tensor::from_slice(&regions).view([n_questions, n_taken as i64]).to_device(input.features.device());
+        for (sum, change) in chance.iter_mut().zip(without(&regions)) {
+            sum.changed += change.changed / n_draws as f64;
+            sum.fall += change.fall / n_draws as f64;
+        }
+    }
+    let occluded = attended.into_iter().zip(chance).zip(own_regions);
+    occluded.map(|((attended, chance), own)| (own > n_regions).then_some(Occluded { attended, chance })).collect()
+}
+
+/// The means over the questions of a split.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Occlusion {
+    /// What was taken away.
+    #[serde(flatten)]
+    pub options: OcclusionOptions,
+    /// Questions whose image has no more regions than are taken away. They are left out.
+    pub n_left_out: usize,
+    /// Over all questions.
+    pub overall: OcclusionOf,
+    /// By "yes/no", "number" and "other".
+    #[serde(rename = "perAnswerType")]
+    pub per_answer_type: BTreeMap<String, OcclusionOf>,
+    /// By the first words of the question.
+    #[serde(rename = "perQuestionType")]
+    pub per_question_type: BTreeMap<String, OcclusionOf>,
+}
+
+/// The means over some questions, in percent and percentage points.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct OcclusionOf {
+    /// How many they are.
+    pub n_questions: usize,
+    /// Without the regions that the model looked at most.
+    pub attended: Change,
+    /// Without regions that chance has chosen.
+    pub chance: Change,
+}
+
+impl Occlusion {
+    /// The means of [`occlude_all`], by the types of the annotations, if there are any.
+    pub fn mean(occluded: &[Option<Occluded>], options: OcclusionOptions, annotations: &Annotations) -> Occlusion {
+        let mut mean = Occlusion {
+            options,
+            n_left_out: occluded.iter().filter(|occluded| occluded.is_none()).count(),
+            overall: OcclusionOf::default(),
+            per_answer_type: BTreeMap::new(),
+            per_question_type: BTreeMap::new(),
+        };
+        for (question, occluded) in occluded.iter().enumerate() {
+            let Some(occluded) = occluded else { continue };
+            mean.overall.add(occluded);
+            if let Some(Annotation { answer_type, question_type, .. }) = annotations.get(question) {
+                mean.per_answer_type.entry(answer_type.to_owned()).or_default().add(occluded);
+                mean.per_question_type.entry(question_type.to_owned()).or_default().add(occluded);
+            }
+        }
+        mean.overall.finish();
+        mean.per_answer_type.values_mut().chain(mean.per_question_type.values_mut()).for_each(OcclusionOf::finish);
+        mean
+    }
+}
+
+impl OcclusionOf {
+    fn add(&mut self, occluded: &Occluded) {
+        self.n_questions += 1;
+        for (sum, change) in [(&mut self.attended, occluded.attended), (&mut self.chance, occluded.chance)] {
+            sum.changed += change.changed;
+            sum.fall += change.fall;
+        }
+    }
+
+    /// From sums to means.
+    fn finish(&mut self) {
+        let n = self.n_questions.max(1) as f64;
+        for sum in [&mut self.attended, &mut self.chance] {
+            sum.changed *= 100.0 / n;
+            sum.fall *= 100.0 / n;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use tch::Device;
+    use vqa_data::batches::{Dataset, Loader, LoaderOptions};
+    use vqa_data::features::RegionSource;
+    use vqa_data::questions::{AnswerDict, Question, Split, WordDict};
+    use vqa_model::feed::FeedOptions;
+
+    const N_IMAGES: usize = 90;
+
+    /// Images of one to six regions, of which the (7 x image mod regions)-th is told from the others.
+    struct OneOfAll;
+
+    impl RegionSource for OneOfAll {
+        fn name(&self) -> String {
+            "one of all".to_owned()
+        }
+        fn n_images(&self) -> usize {
+            N_IMAGES
+        }
+        fn feature_dim(&self) -> usize {
+            1
+        }
+        fn row(&self, image_id: u64) -> Option<usize> {
+            Some(image_id as usize)
+        }
+        fn n_regions(&self, row: usize) -> usize {
+            1 + row % 6
+        }
+        fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> vqa_data::Result<()> {
+            features.fill(0.0);
+            features[7 * row % self.n_regions(row)] = 1.0;
+            boxes.fill(0.0);
+            Ok(())
+        }
+    }
+
+    /// Answers with the number of the region that is told from the others, and looks there: by far, of those it sees.
+    struct Finder;
+
+    impl VqaModel for Finder {
+        fn forward(&self, input: &ModelInput, _: bool) -> ModelOutput {
+            let found = input.features.squeeze_dim(2) * 20.0; // [N, K]
+            let found = match &input.padding {
+                Some(padding) => found.masked_fill(padding, -1000.0),
+                None => found,
+            };
+            let logits = found.index_select(0, &input.image_rows);
+            ModelOutput { attention: logits.softmax(1, Kind::Float), logits }
+        }
+    }
+
+    fn occluded(n_regions: usize, batch_size: usize) -> Vec<Option<Occluded>> {
+        // Two questions about each image, apart from each other.
+        let question =
+            |i: usize| Question { question_id: i as u64, image_id: (i % N_IMAGES) as u64, question: "where".into() };
+        let questions: Vec<Question> = (0..2 * N_IMAGES).map(question).collect();
+        let split = Split { source_starts: vec![0, questions.len()], questions, ..Split::default() };
+        let answers = AnswerDict::from_answers(["0", "1", "2", "3", "4", "5"], 1);
+        let source: Arc<dyn RegionSource> = Arc::new(OneOfAll);
+        let dataset = Dataset::new(split, &WordDict::from_questions(["where"]), &answers, 3, vec![source]).unwrap();
+        let loader = Loader::new(Arc::new(dataset), LoaderOptions { batch_size, ..LoaderOptions::default() });
+        let feed = Feed::new(&loader, FeedOptions::new(Device::Cpu), &mut |_, _| {}).unwrap();
+        let options = OcclusionOptions { n_regions, n_draws: 50, seed: 3 };
+        occlude_all(&Finder, LossKind::Softmax, &feed, options, &mut |_| {}).unwrap()
+    }
+
+    #[test]
+    fn an_answer_that_comes_from_one_region_changes_without_it() {
+        for n_regions in [1, 2, 5] {
+            let all = occluded(n_regions, 32);
+            for (question, occluded) in all.iter().enumerate() {
+                let own = OneOfAll.n_regions(question % N_IMAGES);
+                assert_eq!(occluded.is_some(), own > n_regions, "{question}");
+                let Some(Occluded { attended, chance }) = occluded else { continue };
+                assert_eq!(attended.changed, 1.0, "{question}");
+                assert!((0.99..=1.0).contains(&attended.fall), "{question}: {attended:?}");
+                // It changes exactly where chance has hit that region.
+                assert!((chance.changed - chance.fall).abs() < 1e-3, "{question}: {chance:?}");
+            }
+            // Of the images with so many regions, chance hits it in this share of the draws.
+            for own in n_regions + 1..=6 {
+                let hits: Vec<f64> = (0..2 * N_IMAGES)
+                    .filter(|question| OneOfAll.n_regions(question % N_IMAGES) == own)
+                    .map(|question| all[question].unwrap().chance.changed)
+                    .collect();
+                let share = hits.iter().sum::<f64>() / hits.len() as f64;
+                let expected = n_regions as f64 / own as f64;
+                assert!((share - expected).abs() < 0.05, "{n_regions} of {own}: {share}, and {expected} is expected");
+            }
+        }
+    }
+
+    #[test]
+    fn batches_make_no_difference() {
+        assert_eq!(occluded(2, 7), occluded(2, 64));
+    }
+
+    #[test]
+    fn means_are_by_type() {
+        let change = |changed, fall| Change { changed, fall };
+        let occluded = [
+            Some(Occluded { attended: change(1.0, 0.5), chance: change(0.2, 0.1) }),
+            None,
+            Some(Occluded { attended: change(0.0, -0.1), chance: change(0.0, 0.0) }),
+        ];
+        let options = OcclusionOptions { n_regions: 1, n_draws: 5, seed: 0 };
+        let mean = Occlusion::mean(&occluded, options, &Annotations::new());
+        assert_eq!((mean.n_left_out, mean.overall.n_questions), (1, 2));
+        let found = [mean.overall.attended.changed, mean.overall.attended.fall, mean.overall.chance.changed];
+        assert!(
+            found.iter().zip([50.0, 20.0, 10.0]).all(|(found, expected)| (found - expected).abs() < 1e-9),
+            "{mean:?}"
+        );
+        assert!(mean.per_answer_type.is_empty());
+    }
+}
