@@ -288,7 +288,9 @@ struct Python {
 impl Python {
     /// Nothing, and a message, if there is no Python that has torch.
     fn new(args: &Args, dir: &Path, dataset: &Dataset, dims: DataDims) -> Result<Option<Python>, Error> {
-        let found = Command::new(&args.python).args(["-c", "import torch"]).output();
+        // To import it takes seconds.
+        let script = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)";
+        let found = Command::new(&args.python).args(["-c", script]).output();
         if !found.is_ok_and(|output| output.status.success()) {
             eprintln!("{} has no torch: nothing to compare with", args.python);
             return Ok(None);

@@ -121,6 +121,10 @@ mod tests {
             order.sort_unstable();
             prop_assert_eq!(order, (0..sizes.iter().sum()).collect::<Vec<_>>());
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
         /// As in VQA2.0: three questions an image or more, most often four to six.
         #[test]
