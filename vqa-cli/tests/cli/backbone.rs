@@ -13,7 +13,7 @@ fn pictures() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    for name in ["cells.pt", "boxes.pt"] {
+    for name in ["cells.pt", "boxes.pt", "operator.pt"] {
         fs::copy(fixtures.join(name), at.join(name)).unwrap();
     }
     let preprocessing = "size = [16, 24]\nmean = [0.5, 0.25, 0.5]\ndeviation = [0.25, 0.5, 0.25]\n";
@@ -163,6 +163,7 @@ fn what_is_no_network_and_what_a_network_cannot_do_is_explained() {
         ("--backbone resnet", vec!["resnet", "mobilenet-v2, efficientnet-lite0"]),
         ("--backbone nowhere/model.pt", vec!["nowhere/model.pt", "no such file"]),
         ("--backbone none.pt", vec!["none.pt"]),
+        ("--backbone operator.pt", vec!["operator.pt: it needs the operator elsewhere::nothing", "LD_PRELOAD"]),
         ("--backbone cells.pt --patch 4", vec!["--backbone", "cannot be used with", "--patch"]),
         ("--backbone cells.pt --size 0x4", vec!["expected HEIGHTxWIDTH"]),
         ("--backbone cells.pt --boxes 36", vec!["--boxes and --min-score are for detectors", "cells.pt"]),

@@ -1,5 +1,5 @@
-"""Makes cells.pt and boxes.pt, networks of a few hundred parameters, and prints what the tests compare with: a loop of
-Pillow and PyTorch over pictures of the same pixels.
+"""Makes cells.pt and boxes.pt, networks of a few hundred parameters, and operator.pt, which libtorch cannot run; prints
+what the tests compare with: a loop of Pillow and PyTorch over pictures of the same pixels.
 
     PYTHONPATH=../../../.libtorch python3 make_fixtures.py     # needs Pillow
 """
@@ -34,6 +34,16 @@ class Boxes(torch.nn.Module):
         return boxes, features, torch.stack([one * 0.9, red, one * 0.01])
 
 
+torch.library.define("elsewhere::nothing", "(Tensor x) -> Tensor")
+
+
+class Operator(torch.nn.Module):
+    """It needs an operator that this script alone defines."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return torch.ops.elsewhere.nothing(pictures)
+
+
 def picture(index, width, height):
     """As `picture` in ../cli/backbone.rs."""
     values = [
@@ -47,6 +57,7 @@ if __name__ == "__main__":
     cells = Cells().eval()
     torch.jit.script(cells).save("cells.pt")
     torch.jit.script(Boxes()).save("boxes.pt")
+    torch.jit.script(Operator()).save("operator.pt")
     mean, deviation = (torch.tensor(x).view(3, 1, 1) for x in ([0.5, 0.25, 0.5], [0.25, 0.5, 0.25]))
     for index, width, height in [(1, 24, 16), (2, 48, 32)]:
         resized = picture(index, width, height).resize((24, 16), Image.BILINEAR)

@@ -22,6 +22,12 @@ pub(super) fn failed(name: &str, message: &str) -> Error {
     Error::Backbone(format!("{name}: {}", without_call_stack(message)))
 }
 
+/// The operator for lack of which a TorchScript program cannot be loaded, if that is what a message says.
+pub(super) fn unknown_operator(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("Unknown builtin op: ")?;
+    Some(rest.lines().next()?.trim_end_matches('.'))
+}
+
 /// The line of a message of libtorch's that says what is wrong. Above it is how a TorchScript program came to it, below
 /// it are C++ functions.
 fn without_call_stack(message: &str) -> &str {

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use tch::{CModule, Device, IValue, Kind, Tensor};
+use tch::{CModule, Device, IValue, Kind, TchError, Tensor};
 
 use crate::backbone::backbone::{Backbone, BackboneInfo, BackboneKind, BackboneOutput};
 use crate::backbone::detections::Detections;
-use crate::backbone::failure::{check_finite, check_pictures, computing, failed};
+use crate::backbone::failure::{check_finite, check_pictures, computing, failed, unknown_operator};
 use crate::backbone::location::sha256;
 use crate::backbone::preprocessing::{Preprocessing, PreprocessingOptions};
 use crate::error::{Error, Result};
@@ -48,15 +48,7 @@ impl TorchScript {
     ) -> Result<TorchScript> {
         check_format(path)?;
         let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.display().to_string());
-        let mut module =
-            CModule::load_on_device(path, device).map_err(|error| match failed(&name, &error.to_string()) {
-                Error::Backbone(why) => {
-                    let problem =
-                        format!("not a whole TorchScript file of PyTorch 2.11 or older ({why}): save it again");
-                    Error::DamagedWeights { path: path.to_owned(), problem, source: Some(Box::new(error)) }
-                }
-                other => other,
-            })?;
+        let mut module = CModule::load_on_device(path, device).map_err(|error| cannot_load(path, &name, error))?;
         // A frozen module cannot be changed any more, and needs not.
         let _ = module.f_set_eval();
         if precision == Precision::Bf16 {
@@ -146,6 +138,23 @@ impl TorchScript {
              and scores [N]",
             self.info.weights.display()
         ))
+    }
+}
+
+/// What keeps a file from being loaded.
+fn cannot_load(path: &Path, name: &str, error: TchError) -> Error {
+    let message = error.to_string();
+    if let Some(operator) = unknown_operator(&message) {
+        return Error::Backbone(format!(
+            "{name}: it needs the operator {operator}, which is not libtorch's own: name the library that has it in LD_PRELOAD"
+        ));
+    }
+    match failed(name, &message) {
+        Error::Backbone(why) => {
+            let problem = format!("not a whole TorchScript file of PyTorch 2.11 or older ({why}): save it again");
+            Error::DamagedWeights { path: path.to_owned(), problem, source: Some(Box::new(error)) }
+        }
+        other => other,
     }
 }
 
