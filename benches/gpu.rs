@@ -154,8 +154,6 @@ struct MadeUp {
     n_images: usize,
     n_regions: usize,
     feature_dim: usize,
-    /// How many places an image may begin at.
-    n_places: usize,
     numbers: Vec<f32>,
 }
 
@@ -170,7 +168,6 @@ impl MadeUp {
             n_images: args.images,
             n_regions: args.regions,
             feature_dim: args.feature_dim,
-            n_places,
             numbers: numbers.collect(),
         }
     }
@@ -198,7 +195,8 @@ impl RegionSource for MadeUp {
     }
 
     fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> vqa_data::Result<()> {
-        let start = row.wrapping_mul(0x9e37_79b9) % self.n_places;
+        let n_places = self.numbers.len() - features.len();
+        let start = row.wrapping_mul(0x9e37_79b9) % n_places;
         features.copy_from_slice(&self.numbers[start..start + features.len()]);
         boxes.fill(0.0);
         Ok(())

@@ -93,8 +93,8 @@ pub struct ImportArgs {
     /// Random seed of what is set aside
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Columns of a table whose names do not say what they are: question=Q,answer=A,image=I; also question_id, image_id,
-    /// question_type, answer_type, split
+    /// Columns of a table whose names do not say what they are: question=Q,answer=A,image=I; also question_id,
+    /// image_id, question_type, answer_type, split
     #[arg(long, value_name = "NAMES")]
     pub columns: Option<ColumnNames>,
     /// Leave out ragged rows and questions whose picture is not there, instead of stopping
@@ -285,8 +285,8 @@ pub struct BackboneArgs {
     /// Height and width that images are resized to (default 224x320 for the networks that are built in)
     #[arg(long, value_name = "HxW", value_parser = parse_size, requires = "backbone")]
     pub size: Option<(u32, u32)>,
-    /// What pixel values of 0 to 255 are multiplied by (default 1/255 for TorchScript files; for these, a TOML file beside
-    /// model.pt, model.toml, may say it and what follows)
+    /// What pixel values of 0 to 255 are multiplied by (default 1/255 for TorchScript files; for these, a TOML file
+    /// beside model.pt, model.toml, may say it and what follows)
     #[arg(long, value_name = "X", requires = "backbone")]
     pub scale: Option<f64>,
     /// What is then taken off each channel (default ImageNet's mean, 0.485,0.456,0.406)
@@ -487,8 +487,8 @@ pub struct EvaluateArgs {
     /// what it can answer without looking. JSON then has "blind": {"seed", "soft_score", "accuracy"} too
     #[arg(long)]
     pub blind: bool,
-    /// Answer again without the K regions that the model looked at most, and without K that chance has chosen: how often
-    /// the answer changes, and how far its probability falls
+    /// Answer again without the K regions that the model looked at most, and without K that chance has chosen: how
+    /// often the answer changes, and how far its probability falls
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     pub occlude: Option<u64>,
     /// How often chance chooses for --occlude
@@ -548,7 +548,8 @@ pub struct AskArgs {
     /// Number of answers
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub top: u64,
-    /// Draw where the model looked (.jpg or .png), and show it in a terminal that shows pictures; with several questions OUT_1.jpg, OUT_2.jpg and so on
+    /// Draw where the model looked (.jpg or .png), and show it in a terminal that shows pictures; with several
+    /// questions OUT_1.jpg, OUT_2.jpg and so on
     #[arg(long, value_name = "OUT.jpg")]
     pub map: Option<PathBuf>,
     /// Print JSON, a line a question: [{"answer": …, "score": …}, …], best first; a score is a probability

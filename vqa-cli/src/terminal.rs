@@ -78,7 +78,7 @@ pub fn has_colours() -> bool {
 
 /// Shows a picture on stdout, if that is a terminal which is known to show pictures.
 #[cfg(feature = "torch")]
-pub fn show(picture: &image::RgbImage) {
+pub fn show(picture: image::RgbImage) {
     /// Pixels a side, more than the rows below have on most screens.
     const MAX_SIDE: u32 = 1024;
     const ROWS: u32 = 20;
@@ -87,7 +87,7 @@ pub fn show(picture: &image::RgbImage) {
     if !std::io::stdout().is_terminal() || !(is_kitty || viuer::is_iterm_supported()) {
         return;
     }
-    let mut picture = image::DynamicImage::from(picture.clone());
+    let mut picture = image::DynamicImage::from(picture);
     if picture.width().max(picture.height()) > MAX_SIDE {
         picture = picture.thumbnail(MAX_SIDE, MAX_SIDE);
     }

@@ -5,8 +5,8 @@ use serde::Serialize;
 /// How the probability that a model gives its answers compares with the scores that they earn.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Calibration {
-    /// The expected calibration error (Guo et al. 2017, with ten bins) in percentage points: how far confidence and score
-    /// are apart, as a mean over the questions.
+    /// The expected calibration error (Guo et al. 2017, with ten bins) in percentage points: how far confidence and
+    /// score are apart, as a mean over the questions.
     pub ece: f64,
     /// The questions by the confidence of their answers, from 0 to 100 percent.
     pub bins: Vec<CalibrationBin>,

@@ -159,14 +159,16 @@ pub fn answer_all(
     let (mut score, mut upper_bound) = (0.0, 0.0);
     infer_all(model, feed, progress, |batch, output| {
         let best = output.best_answers();
-        score += batch.targets.total_score(&best);
-        upper_bound += batch.targets.total_best();
         let of_best = confidence(&output.logits, loss);
+        let mut earned = 0.0;
         for (i, (&question, answer)) in batch.questions.iter().zip(best).enumerate() {
             answers[question] = answer;
             confidences[question] = of_best[i];
             scores[question] = batch.targets.score(i, answer as u32);
+            earned += f64::from(scores[question]);
         }
+        score += earned;
+        upper_bound += batch.targets.total_best();
     })?;
     let n = answers.len().max(1) as f64;
     let text = |answer: i64| dictionary.answers()[answer as usize].as_str().into();

@@ -32,7 +32,8 @@ pub struct SplitWithModel {
 impl SplitWithModel {
     /// Joins a checkpoint, or an ensemble, with a split that `config` describes, and `place` says where. Answers in
     /// batches of `batch_size`, or else of twice what it was trained in: with no gradients to keep there is room for
-    /// more, and larger batches share more images and beginnings of questions. Each batch is read once, for all members.
+    /// more, and larger batches share more images and beginnings of questions. Each batch is read once, for all
+    /// members.
     ///
     /// # Errors
     ///

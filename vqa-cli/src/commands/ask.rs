@@ -38,7 +38,7 @@ pub fn run(args: &AskArgs) -> Result<()> {
             let drawn = draw(pixels, &regions, &reply);
             write_picture(map, &drawn)?;
             if !args.json {
-                show(&drawn);
+                show(drawn);
             }
         }
         print(&if args.json { as_json(&reply)? } else { as_text(&reply, &regions) })

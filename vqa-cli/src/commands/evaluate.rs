@@ -169,8 +169,9 @@ fn calibration_text(calibration: &Calibration) -> String {
         "confidence",
         "soft score"
     );
+    let width = 100 / calibration.bins.len();
     for (i, bin) in calibration.bins.iter().enumerate().filter(|(_, bin)| bin.n_questions > 0) {
-        let range = format!("  {} to {} %", 10 * i, 10 * (i + 1));
+        let range = format!("  {} to {} %", width * i, width * (i + 1));
         text.push_str(&format!("\n{range:<30} {:>9} {:>10.2} {:>10.2}", bin.n_questions, bin.confidence, bin.score));
     }
     text

@@ -28,7 +28,8 @@ impl ExtractorInfo {
         ExtractorInfo(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())))
     }
 
-    /// Of an extractor's settings, by the names of their fields. They must have a `kind`, which tells what else is there.
+    /// Of an extractor's settings, by the names of their fields. They must have a `kind`, which tells what else is
+    /// there.
     ///
     /// # Panics
     ///

@@ -6,7 +6,8 @@
 //! A [`FeatureWriter`] writes such a file from a [`FeatureTable`], which says what will be in it, and the regions of
 //! one image after the other. Two things use it: a [`Collection`] opens features in the other forms that circulate
 //! (TSV, folders of `.npz`, HDF5 in other layouts) and converts them; an [`Extraction`] makes features from image
-//! files, with an [`Extractor`]: a [`PixelGrid`], or a network of another crate. Either job can be split into [`Shard`]s, and resumes after a kill.
+//! files, with an [`Extractor`]: a [`PixelGrid`], or a network of another crate. Either job can be split into
+//! [`Shard`]s, and resumes after a kill.
 //!
 //! Without the cargo feature `hdf5` there are [`RegionSource`], [`ImageRegions`], [`ElementType`] and
 //! [`ExtractorInfo`], and with `images` alone [`Extractor`], [`PixelGrid`], [`list_images`] and [`read_image`] too.

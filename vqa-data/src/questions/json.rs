@@ -3,7 +3,8 @@
 //! Such a file is one list, hundreds of megabytes long. It is memory-mapped and cut wherever something looks like the
 //! start of an entry. The pieces are parsed in parallel, with strings borrowed from the map, and with a scanner for
 //! entries in VQA2.0's own form. The guess is then checked: each piece must end exactly where the next one begins. If
-//! one does not, or if anything else is wrong, the whole file is parsed like any other JSON, so that errors have a line.
+//! one does not, or if anything else is wrong, the whole file is parsed like any other JSON, so that errors have a
+//! line.
 //!
 //! The list is under a key, as in VQA2.0, or the file is the list, as in VQA-CP.
 

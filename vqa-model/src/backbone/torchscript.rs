@@ -146,7 +146,8 @@ fn cannot_load(path: &Path, name: &str, error: TchError) -> Error {
     let message = error.to_string();
     if let Some(operator) = unknown_operator(&message) {
         return Error::Backbone(format!(
-            "{name}: it needs the operator {operator}, which is not libtorch's own: name the library that has it in LD_PRELOAD"
+            "{name}: it needs the operator {operator}, which is not libtorch's own: name the library that has it in \
+             LD_PRELOAD"
         ));
     }
     match failed(name, &message) {

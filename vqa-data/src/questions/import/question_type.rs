@@ -1,6 +1,7 @@
 //! Question types: how questions begin.
 
-/// How VQA2.0's questions begin, the most frequent first: `QuestionTypes/mscoco_question_types.txt` of GT-Vision-Lab/VQA.
+/// How VQA2.0's questions begin, the most frequent first: `QuestionTypes/mscoco_question_types.txt` of
+/// GT-Vision-Lab/VQA.
 pub const QUESTION_BEGINNINGS: [&str; 64] = [
     "how many",
     "is the",
