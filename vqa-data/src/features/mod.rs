@@ -69,7 +69,7 @@ pub use self::{
 #[cfg(feature = "images")]
 pub use self::{
     extract::{
-        ChannelStats, Filter, Grid, ImageFile, ImageFolder, LeftOut, PixelGrid, list_images, read_image,
+        ChannelStats, Filter, Grid, ImageFile, ImageFolder, LeftOut, PixelGrid, decode_image, list_images, read_image,
         read_image_size, read_upright_jpeg,
     },
     extractor::{Extractor, Prepared, RegionCount},

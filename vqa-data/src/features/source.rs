@@ -54,4 +54,16 @@ pub trait RegionSource: Send + Sync {
     ///
     /// When the source cannot be read, or a feature is NaN or infinite.
     fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> Result<()>;
+
+    /// The regions of the image in `row`, in memory of their own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RegionSource::read`].
+    fn regions(&self, row: usize) -> Result<ImageRegions> {
+        let n = self.n_regions(row);
+        let mut regions = ImageRegions { features: vec![0.0; n * self.feature_dim()], boxes: vec![0.0; n * 4] };
+        self.read(row, &mut regions.features, &mut regions.boxes)?;
+        Ok(regions)
+    }
 }

@@ -20,7 +20,7 @@ impl ImageFile {
         }
         let problem = format!(
             "a picture of {width} x {height} pixels, and at least {min_width} x {min_height} are wanted: make fewer \
-             cells, or take it out of the directory"
+             cells, or leave it out"
         );
         Err(Error::wrong_format(&self.path, problem))
     }

@@ -201,8 +201,7 @@ impl Search {
                 return match metadata {
                     Ok(_) => self.paths.push(path),
                     Err(error) => {
-                        let problem =
-                            format!("cannot be found ({error}): mend the link, or take it out of the directory");
+                        let problem = format!("cannot be found ({error}): mend the link, or leave it out");
                         self.bad.push(BadImage { path, line: None, problem });
                     }
                 };

@@ -30,6 +30,6 @@ pub use self::{
     image_folder::{ImageFolder, list_images},
     left_out::LeftOut,
     pixel_grid::PixelGrid,
-    read_image::{read_image, read_image_size, read_upright_jpeg},
+    read_image::{decode_image, read_image, read_image_size, read_upright_jpeg},
     resize::Filter,
 };

@@ -1,6 +1,5 @@
 //! Images in files: whole, upright, and of a size that memory has room for.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
@@ -27,6 +26,18 @@ const MAX_JPEG_BYTES: u64 = 1 << 30;
 /// When the file is missing, damaged, cut short or of another kind, or the image has more than 178,956,970 pixels.
 pub fn read_image(path: &Path) -> Result<RgbImage> {
     with_image(path, Ok)
+}
+
+/// Decodes an image that is in memory, as [`read_image`] does one in a file; `name` is what errors call it.
+///
+/// # Errors
+///
+/// Those of [`read_image`], and when it has more than `max_pixels`.
+pub fn decode_image(name: &Path, bytes: Vec<u8>, max_pixels: u64) -> Result<RgbImage> {
+    let max_pixels = max_pixels.min(MAX_PIXELS);
+    let image = ImageInFile::read(name, Cursor::new(bytes), |bytes| jpeg::find_damage(bytes, max_pixels), max_pixels)?;
+    let _share = DECODING_MEMORY.take(image.n_bytes());
+    image.decode()
 }
 
 /// Decodes an image as [`read_image`] does, and uses it. Threads that would take more memory than there should be for
@@ -71,9 +82,18 @@ struct ImageInFile<'a> {
 }
 
 impl ImageInFile<'_> {
-    /// Reads the header. `find_damage` looks at a JPEG as a whole.
+    /// Reads the header of a file.
     fn open(path: &Path, find_damage: fn(&[u8]) -> Option<&'static str>) -> Result<ImageInFile<'_>> {
-        let mut reader = BufReader::new(open_input(path)?);
+        ImageInFile::read(path, BufReader::new(open_input(path)?), find_damage, MAX_PIXELS)
+    }
+
+    /// Reads the header. `find_damage` looks at a JPEG as a whole.
+    fn read(
+        path: &Path,
+        mut reader: impl BufRead + Seek + 'static,
+        find_damage: impl Fn(&[u8]) -> Option<&'static str>,
+        max_pixels: u64,
+    ) -> Result<ImageInFile<'_>> {
         let start = reader.fill_buf().map_err(Error::io("read", path))?;
         let format = format_of(start).ok_or_else(|| no_picture(path, start))?;
         let (mut decoder, damage) = match format {
@@ -90,13 +110,13 @@ impl ImageInFile<'_> {
         if width == 0 || height == 0 {
             return Err(unreadable(path, format!("{width} x {height} pixels")));
         }
-        if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        if u64::from(width) * u64::from(height) > max_pixels {
             return Err(Error::wrong_format(
                 path,
                 format!(
-                    "a picture of {width} x {height} pixels, and at most {} million are read: scale it down, or take \
-                     it out of the directory",
-                    MAX_PIXELS / 1_000_000
+                    "a picture of {width} x {height} pixels, and at most {} million are read: scale it down, or \
+                     leave it out",
+                    max_pixels / 1_000_000
                 ),
             ));
         }
@@ -138,7 +158,7 @@ impl ImageInFile<'_> {
     }
 }
 
-fn read_jpeg(path: &Path, reader: BufReader<File>) -> Result<Vec<u8>> {
+fn read_jpeg(path: &Path, reader: impl Read) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(MAX_JPEG_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     if bytes.len() as u64 > MAX_JPEG_BYTES {
@@ -193,8 +213,7 @@ fn cannot_decode(path: &Path) -> impl FnOnce(ImageError) -> Error {
         // The disk failed, and not the decoder, whose own errors have no number.
         ImageError::IoError(error) if error.raw_os_error().is_some() => Error::io("read", path)(error),
         ImageError::Unsupported(_) => {
-            let problem =
-                format!("not a readable picture ({error}): convert it to PNG, or take it out of the directory");
+            let problem = format!("not a readable picture ({error}): convert it to PNG, or leave it out");
             Error::wrong_format(path, problem).because(error)
         }
         _ => unreadable(path, &error).because(error),
@@ -206,7 +225,7 @@ fn unreadable(path: &Path, problem: impl std::fmt::Display) -> Error {
 }
 
 fn not_readable(problem: impl std::fmt::Display) -> String {
-    format!("not a readable picture ({problem}): fetch it again, or take it out of the directory")
+    format!("not a readable picture ({problem}): fetch it again, or leave it out")
 }
 
 #[cfg(test)]
@@ -273,6 +292,8 @@ mod tests {
             };
             assert_eq!((channel_at(red), channel_at(green)), (Some(0), Some(1)), "{orientation}");
             assert_eq!(read_upright_jpeg(file.path()).unwrap().is_some(), orientation == 1);
+            let in_memory = std::fs::read(file.path()).unwrap();
+            assert!(decode_image(Path::new("upload"), in_memory, 64 * 32).unwrap() == upright);
         }
     }
 
