@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use image::RgbImage;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 use vqa_data::features::{Extractor, ImageRegions};
 use vqa_data::questions::tokenize;
 use vqa_model::ModelInput;
@@ -80,9 +80,9 @@ impl Answerer {
         &self.checkpoint
     }
 
-    /// The model alone, where there is nothing left to look at.
-    pub fn into_checkpoint(self) -> Checkpoint {
-        self.checkpoint
+    /// The model, and what makes regions of pictures, each for itself.
+    pub fn into_parts(self) -> (Checkpoint, Box<dyn Extractor>) {
+        (self.checkpoint, self.extractor)
     }
 
     /// The regions of an upright picture, to ask more than one question about. This takes most of the time.
@@ -119,41 +119,66 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// When there are no regions, their features are not as long as those that the model was trained on, or memory is
-    /// full.
+    /// Those of [`Checkpoint::ask_about`].
     pub fn ask(&self, regions: &ImageRegions, questions: &[&str], n_best: usize) -> Result<Vec<Reply>> {
-        let (k, dim) = (regions.boxes.len() / 4, self.header().dims.feature_dim);
-        if k == 0 || regions.features.len() as i64 != k as i64 * dim {
-            let problem = format!(
-                "it was trained on {dim} numbers a region, and the image has {} for {k} regions",
-                regions.features.len()
-            );
-            return Err(Error::Mismatch { path: self.path().to_owned(), problem });
+        let questions: Vec<(usize, &str)> = questions.iter().map(|&question| (0, question)).collect();
+        self.ask_about(&[regions], &questions, n_best)
+    }
+
+    /// Asks questions about the regions of several images, all at once: with each question the place of its image. Gives
+    /// the best `n_best` answers to each, or all if there are fewer; the replies are in the questions' order.
+    ///
+    /// # Errors
+    ///
+    /// When an image has no regions, their features are not as long as those that the model was trained on, or memory
+    /// is full.
+    pub fn ask_about(
+        &self,
+        images: &[&ImageRegions],
+        questions: &[(usize, &str)],
+        n_best: usize,
+    ) -> Result<Vec<Reply>> {
+        let dim = self.header().dims.feature_dim as usize;
+        let n_regions: Vec<usize> = images.iter().map(|image| image.boxes.len() / 4).collect();
+        for (&k, image) in n_regions.iter().zip(images) {
+            if k == 0 || image.features.len() != k * dim {
+                let n = image.features.len();
+                let problem =
+                    format!("it was trained on {dim} numbers a region, and the image has {n} for {k} regions");
+                return Err(Error::Mismatch { path: self.path().to_owned(), problem });
+            }
         }
         if questions.is_empty() {
             return Ok(Vec::new());
         }
         let max_len = self.max_question_len();
         let mut tokens = vec![0; questions.len() * max_len];
-        for (tokens, question) in tokens.chunks_mut(max_len).zip(questions) {
+        for (tokens, (_, question)) in tokens.chunks_mut(max_len).zip(questions) {
             self.words().encode(question, tokens);
         }
-        let (n, n_regions) = (questions.len() as i64, k as i64);
+        let max_regions = n_regions.iter().copied().max().unwrap_or(0);
+        let padded = |of_image: fn(&ImageRegions) -> &[f32], size: usize| {
+            let mut values = vec![0.0; images.len() * max_regions * size];
+            for (row, image) in values.chunks_mut(max_regions * size).zip(images) {
+                row[..of_image(image).len()].copy_from_slice(of_image(image));
+            }
+            Tensor::from_slice(&values).view([images.len() as i64, max_regions as i64, size as i64])
+        };
+        let rows: Vec<i64> = questions.iter().map(|&(image, _)| image as i64).collect();
         let predictions = or_out_of_memory(|| {
             let device = self.device();
             self.set_arithmetic();
-            let features = Tensor::from_slice(&regions.features).view([1, n_regions, dim]);
             let input = ModelInput {
-                tokens: Tensor::from_slice(&tokens).view([n, max_len as i64]).to_device(device),
-                features: features.to_device(device).to_kind(self.kind()),
-                boxes: Tensor::from_slice(&regions.boxes).view([1, n_regions, 4]).to_device(device),
-                image_rows: Tensor::zeros([n], (Kind::Int64, device)),
-                padding: None,
+                tokens: Tensor::from_slice(&tokens).view([rows.len() as i64, max_len as i64]).to_device(device),
+                features: padded(|image| &image.features, dim).to_device(device).to_kind(self.kind()),
+                boxes: padded(|image| &image.boxes, 4).to_device(device),
+                image_rows: Tensor::from_slice(&rows).to_device(device),
+                padding: ModelInput::padding_of(&n_regions, max_regions, device),
             };
-            predict(self.model(), self.loss(), &input, |_| k, n_best)
+            predict(self.model(), self.loss(), &input, |question| n_regions[questions[question].0], n_best)
         })?;
         let text = |&(answer, score): &(i64, f32)| (self.answers().answers()[answer as usize].clone(), score);
-        let reply = |(question, prediction): (&&str, Prediction)| Reply {
+        let reply = |(&(_, question), prediction): (&(usize, &str), Prediction)| Reply {
             answers: prediction.best.iter().map(text).collect(),
             attention: prediction.attention,
             unknown_words: self.unknown_words(question),

@@ -32,7 +32,7 @@ pub struct Checkpoint {
     words: WordDict,
     answers: AnswerDict,
     header: CheckpointHeader,
-    model: Box<dyn VqaModel>,
+    model: Box<dyn VqaModel + Send>,
     /// Keeps the model's parameters.
     vs: VarStore,
 }
@@ -71,7 +71,7 @@ impl Checkpoint {
     ///
     /// When it or one of the files beside it is missing or damaged, or they do not belong together.
     pub fn open(path: &Path, device: Option<Device>) -> Result<Checkpoint> {
-        let model = |vs: nn::Path, config: &ModelConfig, dims| -> Box<dyn VqaModel> {
+        let model = |vs: nn::Path, config: &ModelConfig, dims| -> Box<dyn VqaModel + Send> {
             Box::new(Baseline::new(vs, config, dims))
         };
         Checkpoint::open_checked(path, device, ModelConfig::validate, model)
@@ -86,7 +86,7 @@ impl Checkpoint {
     pub fn open_with<C: DeserializeOwned>(
         path: &Path,
         device: Option<Device>,
-        model: impl FnOnce(nn::Path, &C, DataDims) -> Box<dyn VqaModel>,
+        model: impl FnOnce(nn::Path, &C, DataDims) -> Box<dyn VqaModel + Send>,
     ) -> Result<Checkpoint> {
         Checkpoint::open_checked(path, device, |_| Ok(()), model)
     }
@@ -96,7 +96,7 @@ impl Checkpoint {
         path: &Path,
         device: Option<Device>,
         check: impl FnOnce(&C) -> Result<(), String>,
-        model: impl FnOnce(nn::Path, &C, DataDims) -> Box<dyn VqaModel>,
+        model: impl FnOnce(nn::Path, &C, DataDims) -> Box<dyn VqaModel + Send>,
     ) -> Result<Checkpoint> {
         let path = &*RunDir::find_checkpoint(path)?;
         let header = CheckpointHeader::read(path)?;

@@ -103,21 +103,26 @@ impl ModelOutput {
 }
 
 impl ModelInput {
+    /// [N, K], true where an image has fewer regions than K, given how many each of the N images has; `None` if all have K.
+    pub fn padding_of(n_regions: &[usize], max_regions: usize, device: Device) -> Option<Tensor> {
+        n_regions.iter().any(|&count| count < max_regions).then(|| {
+            let counts: Vec<i64> = n_regions.iter().map(|&count| count as i64).collect();
+            let counts = Tensor::from_slice(&counts).unsqueeze(1); // [N, 1]
+            let places = Tensor::arange(max_regions as i64, (Kind::Int64, Device::Cpu)).unsqueeze(0); // [1, K]
+            places.ge_tensor(&counts).to_device(device)
+        })
+    }
+
     /// Copies a batch to a device, its features in this number type.
     pub fn from_batch(batch: &Batch, device: Device, kind: Kind) -> ModelInput {
         let (b, n) = (batch.len() as i64, batch.n_images() as i64);
         let (t, k, d) = (batch.max_len as i64, batch.max_regions as i64, batch.feature_dim as i64);
-        let padding = batch.n_regions.iter().any(|&count| count < batch.max_regions).then(|| {
-            let counts: Vec<i64> = batch.n_regions.iter().map(|&count| count as i64).collect();
-            let counts = Tensor::from_slice(&counts).unsqueeze(1); // [N, 1]
-            Tensor::arange(k, (Kind::Int64, Device::Cpu)).unsqueeze(0).ge_tensor(&counts).to_device(device)
-        });
         ModelInput {
             tokens: Tensor::from_slice(&batch.tokens).view([b, t]).to_device(device),
             features: Tensor::from_slice(&batch.features).view([n, k, d]).to_device(device).to_kind(kind),
             boxes: Tensor::from_slice(&batch.boxes).view([n, k, 4]).to_device(device),
             image_rows: Tensor::from_slice(&batch.image_rows).to_device(device),
-            padding,
+            padding: ModelInput::padding_of(&batch.n_regions, batch.max_regions, device),
         }
     }
 

@@ -85,7 +85,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         })?;
     }
 
-    let make = |vs: nn::Path, _: &toml::Table, dims| -> Box<dyn VqaModel> { Box::new(BagOfWords::new(&vs, dims)) };
+    let make =
+        |vs: nn::Path, _: &toml::Table, dims| -> Box<dyn VqaModel + Send> { Box::new(BagOfWords::new(&vs, dims)) };
     let checkpoint = Checkpoint::open_with(&run.checkpoint(4), None, make)?;
     let asked = SplitWithModel::new(checkpoint, Split::load(&val)?, &val, "val".to_owned(), None)?;
     let answered = asked.answer_all(&mut |_| {})?;

@@ -134,7 +134,7 @@ fn a_model_of_ones_own_goes_all_the_way() {
     let config = RunConfig { out_dir: whole.path().to_owned(), ..RunConfig::default() };
     whole.write_config(&config, "").unwrap();
     whole.write_dictionaries(&world.words, &world.answers).unwrap();
-    let make = |vs: nn::Path, _: &toml::Table, dims| -> Box<dyn VqaModel> { Box::new(OwnModel::new(&vs, dims)) };
+    let make = |vs: nn::Path, _: &toml::Table, dims| -> Box<dyn VqaModel + Send> { Box::new(OwnModel::new(&vs, dims)) };
     let open = || Checkpoint::open_with(&whole.checkpoint(3), Some(Device::Cpu), make).unwrap();
     for (config, n) in [(&world.train, 12), (&world.val, 6)] {
         let split = Split::load(config).unwrap();

@@ -61,15 +61,12 @@ fn look(args: &AskArgs, pixels: Option<&RgbImage>) -> Result<(Checkpoint, ImageR
         let file = FeatureFile::open(features)?;
         checkpoint.check_source(&file)?;
         let row = file.row(image_id).with_context(|| format!("{}: no image {image_id} in it", features.display()))?;
-        let n = file.n_regions(row);
-        let mut regions = ImageRegions { features: vec![0.0; n * file.feature_dim()], boxes: vec![0.0; n * 4] };
-        file.read(row, &mut regions.features, &mut regions.boxes)?;
-        return Ok((checkpoint, regions));
+        return Ok((checkpoint, file.regions(row)?));
     }
     let (Some(pixels), Some(picture)) = (pixels, &args.picture) else { bail!("name a picture to ask about") };
     let answerer = Answerer::open(&args.checkpoint, args.weights.as_deref(), device)?;
     let regions = answerer.regions(pixels).with_context(|| picture.display().to_string())?;
-    Ok((answerer.into_checkpoint(), regions))
+    Ok((answerer.into_parts().0, regions))
 }
 
 /// Reads a question from each line of standard input, and answers it before the next is read. Lines without words are
