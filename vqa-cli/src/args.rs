@@ -1,5 +1,7 @@
 //! The command line: its commands and their arguments. What they do is in `commands`.
 
+#[cfg(feature = "serve")]
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -52,6 +54,9 @@ pub enum Command {
     /// Draw attention maps: a folder for each question, and a page to browse them
     #[cfg(feature = "torch")]
     Visualize(VisualizeArgs),
+    /// Serve a page that asks a model about pictures, and an interface for programs
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
     /// Compute the official accuracy of a results file
     Score(ScoreArgs),
 }
@@ -569,6 +574,44 @@ pub struct AskArgs {
     pub device: Option<String>,
     #[command(flatten)]
     pub force: ForceArgs,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The address is printed; /openapi.json there describes the interface. Ctrl-C ends it, once what \
+        was asked is answered."
+)]
+pub struct ServeArgs {
+    /// Checkpoint, with the config and dictionaries of its run beside it; or the directory of a run, for its best epoch
+    pub checkpoint: PathBuf,
+    /// Also show the images of this split of the config, with their questions
+    #[arg(long, value_name = "SPLIT")]
+    pub data: Option<String>,
+    /// Config file to take the split from, instead of the run's
+    #[arg(long, requires = "data")]
+    pub config: Option<PathBuf>,
+    /// Port to listen on; 0: any free one
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Address to listen on; the default is reached from this computer alone, 0.0.0.0 from others too
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub host: IpAddr,
+    /// What every request must bring along; a random one if others reach the address
+    #[arg(long)]
+    pub token: Option<String>,
+    /// Let people say whether an answer is right, and append that to this file, for `vqa import`
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub collect: Option<PathBuf>,
+    /// Most questions that the model is asked at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=MAX_BATCH_SIZE as u64))]
+    pub max_batch: u64,
+    /// Weights of the network that the regions are made with, instead of the installed ones; or its model.pt
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Device: auto, cpu, cuda or cuda:1, instead of the run's
+    #[arg(long)]
+    pub device: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -3,21 +3,27 @@
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::exit;
 use crate::terminal::{remove_bar, say};
 
-/// Set by the first signal while a [`FinishTheStep`] exists.
+/// Set by the first signal while a [`Graceful`] exists.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Whether the first signal only sets the flag.
-static GRACEFUL: AtomicBool = AtomicBool::new(false);
+/// What is said at the first signal where it only sets the flag.
+static GRACEFUL: Mutex<Option<&'static str>> = Mutex::new(None);
+
+fn graceful() -> MutexGuard<'static, Option<&'static str>> {
+    GRACEFUL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// From now on a signal ends the program at once, and removes half-written files.
 pub fn handle() {
     let handler = || {
-        if GRACEFUL.load(Ordering::Relaxed) && !STOP.swap(true, Ordering::Relaxed) {
-            say_after_echo("finishing this step and saving; press Ctrl-C again to stop at once");
+        let said = *graceful();
+        if let Some(said) = said.filter(|_| !STOP.swap(true, Ordering::Relaxed)) {
+            say_after_echo(said);
             return;
         }
         let unfinished = vqa_data::files::remove_unfinished();
@@ -75,14 +81,15 @@ fn ignore(signal: libc::c_int) {
 
 /// While this exists, the first signal only sets its flag, and the second ends the program at once.
 #[cfg(feature = "torch")]
-pub struct FinishTheStep;
+pub struct Graceful(());
 
 #[cfg(feature = "torch")]
-impl FinishTheStep {
-    pub fn new() -> FinishTheStep {
+impl Graceful {
+    /// `said` is what the first signal is answered with.
+    pub fn new(said: &'static str) -> Graceful {
         STOP.store(false, Ordering::Relaxed);
-        GRACEFUL.store(true, Ordering::Relaxed);
-        FinishTheStep
+        *graceful() = Some(said);
+        Graceful(())
     }
 
     pub fn flag(&self) -> &'static AtomicBool {
@@ -91,8 +98,8 @@ impl FinishTheStep {
 }
 
 #[cfg(feature = "torch")]
-impl Drop for FinishTheStep {
+impl Drop for Graceful {
     fn drop(&mut self) {
-        GRACEFUL.store(false, Ordering::Relaxed);
+        *graceful() = None;
     }
 }

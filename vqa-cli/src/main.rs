@@ -118,6 +118,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Ask(args) => commands::ask::run(&args),
         #[cfg(feature = "torch")]
         Command::Visualize(args) => commands::visualize::run(&args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => commands::serve::run(&args),
         Command::Score(args) => commands::score::run(&args),
     }
 }

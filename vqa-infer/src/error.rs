@@ -21,6 +21,15 @@ pub enum Error {
         /// What it does not fit, and the remedy.
         problem: String,
     },
+    /// An address that a server cannot listen on.
+    #[cfg(feature = "serve")]
+    #[error("{address}: {problem}")]
+    Address {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What is wrong with it, and the remedy.
+        problem: String,
+    },
     /// A split that cannot be asked about as is wanted.
     #[error("{place}: {problem}")]
     Split {

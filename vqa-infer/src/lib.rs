@@ -35,6 +35,8 @@ mod predict;
 mod split_with_model;
 
 pub mod report;
+#[cfg(feature = "serve")]
+pub mod serve;
 
 pub use crate::{
     answerer::{Answerer, Reply},

@@ -1,11 +1,11 @@
 //! What the commands that run a trained model have in common.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use vqa_data::questions::Split;
 use vqa_infer::report::Report;
-use vqa_infer::{Answers, Ensemble, Occlusion, OcclusionOptions, RankedAnswers, SplitWithModel};
+use vqa_infer::{Answers, Checkpoint, Ensemble, Occlusion, OcclusionOptions, RankedAnswers, SplitWithModel};
 use vqa_model::device::parse_device;
 
 use crate::args::SplitArgs;
@@ -20,18 +20,23 @@ pub fn open(checkpoints: &[PathBuf], args: &SplitArgs) -> Result<SplitWithModel>
     let device = args.device.as_deref().map(parse_device).transpose()?;
     let (first, others) = checkpoints.split_first().context("no --checkpoint")?;
     let ensemble = Ensemble::open(first, others, device)?;
-    let config = match &args.config {
+    let (config, split) = split_of(ensemble.first(), &args.data, args.config.as_deref())?;
+    let batch_size = args.batch_size.map(|size| size as usize);
+    Ok(SplitWithModel::new(ensemble, split, config.split(&args.data)?, config.place(&args.data), batch_size)?)
+}
+
+/// Loads a split from the config of a checkpoint's run, or from another one.
+pub fn split_of(checkpoint: &Checkpoint, data: &str, other: Option<&Path>) -> Result<(Config, Split)> {
+    let config = match other {
         Some(other) => Config::load(other, &[])?,
-        None => Config::load(&ensemble.first().run().config(), &[])?,
+        None => Config::load(&checkpoint.run().config(), &[])?,
     };
-    let split_config = config.split(&args.data)?;
-    let split = split::load_with(&config, &args.data, split_config, Split::load_with)?;
+    let split = split::load_with(&config, data, config.split(data)?, Split::load_with)?;
     if let Some(n) = split.cut_from {
-        let (data, config) = (&args.data, config.path.display());
+        let config = config.path.display();
         say!("{data}: {} of {n} questions, by limit or fraction of [data.{data}] in {config}", split.len());
     }
-    let batch_size = args.batch_size.map(|size| size as usize);
-    Ok(SplitWithModel::new(ensemble, split, split_config, config.place(&args.data), batch_size)?)
+    Ok((config, split))
 }
 
 /// Answers the whole split, with a progress bar.

@@ -21,6 +21,8 @@ mod dry_run;
 pub mod evaluate;
 #[cfg(feature = "torch")]
 pub mod predict;
+#[cfg(feature = "serve")]
+pub mod serve;
 #[cfg(feature = "torch")]
 pub mod train;
 #[cfg(feature = "torch")]

@@ -14,7 +14,7 @@ use vqa_train::{Outcome, TrainConfig, Trainer};
 use crate::args::TrainArgs;
 use crate::commands::{dictionaries, dry_run, split, watch};
 use crate::config::Config;
-use crate::interrupt::{FinishTheStep, Stopped};
+use crate::interrupt::{Graceful, Stopped};
 use crate::progress::ProgressBar;
 use crate::terminal::{print, say};
 
@@ -118,7 +118,8 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
     );
 
     // A dry run has nothing to save, and can be stopped at once.
-    let finish_the_step = (!dry_run).then(FinishTheStep::new);
+    let said = "finishing this step and saving; press Ctrl-C again to stop at once";
+    let graceful = (!dry_run).then(|| Graceful::new(said));
     let train_loader = train_loader(settings, train);
     let val_loader = val.map(|val| val_loader(settings, val));
     let mut trainer = Trainer {
@@ -127,8 +128,8 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
         val: val_loader.as_ref(),
         ..Trainer::new(&model, &vs, &settings.train, &train_loader, &run)
     };
-    if let Some(finish_the_step) = &finish_the_step {
-        trainer.stop = finish_the_step.flag();
+    if let Some(graceful) = &graceful {
+        trainer.stop = graceful.flag();
     }
     let n_epochs = settings.train.n_epochs;
     if dry_run {

@@ -1,0 +1,298 @@
+//! What the server answers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+use vqa_data::features::decode_image;
+
+use crate::answerer::Reply;
+use crate::serve::app::App;
+use crate::serve::collector::{NotKept, Verdict};
+use crate::serve::model_thread;
+use crate::serve::pictures::ImageKey;
+use crate::serve::problem::Problem;
+use crate::serve::request::{Form, JsonQuestion, Question, is_form, read_json};
+use crate::serve::thumbnail::{thumbnail, whole_picture};
+
+type Shared = State<Arc<App>>;
+
+/// `?details=1`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Wanted {
+    #[serde(default)]
+    details: Option<String>,
+}
+
+impl Wanted {
+    fn details(&self) -> Result<bool, Problem> {
+        match self.details.as_deref() {
+            None | Some("0" | "false") => Ok(false),
+            Some("1" | "true") => Ok(true),
+            Some(_) => Err(Problem::unusable("\"details\" is 0 or 1")),
+        }
+    }
+}
+
+/// An answer, in the shape of Hugging Face's pipeline.
+#[derive(Debug, Serialize)]
+struct Scored {
+    answer: String,
+    /// Its probability.
+    score: f32,
+}
+
+/// An answer with where the model looked.
+#[derive(Debug, Serialize)]
+struct Detailed {
+    answers: Vec<Scored>,
+    /// The name of the picture, by which it can be asked about again: an image's id, or the picture's digest.
+    image: String,
+    /// Width and height of the picture in pixels, where they are known.
+    size: Option<[u32; 2]>,
+    /// x1 y1 x2 y2 of each region, in pixels.
+    boxes: Vec<[f32; 4]>,
+    /// The weight of each region; they add up to 1.
+    attention: Vec<f32>,
+    /// Words that the model does not know, and reads as no word.
+    unknown_words: Vec<String>,
+}
+
+/// What a question is answered with.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Short(Vec<Scored>),
+    Detailed(Box<Detailed>),
+}
+
+pub(super) async fn ask(
+    State(app): Shared,
+    Query(wanted): Query<Wanted>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let details = wanted.details()?;
+    let question = match is_form(request.headers())? {
+        true => Form::read(request, &app).await?.find(&app).await?,
+        false => read_json::<JsonQuestion>(request).await?.find(&app).await?,
+    };
+    let answer = answer(&app, vec![question], details).await?.pop();
+    Ok(Json(answer).into_response())
+}
+
+pub(super) async fn ask_batch(
+    State(app): Shared,
+    Query(wanted): Query<Wanted>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let details = wanted.details()?;
+    if is_form(request.headers())? {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/json: a list of questions"));
+    }
+    let asked: Vec<JsonQuestion> = read_json(request).await?;
+    let most = app.limits.questions;
+    if asked.len() > most {
+        return Err(Problem::too_large(format!("{} questions, and at most {most} are answered at once", asked.len())));
+    }
+    let mut questions = Vec::with_capacity(asked.len());
+    for (i, question) in asked.into_iter().enumerate() {
+        let found = question.find(&app).await;
+        questions.push(
+            found.map_err(|problem| Problem { message: format!("question {i}: {}", problem.message), ..problem })?,
+        );
+    }
+    Ok(Json(answer(&app, questions, details).await?).into_response())
+}
+
+/// Asks the model.
+async fn answer(app: &App, questions: Vec<Question>, details: bool) -> Result<Vec<Answer>, Problem> {
+    if questions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked = questions.iter().map(|question| model_thread::Question {
+        image: question.key,
+        picture: Arc::clone(&question.picture),
+        text: question.text.clone(),
+        top_k: question.top_k,
+    });
+    let replies = app.model.ask(asked.collect()).await?;
+    let answer = |(question, reply): (&Question, Reply)| {
+        let answers = reply.answers.into_iter().map(|(answer, score)| Scored { answer, score }).collect();
+        if !details {
+            return Answer::Short(answers);
+        }
+        let boxes = question.picture.regions.boxes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
+        Answer::Detailed(Box::new(Detailed {
+            answers,
+            image: question.key.name(),
+            size: question.picture.size,
+            boxes: boxes.collect(),
+            attention: reply.attention,
+            unknown_words: reply.unknown_words,
+        }))
+    };
+    Ok(questions.iter().zip(replies).map(answer).collect())
+}
+
+/// Which images are wanted.
+#[derive(Debug, Deserialize)]
+pub(super) struct ImageQuery {
+    #[serde(default)]
+    search: String,
+    #[serde(default)]
+    offset: usize,
+    limit: Option<usize>,
+}
+
+/// Some images of the split.
+#[derive(Debug, Serialize)]
+struct ImageList {
+    /// How many there are in all that fit.
+    total: usize,
+    images: Vec<ListedImage>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedImage {
+    image_id: u64,
+    questions: Vec<String>,
+}
+
+pub(super) async fn images(State(app): Shared, Query(query): Query<ImageQuery>) -> Result<Response, Problem> {
+    const LIMIT: usize = 60;
+    const MOST: usize = 1000;
+    let limit = query.limit.unwrap_or(LIMIT);
+    if limit > MOST {
+        return Err(Problem::unusable(format!("\"limit\" is at most {MOST}")));
+    }
+    let list = spawn_blocking(move || {
+        let (total, found) =
+            app.gallery.as_ref().map_or((0, Vec::new()), |gallery| gallery.search(&query.search, query.offset, limit));
+        let listed = found.into_iter().map(|image| ListedImage {
+            image_id: image.image_id,
+            questions: image.questions.into_iter().map(str::to_owned).collect(),
+        });
+        ImageList { total, images: listed.collect() }
+    });
+    let list = list.await.map_err(|_| Problem::internal("the images cannot be searched"))?;
+    Ok(Json(list).into_response())
+}
+
+pub(super) async fn picture(State(app): Shared, Path(image_id): Path<String>) -> Result<Response, Problem> {
+    let path = picture_path(&app, &image_id)?;
+    let _turn = app.drawing.acquire().await.map_err(|_| Problem::stopping())?;
+    jpeg(spawn_blocking(move || whole_picture(&path)).await)
+}
+
+pub(super) async fn thumbnail_of(State(app): Shared, Path(image_id): Path<String>) -> Result<Response, Problem> {
+    let path = picture_path(&app, &image_id)?;
+    let image_id = image_id.parse().unwrap_or_default();
+    if let Some(known) = app.thumbnails.get(&image_id) {
+        return jpeg(Ok(Ok(known)));
+    }
+    let _turn = app.drawing.acquire().await.map_err(|_| Problem::stopping())?;
+    let drawn = spawn_blocking(move || thumbnail(&path)).await;
+    if let Ok(Ok(drawn)) = &drawn {
+        app.thumbnails.insert(image_id, drawn.clone(), drawn.len());
+    }
+    jpeg(drawn)
+}
+
+/// Where the picture of an image is. Paths follow from ids that are in the split, and from nothing else.
+fn picture_path(app: &App, image_id: &str) -> Result<PathBuf, Problem> {
+    let known = image_id.parse().ok().and_then(|image_id| app.gallery.as_ref()?.picture(image_id));
+    known.ok_or_else(|| Problem::not_found("there is no such picture"))
+}
+
+fn jpeg(drawn: Result<crate::Result<Bytes>, tokio::task::JoinError>) -> Result<Response, Problem> {
+    let bytes = drawn
+        .map_err(|_| Problem::internal("the picture cannot be drawn"))?
+        // Not the path, which is nobody's business.
+        .map_err(|error| {
+            tracing::warn!("{error}");
+            Problem::not_found("the picture cannot be read: the server's output says why")
+        })?;
+    let headers = [(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "private, max-age=3600")];
+    Ok((headers, bytes).into_response())
+}
+
+pub(super) async fn model(State(app): Shared) -> Response {
+    Json(&app.about).into_response()
+}
+
+pub(super) async fn health(State(app): Shared) -> Result<&'static str, Problem> {
+    if app.is_stopping() { Err(Problem::stopping()) } else { Ok("ok\n") }
+}
+
+pub(super) async fn metrics(State(app): Shared) -> Response {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], app.telemetry.text()).into_response()
+}
+
+pub(super) async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("page/openapi.json")).into_response()
+}
+
+/// Keeps a verdict on an answer.
+pub(super) async fn collect(State(app): Shared, headers: HeaderMap, request: Request) -> Result<StatusCode, Problem> {
+    if app.collector.is_none() {
+        return Err(Problem::not_found("verdicts are not kept: start vqa serve with --collect FILE"));
+    }
+    if !is_form(&headers)? {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send multipart/form-data"));
+    }
+    let mut form = Form::read(request, &app).await?;
+    let right = match form.wanted("right")? {
+        "true" => true,
+        "false" => false,
+        _ => return Err(Problem::unusable("\"right\" is true or false")),
+    };
+    let most = app.limits.question_chars;
+    for name in ["question", "answer", "model_answer"] {
+        if form.wanted(name)?.len() > 4 * most {
+            return Err(Problem::unusable(format!("{name:?} is longer than {most} characters")));
+        }
+    }
+    let received = form.take_picture();
+    let image_id = form.image_id()?;
+    let kept = spawn_blocking(move || keep(&app, &form, received.map(|received| received.bytes), image_id, right));
+    kept.await.map_err(|_| Problem::internal("the verdict cannot be kept"))??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn keep(app: &App, form: &Form, sent: Option<Vec<u8>>, image_id: Option<u64>, right: bool) -> Result<(), Problem> {
+    let bytes = match (sent, image_id) {
+        (Some(bytes), None) => bytes,
+        (None, Some(image_id)) => {
+            let path = picture_path(app, &image_id.to_string())?;
+            std::fs::read(path).map_err(|_| Problem::not_found("the picture cannot be read"))?
+        }
+        _ => return Err(Problem::unusable("name one image: a picture, or \"image_id\"")),
+    };
+    let format = image::guess_format(&bytes).ok();
+    let extension = format.and_then(|format| format.extensions_str().first()).copied().unwrap_or("bin");
+    let image = format!("{}.{extension}", ImageKey::of_content(&bytes).name());
+    // What training could not read is not kept.
+    decode_image("the picture".as_ref(), bytes.clone(), app.limits.pixels)
+        .map_err(|error| Problem::unusable(error.to_string()))?;
+    let (question, answer) = (form.wanted("question")?, form.wanted("answer")?);
+    let verdict = Verdict { image, question, answer, model_answer: form.wanted("model_answer")?, right };
+    let Some(collector) = &app.collector else { return Err(Problem::not_found("verdicts are not kept")) };
+    collector.keep(&verdict, &bytes).map_err(|error| match error {
+        NotKept::Full => {
+            let place = collector.pictures().display();
+            tracing::warn!("{place} is full: move it away, or start again with another --collect FILE");
+            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "the directory for collected pictures is full")
+        }
+        NotKept::Failed(error) => {
+            tracing::warn!("{error}");
+            Problem::internal("the verdict cannot be written: the server's output says why")
+        }
+    })
+}

@@ -1,0 +1,145 @@
+//! The images of a split.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vqa_data::features::{FeatureFile, ImageRegions, RegionSource};
+use vqa_data::questions::{ImagePaths, IndexMap, Split, SplitConfig};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+
+/// The images of a split with their questions, to be looked through and asked about. They are known by their ids, from
+/// which alone their paths follow. Where two sources have images of one id, the first one's is meant.
+pub struct Gallery {
+    sources: Vec<Source>,
+    images: IndexMap<u64, Image>,
+    split: Split,
+    /// The questions in lower case, each on a line, for searching.
+    folded: Vec<Box<str>>,
+}
+
+struct Source {
+    regions: Arc<dyn RegionSource>,
+    pictures: Option<ImagePaths>,
+}
+
+struct Image {
+    source: usize,
+    row: usize,
+    questions: Vec<usize>,
+}
+
+/// An image of a gallery.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Found<'a> {
+    pub image_id: u64,
+    pub questions: Vec<&'a str>,
+}
+
+impl Gallery {
+    /// The images of a split that `config` describes, and `place` says where. Images without features are left out.
+    ///
+    /// # Errors
+    ///
+    /// When a feature file is missing, or not such as the model was trained on.
+    pub fn open(split: Split, config: &SplitConfig, place: &str, checkpoint: &Checkpoint) -> Result<Gallery> {
+        let problem = |problem: String| Error::Split { place: place.to_owned(), problem };
+        let mut open: HashMap<&Path, Arc<dyn RegionSource>> = HashMap::new();
+        let mut sources = Vec::new();
+        for source in &config.composition {
+            let path = source.features.as_deref().ok_or_else(|| problem("it names no features".to_owned()))?;
+            if !open.contains_key(path) {
+                let file = FeatureFile::open(path)?;
+                checkpoint.check_source(&file)?;
+                open.insert(path, Arc::new(file));
+            }
+            let pictures = source.images.as_deref().map(ImagePaths::open).transpose();
+            let pictures = pictures.map_err(|error| problem(error.to_string()))?;
+            sources.push(Source { regions: Arc::clone(&open[path]), pictures });
+        }
+        let mut images: IndexMap<u64, Image> = IndexMap::new();
+        let mut n_without = 0;
+        for (i, question) in split.questions.iter().enumerate() {
+            let source = split.source_of(i);
+            if let Some(image) = images.get_mut(&question.image_id) {
+                if image.source == source {
+                    image.questions.push(i);
+                }
+            } else if let Some(row) = sources[source].regions.row(question.image_id) {
+                images.insert(question.image_id, Image { source, row, questions: vec![i] });
+            } else {
+                n_without += 1;
+            }
+        }
+        if images.is_empty() {
+            return Err(problem("none of its images has features".to_owned()));
+        }
+        if n_without > 0 {
+            tracing::warn!("{place}: {n_without} questions are left out, whose images have no features");
+        }
+        let folded = split.questions.iter().map(|question| question.question.to_lowercase().into()).collect();
+        Ok(Gallery { sources, images, split, folded })
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// The regions of an image, if it is there.
+    pub(super) fn regions(&self, image_id: u64) -> Option<vqa_data::Result<ImageRegions>> {
+        let image = self.images.get(&image_id)?;
+        Some(self.sources[image.source].regions.regions(image.row))
+    }
+
+    /// Where the picture of an image is, if the image is there and the split says where its pictures are.
+    pub(super) fn picture(&self, image_id: u64) -> Option<PathBuf> {
+        let image = self.images.get(&image_id)?;
+        self.sources[image.source].pictures.as_ref()?.path(image_id).ok()
+    }
+
+    /// Whether it is known where the pictures are.
+    pub(super) fn has_pictures(&self) -> bool {
+        self.sources.iter().all(|source| source.pictures.is_some())
+    }
+
+    /// Some of the images whose id begins with a text, or of whose questions one has it in it, and how many there are
+    /// of these.
+    pub(super) fn search(&self, text: &str, offset: usize, limit: usize) -> (usize, Vec<Found<'_>>) {
+        let text = text.trim().to_lowercase();
+        let is_id = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let fits = |image_id: u64, image: &Image| {
+            text.is_empty()
+                || is_id && image_id.to_string().starts_with(&text)
+                || image.questions.iter().any(|&question| self.folded[question].contains(&text))
+        };
+        let (mut n, mut found) = (0, Vec::new());
+        for (&image_id, image) in self.images.iter().filter(|&(&image_id, image)| fits(image_id, image)) {
+            if n >= offset && found.len() < limit {
+                let questions = image.questions.iter().map(|&i| &*self.split.questions[i].question).collect();
+                found.push(Found { image_id, questions });
+            }
+            n += 1;
+        }
+        (n, found)
+    }
+
+    /// The questions that are asked most often, the most frequent first.
+    pub(super) fn frequent_questions(&self, n: usize) -> Vec<&str> {
+        let mut counts: IndexMap<&str, usize> = IndexMap::new();
+        for question in &self.split.questions {
+            *counts.entry(&question.question).or_default() += 1;
+        }
+        let mut counted: Vec<(&str, usize)> = counts.into_iter().collect();
+        // Stable: of equal ones the first in the files comes first.
+        counted.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+        counted.into_iter().take(n).map(|(question, _)| question).collect()
+    }
+}

@@ -1,0 +1,223 @@
+//! What clients send: as a form with a picture, or as JSON.
+
+use std::sync::Arc;
+
+use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::{FromRequest, Multipart, Request};
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::serve::app::App;
+use crate::serve::extraction_thread::Received;
+use crate::serve::pictures::{ImageKey, Picture};
+use crate::serve::problem::Problem;
+
+/// Answers to a question if nothing is said.
+const TOP_K: usize = 5;
+
+/// Bytes of a text in a form, and of a JSON document.
+const MAX_TEXT: usize = 1 << 20;
+
+/// A question as JSON.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JsonQuestion {
+    /// An image of the split, by its id.
+    image_id: Option<u64>,
+    /// A picture that was sent before, by the name that the details of the answer gave it.
+    image: Option<String>,
+    question: String,
+    top_k: Option<u64>,
+}
+
+/// A form: the parts of `multipart/form-data`, or an object of JSON.
+#[derive(Default)]
+pub(super) struct Form {
+    /// A picture in it.
+    received: Option<Received>,
+    texts: Vec<(String, String)>,
+}
+
+/// A question with the picture that it is about.
+pub(super) struct Question {
+    pub key: ImageKey,
+    pub picture: Arc<Picture>,
+    pub text: String,
+    pub top_k: usize,
+}
+
+/// Whether the body is a form.
+pub(super) fn is_form(headers: &HeaderMap) -> Result<bool, Problem> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "multipart/form-data" => Ok(true),
+        "application/json" => Ok(false),
+        _ => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send multipart/form-data with image and question, or application/json with image_id and question",
+        )),
+    }
+}
+
+/// Reads a body of JSON.
+pub(super) async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
+    let bytes =
+        axum::body::to_bytes(request.into_body(), MAX_TEXT).await.map_err(|error| match is_too_long(&error) {
+            true => Problem::too_large(format!("JSON of more than {MAX_TEXT} bytes")),
+            false => Problem::malformed("the body ends too early"),
+        })?;
+    serde_json::from_slice(&bytes).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => Problem::unusable(error.to_string()),
+        _ => Problem::malformed(format!("no JSON: {error}")),
+    })
+}
+
+/// Whether a body was not read because of its length.
+fn is_too_long(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.to_string().contains("length limit exceeded") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+impl JsonQuestion {
+    /// Finds the picture, and checks the rest.
+    pub async fn find(self, app: &Arc<App>) -> Result<Question, Problem> {
+        let key = match (self.image_id, &self.image) {
+            (Some(image_id), None) => ImageKey::OfSplit(image_id),
+            (None, Some(name)) => ImageKey::from_name(name)
+                .ok_or_else(|| Problem::unusable("\"image\" is no name that an answer gave to a picture"))?,
+            _ => return Err(Problem::unusable("name one image: \"image_id\", or \"image\"")),
+        };
+        let text = check_question(self.question, app)?;
+        let top_k = check_top_k(self.top_k)?;
+        Ok(Question { key, picture: app.known(key).await?, text, top_k })
+    }
+}
+
+impl Form {
+    /// Reads a form. Its picture holds a share of the memory for pictures that grows as it comes.
+    pub async fn read(request: Request, app: &App) -> Result<Form, Problem> {
+        let mut parts =
+            Multipart::from_request(request, &()).await.map_err(|error| Problem::malformed(error.body_text()))?;
+        let mut form = Form::default();
+        while let Some(part) = parts.next_field().await.map_err(not_received)? {
+            let name = part.name().unwrap_or_default().to_owned();
+            let is_picture = name == "image" && (part.file_name().is_some() || part.content_type().is_some());
+            if form.texts.iter().any(|(known, _)| *known == name) || is_picture && form.received.is_some() {
+                return Err(Problem::unusable(format!("{name:?} is there twice")));
+            }
+            if is_picture {
+                form.received = Some(receive(part, app).await?);
+            } else if ["image", "image_id", "question", "top_k", "answer", "model_answer", "right"].contains(&&*name) {
+                form.texts.push((name, text_of(part).await?));
+            } else {
+                return Err(Problem::unusable(format!("there is no field {name:?}")));
+            }
+        }
+        Ok(form)
+    }
+
+    /// A text of the form.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.texts.iter().find_map(|(known, text)| (known == name).then_some(text.as_str()))
+    }
+
+    /// A text that must be there.
+    pub fn wanted(&self, name: &str) -> Result<&str, Problem> {
+        self.text(name).ok_or_else(|| Problem::unusable(format!("{name:?} is missing")))
+    }
+
+    /// Takes the picture out.
+    pub fn take_picture(&mut self) -> Option<Received> {
+        self.received.take()
+    }
+
+    /// The image of the split that is named.
+    pub fn image_id(&self) -> Result<Option<u64>, Problem> {
+        let whole = |text: &str| text.parse().map_err(|_| Problem::unusable("\"image_id\" is no whole number"));
+        self.text("image_id").map(whole).transpose()
+    }
+
+    /// The question of the form, with its picture.
+    pub async fn find(mut self, app: &Arc<App>) -> Result<Question, Problem> {
+        let text = check_question(self.wanted("question")?.to_owned(), app)?;
+        let top_k = self.text("top_k").map(|text| text.parse().map_err(|_| Problem::unusable(top_k_wanted())));
+        let top_k = check_top_k(top_k.transpose()?)?;
+        let (key, picture) = match (self.take_picture(), self.image_id()?, self.text("image")) {
+            (Some(received), None, None) => app.sent(received).await?,
+            (None, image_id, image) => {
+                let image = image.map(str::to_owned);
+                let question = JsonQuestion { image_id, image, question: text, top_k: Some(top_k as u64) };
+                return question.find(app).await;
+            }
+            _ => return Err(Problem::unusable("name one image: a picture, \"image_id\", or \"image\"")),
+        };
+        Ok(Question { key, picture, text, top_k })
+    }
+}
+
+/// Receives a picture.
+async fn receive(mut part: Field<'_>, app: &App) -> Result<Received, Problem> {
+    let mut received = Received { bytes: Vec::new(), share: None };
+    while let Some(chunk) = part.chunk().await.map_err(not_received)? {
+        if received.bytes.len() + chunk.len() > app.limits.picture_bytes {
+            let most = app.limits.picture_bytes;
+            return Err(Problem::too_large(format!("the picture has more than {most} bytes: scale it down")));
+        }
+        let share = app.share(chunk.len())?;
+        match &mut received.share {
+            Some(held) => held.merge(share),
+            None => received.share = Some(share),
+        }
+        received.bytes.extend_from_slice(&chunk);
+    }
+    if received.bytes.is_empty() {
+        return Err(Problem::unusable("\"image\" is empty"));
+    }
+    Ok(received)
+}
+
+async fn text_of(mut part: Field<'_>) -> Result<String, Problem> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = part.chunk().await.map_err(not_received)? {
+        if bytes.len() + chunk.len() > MAX_TEXT {
+            return Err(Problem::too_large(format!("a field of more than {MAX_TEXT} bytes")));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    String::from_utf8(bytes).map_err(|_| Problem::malformed("a text is not UTF-8"))
+}
+
+fn not_received(error: MultipartError) -> Problem {
+    Problem::new(error.status(), error.body_text())
+}
+
+fn check_question(text: String, app: &App) -> Result<String, Problem> {
+    let most = app.limits.question_chars;
+    if text.trim().is_empty() {
+        return Err(Problem::unusable("the question is empty"));
+    }
+    if text.len() > 4 * most || text.chars().count() > most {
+        return Err(Problem::unusable(format!("the question has more than {most} characters")));
+    }
+    Ok(text)
+}
+
+fn check_top_k(top_k: Option<u64>) -> Result<usize, Problem> {
+    match top_k {
+        None => Ok(TOP_K),
+        Some(top_k @ 1..=1000) => Ok(top_k as usize),
+        Some(_) => Err(Problem::unusable(top_k_wanted())),
+    }
+}
+
+fn top_k_wanted() -> &'static str {
+    "\"top_k\" is a whole number from 1 to 1000"
+}

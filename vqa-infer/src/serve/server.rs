@@ -1,0 +1,167 @@
+//! Connections: taken in, watched, and ended.
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::IntoResponse;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
+use vqa_data::features::Extractor;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::serve::app::App;
+use crate::serve::gallery::Gallery;
+use crate::serve::guard::Guard;
+use crate::serve::options::{Limits, ServeOptions};
+use crate::serve::problem::Problem;
+use crate::serve::routes::routes;
+
+/// A server that listens, and answers once it [runs](Server::run).
+pub struct Server {
+    app: Arc<App>,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Takes the address, and starts the threads of a model, and of what makes regions of pictures. Without `extractor`
+    /// only images of the `gallery` can be asked about.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be taken, is reached from elsewhere and there is no token, or the file for verdicts
+    /// cannot be opened.
+    pub fn bind(
+        checkpoint: Checkpoint,
+        extractor: Option<Box<dyn Extractor>>,
+        gallery: Option<Gallery>,
+        options: &ServeOptions,
+    ) -> Result<Server> {
+        let wanted = SocketAddr::new(options.host, options.port);
+        let refused = |problem: String| Error::Address { address: wanted, problem };
+        if !options.host.is_loopback() && options.token.is_none() {
+            let problem = "others reach this address: set a token that they must have";
+            return Err(refused(problem.to_owned()));
+        }
+        let listener = TcpListener::bind(wanted).map_err(|error| refused(format!("{error}: choose another port")))?;
+        let of_system = |error: std::io::Error| refused(error.to_string());
+        listener.set_nonblocking(true).map_err(of_system)?;
+        let address = listener.local_addr().map_err(of_system)?;
+        let guard = Guard::new(options.host, address.port(), options.token.as_deref());
+        let app = Arc::new(App::start(checkpoint, extractor, gallery, guard, options)?);
+        Ok(Server { app, listener, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop` is set. Then no connection is taken in any more, and requests that were begun have some
+    /// seconds to be answered.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses threads or sockets.
+    pub fn run(self, stop: &AtomicBool) -> Result<()> {
+        let Server { app, listener, address } = self;
+        let refused = |error: std::io::Error| Error::Address { address, problem: error.to_string() };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("http")
+            .enable_all()
+            .build()
+            .map_err(refused)?;
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(refused)?;
+            serve(app, listener, stop).await;
+            Ok(())
+        })
+    }
+}
+
+async fn serve(app: Arc<App>, listener: tokio::net::TcpListener, stop: &AtomicBool) {
+    /// Connections above the limit, which are told so.
+    const REFUSED: usize = 64;
+    let limits = app.limits;
+    let router = routes(Arc::clone(&app));
+    let refusal = Router::new().fallback(async || Problem::busy().into_response());
+    let (places, refused) = (Arc::new(Semaphore::new(limits.connections)), Arc::new(Semaphore::new(REFUSED)));
+    let open = GracefulShutdown::new();
+    let mut stopped = std::pin::pin!(is_set(stop));
+    loop {
+        // Where even those are too many that are told so, the others wait until one has ended.
+        let next = async {
+            let (place, router) = match Arc::clone(&places).try_acquire_owned() {
+                Ok(place) => (place, &router),
+                Err(_) => (Arc::clone(&refused).acquire_owned().await.ok()?, &refusal),
+            };
+            Some((listener.accept().await, place, router))
+        };
+        let (accepted, place, router) = tokio::select! {
+            () = &mut stopped => break,
+            Some(next) = next => next,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                app.telemetry.connections.inc();
+                let connection = open.watch(connection(stream, router.clone(), limits));
+                tokio::spawn(finish(connection, place, Arc::clone(&app)));
+            }
+            // There are too many open files, say: it passes.
+            Err(error) => {
+                tracing::warn!("a connection cannot be accepted: {error}");
+                sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+    app.stop();
+    drop(listener);
+    if timeout(limits.end_time, open.shutdown()).await.is_err() {
+        tracing::warn!("some requests were not answered within {} s", limits.end_time.as_secs());
+    }
+}
+
+/// Speaks HTTP with a client.
+fn connection(
+    stream: TcpStream,
+    router: Router,
+    limits: Limits,
+) -> http1::Connection<TokioIo<std::pin::Pin<Box<TimeoutStream<TcpStream>>>>, TowerToHyperService<Router>> {
+    // Answers are small and come at once.
+    let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    // A client may wait for its answer without a word.
+    stream.set_read_timeout(Some(limits.request_time + limits.head_time));
+    stream.set_write_timeout(Some(limits.write_time));
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_time)
+        .half_close(true)
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
+}
+
+/// Waits for the end of a connection, whatever it is: clients may break off at any time.
+async fn finish(connection: impl Future<Output = hyper::Result<()>>, place: OwnedSemaphorePermit, app: Arc<App>) {
+    let _ = connection.await;
+    app.telemetry.connections.dec();
+    drop(place);
+}
+
+/// Waits until a flag is set, which signal handlers do, who can do little else.
+async fn is_set(flag: &AtomicBool) {
+    while !flag.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(50)).await;
+    }
+}

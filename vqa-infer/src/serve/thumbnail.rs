@@ -1,0 +1,40 @@
+//! The pictures of a split, as browsers show them.
+
+use std::path::Path;
+
+use axum::body::Bytes;
+use image::codecs::jpeg::JpegEncoder;
+use image::imageops::FilterType;
+use vqa_data::features::{read_image, read_upright_jpeg};
+
+use crate::error::Result;
+use crate::picture_file::encode_jpeg;
+
+/// A small picture, as a JPEG.
+pub(super) type Thumbnail = Bytes;
+
+/// Pixels of its longer side.
+const SIDE: u32 = 256;
+
+/// Draws the thumbnail of a picture.
+pub(super) fn thumbnail(path: &Path) -> Result<Thumbnail> {
+    let picture = read_image(path)?;
+    let small = match picture.width().max(picture.height()) <= SIDE {
+        true => picture,
+        false => image::DynamicImage::ImageRgb8(picture).resize(SIDE, SIDE, FilterType::Triangle).into_rgb8(),
+    };
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, 80)
+        .encode_image(&small)
+        .map_err(|error| vqa_data::Error::wrong_format(path, error.to_string()))?;
+    Ok(bytes.into())
+}
+
+/// A picture as an upright JPEG: its own file, if it is one.
+pub(super) fn whole_picture(path: &Path) -> Result<Bytes> {
+    let bytes = match read_upright_jpeg(path)? {
+        Some(bytes) => bytes,
+        None => encode_jpeg(path, &read_image(path)?)?,
+    };
+    Ok(bytes.into())
+}
