@@ -25,6 +25,8 @@ mod pty;
 mod screen;
 #[cfg(feature = "torch")]
 mod seen;
+#[cfg(all(feature = "serve", unix))]
+mod serve;
 #[cfg(all(feature = "torch", unix))]
 mod surroundings;
 #[cfg(feature = "torch")]
