@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
@@ -19,7 +18,7 @@ use crate::serve::app::App;
 use crate::serve::collector::{NotKept, Verdict};
 use crate::serve::model_thread;
 use crate::serve::pictures::ImageKey;
-use crate::serve::problem::Problem;
+use crate::serve::problem::{Problem, json};
 use crate::serve::request::{Form, JsonQuestion, Question, is_form, read_json};
 use crate::serve::thumbnail::{thumbnail, whole_picture};
 
@@ -91,7 +90,7 @@ pub(super) async fn ask(State(app): Shared, query: QueryOf<Wanted>, request: Req
         false => read_json::<JsonQuestion>(request).await?.find(&app).await?,
     };
     let answer = answer(&app, vec![question], details).await?.pop();
-    Ok(Json(answer).into_response())
+    Ok(json(&answer))
 }
 
 pub(super) async fn ask_batch(
@@ -115,7 +114,7 @@ pub(super) async fn ask_batch(
             found.map_err(|problem| Problem { message: format!("question {i}: {}", problem.message), ..problem })?,
         );
     }
-    Ok(Json(answer(&app, questions, details).await?).into_response())
+    Ok(json(&answer(&app, questions, details).await?))
 }
 
 /// Asks the model.
@@ -190,7 +189,7 @@ pub(super) async fn images(State(app): Shared, query: QueryOf<ImageQuery>) -> Re
         ImageList { total, images: listed.collect() }
     });
     let list = list.await.map_err(|_| Problem::internal("the images cannot be searched"))?;
-    Ok(Json(list).into_response())
+    Ok(json(&list))
 }
 
 pub(super) async fn picture(State(app): Shared, place: PathOf<String>) -> Result<Response, Problem> {
@@ -236,7 +235,7 @@ fn jpeg(drawn: Result<error::Result<Bytes>, JoinError>) -> Result<Response, Prob
 }
 
 pub(super) async fn model(State(app): Shared) -> Response {
-    Json(&app.about).into_response()
+    json(&app.about)
 }
 
 pub(super) async fn health(State(app): Shared) -> Result<&'static str, Problem> {
