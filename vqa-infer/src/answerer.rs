@@ -12,7 +12,7 @@ use vqa_model::memory::or_out_of_memory;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::predict::{Prediction, predict};
+use crate::predict::{Prediction, predictions};
 
 /// A trained model together with what makes regions of a picture, in the way that its training pictures' were made: all
 /// that it takes to ask about a picture of one's own.
@@ -138,16 +138,18 @@ impl Checkpoint {
         questions: &[(usize, &str)],
         n_best: usize,
     ) -> Result<Vec<Reply>> {
-        let dim = self.header().dims.feature_dim as usize;
-        let n_regions: Vec<usize> = images.iter().map(|image| image.boxes.len() / 4).collect();
-        for (&k, image) in n_regions.iter().zip(images) {
-            if k == 0 || image.features.len() != k * dim {
-                let n = image.features.len();
-                let problem =
-                    format!("it was trained on {dim} numbers a region, and the image has {n} for {k} regions");
-                return Err(Error::Mismatch { path: self.path().to_owned(), problem });
-            }
-        }
+        self.ask_encoded(images, None, questions, n_best)
+    }
+
+    /// [`Checkpoint::ask_about`], with what [`Checkpoint::encode`] has made of the images, if they are encoded.
+    pub(crate) fn ask_encoded(
+        &self,
+        images: &[&ImageRegions],
+        encoded: Option<&[&Tensor]>,
+        questions: &[(usize, &str)],
+        n_best: usize,
+    ) -> Result<Vec<Reply>> {
+        let n_regions = self.n_regions(images)?;
         if questions.is_empty() {
             return Ok(Vec::new());
         }
@@ -157,25 +159,23 @@ impl Checkpoint {
             self.words().encode(question, tokens);
         }
         let max_regions = n_regions.iter().copied().max().unwrap_or(0);
-        let padded = |of_image: fn(&ImageRegions) -> &[f32], size: usize| {
-            let mut values = vec![0.0; images.len() * max_regions * size];
-            for (row, image) in values.chunks_mut(max_regions * size).zip(images) {
-                row[..of_image(image).len()].copy_from_slice(of_image(image));
-            }
-            Tensor::from_slice(&values).view([images.len() as i64, max_regions as i64, size as i64])
-        };
         let rows: Vec<i64> = questions.iter().map(|&(image, _)| image as i64).collect();
         let predictions = or_out_of_memory(|| {
             let device = self.device();
             self.set_arithmetic();
+            let boxes = padded(images, max_regions, 4, |image| &image.boxes);
             let input = ModelInput {
                 tokens: Tensor::from_slice(&tokens).view([rows.len() as i64, max_len as i64]).to_device(device),
-                features: padded(|image| &image.features, dim).to_device(device).to_kind(self.kind()),
-                boxes: padded(|image| &image.boxes, 4).to_device(device),
+                features: self.features(images, max_regions),
+                boxes: boxes.to_device(device),
                 image_rows: Tensor::from_slice(&rows).to_device(device),
                 padding: ModelInput::padding_of(&n_regions, max_regions, device),
             };
-            predict(self.model(), self.loss(), &input, |question| n_regions[questions[question].0], n_best)
+            let output = match encoded {
+                Some(encoded) => self.model().infer_encoded(&input, &stacked(encoded, max_regions as i64)),
+                None => self.model().infer(&input),
+            };
+            predictions(&output, self.loss(), |question| n_regions[questions[question].0], n_best)
         })?;
         let text = |&(answer, score): &(i64, f32)| (self.answers().answers()[answer as usize].clone(), score);
         let reply = |(&(_, question), prediction): (&(usize, &str), Prediction)| Reply {
@@ -184,6 +184,48 @@ impl Checkpoint {
             unknown_words: self.unknown_words(question),
         };
         Ok(questions.iter().zip(predictions).map(reply).collect())
+    }
+
+    /// What the model computes of each image whatever is asked about it, [K, E]; `None` if there is no such thing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Checkpoint::ask_about`].
+    pub(crate) fn encode(&self, images: &[&ImageRegions]) -> Result<Option<Vec<Tensor>>> {
+        let n_regions = self.n_regions(images)?;
+        let max_regions = n_regions.iter().copied().max().unwrap_or(0);
+        let encoded = or_out_of_memory(|| {
+            self.set_arithmetic();
+            self.model().encode_images(&self.features(images, max_regions))
+        })?;
+        // Copied, so that one of them does not keep all of them in memory.
+        let of_image = |encoded: &Tensor, (i, &k): (usize, &usize)| encoded.get(i as i64).narrow(0, 0, k as i64).copy();
+        Ok(encoded.map(|encoded| n_regions.iter().enumerate().map(|image| of_image(&encoded, image)).collect()))
+    }
+
+    /// How many regions each image has.
+    ///
+    /// # Errors
+    ///
+    /// When one has none, or their features are not as long as those that the model was trained on.
+    fn n_regions(&self, images: &[&ImageRegions]) -> Result<Vec<usize>> {
+        let dim = self.header().dims.feature_dim as usize;
+        let n_regions = |image: &&ImageRegions| {
+            let (k, n) = (image.boxes.len() / 4, image.features.len());
+            if k == 0 || n != k * dim {
+                let problem =
+                    format!("it was trained on {dim} numbers a region, and the image has {n} for {k} regions");
+                return Err(Error::Mismatch { path: self.path().to_owned(), problem });
+            }
+            Ok(k)
+        };
+        images.iter().map(n_regions).collect()
+    }
+
+    /// [N, K, D] on the model's device, in its number type.
+    fn features(&self, images: &[&ImageRegions], max_regions: usize) -> Tensor {
+        let dim = self.header().dims.feature_dim as usize;
+        padded(images, max_regions, dim, |image| &image.features).to_device(self.device()).to_kind(self.kind())
     }
 
     /// Words of a question that are not in the dictionary, each once.
@@ -196,4 +238,22 @@ impl Checkpoint {
         }
         unknown
     }
+}
+
+/// Values of the regions of images, `size` of each: [N, K, size], with zeros where an image has fewer regions.
+fn padded(images: &[&ImageRegions], max_regions: usize, size: usize, of: fn(&ImageRegions) -> &[f32]) -> Tensor {
+    let mut values = vec![0.0; images.len() * max_regions * size];
+    for (row, image) in values.chunks_mut(max_regions * size).zip(images) {
+        row[..of(image).len()].copy_from_slice(of(image));
+    }
+    Tensor::from_slice(&values).view([images.len() as i64, max_regions as i64, size as i64])
+}
+
+/// Tensors [K, E] as one, [N, K, E], with zeros where one has fewer rows.
+fn stacked(encoded: &[&Tensor], max_regions: i64) -> Tensor {
+    let padded = |encoded: &&Tensor| match max_regions - encoded.size()[0] {
+        0 => encoded.shallow_clone(),
+        missing => encoded.constant_pad_nd([0, 0, 0, missing]),
+    };
+    Tensor::stack(&encoded.iter().map(padded).collect::<Vec<_>>(), 0)
 }

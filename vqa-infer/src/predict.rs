@@ -36,19 +36,17 @@ pub fn predict_batch(
 ) -> Vec<Prediction> {
     let input = ModelInput::from_batch(batch, device, kind);
     let n_regions = |question: usize| batch.n_regions[batch.image_rows[question] as usize];
-    predict(model, loss, &input, n_regions, N_BEST)
+    predictions(&model.infer(&input), loss, n_regions, N_BEST)
 }
 
-/// Answers the questions of a batch of tensors, in order, with the best `n_best` answers of each. `n_regions` says how
-/// many regions the image of a question has.
-pub(crate) fn predict(
-    model: &dyn VqaModel,
+/// What a model's output says of each question, in order, with the best `n_best` answers. `n_regions` says how many
+/// regions the image of a question has.
+pub(crate) fn predictions(
+    output: &ModelOutput,
     loss: LossKind,
-    input: &ModelInput,
     n_regions: impl Fn(usize) -> usize,
     n_best: usize,
 ) -> Vec<Prediction> {
-    let output = model.infer(input);
     let answers = output.best_answers();
     let (n, max_regions) = (answers.len(), output.attention.size()[1] as usize);
     let best = best_answers(&output.logits, loss, n_best);

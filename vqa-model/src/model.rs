@@ -14,6 +14,20 @@ pub trait VqaModel {
         tch::no_grad(|| self.forward(input, false))
     }
 
+    /// What the model computes of images, [N, K, D] as in a [`ModelInput`], whatever is asked about them: [N, K, E], of
+    /// each image by itself. Whoever asks about the same images again and again, as a server does, keeps it for
+    /// [`VqaModel::infer_encoded`]. `None` if there is no such thing.
+    fn encode_images(&self, features: &Tensor) -> Option<Tensor> {
+        let _ = features;
+        None
+    }
+
+    /// [`VqaModel::infer`], with what [`VqaModel::encode_images`] has made of the images.
+    fn infer_encoded(&self, input: &ModelInput, encoded: &Tensor) -> ModelOutput {
+        let _ = encoded;
+        self.infer(input)
+    }
+
     /// The forward half of a training step.
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
         TrainingPass::from_forward(self.forward(input, true))

@@ -97,20 +97,20 @@ impl App {
             max_picture_bytes: limits.picture_bytes,
             max_question_chars: limits.question_chars,
         };
-        // A quarter for thumbnails, which are small.
-        let pictures = Arc::new(Cache::new(limits.cache_bytes / 4 * 3));
+        let quarter = limits.cache_bytes / 4;
+        let pictures = Arc::new(Cache::new(2 * quarter));
         let extraction = extractor.map(|extractor| {
             ExtractionThread::start(extractor, limits.pixels, Arc::clone(&pictures), Arc::clone(&telemetry))
         });
         Ok(App {
             limits,
             guard,
-            model: ModelThread::start(checkpoint, options.max_batch, limits.waiting, Arc::clone(&telemetry)),
+            model: ModelThread::start(checkpoint, options.max_batch, limits.waiting, quarter, Arc::clone(&telemetry)),
             telemetry,
             about,
             gallery,
             collector,
-            thumbnails: Cache::new(limits.cache_bytes / 4),
+            thumbnails: Cache::new(quarter),
             drawing: Semaphore::new(2),
             pictures,
             extraction,

@@ -2,14 +2,19 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Instant;
 
+use tch::Tensor;
 use tokio::sync::oneshot;
+use vqa_data::features::ImageRegions;
 
 use crate::answerer::Reply;
 use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::serve::cache::Cache;
 use crate::serve::pictures::{ImageKey, Picture};
 use crate::serve::problem::Problem;
 use crate::serve::telemetry::Telemetry;
@@ -39,12 +44,22 @@ pub(super) struct ModelThread {
 }
 
 impl ModelThread {
-    pub fn start(checkpoint: Checkpoint, max_batch: usize, waiting: usize, telemetry: Arc<Telemetry>) -> ModelThread {
+    /// Of the images that were asked about last, so many bytes are remembered.
+    pub fn start(
+        checkpoint: Checkpoint,
+        max_batch: usize,
+        waiting: usize,
+        encoded_bytes: usize,
+        telemetry: Arc<Telemetry>,
+    ) -> ModelThread {
         let (jobs, queue) = sync_channel(waiting);
         let of_thread = Arc::clone(&telemetry);
         std::thread::Builder::new()
             .name("model".to_owned())
-            .spawn(move || run(&checkpoint, &queue, max_batch, &of_thread))
+            .spawn(move || {
+                let model = Model { checkpoint, encoded: Cache::new(encoded_bytes) };
+                run(&model, &queue, max_batch, &of_thread);
+            })
             .expect("a thread can be started");
         ModelThread { jobs, telemetry }
     }
@@ -66,7 +81,38 @@ impl ModelThread {
     }
 }
 
-fn run(checkpoint: &Checkpoint, queue: &Receiver<Job>, max_batch: usize, telemetry: &Telemetry) {
+/// The model, and what it has computed of the images that were asked about last.
+struct Model {
+    checkpoint: Checkpoint,
+    encoded: Cache<ImageKey, Rc<Tensor>>,
+}
+
+impl Model {
+    /// Asks questions about images.
+    fn ask(
+        &self,
+        keys: &[ImageKey],
+        images: &[&ImageRegions],
+        questions: &[(usize, &str)],
+        top_k: usize,
+    ) -> Result<Vec<Reply>> {
+        let mut encoded: Vec<Option<Rc<Tensor>>> = keys.iter().map(|key| self.encoded.get(key)).collect();
+        let new: Vec<usize> = (0..keys.len()).filter(|&i| encoded[i].is_none()).collect();
+        if !new.is_empty() {
+            let images: Vec<&ImageRegions> = new.iter().map(|&i| images[i]).collect();
+            for (i, tensor) in new.into_iter().zip(self.checkpoint.encode(&images)?.into_iter().flatten()) {
+                let n_bytes = tensor.numel() * tensor.kind().elt_size_in_bytes();
+                let tensor = Rc::new(tensor);
+                self.encoded.insert(keys[i], Rc::clone(&tensor), n_bytes);
+                encoded[i] = Some(tensor);
+            }
+        }
+        let encoded: Option<Vec<&Tensor>> = encoded.iter().map(|encoded| encoded.as_deref()).collect();
+        self.checkpoint.ask_encoded(images, encoded.as_deref(), questions, top_k)
+    }
+}
+
+fn run(model: &Model, queue: &Receiver<Job>, max_batch: usize, telemetry: &Telemetry) {
     while let Ok(first) = queue.recv() {
         let mut jobs = vec![first];
         let mut n_questions = jobs[0].questions.len();
@@ -81,22 +127,23 @@ fn run(checkpoint: &Checkpoint, queue: &Receiver<Job>, max_batch: usize, telemet
         }
         // Nobody waits for the reply any more.
         jobs.retain(|job| !job.replies.is_closed());
-        answer(checkpoint, jobs, telemetry);
+        answer(model, jobs, telemetry);
     }
 }
 
 /// Asks all questions of some requests at once.
-fn answer(checkpoint: &Checkpoint, jobs: Vec<Job>, telemetry: &Telemetry) {
+fn answer(model: &Model, jobs: Vec<Job>, telemetry: &Telemetry) {
     let questions: Vec<&Question> = jobs.iter().flat_map(|job| &job.questions).collect();
     if questions.is_empty() {
         return;
     }
     let mut rows: HashMap<ImageKey, usize> = HashMap::new();
-    let mut images = Vec::new();
+    let (mut keys, mut images) = (Vec::new(), Vec::new());
     let asked: Vec<(usize, &str)> = questions
         .iter()
         .map(|question| {
             let row = *rows.entry(question.image).or_insert_with(|| {
+                keys.push(question.image);
                 images.push(&question.picture.regions);
                 images.len() - 1
             });
@@ -105,7 +152,7 @@ fn answer(checkpoint: &Checkpoint, jobs: Vec<Job>, telemetry: &Telemetry) {
         .collect();
     let top_k = questions.iter().map(|question| question.top_k).max().unwrap_or(1);
     let started = Instant::now();
-    let replies = catch_unwind(AssertUnwindSafe(|| checkpoint.ask_about(&images, &asked, top_k)));
+    let replies = catch_unwind(AssertUnwindSafe(|| model.ask(&keys, &images, &asked, top_k)));
     telemetry.model_seconds.observe(started.elapsed().as_secs_f64());
     telemetry.batch_questions.observe(asked.len() as f64);
     let replies = match replies {

@@ -38,7 +38,8 @@ pub struct Limits {
     pub question_chars: usize,
     /// Questions in one request.
     pub questions: usize,
-    /// Bytes of the regions and thumbnails that are remembered.
+    /// Bytes that are remembered: half of them for regions, a quarter each for what the model has computed of them and
+    /// for thumbnails.
     pub cache_bytes: usize,
     /// Bytes of the pictures that are collected.
     pub collected_bytes: u64,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -63,27 +64,15 @@ pub(super) fn is_form(headers: &HeaderMap) -> Result<bool, Problem> {
 
 /// Reads a body of JSON.
 pub(super) async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
-    let bytes =
-        axum::body::to_bytes(request.into_body(), MAX_TEXT).await.map_err(|error| match is_too_long(&error) {
-            true => Problem::too_large(format!("JSON of more than {MAX_TEXT} bytes")),
-            false => Problem::malformed("the body ends too early"),
-        })?;
-    serde_json::from_slice(&bytes).map_err(|error| match error.classify() {
+    let body = Limited::new(request.into_body(), MAX_TEXT).collect().await;
+    let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+        true => Problem::too_large(format!("JSON of more than {MAX_TEXT} bytes")),
+        false => Problem::malformed("the body ends too early"),
+    })?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => Problem::unusable(error.to_string()),
         _ => Problem::malformed(format!("no JSON: {error}")),
     })
-}
-
-/// Whether a body was not read because of its length.
-fn is_too_long(error: &axum::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.to_string().contains("length limit exceeded") {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 impl JsonQuestion {

@@ -192,7 +192,7 @@ fn verdicts_are_kept_if_wanted() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever well-formed questions are sent, they are answered as the model does, or refused with a reason.
     #[test]

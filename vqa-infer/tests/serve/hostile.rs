@@ -277,7 +277,7 @@ fn there_is_an_end_to_what_is_received() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Bytes of any kind end in a status from 400 on, or in the end of the connection; never in a 500.
     #[test]

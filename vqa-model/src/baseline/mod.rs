@@ -35,6 +35,17 @@ impl VqaModel for Baseline {
         tch::no_grad(|| self.forward(input, false))
     }
 
+    fn encode_images(&self, features: &Tensor) -> Option<Tensor> {
+        cpu::serves_images(self, features).then(|| cpu::encode_images(self, features))
+    }
+
+    fn infer_encoded(&self, input: &ModelInput, encoded: &Tensor) -> ModelOutput {
+        if cpu::serves(self, input) {
+            return cpu::infer_encoded(self, input, encoded);
+        }
+        self.infer(input)
+    }
+
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
         if cpu::serves(self, input) {
             // Drawn by libtorch, so that its seed determines this dropout too.

@@ -16,12 +16,25 @@ pub(super) fn serves(attention: &TopdownAttention) -> bool {
     matches!(attention, TopdownAttention::Product(_))
 }
 
+/// The projections of the regions of images, [N, K, A], whose features are [N, K, D].
+pub(super) fn encode_images<T: Number>(attention: &TopdownAttention, features: &Tensor) -> Tensor {
+    let TopdownAttention::Product(layer) = attention else { panic!("attention by products") };
+    project(&Linear::<T>::only_layer(&layer.v_proj), &features.contiguous())
+}
+
+/// The projections, [N, K, A], of regions [N, K, D].
+fn project<T: Number>(v_proj: &Linear<T>, features: &Tensor) -> Tensor {
+    let [n, k, d] = features.size()[..] else { panic!("features are [N, K, D]") };
+    v_proj.forward_relu(&features.view([n * k, d])).view([n, k, -1])
+}
+
 /// A forward pass of attention, with what its backward pass needs. Tensors are of type `T` where no other is named.
 pub(super) struct AttentionPass<'a, T> {
     layer: &'a ProductAttention,
     images: QuestionImages,
     features: Tensor, // [N, K, D]
-    v_proj: Linear<'a, T>,
+    /// Nothing where the images were projected before, and nothing is learnt.
+    v_proj: Option<Linear<'a, T>>,
     v_projected: Tensor, // [N, K, A]
     q_proj: Linear<'a, T>,
     q_projected: Tensor,         // [L, A]
@@ -32,23 +45,31 @@ pub(super) struct AttentionPass<'a, T> {
 
 impl<'a, T: Number> AttentionPass<'a, T> {
     /// The weights of the regions, [B, K] float32, the sums of the regions by these weights, [B, D], and the
-    /// pass; from the states of the texts, [L, H]. With a seed, dropout is on.
+    /// pass; from the states of the texts, [L, H], and the images' projections, if they are there already. With a
+    /// seed, dropout is on.
     pub(super) fn forward(
         layer: &'a TopdownAttention,
         input: &ModelInput,
+        encoded: Option<&Tensor>,
         texts: &DistinctTexts,
         question: &Tensor,
         seed: Option<u64>,
     ) -> (Tensor, Tensor, AttentionPass<'a, T>) {
         let TopdownAttention::Product(layer) = layer else { panic!("attention by products") };
         let features = input.features.contiguous();
-        let [n, k, d] = features.size()[..] else { panic!("features are [N, K, D]") };
+        let [n, k, _] = features.size()[..] else { panic!("features are [N, K, D]") };
         let image_rows = Vec::try_from(input.image_rows.contiguous()).expect("a flat tensor of integers");
         let images = QuestionImages::new(image_rows, n as usize, k as usize);
 
-        let (q_proj, v_proj) = (Linear::only_layer(&layer.q_proj), Linear::only_layer(&layer.v_proj));
+        let q_proj = Linear::only_layer(&layer.q_proj);
         let q_projected = q_proj.forward_relu(question); // [L, A]
-        let v_projected = v_proj.forward_relu(&features.view([n * k, d])).view([n, k, -1]); // [N, K, A]
+        let (v_projected, v_proj) = match encoded {
+            Some(encoded) => (encoded.contiguous(), None),
+            None => {
+                let v_proj = Linear::only_layer(&layer.v_proj);
+                (project(&v_proj, &features), Some(v_proj))
+            }
+        }; // [N, K, A]
         let masks = seed
             .filter(|_| layer.dropout > 0.0)
             .map(|seed| DropoutMasks::draw(seed, images.n_pairs(), q_projected.size()[1] as usize, layer.dropout));
@@ -91,7 +112,8 @@ impl<'a, T: Number> AttentionPass<'a, T> {
 
         let mut grad_v = images.sums_over_questions::<T>(&self.queries, &grad_scores, masks); // [N, K, A]
         relu_backward::<T>(&mut grad_v, v_projected, 1.0);
-        self.v_proj.backward(&features.view([n * k, d]), &grad_v.view([n * k, -1]));
+        let v_proj = self.v_proj.as_ref().expect("a pass that learns projects the images itself");
+        v_proj.backward(&features.view([n * k, d]), &grad_v.view([n * k, -1]));
 
         let grad_queries = images.weighted_sums::<T>(v_projected, &grad_scores, masks); // [B, A]
         let q_per_question = texts.per_question(&q_projected.to_kind(Kind::Float)); // [B, A]

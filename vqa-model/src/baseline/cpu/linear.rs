@@ -47,7 +47,7 @@ pub(super) struct Linear<'a, T> {
 
 impl<'a, T: Number> Linear<'a, T> {
     pub(super) fn new(layer: &'a WeightNormLinear) -> Linear<'a, T> {
-        let factor = layer.weight_g.double_value(&[]) / layer.weight_v.norm().double_value(&[]);
+        let factor = layer.weight_g.double_value(&[]) / norm(&layer.weight_v);
         let (matrix, factor) = prepared_weight::<T>(&layer.weight_v, factor);
         Linear { layer, matrix, factor, number: PhantomData }
     }
@@ -92,6 +92,14 @@ impl<'a, T: Number> Linear<'a, T> {
         add_grad(&self.layer.bias, &grad_output.sum_dim_intlist(0, false, Kind::Float));
         add_weight_grad::<T>(self.layer, &grad_output.tr().mm(xs));
     }
+}
+
+/// The Euclidean norm of a float32 tensor.
+fn norm(tensor: &Tensor) -> f64 {
+    let tensor = tensor.detach();
+    // Collected before they are added up: the sum must not depend on which thread is faster.
+    let squares: Vec<f64> = values::<f32>(&tensor).par_chunks(CHUNK).map(|part| long_dot(part, part)).collect();
+    squares.iter().sum::<f64>().sqrt()
 }
 
 /// The dot product of two long rows: of each part of them in float32, and of their sum in float64.

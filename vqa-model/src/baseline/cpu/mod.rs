@@ -28,7 +28,7 @@ pub(crate) mod slice;
 pub(crate) mod sums;
 pub(crate) mod texts;
 
-pub(crate) use self::passes::{infer, serves, train};
+pub(crate) use self::passes::{encode_images, infer, infer_encoded, serves, serves_images, train};
 
 #[cfg(test)]
 mod tests;

@@ -17,28 +17,44 @@ use crate::model::{ModelInput, ModelOutput, TrainingPass};
 /// Whether the passes are written out for a model and an input: each part must be, and there must be something
 /// to compute.
 pub(crate) fn serves(model: &Baseline, input: &ModelInput) -> bool {
-    input.features.device() == Device::Cpu
-        && matches!(input.features.kind(), Kind::Float | Kind::BFloat16)
-        && input.features.numel() > 0
-        && input.tokens.numel() > 0
-        && gru::serves(&model.q_emb.config)
+    serves_images(model, &input.features) && input.tokens.numel() > 0 && gru::serves(&model.q_emb.config)
+}
+
+/// Whether that is so of what is computed of the images alone.
+pub(crate) fn serves_images(model: &Baseline, features: &Tensor) -> bool {
+    features.device() == Device::Cpu
+        && matches!(features.kind(), Kind::Float | Kind::BFloat16)
+        && features.numel() > 0
         && attention::serves(&model.v_att)
+}
+
+/// The projections of the regions that attention compares with questions, [N, K, A].
+pub(crate) fn encode_images(model: &Baseline, features: &Tensor) -> Tensor {
+    tch::no_grad(|| match features.kind() {
+        Kind::BFloat16 => attention::encode_images::<bf16>(&model.v_att, features),
+        _ => attention::encode_images::<f32>(&model.v_att, features),
+    })
 }
 
 /// Logits and attention, without dropout.
 pub(crate) fn infer(model: &Baseline, input: &ModelInput) -> ModelOutput {
-    pass(model, input, None).output
+    pass(model, input, None, None).output
+}
+
+/// [`infer`], with what [`encode_images`] has made of the images.
+pub(crate) fn infer_encoded(model: &Baseline, input: &ModelInput, encoded: &Tensor) -> ModelOutput {
+    pass(model, input, Some(encoded), None).output
 }
 
 /// Logits and attention with dropout, which follows from the seed, and the backward pass.
 pub(crate) fn train<'a>(model: &'a Baseline, input: &'a ModelInput, seed: u64) -> TrainingPass<'a> {
-    pass(model, input, Some(seed))
+    pass(model, input, None, Some(seed))
 }
 
-fn pass<'a>(model: &'a Baseline, input: &'a ModelInput, seed: Option<u64>) -> TrainingPass<'a> {
+fn pass<'a>(model: &'a Baseline, input: &ModelInput, encoded: Option<&Tensor>, seed: Option<u64>) -> TrainingPass<'a> {
     match input.features.kind() {
-        Kind::BFloat16 => pass_with(Gru::<bf16>::new(&model.w_emb, &model.q_emb), model, input, seed),
-        _ => pass_with(Gru::<f32>::new(&model.w_emb, &model.q_emb), model, input, seed),
+        Kind::BFloat16 => pass_with(Gru::<bf16>::new(&model.w_emb, &model.q_emb), model, input, encoded, seed),
+        _ => pass_with(Gru::<f32>::new(&model.w_emb, &model.q_emb), model, input, encoded, seed),
     }
 }
 
@@ -46,9 +62,10 @@ fn pass_with<'a, T: Number>(
     encoder: impl QuestionEncoder<T> + 'a,
     model: &'a Baseline,
     input: &ModelInput,
+    encoded: Option<&Tensor>,
     seed: Option<u64>,
 ) -> TrainingPass<'a> {
-    let (output, pass) = tch::no_grad(|| ForwardPass::forward(encoder, model, input, seed));
+    let (output, pass) = tch::no_grad(|| ForwardPass::forward(encoder, model, input, encoded, seed));
     TrainingPass::new(output, move |grad_logits| tch::no_grad(|| pass.backward(grad_logits)))
 }
 
@@ -64,7 +81,13 @@ struct ForwardPass<'a, T: Number, E: QuestionEncoder<T>> {
 }
 
 impl<'a, T: Number, E: QuestionEncoder<T>> ForwardPass<'a, T, E> {
-    fn forward(encoder: E, model: &'a Baseline, input: &ModelInput, seed: Option<u64>) -> (ModelOutput, Self) {
+    fn forward(
+        encoder: E,
+        model: &'a Baseline,
+        input: &ModelInput,
+        encoded: Option<&Tensor>,
+        seed: Option<u64>,
+    ) -> (ModelOutput, Self) {
         let [_, n_tokens] = input.tokens.size()[..] else { panic!("tokens are [B, T]") };
         let tokens = Vec::<i64>::try_from(input.tokens.contiguous().view([-1])).expect("a flat tensor of integers");
         let tree = PrefixTree::new(&tokens, n_tokens as usize); // L leaves
@@ -72,7 +95,7 @@ impl<'a, T: Number, E: QuestionEncoder<T>> ForwardPass<'a, T, E> {
 
         let (question, encoder_saved) = encoder.forward(&tree, seed.is_some()); // [L, H]
         let (attention, attended, attention_pass) =
-            AttentionPass::forward(&model.v_att, input, &texts, &question, seed); // [B, K], [B, D]
+            AttentionPass::forward(&model.v_att, input, encoded, &texts, &question, seed); // [B, K], [B, D]
         // Another seed, so that the two dropouts are independent.
         let seed = seed.map(|seed| split_mix_64(!seed));
         let (logits, classifier) = ClassifierPass::forward(model, &texts, &question, attended, seed); // [B, n_answers]

@@ -9,7 +9,7 @@ use vqa_data::random::split_mix_64;
 
 use crate::baseline::config::{AttentionConfig, ClassifierConfig, LanguageModelConfig, ModelConfig};
 use crate::baseline::cpu::masks::DropoutMasks;
-use crate::baseline::cpu::passes::{serves, train};
+use crate::baseline::cpu::passes::{encode_images, infer, infer_encoded, serves, train};
 use crate::baseline::layers::Baseline;
 use crate::baseline::topdown_attention::TopdownAttention;
 use crate::model::{DataDims, ModelInput, ModelOutput, VqaModel};
@@ -215,4 +215,23 @@ fn libtorchs_seed_decides() {
     tch::manual_seed(8);
     assert_eq!(logits(), first);
     assert_ne!(first, second);
+}
+
+/// What is computed of images beforehand, of each by itself, changes nothing but the last digits.
+#[test]
+fn images_can_be_encoded_beforehand() {
+    for (kind, tolerance) in [(Kind::Float, 1e-6), (Kind::BFloat16, 0.0)] {
+        let (_vs, model) = model([0.2, 0.5]);
+        let input = input(kind);
+        let at_once = infer(&model, &input);
+        let encoded: Vec<Tensor> =
+            (0..7).map(|image| encode_images(&model, &input.features.narrow(0, image, 1))).collect();
+        let with_encoded = infer_encoded(&model, &input, &Tensor::cat(&encoded, 0));
+        let difference = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+        assert!(difference(&at_once.logits, &with_encoded.logits) <= tolerance, "{kind:?}");
+        assert!(difference(&at_once.attention, &with_encoded.attention) <= tolerance, "{kind:?}");
+        // They do count.
+        let none = infer_encoded(&model, &input, &Tensor::cat(&encoded, 0).zeros_like());
+        assert!(difference(&at_once.attention, &none.attention) > 0.01);
+    }
 }
