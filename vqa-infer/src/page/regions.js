@@ -1,9 +1,9 @@
 "use strict";
 
 /**
- * The regions of a picture as a drawing to lay over it: a rectangle for each, filled by how much of the attention it has
- * beside the most attended one, and said in words when the pointer rests on it. Where regions overlap, the smallest one
- * under the pointer is meant, so small ones lie above large ones.
+ * The regions of a picture as a drawing to lay over it: a rectangle for each, filled by how much of the attention it
+ * has beside the most attended one, which its title says in words. Where regions overlap, the smallest one under the
+ * pointer is meant, so small ones lie above large ones.
  *
  * @param {number[][]} boxes x1 y1 x2 y2 of each region, in pixels of the picture
  * @param {number[]} weights share of the attention of each region, 0 to 1
@@ -22,7 +22,8 @@ function regionOverlay(boxes, weights, width, height) {
   const regions = boxes.map(([x1, y1, x2, y2], i) => {
     const [left, right] = [within(x1, width), within(x2, width)];
     const [top, bottom] = [within(y1, height), within(y2, height)];
-    return { i, weight: weights[i] || 0, left, top, width: Math.max(right - left, 0), height: Math.max(bottom - top, 0) };
+    const size = { width: Math.max(right - left, 0), height: Math.max(bottom - top, 0) };
+    return { i, weight: weights[i] || 0, left, top, ...size };
   });
   const highest = regions.reduce((most, { weight }) => Math.max(most, weight), 0);
   const top = regions.findIndex(({ weight }) => weight === highest);
