@@ -29,6 +29,9 @@ mod calibration;
 mod checkpoint;
 mod ensemble;
 mod error;
+mod heat_map;
+mod map_style;
+mod numbered_boxes;
 mod occlusion;
 mod picture_file;
 mod predict;
@@ -44,6 +47,7 @@ pub use crate::{
     checkpoint::Checkpoint,
     ensemble::Ensemble,
     error::{Error, Result},
+    map_style::MapStyle,
     occlusion::{Change, Occluded, Occlusion, OcclusionOf, OcclusionOptions, occlude_all},
     picture_file::write_picture,
     predict::{Answers, Prediction, RankedAnswers, answer_all, predict_batch, rank_all},
