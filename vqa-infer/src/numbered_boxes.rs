@@ -12,7 +12,7 @@ pub(crate) const N_NUMBERED: usize = 10;
 const SMALLEST: u32 = 240;
 
 /// Colours by rank, from the most attended: reds that grow lighter.
-const COLORS: [[u8; 3]; N_NUMBERED] = [
+pub(crate) const COLORS: [[u8; 3]; N_NUMBERED] = [
     [226, 81, 65],
     [232, 112, 58],
     [238, 138, 55],
