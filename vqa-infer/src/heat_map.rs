@@ -19,7 +19,7 @@ const INFERNO: [[u8; 3]; 9] = [
 ];
 
 /// Share of the colours where nothing is attended, and where most is.
-const OPACITY: [f64; 2] = [0.45, 0.6];
+const OPACITY: [f64; 2] = [0.35, 0.6];
 
 /// Colour of the frame around the most attended box.
 const FRAME: Rgb<u8> = Rgb([255, 255, 255]);
@@ -42,10 +42,12 @@ pub(crate) fn heat_map(picture: &RgbImage, boxes: &[[f32; 4]], attention: &[f32]
         }
     });
     if let Some(most) = most_attended(boxes, attention) {
-        // Black beside white is seen on any ground.
         let half = (shorter / 300) as i64;
         let corners = boxes[most].map(|corner| corner as i64);
-        draw_frame(&mut drawn, corners, half + 1 + half / 2, Rgb([0, 0, 0]));
+        // Black beside white is seen on any ground, but of a small picture it would hide too much.
+        if shorter >= 150 {
+            draw_frame(&mut drawn, corners, half + 1 + half / 2, Rgb([0, 0, 0]));
+        }
         draw_frame(&mut drawn, corners, half, FRAME);
     }
     drawn

@@ -52,7 +52,8 @@ pub(crate) fn numbered_boxes(picture: &RgbImage, boxes: &[[f32; 4]], attention: 
     let ranked = ranked(boxes, attention);
     // Whatever the corners are, they are near enough to be counted with.
     let corners = |i: usize| boxes[i].map(|corner| (corner * factor as f32).clamp(-1e6, 1e6) as i64);
-    let unit = i64::from((shorter * factor / 240).max(1));
+    // Digits are to be read where the picture is shown at a third of its size.
+    let unit = i64::from((shorter * factor / 120).max(1));
     // What is attended most lies above.
     for (rank, &i) in ranked.iter().enumerate().rev() {
         let half = if rank == 0 { unit + unit / 2 } else { unit / 2 };

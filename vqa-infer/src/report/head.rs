@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use crate::calibration::{Calibration, CalibrationBin};
 use crate::map_style::MapStyle;
-use crate::report::page::Page;
+use crate::report::contents::Page;
 use crate::report::scores::Scores;
 
 /// How many question types are shown at once; the rest is folded.
@@ -75,7 +75,7 @@ fn scores_html(scores: &Scores) -> String {
     tile(
         "Calibration error",
         format!("{:.1}", scores.calibration.ece),
-        "how far confidence and soft score are apart, as a mean over the questions, in percentage points (ECE, ten bins)",
+        "how far confidence and soft score are apart, the mean over the questions in percentage points (ECE, ten bins)",
     );
     html.push_str("</section>\n<div class=\"panels\">\n");
     html.push_str(&types_html(scores));
@@ -202,9 +202,9 @@ fn calibration_html(calibration: &Calibration) -> String {
     );
     let _ = writeln!(
         html,
-        "<p class=\"hint\">Above, what answers of each confidence score: the bar is the soft score, the red line the mean \
-         confidence, which a model that knows itself has at the bar's end. Below, how many answers there are. The two \
-         are {:.1} points apart (ECE).</p></section>",
+        "<p class=\"hint\">Bars: the soft score of the answers of each confidence. Red: their mean confidence; of a \
+         model that knows what it knows, the bars end there. Here they are {:.1} points apart on average (ECE). Grey: \
+         how many answers there are.</p></section>",
         calibration.ece
     );
     html
@@ -234,12 +234,13 @@ fn legend(style: MapStyle) -> String {
     let (scale, text) = match style {
         MapStyle::Article => (
             "<i class=\"scale white\"></i>",
-            "The picture fades into white where the model did not look. The red frame is around the most attended region.",
+            "The picture fades into white where the model did not look. The red frame is around the most attended \
+             region.",
         ),
         MapStyle::Heat => (
             "<i class=\"scale heat\"></i>",
-            "From dark, where the model did not look, to yellow, where it looked most. The white frame is around the most \
-             attended region.",
+            "From dark, where the model did not look, to yellow, where it looked most. The white frame is around the \
+             most attended region.",
         ),
         MapStyle::Boxes => (
             "<i class=\"scale ranks\"></i>",

@@ -186,7 +186,7 @@ mod tests {
         ledger.finish("2_2", finished("a")).unwrap();
         ledger.finish("3", finished("a")).unwrap();
         ledger.begin("3").unwrap();
-        ["1", "2_2", "3"].map(|name| make(&at.join(name)));
+        ["1", "2_2", "3"].iter().for_each(|name| make(&at.join(name)));
         assert!(Ledger::open(at).unwrap_err().to_string().contains("another process"));
         drop(ledger);
         // As a kill leaves it.
@@ -208,11 +208,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path();
         let ledger = Ledger::open(at).unwrap();
-        ["1", "2", "5"].map(|name| ledger.begin(name).unwrap());
+        ["1", "2", "5"].iter().for_each(|name| ledger.begin(name).unwrap());
         drop(ledger);
         // 1 is begun, 2 has somebody's notes in it, 3 is of a version without a ledger, 4 and "mine" are not reports'.
         write_atomic(&at.join("1/.qa.txt.Ab12.tmp"), b"x").unwrap();
-        ["2", "3", "mine", "5"].map(|name| make(&at.join(name)));
+        ["2", "3", "mine", "5"].iter().for_each(|name| make(&at.join(name)));
         for name in ["2/notes.txt", "4/qa.txt", "1/.hidden", "thesis.tex"] {
             write_atomic(&at.join(name), b"mine").unwrap();
         }

@@ -1,10 +1,11 @@
 //! Folders of attention maps, and a page that shows them.
 //!
-//! A [`Choice`] says which questions of a split are shown, [`Explained`] is what is shown of one, and a [`Report`] draws
-//! them and writes the page. [`Scores`] are for the head of the page.
+//! A [`Choice`] says which questions of a split are shown, [`Explained`] is what is shown of one, and a [`Report`]
+//! draws them and writes the page. [`Scores`] are for the head of the page.
 
 mod card;
 pub(crate) mod choice;
+mod contents;
 pub(crate) mod explained;
 mod folder;
 mod head;
@@ -16,8 +17,8 @@ pub(crate) mod scores;
 
 pub use self::{
     choice::{Choice, Sample, Verdict},
+    contents::Skipped,
     explained::Explained,
-    page::Skipped,
     report::Report,
     scores::{Confusion, Scores},
 };

@@ -2,32 +2,10 @@
 
 use serde::Serialize;
 
-use crate::map_style::MapStyle;
 use crate::numbered_boxes::COLORS;
 use crate::report::card::Cards;
+use crate::report::contents::Page;
 use crate::report::head::{escape, head};
-use crate::report::scores::Scores;
-
-/// All that a page shows.
-pub(super) struct Page<'a> {
-    pub title: &'a str,
-    pub notes: &'a [String],
-    pub style: MapStyle,
-    pub scores: Option<&'a Scores>,
-    pub cards: &'a Cards,
-    pub skipped: &'a [Skipped],
-}
-
-/// A question whose picture cannot be shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skipped {
-    /// The question's id.
-    pub question_id: u64,
-    /// The question.
-    pub question: String,
-    /// What is wrong with the picture, with the name of its file.
-    pub problem: String,
-}
 
 /// What the script reads.
 #[derive(Serialize)]
@@ -78,6 +56,8 @@ fn fill(template: &str, parts: &[(&str, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::map_style::MapStyle;
+    use crate::report::contents::Skipped;
     use crate::report::explained::Explained;
 
     /// Whatever is asked and answered, the page has the same elements, and the script reads what was said.

@@ -14,10 +14,11 @@ use crate::error::Result;
 use crate::map_style::MapStyle;
 use crate::picture_file::encode_jpeg;
 use crate::report::card::Cards;
+use crate::report::contents::{Page, Skipped};
 use crate::report::explained::Explained;
 use crate::report::folder::{original_jpeg, qa_text, write_folder};
 use crate::report::ledger::{Finished, Ledger};
-use crate::report::page::{Page, Skipped, html};
+use crate::report::page::html;
 use crate::report::scores::Scores;
 
 /// Changes when the same question would be drawn otherwise: folders of another version are drawn again.
@@ -26,8 +27,8 @@ const VERSION: &str = "1";
 /// A directory with a folder for each question, `qa.txt`, `original.jpg` and `topdown_att.jpg` in it, and a page
 /// over all of them, `index.html`.
 ///
-/// A report in the directory of an earlier one takes over the folders that it would draw the same, wherever that one was
-/// stopped, and removes its others. What a report has not made stays.
+/// A report in the directory of an earlier one takes over the folders that it would draw the same, wherever that one
+/// was stopped, and removes its others. What a report has not made stays.
 #[derive(Debug)]
 pub struct Report {
     directory: PathBuf,

@@ -17,7 +17,6 @@
 
   const percent = (share) => {
     const value = 100 * share;
-    if (value === 0) return "0 %";
     return value < 0.1 ? "< 0.1 %" : `${value < 10 ? value.toFixed(1) : Math.round(value)} %`;
   };
 
@@ -42,7 +41,8 @@
   // A picture with what is laid over it: the regions come when the pointer does, for there are many.
   function figure(card, file, alt, shown) {
     const { width, height, boxes } = pictures[card.picture];
-    const image = make("img", { src: `${card.folder}/${file}`, alt, loading: "lazy", decoding: "async", width, height });
+    const source = { src: `${card.folder}/${file}`, alt, width, height };
+    const image = make("img", { ...source, loading: "lazy", decoding: "async" });
     const share = make("span", { class: "share", "aria-hidden": "true" });
     const whole = make("div", { class: shown ? "picture shown" : "picture" }, image, share);
     whole.style.setProperty("--ratio", width / height);
@@ -113,9 +113,7 @@
       make("h3", heading ? { id: heading } : {}, card.question),
       make("p", { class: "answer" }, make("span", {}, card.answer), judged(card)),
       bars(card),
-      withoutTop(card),
-      ranks(card),
-      people(card),
+      make("div", { class: "facts" }, withoutTop(card), people(card), ranks(card)),
       make("p", { class: "tags" }, ...tags.filter(Boolean).map((tag) => make("span", {}, tag))),
     );
   }
@@ -248,7 +246,8 @@
     enlarged = Math.min(Math.max(place, 0), shown.length - 1);
     makeMore(Math.max(made, enlarged + 1));
     const card = shown[enlarged];
-    const element = make("div", { class: `card ${card.verdict}` }, photographs(card, true), about(card, "enlarged-question"));
+    const parts = [photographs(card, true), about(card, "enlarged-question")];
+    const element = make("div", { class: `card ${card.verdict}` }, ...parts);
     const drawing = element.querySelector("svg");
     if (drawing) element.querySelector(".tags").before(mostLookedAt(card, drawing));
     at("enlarged-card").replaceChildren(element);
