@@ -159,7 +159,7 @@ fn what_cannot_be_chosen_is_explained() {
     let visualize = format!("{VISUALIZE} --out-dir maps");
     let refused = |options: &str, words: &[&str]| fails(at, &format!("{visualize} {options}"), words);
     refused("--type numbers", &["split \"val\"", "\"numbers\"", "number", "yes/no", "how many"]);
-    refused("--question-ids 1,999999", &["split \"val\"", "999999"]);
+    refused("--question-ids 999999", &["split \"val\"", "999999"]);
     refused("--n 5 --n-batches 2", &["--n"]);
     refused("--n 0", &["--n"]);
     refused("--style dots", &["dots"]);
