@@ -243,7 +243,7 @@ fn legend(style: MapStyle) -> String {
              most attended region.",
         ),
         MapStyle::Boxes => (
-            "<i class=\"scale ranks\"></i>",
+            "<i class=\"scale numbered\"></i>",
             "The most attended regions, at most ten, numbered from the most attended one.",
         ),
     };
