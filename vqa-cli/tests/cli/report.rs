@@ -168,7 +168,8 @@ fn what_cannot_be_chosen_is_explained() {
                 features = \"val.h5\"\nimages = \"data/images/val/shapes_val_{image_id:012}.jpg\"\n";
     let config = fs::read_to_string(at.join("config.toml")).unwrap();
     fs::write(at.join("test.toml"), config.replace("[model]\n", &format!("{test}[model]\n"))).unwrap();
-    let visualize = "visualize --checkpoint run --config test.toml --data test --out-dir maps --n 3";
+    let visualize =
+        "visualize --checkpoint run/model_2.safetensors --config test.toml --data test --out-dir maps --n 3";
     for options in ["--only wrong", "--type number"] {
         fails(at, &format!("{visualize} {options}"), &["split \"test\"", "no annotations"]);
     }
