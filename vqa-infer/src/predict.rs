@@ -23,7 +23,7 @@ pub struct Prediction {
 }
 
 /// How many answers [`Prediction::best`] has at most.
-const N_BEST: usize = 3;
+pub(crate) const N_BEST: usize = 5;
 
 /// Answers the questions of a batch, in order. The probability of an answer is that of `loss`: of each
 /// answer by itself (logistic), or among all of them (softmax). The model computes in the number type `kind`.
