@@ -13,6 +13,8 @@ use vqa_data::features::{ElementType, Grid, Shard};
 use vqa_data::files::IfExists;
 use vqa_data::questions::import::{ColumnNames, ValBy};
 #[cfg(feature = "torch")]
+use vqa_infer::MapStyle;
+#[cfg(feature = "torch")]
 use vqa_model::{backbone::ChannelOrder, feed::Precision};
 
 /// Visual question answering: prepare data, train, score and explain models on VQA2.0.
@@ -520,18 +522,100 @@ pub struct PredictArgs {
 
 #[cfg(feature = "torch")]
 #[derive(Debug, Args)]
+#[command(after_help = "The same command resumes a report that was stopped: folders that it would draw the same are \
+        kept. Folders of an earlier report in the directory that are not in this one are removed, and nothing else. \
+        Questions whose picture is missing or broken are left out, and listed.")]
 pub struct VisualizeArgs {
     /// Checkpoint, with the config and dictionaries of its run beside it; or the directory of a run, for its best epoch
     #[arg(long)]
     pub checkpoint: PathBuf,
     #[command(flatten)]
     pub split: SplitArgs,
-    /// Number of batches to draw
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    pub n_batches: u64,
+    /// Number of batches to draw (default 1, or all of --question-ids)
+    #[arg(long, conflicts_with = "n", value_parser = clap::value_parser!(u64).range(1..))]
+    pub n_batches: Option<u64>,
+    /// Number of questions to draw, instead of batches
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub n: Option<u64>,
+    /// Which questions to draw if there are more: the first, or any at random
+    #[arg(long, value_enum, default_value_t = SampleArg::First)]
+    pub sample: SampleArg,
+    /// Random seed of --sample random, instead of the run's; of more questions, fewer are among them
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// Draw only questions that the model answers wrong (soft score 0) or right (a soft score above 0)
+    #[arg(long, value_enum)]
+    pub only: Option<OnlyArg>,
+    /// Draw only questions of this answer type (yes/no) or question type ("what color is the"); can be repeated
+    #[arg(long = "type", value_name = "T")]
+    pub types: Vec<String>,
+    /// Draw only these questions, and all of them unless --n or --n-batches says fewer
+    #[arg(long, value_name = "ID,ID,…", value_delimiter = ',')]
+    pub question_ids: Vec<u64>,
+    /// How the maps look: as in the article (unattended parts fade into white), as a heat map, or the ten most attended
+    /// boxes with their ranks
+    #[arg(long, value_enum, default_value_t = StyleArg::Article)]
+    pub style: StyleArg,
+    /// Ask each drawn question again without the region that the model looked at most, and show what it answers
+    #[arg(long, value_enum, value_name = "on|off", default_value_t = SwitchArg::On)]
+    pub occlude: SwitchArg,
+    /// Leave out the head of the page, for which the whole split is answered twice: as it is, and blind
+    #[arg(long)]
+    pub no_scores: bool,
     /// Directory to create the folder RUN_model_N_SPLIT_visualization in
     #[arg(long)]
     pub out_dir: PathBuf,
+}
+
+/// `--sample`.
+#[cfg(feature = "torch")]
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SampleArg {
+    First,
+    Random,
+}
+
+/// `--only`.
+#[cfg(feature = "torch")]
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum OnlyArg {
+    Wrong,
+    Right,
+}
+
+/// `--style`.
+#[cfg(feature = "torch")]
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum StyleArg {
+    Article,
+    Heat,
+    Boxes,
+}
+
+#[cfg(feature = "torch")]
+impl From<StyleArg> for MapStyle {
+    fn from(style: StyleArg) -> MapStyle {
+        match style {
+            StyleArg::Article => MapStyle::Article,
+            StyleArg::Heat => MapStyle::Heat,
+            StyleArg::Boxes => MapStyle::Boxes,
+        }
+    }
+}
+
+/// Something that is done or not.
+#[cfg(feature = "torch")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SwitchArg {
+    On,
+    Off,
+}
+
+#[cfg(feature = "torch")]
+impl SwitchArg {
+    pub fn is_on(self) -> bool {
+        self == SwitchArg::On
+    }
 }
 
 #[cfg(feature = "torch")]

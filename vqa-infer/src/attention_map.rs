@@ -1,6 +1,7 @@
 //! A picture that shows where the model looked, drawn step by step as the seed draws it.
 
 use image::{Rgb, RgbImage};
+use rayon::prelude::*;
 
 /// How an attention map looks. The defaults are the seed's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,68 +39,131 @@ const BLUR: usize = 16;
 /// Boxes may reach outside the picture or be empty; they count as far as they cover pixels.
 pub fn attention_map(picture: &RgbImage, boxes: &[[f32; 4]], attention: &[f32], style: &AttentionMapStyle) -> RgbImage {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let mut map = vec![0.0f64; width * height];
-    for (corners, &attention) in boxes.iter().zip(attention) {
-        let clamp = |corner: f32, length: usize| (corner as i64).clamp(0, length as i64) as usize;
-        let (x1, x2) = (clamp(corners[0], width), clamp(corners[2], width));
-        let (y1, y2) = (clamp(corners[1], height), clamp(corners[3], height));
-        if x1 < x2 {
-            for row in map.chunks_mut(width).take(y2).skip(y1) {
-                row[x1..x2].iter_mut().for_each(|pixel| *pixel = pixel.max(f64::from(attention)));
+    let weight = |relative: f64| relative.powf(style.power) * style.compress + (1.0 - style.compress);
+    let map = SpreadAttention::new((width, height), boxes, attention, BLUR, weight);
+    let mut drawn = picture.clone();
+    map.for_each_row(&mut drawn, |pixels, weights| {
+        for (pixel, &weight) in pixels.chunks_exact_mut(3).zip(weights) {
+            for value in pixel {
+                let blended = f64::from(*value) / 255.0 * weight + style.ground * (1.0 - weight);
+                *value = (blended * 255.0) as u8;
             }
         }
-    }
-    let max = map.iter().copied().fold(0.0, f64::max);
-    for pixel in &mut map {
-        // Nothing is attended where no box covers anything.
-        let relative = if max > 0.0 { *pixel / max } else { 0.0 };
-        *pixel = relative.powf(style.power) * style.compress + (1.0 - style.compress);
-    }
-    let small = ((width / BLUR).max(1), (height / BLUR).max(1));
-    let map = resize(&resize(&map, (width, height), small), small, (width, height));
-
-    let mut drawn = picture.clone();
-    for (pixel, weight) in drawn.pixels_mut().zip(map) {
-        let blend = |value: u8| {
-            let blended = f64::from(value) / 255.0 * weight + style.ground * (1.0 - weight);
-            (blended * 255.0) as u8
-        };
-        *pixel = Rgb(pixel.0.map(blend));
-    }
-    let most = attention.iter().take(boxes.len()).enumerate().fold(None, |most: Option<(usize, f32)>, (i, &a)| {
-        if most.is_some_and(|(_, highest)| highest >= a) { most } else { Some((i, a)) }
     });
-    if let Some((i, _)) = most {
-        let half = style.frame_width.map_or_else(|| half_frame_width(width, height), |width| i64::from(width / 2));
-        draw_frame(&mut drawn, boxes[i].map(|corner| corner as i64), half, style.frame);
+    if let Some(most) = most_attended(boxes, attention) {
+        let half = match style.frame_width {
+            Some(frame_width) => i64::from(frame_width.max(1) - 1) / 2,
+            None => half_frame_width(width, height),
+        };
+        draw_frame(&mut drawn, boxes[most].map(|corner| corner as i64), half, style.frame);
     }
     drawn
 }
 
-/// Bilinear resizing with pixel centres at halves and no smoothing, as OpenCV's `INTER_LINEAR`.
-fn resize(map: &[f64], from: (usize, usize), to: (usize, usize)) -> Vec<f64> {
-    /// For each target pixel: its two source pixels, and the weight of the second.
-    fn taps(from: usize, to: usize) -> Vec<(usize, usize, f64)> {
-        (0..to)
-            .map(|i| {
-                let at = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, (from - 1) as f64);
-                let first = at as usize;
-                (first, (first + 1).min(from - 1), at - first as f64)
-            })
-            .collect()
-    }
-    if map.is_empty() {
-        return Vec::new();
-    }
-    let (columns, rows) = (taps(from.0, to.0), taps(from.1, to.1));
-    let mut resized = Vec::with_capacity(to.0 * to.1);
-    for &(y1, y2, wy) in &rows {
-        for &(x1, x2, wx) in &columns {
-            let along = |y: usize| map[y * from.0 + x1] * (1.0 - wx) + map[y * from.0 + x2] * wx;
-            resized.push(along(y1) * (1.0 - wy) + along(y2) * wy);
+/// The first of the most attended boxes.
+pub(crate) fn most_attended(boxes: &[[f32; 4]], attention: &[f32]) -> Option<usize> {
+    let most = attention.iter().take(boxes.len()).enumerate().fold(None, |most: Option<(usize, f32)>, (i, &a)| {
+        if most.is_some_and(|(_, highest)| highest >= a) { most } else { Some((i, a)) }
+    });
+    most.map(|(i, _)| i)
+}
+
+/// The attention of the boxes spread over the pixels of a picture, and blurred: kept small, and enlarged row by row. Of
+/// the unblurred map only those pixels are looked at that shrinking it comes to, so that the time grows with the
+/// picture's pixels and not with all that the boxes cover.
+pub(crate) struct SpreadAttention {
+    size: (usize, usize),
+    small: (usize, usize),
+    /// The shrunk map, row by row.
+    map: Vec<f64>,
+}
+
+impl SpreadAttention {
+    /// Spreads attention over a picture of this width and height. `weight` makes a weight of the attention relative to
+    /// the highest; the map is shrunk by `blur`.
+    pub(crate) fn new(
+        size: (usize, usize),
+        boxes: &[[f32; 4]],
+        attention: &[f32],
+        blur: usize,
+        weight: impl Fn(f64) -> f64,
+    ) -> SpreadAttention {
+        let (width, height) = size;
+        let small = ((width / blur).max(1), (height / blur).max(1));
+        if width == 0 || height == 0 {
+            return SpreadAttention { size, small, map: Vec::new() };
         }
+        let (columns, rows) = (taps(width, small.0), taps(height, small.1));
+        // Two for each pixel of the shrunk map, in ascending order.
+        let [xs, ys] = [&columns, &rows].map(|taps| taps.iter().flat_map(|tap| [tap.0, tap.1]).collect::<Vec<usize>>());
+        let mut looked_at = vec![0.0f64; xs.len() * ys.len()];
+        let mut max = 0.0f64;
+        for (corners, &attention) in boxes.iter().zip(attention) {
+            let clamp = |corner: f32, length: usize| (corner as i64).clamp(0, length as i64) as usize;
+            let (x1, x2) = (clamp(corners[0], width), clamp(corners[2], width));
+            let (y1, y2) = (clamp(corners[1], height), clamp(corners[3], height));
+            if x1 >= x2 || y1 >= y2 {
+                continue;
+            }
+            max = max.max(f64::from(attention));
+            let before = |all: &[usize], end| all.partition_point(|&at| at < end);
+            let within = |all: &[usize], first, end| before(all, first)..before(all, end);
+            let (in_x, in_y) = (within(&xs, x1, x2), within(&ys, y1, y2));
+            for row in looked_at.chunks_mut(xs.len()).take(in_y.end).skip(in_y.start) {
+                row[in_x.clone()].iter_mut().for_each(|pixel| *pixel = pixel.max(f64::from(attention)));
+            }
+        }
+        for pixel in &mut looked_at {
+            // Nothing is attended where no box covers anything.
+            *pixel = weight(if max > 0.0 { *pixel / max } else { 0.0 });
+        }
+        let mut map = Vec::with_capacity(small.0 * small.1);
+        for (row, &(_, _, wy)) in looked_at.chunks(2 * xs.len()).zip(&rows) {
+            let (first, second) = row.split_at(xs.len());
+            for (i, &(_, _, wx)) in columns.iter().enumerate() {
+                let along = |row: &[f64]| row[2 * i] * (1.0 - wx) + row[2 * i + 1] * wx;
+                map.push(along(first) * (1.0 - wy) + along(second) * wy);
+            }
+        }
+        SpreadAttention { size, small, map }
     }
-    resized
+
+    /// Hands over each row of a picture of the map's size, red, green and blue of each pixel, with the weights of its
+    /// pixels; many rows at a time.
+    pub(crate) fn for_each_row(&self, picture: &mut RgbImage, draw: impl Fn(&mut [u8], &[f64]) + Sync) {
+        let (width, height) = self.size;
+        if self.map.is_empty() {
+            return;
+        }
+        let (columns, rows) = (taps(self.small.0, width), taps(self.small.1, height));
+        // The small map's rows, each as wide as the picture.
+        let mut wide = Vec::with_capacity(self.small.1 * width);
+        for row in self.map.chunks(self.small.0) {
+            wide.extend(columns.iter().map(|&(x1, x2, wx)| row[x1] * (1.0 - wx) + row[x2] * wx));
+        }
+        let wide_row = |y: usize| &wide[y * width..][..width];
+        picture.par_chunks_mut(3 * width).zip(&rows).for_each_init(
+            || vec![0.0; width],
+            |weights, (pixels, &(y1, y2, wy))| {
+                for ((weight, a), b) in weights.iter_mut().zip(wide_row(y1)).zip(wide_row(y2)) {
+                    *weight = a * (1.0 - wy) + b * wy;
+                }
+                draw(pixels, weights);
+            },
+        );
+    }
+}
+
+/// For each of `to` pixels along a side that is resized bilinearly, without any filter against aliasing, as OpenCV does
+/// it: its two source pixels, and the weight of the second.
+fn taps(from: usize, to: usize) -> Vec<(usize, usize, f64)> {
+    (0..to)
+        .map(|i| {
+            let at = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, (from - 1) as f64);
+            let first = at as usize;
+            (first, (first + 1).min(from - 1), at - first as f64)
+        })
+        .collect()
 }
 
 /// Pixels of the frame on either side of its middle line.
@@ -113,14 +177,15 @@ fn half_frame_width(width: usize, height: usize) -> i64 {
 
 /// Draws a frame whose middle line runs along the box, as far as it lies in the picture: all pixels within `half` of
 /// that line, so that its corners are round.
-fn draw_frame(picture: &mut RgbImage, [x1, y1, x2, y2]: [i64; 4], half: i64, color: Rgb<u8>) {
+pub(crate) fn draw_frame(picture: &mut RgbImage, [x1, y1, x2, y2]: [i64; 4], half: i64, color: Rgb<u8>) {
     let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
     // Far outside, the frame is invisible: stay near the picture, whatever the corners are.
     let near = |corner: i64, length: i64| corner.clamp(-half - 1, length + half + 1);
     let (x1, x2) = (near(x1.min(x2), width), near(x1.max(x2), width));
     let (y1, y2) = (near(y1.min(y2), height), near(y1.max(y2), height));
+    let columns = |first: i64, last: i64| (first - half).max(0)..=(last + half).min(width - 1);
     for y in (y1 - half).max(0)..=(y2 + half).min(height - 1) {
-        for x in (x1 - half).max(0)..=(x2 + half).min(width - 1) {
+        let mut draw = |x: i64| {
             let beside = |at: i64, first: i64, last: i64| (first - at).max(at - last).max(0);
             let to_edges = |at: i64, first: i64, last: i64| (at - first).abs().min((at - last).abs());
             let horizontal = [beside(x, x1, x2), to_edges(y, y1, y2)];
@@ -128,6 +193,12 @@ fn draw_frame(picture: &mut RgbImage, [x1, y1, x2, y2]: [i64; 4], half: i64, col
             if [horizontal, vertical].iter().any(|[a, b]| a * a + b * b <= half * half) {
                 picture.put_pixel(x as u32, y as u32, color);
             }
+        };
+        // Inside a box there is nothing to draw.
+        if (y - y1).abs() <= half || (y - y2).abs() <= half {
+            columns(x1, x2).for_each(draw);
+        } else {
+            columns(x1, x1).chain(columns(x2, x2)).for_each(&mut draw);
         }
     }
 }
@@ -135,6 +206,65 @@ fn draw_frame(picture: &mut RgbImage, [x1, y1, x2, y2]: [i64; 4], half: i64, col
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    /// The map as it is described: every pixel's attention, shrunk and enlarged as OpenCV does.
+    fn plain_map((width, height): (usize, usize), boxes: &[[f32; 4]], attention: &[f32]) -> Vec<f64> {
+        let mut map = vec![0.0f64; width * height];
+        for (&[x1, y1, x2, y2], &attention) in boxes.iter().zip(attention) {
+            for (i, pixel) in map.iter_mut().enumerate() {
+                let (x, y) = ((i % width) as i64, (i / width) as i64);
+                if (x1 as i64..x2 as i64).contains(&x) && (y1 as i64..y2 as i64).contains(&y) {
+                    *pixel = pixel.max(f64::from(attention));
+                }
+            }
+        }
+        let max = map.iter().copied().fold(0.0, f64::max);
+        for pixel in &mut map {
+            let relative = if max > 0.0 { *pixel / max } else { 0.0 };
+            *pixel = relative.powf(0.8) * 0.85 + (1.0 - 0.85);
+        }
+        let resize = |map: &[f64], from: (usize, usize), to: (usize, usize)| -> Vec<f64> {
+            let (columns, rows) = (taps(from.0, to.0), taps(from.1, to.1));
+            let at = |x: usize, y: usize| map[y * from.0 + x];
+            let along = |y, (x1, x2, wx): (usize, usize, f64)| at(x1, y) * (1.0 - wx) + at(x2, y) * wx;
+            let of_row = |&(y1, y2, wy): &(usize, usize, f64)| {
+                columns.iter().map(move |&tap| along(y1, tap) * (1.0 - wy) + along(y2, tap) * wy).collect::<Vec<_>>()
+            };
+            rows.iter().flat_map(of_row).collect()
+        };
+        let small = ((width / 16).max(1), (height / 16).max(1));
+        resize(&resize(&map, (width, height), small), small, (width, height))
+    }
+
+    /// Looking at few pixels comes to the same map, bit for bit.
+    #[test]
+    fn the_map_is_what_looking_at_every_pixel_gives() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        for _ in 0..40 {
+            let (width, height) = (rng.random_range(1..150), rng.random_range(1..150));
+            let n = rng.random_range(0..12);
+            let mut corner = |length: usize| rng.random_range(-20.0..length as f32 + 20.0);
+            let boxes: Vec<[f32; 4]> =
+                (0..n).map(|_| [corner(width), corner(height), corner(width), corner(height)]).collect();
+            let attention: Vec<f32> = (0..n).map(|_| rng.random_range(0.0..1.0)).collect();
+            let plain = plain_map((width, height), &boxes, &attention);
+            let weight = |relative: f64| relative.powf(0.8) * 0.85 + (1.0 - 0.85);
+            let map = SpreadAttention::new((width, height), &boxes, &attention, BLUR, weight);
+            let mut marked = RgbImage::new(width as u32, height as u32);
+            map.for_each_row(&mut marked, |pixels, weights| {
+                let bits = weights.iter().map(|weight| weight.to_bits());
+                pixels
+                    .chunks_mut(3)
+                    .zip(bits)
+                    .for_each(|(pixel, bits)| pixel.copy_from_slice(&bits.to_le_bytes()[..3]));
+            });
+            for (pixel, plain) in marked.pixels().zip(&plain) {
+                assert_eq!(pixel.0, plain.to_bits().to_le_bytes()[..3]);
+            }
+        }
+    }
 
     #[test]
     fn odd_boxes_do_no_harm() {

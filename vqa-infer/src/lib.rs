@@ -4,9 +4,10 @@
 //! [`Ensemble`] is some of them that answer together; a [`SplitWithModel`] answers and explains a data split with
 //! either. [`answer_all`], [`rank_all`] and [`predict_batch`] do so for any model. [`occlude_all`] answers without some
 //! regions, to see whether the attention says where an answer comes from, and [`Calibration`] says how far its
-//! probability can be trusted. [`attention_map`] draws the attention over a picture's
-//! regions; it needs no model, just boxes and weights. A [`Report`](report::Report) is a directory of such drawings
-//! with a page that shows them. [`shuffle_images`] asks about wrong images, to see how much a model looks.
+//! probability can be trusted. [`attention_map`] draws the attention over a picture's regions as the article does, and
+//! [`MapStyle`] in other ways too; they need no model, just boxes and weights. A [`Report`](report::Report) is a
+//! directory of such drawings, of any number of questions, with a page that shows them. [`shuffle_images`] asks about
+//! wrong images, to see how much a model looks.
 //!
 //! # Example
 //!
@@ -29,6 +30,9 @@ mod calibration;
 mod checkpoint;
 mod ensemble;
 mod error;
+mod heat_map;
+mod map_style;
+mod numbered_boxes;
 mod occlusion;
 mod picture_file;
 mod predict;
@@ -46,6 +50,7 @@ pub use crate::{
     checkpoint::Checkpoint,
     ensemble::Ensemble,
     error::{Error, Result},
+    map_style::MapStyle,
     occlusion::{Change, Occluded, Occlusion, OcclusionOf, OcclusionOptions, occlude_all},
     picture_file::write_picture,
     predict::{Answers, Prediction, RankedAnswers, answer_all, predict_batch, rank_all},

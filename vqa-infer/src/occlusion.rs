@@ -15,7 +15,7 @@ use vqa_model::loss::LossKind;
 use vqa_model::{ModelInput, ModelOutput, VqaModel};
 
 use crate::error::Result;
-use crate::predict::{for_each_batch, probabilities, to_vec};
+use crate::predict::{best_answers, for_each_batch, probabilities, to_vec};
 
 /// What is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -85,23 +85,9 @@ fn occlude(
         |output: &ModelOutput| to_vec::<f32>(&probabilities(&output.logits, loss).gather(1, &answers, false));
     let (first_answers, first_probability) = (whole.best_answers(), probability(&whole));
 
-    // An image for each question, as each has other regions taken away.
-    let padding = input.padding.as_ref().map(|padding| padding.index_select(0, &input.image_rows)); // [B, K]
-    let mut asked = ModelInput {
-        tokens: input.tokens.shallow_clone(),
-        features: input.features.index_select(0, &input.image_rows),
-        boxes: input.boxes.index_select(0, &input.image_rows),
-        image_rows: Tensor::arange(n_questions, (Kind::Int64, input.image_rows.device())),
-        padding: None,
-    };
+    let mut hiding = Hiding::new(input, n_questions);
     let mut without = |regions: &Tensor| -> Vec<Change> {
-        let hidden = Tensor::zeros([n_questions, max_regions], (Kind::Bool, regions.device()));
-        let hidden = hidden.scatter_value(1, regions, 1);
-        asked.padding = Some(match &padding {
-            Some(padding) => hidden.logical_or(padding),
-            None => hidden,
-        });
-        let output = model.infer(&asked);
+        let output = hiding.infer(model, regions, max_regions);
         let changes = output
             .best_answers()
             .into_iter()
@@ -117,11 +103,7 @@ fn occlude(
 
     // Of an image that has too few, any may be taken away: it is left out in the end.
     let n_taken = n_regions.min(max_regions as usize);
-    let attention = match &padding {
-        Some(padding) => whole.attention.masked_fill(padding, -1.0),
-        None => whole.attention.shallow_clone(),
-    };
-    let attended = without(&attention.topk(n_taken as i64, 1, true, false).1);
+    let attended = without(&most_attended(&whole.attention, input, n_taken as i64));
     let mut chance = vec![Change::default(); n_questions as usize];
     let mut draws: Vec<ChaCha8Rng> = batch
         .questions
@@ -143,6 +125,70 @@ fn occlude(
     }
     let occluded = attended.into_iter().zip(chance).zip(own_regions);
     occluded.map(|((attended, chance), own)| (own > n_regions).then_some(Occluded { attended, chance })).collect()
+}
+
+/// The places of the regions with the most attention, [B, n].
+fn most_attended(attention: &Tensor, input: &ModelInput, n: i64) -> Tensor {
+    let attention = match padding_of_questions(input) {
+        Some(padding) => attention.masked_fill(&padding, -1.0),
+        None => attention.shallow_clone(),
+    };
+    attention.topk(n, 1, true, false).1
+}
+
+/// Which regions of each question's image are none, [B, K].
+fn padding_of_questions(input: &ModelInput) -> Option<Tensor> {
+    input.padding.as_ref().map(|padding| padding.index_select(0, &input.image_rows))
+}
+
+/// A batch with an image for each question, as each has other regions taken away.
+struct Hiding {
+    asked: ModelInput,
+    /// Regions that are none, [B, K].
+    padding: Option<Tensor>,
+}
+
+impl Hiding {
+    fn new(input: &ModelInput, n_questions: i64) -> Hiding {
+        let asked = ModelInput {
+            tokens: input.tokens.shallow_clone(),
+            features: input.features.index_select(0, &input.image_rows),
+            boxes: input.boxes.index_select(0, &input.image_rows),
+            image_rows: Tensor::arange(n_questions, (Kind::Int64, input.image_rows.device())),
+            padding: None,
+        };
+        Hiding { asked, padding: padding_of_questions(input) }
+    }
+
+    /// What the model makes of the batch without some regions of each image, [B, n], of which it has `max_regions`.
+    fn infer(&mut self, model: &dyn VqaModel, regions: &Tensor, max_regions: i64) -> ModelOutput {
+        let hidden = Tensor::zeros([regions.size()[0], max_regions], (Kind::Bool, regions.device()));
+        let hidden = hidden.scatter_value(1, regions, 1);
+        self.asked.padding = Some(match &self.padding {
+            Some(padding) => hidden.logical_or(padding),
+            None => hidden,
+        });
+        model.infer(&self.asked)
+    }
+}
+
+/// The best answer to each question of a batch without the region that the model looked at most, and its probability,
+/// which is that of `loss`. `attention` [B, K] says where it looked. Nothing for an image that has no region more.
+pub(crate) fn answer_without_top(
+    model: &dyn VqaModel,
+    loss: LossKind,
+    batch: &Batch,
+    input: &ModelInput,
+    attention: &Tensor,
+) -> Vec<Option<(i64, f32)>> {
+    let [n_questions, max_regions] = [attention.size()[0], attention.size()[1]];
+    if n_questions == 0 {
+        return Vec::new();
+    }
+    let output = Hiding::new(input, n_questions).infer(model, &most_attended(attention, input, 1), max_regions);
+    let best = best_answers(&output.logits, loss, 1);
+    let own_regions = batch.image_rows.iter().map(|&row| batch.n_regions[row as usize]);
+    own_regions.zip(best).map(|(own, best)| (own > 1).then_some(best)).collect()
 }
 
 /// The means over the questions of a split.
@@ -310,6 +356,30 @@ mod tests {
                 let expected = n_regions as f64 / own as f64;
                 assert!((share - expected).abs() < 0.05, "{n_regions} of {own}: {share}, and {expected} is expected");
             }
+        }
+    }
+
+    /// The region that the answer comes from is hidden: the answer is another, that of the first region which is left.
+    #[test]
+    fn the_answer_without_the_top_region_is_another() {
+        let image_ids: Vec<u64> = (0..N_IMAGES as u64).collect();
+        let question = |&image_id: &u64| Question { question_id: image_id, image_id, question: "where".into() };
+        let questions: Vec<Question> = image_ids.iter().map(question).collect();
+        let split = Split { source_starts: vec![0, questions.len()], questions, ..Split::default() };
+        let answers = AnswerDict::from_answers(["0", "1", "2", "3", "4", "5"], 1);
+        let source: Arc<dyn RegionSource> = Arc::new(OneOfAll);
+        let dataset = Dataset::new(split, &WordDict::from_questions(["where"]), &answers, 3, vec![source]).unwrap();
+        let batch = Batch::gather(&dataset, &(0..N_IMAGES).collect::<Vec<_>>()).unwrap();
+        let input = ModelInput::from_batch(&batch, Device::Cpu, Kind::Float);
+        let whole = Finder.infer(&input);
+        let without = answer_without_top(&Finder, LossKind::Softmax, &batch, &input, &whole.attention);
+        for (image, (without, first)) in without.into_iter().zip(whole.best_answers()).enumerate() {
+            let own = OneOfAll.n_regions(image);
+            assert_eq!(first as usize, 7 * image % own);
+            assert_eq!(without.is_some(), own > 1, "{image}");
+            let Some((answer, probability)) = without else { continue };
+            assert_eq!(answer, i64::from(first == 0), "{image}");
+            assert!((probability - 1.0 / (own - 1) as f32).abs() < 1e-4, "{image}: {probability}");
         }
     }
 

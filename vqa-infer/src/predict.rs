@@ -23,7 +23,7 @@ pub struct Prediction {
 }
 
 /// How many answers [`Prediction::best`] has at most.
-const N_BEST: usize = 3;
+pub(crate) const N_BEST: usize = 5;
 
 /// Answers the questions of a batch, in order. The probability of an answer is that of `loss`: of each
 /// answer by itself (logistic), or among all of them (softmax). The model computes in the number type `kind`.
@@ -48,7 +48,16 @@ pub(crate) fn predict(
     n_regions: impl Fn(usize) -> usize,
     n_best: usize,
 ) -> Vec<Prediction> {
-    let output = model.infer(input);
+    predictions(&model.infer(input), loss, n_regions, n_best)
+}
+
+/// What [`predict`] makes of a model's output.
+pub(crate) fn predictions(
+    output: &ModelOutput,
+    loss: LossKind,
+    n_regions: impl Fn(usize) -> usize,
+    n_best: usize,
+) -> Vec<Prediction> {
     let answers = output.best_answers();
     let (n, max_regions) = (answers.len(), output.attention.size()[1] as usize);
     let best = best_answers(&output.logits, loss, n_best);
@@ -63,7 +72,7 @@ pub(crate) fn predict(
 
 /// The best `n_best` answers of each question, or all that there are, one question after the other: their ids and
 /// probabilities, best first.
-fn best_answers(logits: &Tensor, loss: LossKind, n_best: usize) -> Vec<(i64, f32)> {
+pub(crate) fn best_answers(logits: &Tensor, loss: LossKind, n_best: usize) -> Vec<(i64, f32)> {
     let n_best = logits.size()[1].min(n_best as i64);
     let probabilities = probabilities(logits, loss);
     // Large logits of several answers may all have a probability of 1.

@@ -1,22 +1,29 @@
 //! A data split and the model that is asked about it.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
-use std::sync::Arc;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler};
 use vqa_data::features::{FeatureFile, RegionSource};
 use vqa_data::questions::{ImagePaths, SourceConfig, Split, SplitConfig};
 use vqa_model::feed::{Feed, FeedOptions};
 use vqa_model::memory::or_out_of_memory;
+use vqa_model::{ModelInput, VqaModel};
 
 use crate::blind::shuffle_images;
 use crate::ensemble::Ensemble;
 use crate::error::{Error, Result};
-use crate::occlusion::{Occlusion, OcclusionOptions, occlude_all};
-use crate::predict::{Answers, RankedAnswers, answer_all, predict_batch, rank_all};
+use crate::occlusion::{Occlusion, OcclusionOptions, answer_without_top, occlude_all};
+use crate::predict::{Answers, N_BEST, Prediction, RankedAnswers, answer_all, predictions, rank_all};
+use crate::report::choice::{Choice, count_namesakes};
 use crate::report::explained::Explained;
 use crate::report::report::Report;
+
+/// A question that is answered, and where its picture is or why it is not known.
+type Answered = (Explained, std::result::Result<PathBuf, String>);
 
 /// A checkpoint, or an ensemble of some, and a split that it is asked about.
 pub struct SplitWithModel {
@@ -175,42 +182,133 @@ impl SplitWithModel {
         or_out_of_memory(|| work(&Feed::new(loader, options, &mut |_, _| {})?))?
     }
 
-    /// Answers some questions, by their places in the split, and adds them to a report. `progress` is called with the
-    /// number of questions just done.
+    /// A text that is another one when the attention may be: which files answer, and from which features.
+    pub fn identity(&self) -> String {
+        let features = self.sources.iter().filter_map(|source| source.features.as_deref());
+        let files = self.ensemble.members().map(|member| member.path()).chain(features);
+        let of_file = |path: &Path| {
+            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            let known = std::fs::metadata(path).ok();
+            let n_bytes = known.as_ref().map(std::fs::Metadata::len);
+            format!("{} {n_bytes:?} {:?}\n", absolute.display(), known.and_then(|known| known.modified().ok()))
+        };
+        files.map(of_file).collect()
+    }
+
+    /// The places of the questions that a choice means, in ascending order. `answers` are those to the whole split,
+    /// where the choice needs scores.
     ///
     /// # Errors
     ///
-    /// When features or pictures cannot be read, or the report cannot be written.
-    pub fn explain(&self, questions: &[usize], report: &mut Report, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        let ensemble = &self.ensemble;
-        let text = |answer: i64| ensemble.answers().answers()[answer as usize].clone();
-        let split = self.dataset().split();
+    /// Those of [`Choice::of`].
+    pub fn choose(&self, choice: &Choice, answers: Option<&Answers>) -> Result<Vec<usize>> {
+        let scores = answers.map(|answers| &*answers.scores);
+        choice.of(self.dataset().split(), scores).map_err(|problem| self.problem(problem))
+    }
+
+    /// Checks that the split has what a choice asks for, before anything is answered.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Choice::check`].
+    pub fn check_choice(&self, choice: &Choice) -> Result<()> {
+        choice.check(self.dataset().split()).map_err(|problem| self.problem(problem))
+    }
+
+    /// Answers some questions, by their places in the split, and adds them to a report: while some are drawn, the next
+    /// ones are answered. With `without_top` each is asked once more without the region that the model looked at most.
+    /// `progress` is called with the number of questions just done.
+    ///
+    /// # Errors
+    ///
+    /// When features cannot be read, it is not said where pictures are, or the report cannot be written.
+    pub fn explain(
+        &self,
+        questions: &[usize],
+        without_top: bool,
+        report: &mut Report,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
         let image_paths = self.image_paths(questions)?;
-        for questions in questions.chunks(self.batch_size) {
-            let batch = Batch::gather(self.dataset(), questions)?;
-            let predictions = or_out_of_memory(|| {
-                predict_batch(ensemble, ensemble.loss(), &batch, ensemble.device(), ensemble.kind())
-            })?;
-            for (i, prediction) in predictions.into_iter().enumerate() {
-                let question = batch.questions[i];
-                let annotation = split.annotations.get(question);
-                report.add(&Explained {
-                    question_id: batch.question_ids[i],
-                    question: split.questions[question].question.to_string(),
-                    answer: text(prediction.answer),
-                    best: prediction.best.iter().map(|&(answer, p)| (text(answer), p)).collect(),
-                    annotators: annotation.map(|annotation| annotation.counted_answers()).unwrap_or_default(),
-                    soft_score: annotation.map(|_| batch.targets.score(i, prediction.answer as u32)),
-                    picture: image_paths[&split.source_of(question)]
-                        .path(batch.image_ids[i])
-                        .map_err(|error| self.problem(error.to_string()))?,
-                    boxes: batch.boxes_of(i).collect(),
-                    attention: prediction.attention,
-                })?;
-                progress(1);
+        let n_namesakes = count_namesakes(self.dataset().split(), questions);
+        // One batch waits while another is drawn.
+        let (sender, receiver) = mpsc::sync_channel::<Vec<Answered>>(1);
+        thread::scope(|scope| {
+            let drawing = scope.spawn(move || -> Result<()> {
+                for batch in receiver {
+                    let mut explained = Vec::with_capacity(batch.len());
+                    for (question, picture) in batch {
+                        match picture {
+                            Ok(picture) => explained.push(Explained { picture, ..question }),
+                            Err(problem) => {
+                                report.skip(question.question_id, &question.question, problem);
+                                progress(1);
+                            }
+                        }
+                    }
+                    report.add_all(&explained, progress)?;
+                }
+                Ok(())
+            });
+            let answered = questions.chunks(self.batch_size).try_for_each(|questions| {
+                let batch = Batch::gather(self.dataset(), questions)?;
+                let explained = self.explain_batch(&batch, without_top, &n_namesakes)?;
+                let pictures = batch.questions.iter().zip(&batch.image_ids).map(|(&question, &image_id)| {
+                    let paths = &image_paths[&self.dataset().split().source_of(question)];
+                    paths.path(image_id).map_err(|error| error.to_string())
+                });
+                // Whoever draws has stopped for an error, which is said below.
+                let _ = sender.send(explained.into_iter().zip(pictures).collect());
+                Ok(())
+            });
+            drop(sender);
+            let drawn = drawing.join().unwrap_or_else(|panic| resume_unwind(panic));
+            drawn.and(answered)
+        })
+    }
+
+    /// What the model makes of the questions of a batch; their pictures are not yet known.
+    fn explain_batch(
+        &self,
+        batch: &Batch,
+        without_top: bool,
+        n_namesakes: &HashMap<usize, usize>,
+    ) -> Result<Vec<Explained>> {
+        let ensemble = &self.ensemble;
+        let loss = ensemble.loss();
+        let (predictions, without) = or_out_of_memory(|| {
+            let input = ModelInput::from_batch(batch, ensemble.device(), ensemble.kind());
+            let output = ensemble.infer(&input);
+            let n_regions = |question: usize| batch.n_regions[batch.image_rows[question] as usize];
+            let without = match without_top {
+                true => answer_without_top(ensemble, loss, batch, &input, &output.attention),
+                false => vec![None; batch.len()],
+            };
+            (predictions(&output, loss, n_regions, N_BEST), without)
+        })?;
+        let text = |answer: i64| ensemble.answers().answers()[answer as usize].clone();
+        let probable = |(answer, p): (i64, f32)| (text(answer), p);
+        let split = self.dataset().split();
+        let explain = |(i, (prediction, without_top)): (usize, (Prediction, Option<(i64, f32)>))| {
+            let question = batch.questions[i];
+            let annotation = split.annotations.get(question);
+            Explained {
+                question_id: batch.question_ids[i],
+                n_namesakes: n_namesakes[&question],
+                question: split.questions[question].question.to_string(),
+                answer_type: annotation.map(|annotation| annotation.answer_type.to_owned()),
+                question_type: annotation.map(|annotation| annotation.question_type.to_owned()),
+                answer: text(prediction.answer),
+                best: prediction.best.into_iter().map(probable).collect(),
+                without_top: without_top.map(probable),
+                annotators: annotation.map(|annotation| annotation.counted_answers()).unwrap_or_default(),
+                soft_score: annotation.map(|_| batch.targets.score(i, prediction.answer as u32)),
+                picture: PathBuf::new(),
+                boxes: batch.boxes_of(i).collect(),
+                attention: prediction.attention,
             }
-        }
-        Ok(())
+        };
+        Ok(predictions.into_iter().zip(without).enumerate().map(explain).collect())
     }
 
     /// Where the pictures of some questions are, by their sources.

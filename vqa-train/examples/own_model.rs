@@ -93,7 +93,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let accuracy = answered.accuracy(&asked.dataset().split().annotations);
     println!("val: soft score {:.2}, official accuracy {:.2}", answered.soft_score, accuracy.overall);
     let mut report = Report::new(demo.join("own_model_maps"), "Where a bag of words looks", Vec::new());
-    asked.explain(&[0, 1, 2, 3], &mut report, &mut |_| {})?;
+    asked.explain(&[0, 1, 2, 3], true, &mut report, &|_| {})?;
     println!("open {}", report.finish()?.display());
     Ok(())
 }

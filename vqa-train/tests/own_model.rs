@@ -142,7 +142,7 @@ fn a_model_of_ones_own_goes_all_the_way() {
         let answered = asked.answer_all(&mut |_| {}).unwrap();
         assert!(answered.answers.len() > n && answered.soft_score > 0.0, "{answered:?}");
         let mut report = Report::new(at.join("maps"), "maps", Vec::new());
-        asked.explain(&[0, 1], &mut report, &mut |_| {}).unwrap();
+        asked.explain(&[0, 1], true, &mut report, &|_| {}).unwrap();
         assert_eq!(report.len(), 2);
     }
     let error = Checkpoint::open(&whole.checkpoint(3), Some(Device::Cpu)).unwrap_err().to_string();

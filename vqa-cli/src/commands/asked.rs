@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use vqa_data::questions::Split;
-use vqa_infer::report::Report;
-use vqa_infer::{Answers, Checkpoint, Ensemble, Occlusion, OcclusionOptions, RankedAnswers, SplitWithModel};
+use vqa_infer::report::{Report, Scores};
+use vqa_infer::{Answers, Checkpoint, Ensemble, Error, Occlusion, OcclusionOptions, RankedAnswers, SplitWithModel};
 use vqa_model::device::parse_device;
 
 use crate::args::SplitArgs;
@@ -70,8 +70,21 @@ pub fn occlude(split: &SplitWithModel, options: OcclusionOptions) -> Result<Occl
     Ok(split.occlude(options, &mut |n| progress.add(n))?)
 }
 
-/// Adds some questions to a report, with a progress bar.
-pub fn explain(split: &SplitWithModel, questions: &[usize], report: &mut Report) -> Result<()> {
+/// The scores of a split's answers, for the head of a page, beside those of the blind model.
+pub fn scores(split: &SplitWithModel, answers: &Answers) -> Result<Scores> {
+    let progress = ProgressBar::new("blind", "questions", split.dataset().len() as u64);
+    let blind = match split.answer_blind(&mut |n| progress.add(n)) {
+        Ok(blind) => Some(blind),
+        // There is one image, and no other to ask about.
+        Err(Error::Split { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Scores::of(answers, blind.as_ref(), &split.dataset().split().annotations))
+}
+
+/// Adds some questions to a report, with a progress bar; with `without_top` also what is answered without the most
+/// attended region.
+pub fn explain(split: &SplitWithModel, questions: &[usize], without_top: bool, report: &mut Report) -> Result<()> {
     let progress = ProgressBar::new("draw", "questions", questions.len() as u64);
-    Ok(split.explain(questions, report, &mut |n| progress.add(n))?)
+    Ok(split.explain(questions, without_top, report, &|n| progress.add(n))?)
 }

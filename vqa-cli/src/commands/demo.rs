@@ -72,7 +72,8 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let val = SplitArgs { data: "val".to_owned(), config: None, device: None, batch_size: None };
     let val = asked::open(slice::from_ref(&checkpoint), &val)?;
     let annotations = &val.dataset().split().annotations;
-    let model = asked::answer_all(&val)?.accuracy(annotations);
+    let answers = asked::answer_all(&val)?;
+    let model = answers.accuracy(annotations);
     let seen = Split::load(config.split("train")?)?.annotations;
     let blind = Accuracy::of(&blind_guesses(&seen, annotations), annotations)?;
 
@@ -91,8 +92,9 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         ),
         "Left: the image. Right: where the model looked; the framed cell has the highest weight.".to_owned(),
     ];
-    let mut report = Report::new(at.join("maps"), "vqa: the shapes world", notes);
-    asked::explain(&val, &shown(val.dataset().split()), &mut report)?;
+    let scores = asked::scores(&val, &answers)?;
+    let mut report = Report::new(at.join("maps"), "vqa: the shapes world", notes).scores(scores);
+    asked::explain(&val, &shown(val.dataset().split()), true, &mut report)?;
     let page = report.finish()?;
 
     print(&format!(

@@ -21,6 +21,8 @@ mod pictures;
 mod process;
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod pty;
+#[cfg(feature = "torch")]
+mod report;
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod screen;
 #[cfg(feature = "torch")]

@@ -1,9 +1,24 @@
 //! Folders of attention maps, and a page that shows them.
+//!
+//! A [`Choice`] says which questions of a split are shown, [`Explained`] is what is shown of one, and a [`Report`]
+//! draws them and writes the page. [`Scores`] are for the head of the page.
 
-pub(crate) mod card;
+mod card;
+pub(crate) mod choice;
+mod contents;
 pub(crate) mod explained;
-pub(crate) mod folder;
+mod folder;
+mod head;
+mod ledger;
+mod page;
 #[allow(clippy::module_inception)]
 pub(crate) mod report;
+pub(crate) mod scores;
 
-pub use self::{explained::Explained, report::Report};
+pub use self::{
+    choice::{Choice, Sample, Verdict},
+    contents::Skipped,
+    explained::Explained,
+    report::Report,
+    scores::{Confusion, Scores},
+};
