@@ -339,6 +339,11 @@
   new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && makeMore(), {
     rootMargin: "2000px",
   }).observe(at("more"));
+  // What is scrolled to does not come to lie below the filters, which wrap as the window wants.
+  new ResizeObserver(() => {
+    const covered = getComputedStyle(at("controls")).position === "sticky" ? at("controls").offsetHeight : 0;
+    document.documentElement.style.scrollPaddingTop = `${covered + 12}px`;
+  }).observe(at("controls"));
   // How long it took until the page could be used, in milliseconds.
   document.documentElement.dataset.ready = Math.round(performance.now());
 })();
