@@ -2,5 +2,6 @@
 
 mod browser;
 mod harness;
+mod report;
 mod serve;
 mod world;
