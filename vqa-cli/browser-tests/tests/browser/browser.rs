@@ -304,8 +304,8 @@ impl Page {
         self.js_with(body, json!([name, media_type, BASE64.encode(bytes)])).await;
     }
 
-    /// The least contrast of a text that is seen with what is behind it, and that text: as the Web Content Accessibility
-    /// Guidelines compute it, which want 4.5. Controls that are disabled need none.
+    /// The least contrast of a text that is seen with what is behind it, and that text: as the Web Content
+    /// Accessibility Guidelines compute it, which want 4.5. Controls that are disabled need none.
     pub async fn least_contrast(&self) -> (f64, String) {
         let found = self.js(include_str!("contrast.js")).await;
         (found["contrast"].as_f64().unwrap(), found["text"].as_str().unwrap().to_owned())

@@ -38,7 +38,8 @@ for (const element of document.querySelectorAll("body *")) {
   const text = [...element.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE)
     .map((node) => node.data.trim()).join("");
   if (text) consider(element, color, behind(element), text);
-  if (element.placeholder) consider(element, getComputedStyle(element, "::placeholder").color, behind(element), element.placeholder);
+  const inside = getComputedStyle(element, "::placeholder").color;
+  if (element.placeholder) consider(element, inside, behind(element), element.placeholder);
   // A bar lies behind the texts beside it.
   const bar = text && element.parentElement.querySelector(":scope > .bar");
   if (bar) consider(element, color, behind(bar), text);

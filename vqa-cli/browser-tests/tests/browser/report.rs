@@ -295,10 +295,11 @@ fn a_click_enlarges_and_escape_closes() {
 #[test]
 fn everything_is_reached_with_the_keyboard() {
     on_report(DESKTOP, async |page, data| {
-        page.js("const controls = [...document.querySelectorAll('a, button, input, select, summary, .card[tabindex=\"0\"]')]
-            .filter((control) => control.checkVisibility() && !control.disabled &&
-                (control.type !== 'radio' || control.checked));
-            controls.forEach((control, i) => { control.dataset.order = i; })").await;
+        page.js("const all = 'a, button, input, select, summary, .card[tabindex=\"0\"]';
+            const controls = [...document.querySelectorAll(all)].filter((control) =>
+                control.checkVisibility() && !control.disabled && (control.type !== 'radio' || control.checked));
+            controls.forEach((control, i) => { control.dataset.order = i; })")
+            .await;
         let n_controls = page.count("[data-order]").await;
         for order in 0..n_controls {
             page.press(Key::Tab).await;

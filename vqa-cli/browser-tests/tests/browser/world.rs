@@ -59,7 +59,8 @@ fn make_world(at: &Path) {
     let pictures = |name: &str| format!("images = \"data/images/{name}/shapes_{name}_{{image_id:012}}.jpg\"\n");
     let config = format!(
         "seed = 7\ndevice = \"cpu\"\nout_dir = \"run\"\n{}{}\
-         [model]\nhid_dim = 16\n[model.lm]\nword_emb_dim = 8\n[model.topdown_att]\nhid_dim = 16\n[model.mlp]\nhid_dim = 16\n\
+         [model]\nhid_dim = 16\n[model.lm]\nword_emb_dim = 8\n\
+         [model.topdown_att]\nhid_dim = 16\n[model.mlp]\nhid_dim = 16\n\
          [train]\nn_epochs = 2\nbatch_size = 32\nlog_every = 5\n",
         split("train", "train", &pictures("train")),
         split("val", "val", &pictures("val")),
