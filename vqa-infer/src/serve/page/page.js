@@ -158,7 +158,8 @@ function showOverlay(reply) {
   at("caption").textContent = rest;
   overlay.addEventListener("pointerover", (event) => {
     const region = event.target.dataset?.region;
-    if (region !== undefined) at("caption").textContent = `${percent(reply.attention[region])} of the attention is here.`;
+    if (region === undefined) return;
+    at("caption").textContent = `${percent(reply.attention[region])} of the attention is here.`;
   });
   overlay.addEventListener("pointerleave", () => { at("caption").textContent = rest; });
 }
