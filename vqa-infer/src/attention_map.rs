@@ -142,15 +142,20 @@ impl SpreadAttention {
             wide.extend(columns.iter().map(|&(x1, x2, wx)| row[x1] * (1.0 - wx) + row[x2] * wx));
         }
         let wide_row = |y: usize| &wide[y * width..][..width];
-        picture.par_chunks_mut(3 * width).zip(&rows).for_each_init(
-            || vec![0.0; width],
-            |weights, (pixels, &(y1, y2, wy))| {
-                for ((weight, a), b) in weights.iter_mut().zip(wide_row(y1)).zip(wide_row(y2)) {
-                    *weight = a * (1.0 - wy) + b * wy;
-                }
-                draw(pixels, weights);
-            },
-        );
+        let draw_row = |weights: &mut Vec<f64>, (pixels, &(y1, y2, wy)): (&mut [u8], &(usize, usize, f64))| {
+            for ((weight, a), b) in weights.iter_mut().zip(wide_row(y1)).zip(wide_row(y2)) {
+                *weight = a * (1.0 - wy) + b * wy;
+            }
+            draw(pixels, weights);
+        };
+        let mut weights = vec![0.0; width];
+        if rayon::current_thread_index().is_some() {
+            // All cores have pictures of their own. One that waited for its rows would begin another picture meanwhile,
+            // and have both in memory.
+            picture.chunks_mut(3 * width).zip(&rows).for_each(|row| draw_row(&mut weights, row));
+        } else {
+            picture.par_chunks_mut(3 * width).zip(&rows).for_each_init(|| weights.clone(), draw_row);
+        }
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn predictions(
 
 /// The best `n_best` answers of each question, or all that there are, one question after the other: their ids and
 /// probabilities, best first.
-pub(crate) fn best_answers(logits: &Tensor, loss: LossKind, n_best: usize) -> Vec<(i64, f32)> {
+fn best_answers(logits: &Tensor, loss: LossKind, n_best: usize) -> Vec<(i64, f32)> {
     let n_best = logits.size()[1].min(n_best as i64);
     let probabilities = probabilities(logits, loss);
     // Large logits of several answers may all have a probability of 1.

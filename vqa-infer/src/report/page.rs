@@ -89,7 +89,7 @@ mod tests {
         let page = html(&page);
         assert_eq!(page.matches("</script>").count(), 2, "the data's and the script's");
         assert!(!page.contains("<img src=x") && !page.contains("<!--"));
-        let data = page.split("type=\"application/json\">").nth(1).unwrap().split("</script>").next().unwrap();
+        let data = page.split("id=\"data\">").nth(1).unwrap().split("</script>").next().unwrap();
         let data: serde_json::Value = serde_json::from_str(data).unwrap();
         let card = &data["cards"][0];
         for text in [&card["question"], &card["answer"], &card["best"][0][0], &card["annotators"][0][0]] {

@@ -394,7 +394,7 @@ mod tests {
         let mut report = Report::new(at.join("out"), "title", Vec::new());
         report.add_all(&[of("gone.png", 1), of("broken.jpg", 2), of("broken.jpg", 3)], &|_| {}).unwrap();
         assert!(report.is_empty() && !at.join("out").exists());
-        let error = Report { ledger: None, ..report }.finish().unwrap_err().to_string();
+        let error = report.finish().unwrap_err().to_string();
         assert!(error.contains("gone.png") && error.contains("of 3 questions"), "{error}");
         assert!(!at.join("out").exists());
 
