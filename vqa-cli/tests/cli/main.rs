@@ -27,6 +27,8 @@ mod report;
 mod screen;
 #[cfg(feature = "torch")]
 mod seen;
+#[cfg(all(feature = "serve", unix))]
+mod serve;
 #[cfg(all(feature = "torch", unix))]
 mod surroundings;
 #[cfg(feature = "torch")]

@@ -3,25 +3,36 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 use vqa_data::features::decode_image;
 
 use crate::answerer::Reply;
+use crate::error;
 use crate::serve::app::App;
 use crate::serve::collector::{NotKept, Verdict};
 use crate::serve::model_thread;
 use crate::serve::pictures::ImageKey;
-use crate::serve::problem::Problem;
+use crate::serve::problem::{Problem, json};
 use crate::serve::request::{Form, JsonQuestion, Question, is_form, read_json};
 use crate::serve::thumbnail::{thumbnail, whole_picture};
 
 type Shared = State<Arc<App>>;
+
+/// The query of a request, or why there is none.
+type QueryOf<T> = Result<Query<T>, QueryRejection>;
+
+/// The part of a path that stands for something, or why there is none.
+type PathOf<T> = Result<Path<T>, PathRejection>;
+
+fn of_query<T>(query: QueryOf<T>) -> Result<T, Problem> {
+    query.map(|Query(query)| query).map_err(|rejection| Problem::malformed(rejection.body_text()))
+}
 
 /// `?details=1`.
 #[derive(Debug, Default, Deserialize)]
@@ -72,26 +83,22 @@ enum Answer {
     Detailed(Box<Detailed>),
 }
 
-pub(super) async fn ask(
-    State(app): Shared,
-    Query(wanted): Query<Wanted>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let details = wanted.details()?;
+pub(super) async fn ask(State(app): Shared, query: QueryOf<Wanted>, request: Request) -> Result<Response, Problem> {
+    let details = of_query(query)?.details()?;
     let question = match is_form(request.headers())? {
         true => Form::read(request, &app).await?.find(&app).await?,
         false => read_json::<JsonQuestion>(request).await?.find(&app).await?,
     };
     let answer = answer(&app, vec![question], details).await?.pop();
-    Ok(Json(answer).into_response())
+    Ok(json(&answer))
 }
 
 pub(super) async fn ask_batch(
     State(app): Shared,
-    Query(wanted): Query<Wanted>,
+    query: QueryOf<Wanted>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let details = wanted.details()?;
+    let details = of_query(query)?.details()?;
     if is_form(request.headers())? {
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/json: a list of questions"));
     }
@@ -107,7 +114,7 @@ pub(super) async fn ask_batch(
             found.map_err(|problem| Problem { message: format!("question {i}: {}", problem.message), ..problem })?,
         );
     }
-    Ok(Json(answer(&app, questions, details).await?).into_response())
+    Ok(json(&answer(&app, questions, details).await?))
 }
 
 /// Asks the model.
@@ -164,9 +171,10 @@ struct ListedImage {
     questions: Vec<String>,
 }
 
-pub(super) async fn images(State(app): Shared, Query(query): Query<ImageQuery>) -> Result<Response, Problem> {
+pub(super) async fn images(State(app): Shared, query: QueryOf<ImageQuery>) -> Result<Response, Problem> {
     const LIMIT: usize = 60;
     const MOST: usize = 1000;
+    let query = of_query(query)?;
     let limit = query.limit.unwrap_or(LIMIT);
     if limit > MOST {
         return Err(Problem::unusable(format!("\"limit\" is at most {MOST}")));
@@ -181,18 +189,17 @@ pub(super) async fn images(State(app): Shared, Query(query): Query<ImageQuery>) 
         ImageList { total, images: listed.collect() }
     });
     let list = list.await.map_err(|_| Problem::internal("the images cannot be searched"))?;
-    Ok(Json(list).into_response())
+    Ok(json(&list))
 }
 
-pub(super) async fn picture(State(app): Shared, Path(image_id): Path<String>) -> Result<Response, Problem> {
-    let path = picture_path(&app, &image_id)?;
+pub(super) async fn picture(State(app): Shared, place: PathOf<String>) -> Result<Response, Problem> {
+    let (path, _) = picture_path(&app, place)?;
     let _turn = app.drawing.acquire().await.map_err(|_| Problem::stopping())?;
     jpeg(spawn_blocking(move || whole_picture(&path)).await)
 }
 
-pub(super) async fn thumbnail_of(State(app): Shared, Path(image_id): Path<String>) -> Result<Response, Problem> {
-    let path = picture_path(&app, &image_id)?;
-    let image_id = image_id.parse().unwrap_or_default();
+pub(super) async fn thumbnail_of(State(app): Shared, place: PathOf<String>) -> Result<Response, Problem> {
+    let (path, image_id) = picture_path(&app, place)?;
     if let Some(known) = app.thumbnails.get(&image_id) {
         return jpeg(Ok(Ok(known)));
     }
@@ -205,12 +212,17 @@ pub(super) async fn thumbnail_of(State(app): Shared, Path(image_id): Path<String
 }
 
 /// Where the picture of an image is. Paths follow from ids that are in the split, and from nothing else.
-fn picture_path(app: &App, image_id: &str) -> Result<PathBuf, Problem> {
-    let known = image_id.parse().ok().and_then(|image_id| app.gallery.as_ref()?.picture(image_id));
-    known.ok_or_else(|| Problem::not_found("there is no such picture"))
+fn picture_path(app: &App, place: PathOf<String>) -> Result<(PathBuf, u64), Problem> {
+    let image_id = place.ok().and_then(|Path(image_id)| image_id.parse().ok());
+    let path = image_id.and_then(|image_id| Some((app.gallery.as_ref()?.picture(image_id)?, image_id)));
+    path.ok_or_else(no_picture)
 }
 
-fn jpeg(drawn: Result<crate::Result<Bytes>, tokio::task::JoinError>) -> Result<Response, Problem> {
+fn no_picture() -> Problem {
+    Problem::not_found("there is no such picture")
+}
+
+fn jpeg(drawn: Result<error::Result<Bytes>, JoinError>) -> Result<Response, Problem> {
     let bytes = drawn
         .map_err(|_| Problem::internal("the picture cannot be drawn"))?
         // Not the path, which is nobody's business.
@@ -223,7 +235,7 @@ fn jpeg(drawn: Result<crate::Result<Bytes>, tokio::task::JoinError>) -> Result<R
 }
 
 pub(super) async fn model(State(app): Shared) -> Response {
-    Json(&app.about).into_response()
+    json(&app.about)
 }
 
 pub(super) async fn health(State(app): Shared) -> Result<&'static str, Problem> {
@@ -270,7 +282,7 @@ fn keep(app: &App, form: &Form, sent: Option<Vec<u8>>, image_id: Option<u64>, ri
     let bytes = match (sent, image_id) {
         (Some(bytes), None) => bytes,
         (None, Some(image_id)) => {
-            let path = picture_path(app, &image_id.to_string())?;
+            let path = app.gallery.as_ref().and_then(|gallery| gallery.picture(image_id)).ok_or_else(no_picture)?;
             std::fs::read(path).map_err(|_| Problem::not_found("the picture cannot be read"))?
         }
         _ => return Err(Problem::unusable("name one image: a picture, or \"image_id\"")),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use vqa_data::Error;
 use vqa_data::files::write_atomic;
 
-use crate::error::Result;
+use crate::error::{self, Result};
 
 /// A JSON-lines file of questions about pictures and the right answers to them, as `vqa import` reads it, and a
 /// directory beside it for the pictures.
@@ -44,7 +44,7 @@ pub(super) struct Verdict<'a> {
 pub(super) enum NotKept {
     /// The pictures take as much as they may.
     Full,
-    Failed(crate::error::Error),
+    Failed(error::Error),
 }
 
 impl Collector {

@@ -1,6 +1,5 @@
 //! What a client is told when a request cannot be answered.
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -10,6 +9,12 @@ use serde::Serialize;
 pub(super) struct Problem {
     pub status: StatusCode,
     pub message: String,
+}
+
+/// A value as the body of a response.
+pub(super) fn json(value: &impl Serialize) -> Response {
+    let text = serde_json::to_vec(value).expect("texts and numbers can be written");
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
 }
 
 #[derive(Serialize)]
@@ -57,7 +62,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(Body { error: self.message })).into_response();
+        let mut response = (self.status, json(&Body { error: self.message })).into_response();
         let headers = response.headers_mut();
         match self.status {
             StatusCode::SERVICE_UNAVAILABLE => {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -99,7 +100,7 @@ async fn serve(app: Arc<App>, listener: tokio::net::TcpListener, stop: &AtomicBo
     let refusal = Router::new().fallback(async || Problem::busy().into_response());
     let (places, refused) = (Arc::new(Semaphore::new(limits.connections)), Arc::new(Semaphore::new(REFUSED)));
     let open = GracefulShutdown::new();
-    let mut stopped = std::pin::pin!(is_set(stop));
+    let mut stopped = pin!(is_set(stop));
     loop {
         // Where even those are too many that are told so, the others wait until one has ended.
         let next = async {
@@ -133,12 +134,10 @@ async fn serve(app: Arc<App>, listener: tokio::net::TcpListener, stop: &AtomicBo
     }
 }
 
-/// Speaks HTTP with a client.
-fn connection(
-    stream: TcpStream,
-    router: Router,
-    limits: Limits,
-) -> http1::Connection<TokioIo<std::pin::Pin<Box<TimeoutStream<TcpStream>>>>, TowerToHyperService<Router>> {
+/// A client that is spoken with, in HTTP.
+type Connection = http1::Connection<TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>, TowerToHyperService<Router>>;
+
+fn connection(stream: TcpStream, router: Router, limits: Limits) -> Connection {
     // Answers are small and come at once.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);

@@ -1,0 +1,176 @@
+//! A server on a model whose answers are known.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use image::RgbImage;
+use tch::nn::{self, VarStore};
+use tch::{Device, Kind, Tensor};
+use vqa_data::Result as DataResult;
+use vqa_data::features::{Extractor, ExtractorInfo, ImageRegions, Prepared, RegionCount};
+use vqa_data::questions::{AnswerDict, WordDict};
+use vqa_infer::Checkpoint;
+use vqa_infer::serve::{ServeOptions, Server};
+use vqa_model::run::{CheckpointHeader, RunDir};
+use vqa_model::weights::save_weights;
+use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
+
+/// The answers, best first of a question of no known words about a black picture.
+pub const ANSWERS: [&str; 4] = ["red", "green", "blue", "grey"];
+
+/// What the model and the extractor have seen.
+#[derive(Default)]
+pub struct Seen {
+    /// Questions in each batch.
+    pub batches: Mutex<Vec<usize>>,
+    /// Pictures that were extracted.
+    pub extracted: AtomicUsize,
+}
+
+/// Answers with the number of the question's known words plus the red of the picture's first pixel, modulo four. Looks
+/// at the region that has this number.
+struct Counter {
+    seen: Arc<Seen>,
+    /// How long it takes for a batch, whatever its size.
+    delay: Duration,
+    _weight: Tensor,
+}
+
+impl VqaModel for Counter {
+    fn forward(&self, input: &ModelInput, _: bool) -> ModelOutput {
+        let n = input.tokens.size()[0];
+        self.seen.batches.lock().unwrap_or_else(PoisonError::into_inner).push(n as usize);
+        std::thread::sleep(self.delay);
+        let words = input.tokens.lt(3).sum_dim_intlist(1, false, Kind::Int64); // [B]
+        let red = input.features.select(1, 0).select(1, 0).index_select(0, &input.image_rows).to_kind(Kind::Int64);
+        let best: Tensor = (words + red).remainder(4); // [B]
+        let attention = best.one_hot(4).to_kind(Kind::Float); // [B, K]
+        // 4, 3, 2, 1 from the best answer on.
+        let distance: Tensor =
+            (Tensor::arange(4, (Kind::Int64, Device::Cpu)).unsqueeze(0) - best.unsqueeze(1)).remainder(4);
+        ModelOutput { logits: (distance * -1 + 4).to_kind(Kind::Float), attention }
+    }
+}
+
+/// Four regions, each a quarter of the picture, whose only number is the red of the first pixel.
+struct FirstPixel(Arc<Seen>);
+
+impl Extractor for FirstPixel {
+    fn info(&self) -> ExtractorInfo {
+        ExtractorInfo::parse(r#"{"kind": "first pixel"}"#)
+    }
+    fn feature_dim(&self) -> usize {
+        1
+    }
+    fn n_regions(&self) -> RegionCount {
+        RegionCount::Fixed(4)
+    }
+    fn prepare(&self, picture: &RgbImage) -> Result<Prepared, String> {
+        let [w, h] = [picture.width(), picture.height()].map(|length| length as f32);
+        let boxes = [
+            [0.0, 0.0, w / 2.0, h / 2.0],
+            [w / 2.0, 0.0, w, h / 2.0],
+            [0.0, h / 2.0, w / 2.0, h],
+            [w / 2.0, h / 2.0, w, h],
+        ];
+        let red = f32::from(picture.get_pixel(0, 0).0[0]);
+        Ok(Prepared::Regions(ImageRegions { features: vec![red; 4], boxes: boxes.concat() }))
+    }
+    fn extract(&self, pictures: &[Prepared]) -> DataResult<Vec<ImageRegions>> {
+        self.0.extracted.fetch_add(pictures.len(), Ordering::SeqCst);
+        let regions = |picture: &Prepared| match picture {
+            Prepared::Regions(regions) => regions.clone(),
+            Prepared::Pixels { .. } => unreachable!("prepared by itself"),
+        };
+        Ok(pictures.iter().map(regions).collect())
+    }
+}
+
+/// The directory of a run whose words are "a", "b" and "c".
+fn write_run(directory: &Path) -> RunDir {
+    let run = RunDir::new(directory);
+    fs::write(run.config(), "device = \"cpu\"\n[dict]\nmax_question_len = 8\n[model]\nloss = \"softmax\"\n").unwrap();
+    run.write_dictionaries(&WordDict::from_questions(["a b c"]), &AnswerDict::from_answers(ANSWERS, 1)).unwrap();
+    let vs = VarStore::new(Device::Cpu);
+    let _ = (vs.root() / "weight").zeros("weight", &[1]);
+    let header = CheckpointHeader {
+        epoch: 1,
+        train_loss: 1.0,
+        train_score: 50.0,
+        val_score: Some(40.0),
+        val_upper_bound: Some(100.0),
+        dims: DataDims { n_words: 3, n_answers: 4, feature_dim: 1 },
+        extractor: None,
+    };
+    save_weights(&vs, &run.checkpoint(1), header.to_header()).unwrap();
+    run
+}
+
+/// A server that runs, and ends when it is dropped.
+pub struct Running {
+    pub address: SocketAddr,
+    pub seen: Arc<Seen>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Running {
+    /// Starts a server on a model that takes so long for a batch.
+    pub fn start(delay: Duration, options: &ServeOptions) -> Running {
+        let directory = tempfile::tempdir().unwrap();
+        let run = write_run(directory.path());
+        let seen = Arc::new(Seen::default());
+        let of_model = Arc::clone(&seen);
+        let model = move |vs: nn::Path, _: &toml::Table, _| -> Box<dyn VqaModel + Send> {
+            Box::new(Counter { seen: of_model, delay, _weight: (vs / "weight").zeros("weight", &[1]) })
+        };
+        let checkpoint = Checkpoint::open_with(&run.checkpoint(1), None, model).unwrap();
+        let extractor = Box::new(FirstPixel(Arc::clone(&seen)));
+        let server = Server::bind(checkpoint, Some(extractor), None, options).unwrap();
+        let (address, stop) = (server.address(), Arc::new(AtomicBool::new(false)));
+        let of_server = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || server.run(&of_server).unwrap());
+        Running { address, seen, stop, thread: Some(thread), _directory: directory }
+    }
+
+    /// Tells it to end.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until it has ended.
+    pub fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the model answers first to a question with so many known words about a picture with this red.
+pub fn expected(n_words: usize, red: u8) -> &'static str {
+    ANSWERS[(n_words + usize::from(red)) % 4]
+}
+
+/// A PNG of one colour.
+pub fn png(red: u8, width: u32, height: u32) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let picture = RgbImage::from_pixel(width, height, image::Rgb([red, 0, 0]));
+    picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
