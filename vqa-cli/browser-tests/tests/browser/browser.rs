@@ -35,7 +35,7 @@ pub fn in_browser(test: impl AsyncFnOnce(&Page)) {
         runtime.block_on(async {
             page.resize([1280, 900]).await;
             test(&page).await;
-            assert_eq!(page.take_errors().await, Vec::<String>::new(), "errors in the console");
+            page.assert_no_errors().await;
         });
     }));
     if outcome.is_err() {
@@ -174,6 +174,10 @@ impl Page {
         let entries = entries.as_array().unwrap().iter();
         let wrong = entries.filter(|entry| ["WARNING", "SEVERE"].contains(&entry["level"].as_str().unwrap()));
         wrong.map(|entry| entry["message"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub async fn assert_no_errors(&self) {
+        assert_eq!(self.take_errors().await, Vec::<String>::new(), "errors in the console");
     }
 
     /// Sends a command of the DevTools protocol.

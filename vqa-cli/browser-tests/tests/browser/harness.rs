@@ -5,8 +5,8 @@ use crate::world::Server;
 
 #[test]
 fn what_goes_wrong_in_a_page_is_noticed() {
-    let server = Server::start("--data val");
     in_browser(async |page| {
+        let server = Server::start("");
         page.open(&server.url).await;
         page.js("setTimeout(() => { throw new Error('thrown') })").await;
         page.js("Promise.reject(new Error('rejected'))").await;

@@ -45,12 +45,11 @@ fn address(path: &Path) -> String {
 
 /// Runs a test on the report, on a screen of this width and height, with the data of the page.
 fn on_report(screen: [u32; 2], test: impl AsyncFnOnce(&Page, &Value)) {
-    let data = LazyLock::new(data);
     in_browser(async |page| {
         page.resize(screen).await;
         page.open(&address(&report().join("index.html"))).await;
         page.until("document.documentElement.dataset.ready").await;
-        test(page, &data).await;
+        test(page, &data()).await;
     });
 }
 
@@ -67,9 +66,10 @@ async fn n_shown(page: &Page) -> usize {
 /// The questions of the cards, from the first to the last one, all of which are made.
 async fn questions(page: &Page) -> Vec<String> {
     let n = n_shown(page).await;
-    while page.count(".card").await < n as u64 {
-        page.js("document.querySelector('#more').scrollIntoView()").await;
-    }
+    let all_made = format!(
+        "document.querySelectorAll('#cards .card').length >= {n} || (document.querySelector('#more').scrollIntoView(), false)"
+    );
+    page.until(&all_made).await;
     page.js("scrollTo(0, 0)").await;
     let body = "return [...document.querySelectorAll('#cards .card h3')].map((heading) => heading.textContent)";
     serde_json::from_value(page.js(body).await).unwrap()
@@ -165,13 +165,13 @@ fn filters_leave_the_questions_that_fit() {
 
 #[test]
 fn filters_know_how_sure_the_model_was() {
-    // The model of the tests is about as sure of everything.
-    let mut data = data();
-    for (i, card) in data["cards"].as_array_mut().unwrap().iter_mut().enumerate() {
-        card["best"][0][1] = json!((i % 20) as f64 / 20.0 + 0.01);
-    }
-    let address = write_page("sure.html", &data);
     in_browser(async |page| {
+        // The model of the tests is about as sure of everything.
+        let mut data = data();
+        for (i, card) in data["cards"].as_array_mut().unwrap().iter_mut().enumerate() {
+            card["best"][0][1] = json!((i % 20) as f64 / 20.0 + 0.01);
+        }
+        let address = write_page("sure.html", &data);
         page.open(&address).await;
         page.find("#from").await.click().await.unwrap();
         let from = page.js("return Number(document.querySelector('#from').value)").await.as_f64().unwrap();
@@ -381,15 +381,15 @@ fn texts_are_readable_in_light_and_dark() {
 
 #[test]
 fn texts_of_others_stay_texts() {
-    let hostile = "<img src=x onerror=alert(1)>\"'</script><b>";
-    let mut data = data();
-    for key in ["question", "answer", "question_type"] {
-        data["cards"][0][key] = json!(hostile);
-    }
-    data["cards"][0]["annotators"][0][0] = json!(hostile);
-    data["cards"][0]["best"][0][0] = json!(hostile);
-    let address = write_page("hostile.html", &data);
     in_browser(async |page| {
+        let hostile = "<img src=x onerror=alert(1)>\"'</script><b>";
+        let mut data = data();
+        for key in ["question", "answer", "question_type"] {
+            data["cards"][0][key] = json!(hostile);
+        }
+        data["cards"][0]["annotators"][0][0] = json!(hostile);
+        data["cards"][0]["best"][0][0] = json!(hostile);
+        let address = write_page("hostile.html", &data);
         page.open(&address).await;
         page.until("document.documentElement.dataset.ready").await;
         assert_eq!(questions(page).await[0], hostile);
@@ -403,12 +403,12 @@ fn texts_of_others_stay_texts() {
 /// 2,000 cards can be used soon. How soon is printed, for no test should hang on the speed of a machine.
 #[test]
 fn two_thousand_questions_are_shown_a_screen_at_a_time() {
-    let mut data = data();
-    let cards = data["cards"].as_array().unwrap().clone();
-    let many: Vec<Value> = cards.iter().cycle().take(2000).cloned().collect();
-    data["cards"] = json!(many);
-    let address = write_page("many.html", &data);
     in_browser(async |page| {
+        let mut data = data();
+        let cards = data["cards"].as_array().unwrap().clone();
+        let many: Vec<Value> = cards.iter().cycle().take(2000).cloned().collect();
+        data["cards"] = json!(many);
+        let address = write_page("many.html", &data);
         page.open(&address).await;
         page.until("document.documentElement.dataset.ready").await;
         assert_eq!(n_shown(page).await, 2000);

@@ -24,6 +24,9 @@ fn on_screen(screen: [u32; 2], arguments: &str, test: impl AsyncFnOnce(&Page, &m
             page.until("document.querySelectorAll('#images li').length > 0").await;
         }
         test(page, &mut server).await;
+        page.assert_no_errors().await;
+        // What still loads would fail when the server ends.
+        page.open("about:blank").await;
     });
 }
 
@@ -31,6 +34,11 @@ fn on_screen(screen: [u32; 2], arguments: &str, test: impl AsyncFnOnce(&Page, &m
 async fn choose(page: &Page, image_id: u64) {
     page.click(&format!("#images button[data-image='{image_id}']")).await;
     page.until("document.querySelector('#picture').naturalWidth > 0").await;
+}
+
+/// Waits until nothing loads any more.
+async fn thumbnails_loaded(page: &Page) {
+    page.until("[...document.querySelectorAll('#images img')].every((image) => image.naturalWidth > 0)").await;
 }
 
 /// Asks, and waits for the answer.
@@ -61,6 +69,7 @@ fn a_picture_of_the_split_is_asked_about() {
     on_page("--data val", async |page, _| {
         assert_eq!(page.count("#images li").await, 13);
         assert!(!page.is_seen("#answer").await);
+        thumbnails_loaded(page).await;
         page.screenshot("serve-start").await;
         choose(page, 70).await;
         ask(page, "What color is the circle?").await;
@@ -386,6 +395,7 @@ fn a_server_that_was_stopped_is_named() {
     on_page("--data val", async |page, server| {
         choose(page, 70).await;
         ask(page, "What color is the circle?").await;
+        thumbnails_loaded(page).await;
         server.stop();
         page.fill("#question", "How many shapes are there?").await;
         page.click("#submit").await;
