@@ -24,6 +24,7 @@ BACKBONES = .libtorch/backbones/lite0-0.1.0-mobilenet-1.0.1.installed
 help:
 	@echo "make demo    train a model on a generated dataset, and see where it looks"
 	@echo "make test    formatting, Clippy, all tests, and a short demo"
+	@echo "make test-browser  the pages of vqa in Chromium, which it installs"
 	@echo "make bench   Criterion benches, and the data side beside Python"
 	@echo "make bench-gpu  training on a GPU beside PyTorch, or what to copy to where one is"
 	@echo "make fuzz    damaged files for every reader, ten minutes"
@@ -95,6 +96,24 @@ test-program:
 test-others:
 	$(LINTED) $(TEST_ENV) $(CARGO) test --workspace --lib --bins --examples --benches --test '[!c]*' --test 'c[!l]*'
 	$(LINTED) RUSTDOC=$(CURDIR)/.ci/rustdoc $(CARGO) test --workspace --doc
+
+# The program is built as `make test` does it, which after that is no work. The package of these tests is a workspace of its
+# own, so that nobody else compiles what they need.
+BROWSER_TESTS = --manifest-path vqa-cli/browser-tests/Cargo.toml
+.PHONY: test-browser browser
+test-browser: setup browser
+	$(CARGO) fmt $(BROWSER_TESTS) --check
+	$(LINTED) $(CARGO) test --workspace --test cli --no-run
+	$(LINTED) VQA_REQUIRE_BROWSER=1 $(CARGO) test --locked $(BROWSER_TESTS) --target-dir target/browser-tests
+
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+		install="apt-get install --yes --no-install-recommends chromium chromium-driver"; \
+		if ! command -v apt-get >/dev/null; then \
+			echo "Chromium is missing: install it and its WebDriver, as the programs chromium and chromedriver"; exit 1; \
+		elif [ "$$(id -u)" = 0 ]; then apt-get update && $$install; \
+		elif sudo -n true 2>/dev/null; then sudo apt-get update && sudo $$install; \
+		else echo "Chromium is missing: $$install, as root"; exit 1; fi; }
 
 # For those who write: without the tests, and sooner.
 lint: setup style

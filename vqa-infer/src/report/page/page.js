@@ -336,9 +336,19 @@
   at("changes-field").hidden = !cards.some((card) => card.changes);
   at("controls").hidden = false;
   update();
-  new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && makeMore(), {
-    rootMargin: "2000px",
-  }).observe(at("more"));
+  // Observed anew, since one that stays near the screen would not be told of again.
+  const observer = new IntersectionObserver((entries) => {
+    if (!entries.some((entry) => entry.isIntersecting) || made >= shown.length) return;
+    makeMore();
+    observer.unobserve(at("more"));
+    observer.observe(at("more"));
+  }, { rootMargin: "2000px" });
+  observer.observe(at("more"));
+  // What is scrolled to does not come to lie below the filters, which wrap as the window wants.
+  new ResizeObserver(() => {
+    const covered = getComputedStyle(at("controls")).position === "sticky" ? at("controls").offsetHeight : 0;
+    document.documentElement.style.scrollPaddingTop = `${covered + 12}px`;
+  }).observe(at("controls"));
   // How long it took until the page could be used, in milliseconds.
   document.documentElement.dataset.ready = Math.round(performance.now());
 })();

@@ -75,7 +75,7 @@ function setPicture(next, url, description) {
   turn += 1;
   shown = null;
   at("stage").classList.remove("empty");
-  at("frame").hidden = false;
+  at("frame").hidden = true;
   at("choose").textContent = "Choose another";
   clearOverlay();
   const image = at("picture");
@@ -84,6 +84,7 @@ function setPicture(next, url, description) {
   if (url) image.src = url;
   else image.removeAttribute("src");
   at("answer").hidden = true;
+  at("hint").hidden = false;
   say("");
   at("caption").textContent = description;
   for (const id of ["question", "submit"]) at(id).disabled = false;
@@ -114,14 +115,24 @@ function chooseImage(imageId, questions) {
   at("stage").scrollIntoView({ block: "nearest" });
 }
 
+/** Gives the frame the shape of the picture, which it has also where no picture can be shown in it. */
+function setFrame(width, height) {
+  at("frame").style.setProperty("--width", width);
+  at("frame").style.setProperty("--height", height);
+  at("frame").hidden = false;
+}
+
 at("picture").addEventListener("load", () => {
-  at("picture").classList.toggle("tiny", at("picture").naturalWidth < 200);
+  const image = at("picture");
+  // An SVG may have no size of its own.
+  setFrame(image.naturalWidth || 300, image.naturalHeight || 150);
+  image.classList.toggle("tiny", image.naturalWidth < 160);
   if (shown) showOverlay(shown.reply);
 });
 at("picture").addEventListener("error", () => {
   if (!picture) return;
   at("picture").hidden = true;
-  at("caption").textContent = "This browser cannot show the picture, but you can ask about it.";
+  at("caption").textContent = "This browser cannot show the file, but perhaps the model can read it: ask.";
 });
 
 // Where the model looked.
@@ -137,6 +148,7 @@ function showOverlay(reply) {
   const natural = image.naturalWidth ? [image.naturalWidth, image.naturalHeight] : null;
   const reach = [2, 3].map((corner) => Math.max(1, ...reply.boxes.map((box) => box[corner])));
   const [width, height] = reply.size || natural || reach;
+  if (!natural) setFrame(width, height);
   const overlay = regionOverlay(reply.boxes, reply.attention, width, height);
   overlay.setAttribute("role", "img");
   overlay.setAttribute("aria-label", "where the model looked");
@@ -146,7 +158,8 @@ function showOverlay(reply) {
   at("caption").textContent = rest;
   overlay.addEventListener("pointerover", (event) => {
     const region = event.target.dataset?.region;
-    if (region !== undefined) at("caption").textContent = `${percent(reply.attention[region])} of the attention is here.`;
+    if (region === undefined) return;
+    at("caption").textContent = `${percent(reply.attention[region])} of the attention is here.`;
   });
   overlay.addEventListener("pointerleave", () => { at("caption").textContent = rest; });
 }
@@ -179,7 +192,9 @@ async function ask(question) {
     }
   } catch (refusal) {
     if (mine === turn) {
+      shown = null;
       at("answer").hidden = true;
+      at("hint").hidden = true;
       clearOverlay();
       say(refusal.message, true);
     }
@@ -207,9 +222,12 @@ function show(question, reply) {
   at("unknown").hidden = unknown.length === 0;
   at("unknown").textContent = `The model does not know, and has not read: ${unknown.join(", ")}`;
   at("answer").hidden = false;
+  at("hint").hidden = true;
   resetVerdict();
   showOverlay(reply);
   showHistory();
+  // On a narrow screen it comes below the picture.
+  at("answers").scrollIntoView({ block: "nearest" });
 }
 
 at("form").addEventListener("submit", (event) => {
@@ -347,7 +365,8 @@ async function loadImages() {
     if (mine !== gallery.turn) return;
     gallery.total = total;
     gallery.loaded += images.length;
-    at("total").textContent = total === 1 ? "1 picture" : `${total} pictures`;
+    const none = "No picture: search for how an id begins, or for words of a question";
+    at("total").textContent = total === 0 ? none : total === 1 ? "1 picture" : `${total} pictures`;
     at("images").append(...images.map(({ image_id: imageId, questions }) => {
       const item = document.createElement("li");
       const button = document.createElement("button");
@@ -421,6 +440,7 @@ async function start() {
   showExamples(model.examples.length > 0 ? model.examples : usual);
   if (model.n_images > 0) {
     at("gallery").hidden = false;
+    at("images").classList.toggle("texts", !model.has_pictures);
     new IntersectionObserver((entries) => {
       if (entries.some((entry) => entry.isIntersecting)) loadImages();
     }, { rootMargin: "400px" }).observe(at("more"));
