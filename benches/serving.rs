@@ -128,6 +128,11 @@ fn many(server: &str, known: &[Vec<u8>], n_clients: usize, seconds: u64) -> Repo
 fn soak(server: &str, known: &[Vec<u8>], n: usize, pid: u32) {
     const CLIENTS: usize = 16;
     const LONGEST: Duration = Duration::from_secs(300);
+    /// More than a server remembers: what fills that is no growth.
+    const WARM: u64 = 1200;
+    let mut first = Client::connect(server);
+    (0..WARM).for_each(|i| drop(first.timed(&about_new_picture(server, u64::MAX - i))));
+    println!("{:.0} MB once what it remembers is full", resident_mb(pid));
     let (started, asked, is_over) = (Instant::now(), AtomicUsize::new(0), AtomicBool::new(false));
     let statuses: [AtomicUsize; 600] = std::array::from_fn(|_| AtomicUsize::new(0));
     let count = |status: u16| statuses[usize::from(status).min(599)].fetch_add(1, Ordering::Relaxed);

@@ -80,6 +80,8 @@ impl Server {
         let refused = |error: std::io::Error| Error::Address { address, problem: error.to_string() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            // For files and thumbnails. Each thread that allocates keeps memory of its own.
+            .max_blocking_threads(8)
             .thread_name("http")
             .enable_all()
             .build()

@@ -67,7 +67,8 @@ async fn n_shown(page: &Page) -> usize {
 async fn questions(page: &Page) -> Vec<String> {
     let n = n_shown(page).await;
     let all_made = format!(
-        "document.querySelectorAll('#cards .card').length >= {n} || (document.querySelector('#more').scrollIntoView(), false)"
+        "document.querySelectorAll('#cards .card').length >= {n} \
+         || (document.querySelector('#more').scrollIntoView(), false)"
     );
     page.until(&all_made).await;
     page.js("scrollTo(0, 0)").await;
