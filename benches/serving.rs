@@ -131,7 +131,9 @@ fn soak(server: &str, known: &[Vec<u8>], n: usize, pid: u32) {
     /// More than a server remembers: what fills that is no growth.
     const WARM: u64 = 1200;
     let mut first = Client::connect(server);
-    (0..WARM).for_each(|i| drop(first.timed(&about_new_picture(server, u64::MAX - i))));
+    for i in 0..WARM {
+        first.timed(&about_new_picture(server, u64::MAX - i));
+    }
     println!("{:.0} MB once what it remembers is full", resident_mb(pid));
     let (started, asked, is_over) = (Instant::now(), AtomicUsize::new(0), AtomicBool::new(false));
     let statuses: [AtomicUsize; 600] = std::array::from_fn(|_| AtomicUsize::new(0));

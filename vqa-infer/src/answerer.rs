@@ -191,6 +191,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// Those of [`Checkpoint::ask_about`].
+    #[cfg(feature = "serve")]
     pub(crate) fn encode(&self, images: &[&ImageRegions]) -> Result<Option<Vec<Tensor>>> {
         let n_regions = self.n_regions(images)?;
         let max_regions = n_regions.iter().copied().max().unwrap_or(0);

@@ -7,7 +7,8 @@
 //! probability can be trusted. [`attention_map`] draws the attention over a picture's regions as the article does, and
 //! [`MapStyle`] in other ways too; they need no model, just boxes and weights. A [`Report`](report::Report) is a
 //! directory of such drawings, of any number of questions, with a page that shows them. [`shuffle_images`] asks about
-//! wrong images, to see how much a model looks.
+//! wrong images, to see how much a model looks. With the feature `serve` there is a server too, with a page in the
+//! browser and an interface for programs.
 //!
 //! # Example
 //!
