@@ -3,8 +3,8 @@
 //!     vqa serve RUN --data val --port 8000 &
 //!     cargo run --release -p vqa-benches --example serving -- 127.0.0.1:8000
 //!
-//! With the address of a second server, one with `--max-batch 1`, it says what batches are worth; with `--soak`, whether
-//! a server's memory stays what it is beside hostile clients. All of it is bounded in number and in time.
+//! With the address of a second server, one with `--max-batch 1`, it says what batches are worth; with `--soak`,
+//! whether a server's memory stays what it is beside hostile clients. All of it is bounded in number and in time.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Cursor, Read, Write};

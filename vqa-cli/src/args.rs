@@ -520,6 +520,12 @@ pub struct PredictArgs {
     pub top: Option<u64>,
 }
 
+/// An id of `--question-ids`, which may have a space beside it.
+#[cfg(feature = "torch")]
+fn parse_question_id(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| "a whole number is wanted".to_owned())
+}
+
 #[cfg(feature = "torch")]
 #[derive(Debug, Args)]
 #[command(after_help = "The same command resumes a report that was stopped: folders that it would draw the same are \
@@ -550,7 +556,7 @@ pub struct VisualizeArgs {
     #[arg(long = "type", value_name = "T")]
     pub types: Vec<String>,
     /// Draw only these questions, and all of them unless --n or --n-batches says fewer
-    #[arg(long, value_name = "ID,ID,…", value_delimiter = ',')]
+    #[arg(long, value_name = "ID,ID,…", value_delimiter = ',', value_parser = parse_question_id)]
     pub question_ids: Vec<u64>,
     /// How the maps look: as in the article (unattended parts fade into white), as a heat map, or the ten most attended
     /// boxes with their ranks

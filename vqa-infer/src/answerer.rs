@@ -125,8 +125,8 @@ impl Checkpoint {
         self.ask_about(&[regions], &questions, n_best)
     }
 
-    /// Asks questions about the regions of several images, all at once: with each question the place of its image. Gives
-    /// the best `n_best` answers to each, or all if there are fewer; the replies are in the questions' order.
+    /// Asks questions about the regions of several images, all at once: with each question the place of its image.
+    /// Gives the best `n_best` answers to each, or all if there are fewer; the replies are in the questions' order.
     ///
     /// # Errors
     ///

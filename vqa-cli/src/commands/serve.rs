@@ -55,13 +55,17 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let server = Server::bind(checkpoint, extractor, gallery, &options)?;
     if is_open {
         say!(
-            "warning: whoever reaches this computer and has the token can use the server, and what is sent is not encrypted"
+            "warning: whoever reaches this computer and has the token can use the server, and what is sent is not \
+             encrypted"
         );
     }
     let stop = Graceful::new("answering what was asked; press Ctrl-C again to stop at once");
     print(&format!("{name} at {} (Ctrl-C ends it)", page(server.address(), token.as_deref())))?;
-    server.run(stop.flag())?;
-    Err(Stopped("stopped; everything that was asked is answered".to_owned()).into())
+    let said = match server.run(stop.flag())? {
+        true => "stopped; everything that was asked is answered",
+        false => "stopped; some requests took too long to be answered",
+    };
+    Err(Stopped(said.to_owned()).into())
 }
 
 /// The address of the page, for a browser on this computer.

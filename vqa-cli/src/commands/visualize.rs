@@ -29,7 +29,9 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
     let data = &args.split.data;
     let checkpoint = split.ensemble().first().name();
     let notes = vec![notes(args, questions.len(), split.dataset().len(), &checkpoint)];
-    let directory = args.out_dir.join(format!("{checkpoint}_{data}_visualization"));
+    // A split may have any name, and the directory is to be in this one.
+    let name = format!("{checkpoint}_{data}_visualization").replace(['/', '\\'], "_");
+    let directory = args.out_dir.join(name);
     let mut report =
         Report::new(directory, "Where the model looks", notes).style(args.style.into()).answered_by(split.identity());
     if let Some(scores) = scores {
@@ -49,6 +51,8 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
 /// Names the questions that are left out, or the first of them.
 fn say_skipped(skipped: &[Skipped]) {
     for Skipped { question_id, problem, .. } in skipped.iter().take(N_NAMED) {
+        // Messages of libraries may have line breaks.
+        let problem = problem.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         say!("left out: question {question_id}: {problem}");
     }
     if skipped.len() > N_NAMED {

@@ -183,6 +183,9 @@ fn what_cannot_be_served_is_named() {
     let served = Served::start(at, "");
     let port = served.host.rsplit(':').next().unwrap();
     fails(at, &format!("serve run --port {port}"), &[&format!("127.0.0.1:{port}"), "another port"]);
+    fails(at, "serve run --port 0 --host 0.0.0.0 --token=", &["the token is empty"]);
+    fails(at, "serve run --port 0 --token a;b", &["letters, digits"]);
+    fails(at, "serve run --port 0 --collect config.toml", &["config.toml", "something else"]);
 }
 
 /// Reached from elsewhere there is a token, whether one was given or not.

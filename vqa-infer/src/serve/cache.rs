@@ -27,7 +27,8 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         entries.by_key.get(key).map(|(value, _)| value.clone())
     }
 
-    /// Keeps a value of so many bytes; one of more than there may be is not kept. Returns the bytes of all that is kept.
+    /// Keeps a value of so many bytes; one of more than there may be is not kept. Returns the bytes of all that is
+    /// kept.
     pub fn insert(&self, key: K, value: V, n_bytes: usize) -> usize {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if n_bytes <= self.max_bytes {

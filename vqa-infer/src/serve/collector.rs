@@ -1,7 +1,7 @@
 //! Verdicts on answers, kept for training.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -52,8 +52,19 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// When it cannot be opened, or the directory not be made.
+    /// When it cannot be opened, holds something else, or the directory cannot be made.
     pub fn open(path: &Path, max_bytes: u64) -> Result<Collector> {
+        let mut file =
+            OpenOptions::new().create(true).read(true).append(true).open(path).map_err(Error::io("open", path))?;
+        if !file.metadata().map_err(Error::io("read", path))?.is_file() {
+            return Err(Error::wrong_format(path, "a file is wanted, to keep verdicts in").into());
+        }
+        let mut first = Vec::new();
+        BufReader::new(&file).take(1 << 20).read_until(b'\n', &mut first).map_err(Error::io("read", path))?;
+        if !first.is_empty() && !first.starts_with(b"{") {
+            let problem = "it has something else in it than verdicts: name a new file with --collect";
+            return Err(Error::wrong_format(path, problem).into());
+        }
         let mut name = path.file_stem().unwrap_or_default().to_owned();
         name.push("_pictures");
         let pictures = path.with_file_name(name);
@@ -62,8 +73,6 @@ impl Collector {
         for entry in std::fs::read_dir(&pictures).map_err(Error::io("read the directory", &pictures))? {
             n_bytes += entry.and_then(|entry| entry.metadata()).map_or(0, |metadata| metadata.len());
         }
-        let mut file =
-            OpenOptions::new().create(true).read(true).append(true).open(path).map_err(Error::io("open", path))?;
         // A line that was cut short stays apart from the next one.
         end_line(&mut file).map_err(Error::io("write", path))?;
         Ok(Collector { path: path.to_owned(), pictures, max_bytes, state: Mutex::new(State { file, n_bytes }) })
@@ -136,5 +145,18 @@ mod tests {
         assert_eq!((lines.len(), text.ends_with('\n')), (3, true));
         assert_eq!(std::fs::read(directory.path().join("more_pictures/p.png")).unwrap(), b"12345678");
         assert_eq!(std::fs::read_dir(directory.path().join("more_pictures")).unwrap().count(), 1);
+    }
+
+    /// A file of another kind is left as it is, and nothing is made beside it.
+    #[test]
+    fn other_files_are_not_written_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("config.toml");
+        std::fs::write(&config, "seed = 1").unwrap();
+        for path in [&config, Path::new("/dev/null"), directory.path(), &directory.path().join("nowhere/x.jsonl")] {
+            assert!(Collector::open(path, 10).is_err(), "{}", path.display());
+        }
+        assert_eq!(std::fs::read_to_string(&config).unwrap(), "seed = 1");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

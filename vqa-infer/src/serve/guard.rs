@@ -8,15 +8,26 @@ use sha2::{Digest, Sha256};
 
 use crate::serve::problem::Problem;
 
-/// The cookie that keeps the token in a browser.
-pub(super) const COOKIE: &str = "vqa_token";
-
 /// What requests must have in them.
 pub(super) struct Guard {
     /// Host names that a loopback server goes by. A name of the attacker's that leads to this address is none of them.
     hosts: Option<Vec<String>>,
     /// Digests compare in a time that tells nothing about the token.
     token: Option<[u8; 32]>,
+    /// The cookie that keeps the token in a browser. Browsers keep those of all ports together.
+    cookie: String,
+}
+
+/// Why a text cannot be a token, which stands in an address, in a header and in a cookie.
+pub(super) fn problem_of_token(token: &str) -> Option<&'static str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    if token.is_empty() {
+        Some("the token is empty: give one that nobody guesses")
+    } else if !token.bytes().all(is_plain) {
+        Some("a token is made of letters, digits, '-', '.', '_' and '~' alone")
+    } else {
+        None
+    }
 }
 
 impl Guard {
@@ -28,12 +39,18 @@ impl Guard {
             let without_port = names.iter().filter(|_| port == 80).cloned();
             names.iter().map(|name| format!("{name}:{port}")).chain(without_port).collect()
         });
-        Guard { hosts, token: token.map(|token| Sha256::digest(token).into()) }
+        let cookie = format!("vqa_token_{port}");
+        Guard { hosts, token: token.map(|token| Sha256::digest(token).into()), cookie }
     }
 
     /// Whether a text is the token.
     pub fn is_token(&self, text: &str) -> bool {
         self.token.is_some_and(|token| Sha256::digest(text)[..] == token)
+    }
+
+    /// The cookie that keeps the token.
+    pub fn cookie(&self, token: &str) -> String {
+        format!("{}={token}; HttpOnly; SameSite=Strict; Path=/", self.cookie)
     }
 
     /// Checks that a request comes from where it may.
@@ -71,11 +88,14 @@ impl Guard {
         if self.token.is_none() {
             return Ok(());
         }
-        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+            let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(token)
+        });
         let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let mut kept = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|cookie| {
             let (name, value) = cookie.trim().split_once('=')?;
-            (name == COOKIE).then_some(value)
+            (name == self.cookie).then_some(value)
         });
         if bearer.is_some_and(|token| self.is_token(token)) || kept.any(|token| self.is_token(token)) {
             return Ok(());
@@ -144,12 +164,18 @@ mod tests {
         let guard = Guard::new("0.0.0.0".parse().unwrap(), 80, Some("secret"));
         let is_let_in = |given: &[(&str, &str)]| guard.check_token(&headers(given)).is_ok();
         assert!(is_let_in(&[("authorization", "Bearer secret")]));
-        assert!(is_let_in(&[("cookie", "a=b; vqa_token=secret")]));
-        for given in [("authorization", "Bearer secre"), ("authorization", "secret"), ("cookie", "token=secret")] {
+        assert!(is_let_in(&[("authorization", "bearer secret")]));
+        assert!(is_let_in(&[("cookie", "a=b; vqa_token_80=secret")]));
+        for given in [("authorization", "Bearer secre"), ("authorization", "secret"), ("cookie", "vqa_token_81=secret")]
+        {
             assert!(!is_let_in(&[given]), "{given:?}");
         }
         assert!(!is_let_in(&[]));
         assert!(Guard::new("127.0.0.1".parse().unwrap(), 80, None).check_token(&headers(&[])).is_ok());
+        for odd in ["", "a b", "a;b", "a%62", "é", "a\n", "a#b", "\u{1b}[31m"] {
+            assert!(problem_of_token(odd).is_some(), "{odd:?}");
+        }
+        assert_eq!(problem_of_token("aZ09-._~"), None);
         // With a token any name will do, since the cookie belongs to a name.
         assert!(guard.check_origin(&Method::GET, &headers(&[("host", "vqa.example")])).is_ok());
     }

@@ -6,6 +6,7 @@ use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -17,12 +18,16 @@ use crate::serve::problem::Problem;
 /// Answers to a question if nothing is said.
 const TOP_K: usize = 5;
 
-/// Bytes of a text in a form, and of a JSON document.
-const MAX_TEXT: usize = 1 << 20;
+/// Bytes of a JSON document: more than a batch of the longest questions has. What all connections can send together
+/// must fit into memory.
+const MAX_JSON: usize = 512 << 10;
+
+/// Bytes of a text in a form.
+const MAX_TEXT: usize = 16 << 10;
 
 /// A question as JSON.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with image_id or image, question and perhaps top_k")]
 pub(super) struct JsonQuestion {
     /// An image of the split, by its id.
     image_id: Option<u64>,
@@ -64,9 +69,14 @@ pub(super) fn is_form(headers: &HeaderMap) -> Result<bool, Problem> {
 
 /// Reads a body of JSON.
 pub(super) async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
-    let body = Limited::new(request.into_body(), MAX_TEXT).collect().await;
-    let body = body.map_err(|error| match error.is::<LengthLimitError>() {
-        true => Problem::too_large(format!("JSON of more than {MAX_TEXT} bytes")),
+    let too_large = || Problem::too_large(format!("JSON of more than {MAX_JSON} bytes"));
+    let body = request.into_body();
+    // What says that it is too long need not be read.
+    if body.size_hint().lower() > MAX_JSON as u64 {
+        return Err(too_large());
+    }
+    let body = Limited::new(body, MAX_JSON).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
+        true => too_large(),
         false => Problem::malformed("the body ends too early"),
     })?;
     serde_json::from_slice(&body.to_bytes()).map_err(|error| match error.classify() {

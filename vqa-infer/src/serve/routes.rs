@@ -15,7 +15,6 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::serve::api;
 use crate::serve::app::App;
-use crate::serve::guard::COOKIE;
 use crate::serve::problem::Problem;
 use crate::serve::telemetry::RequestLabels;
 
@@ -36,7 +35,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 /// The whole service.
 pub(super) fn routes(app: Arc<App>) -> Router {
     // The fields beside the picture, and what separates them.
-    const BESIDE: usize = 2 << 20;
+    const BESIDE: usize = 1 << 18;
     let largest = app.limits.picture_bytes + BESIDE;
     let asset = |content_type: &'static str, text: &'static str| -> MethodRouter<Arc<App>> {
         get(move || async move { ([(header::CONTENT_TYPE, content_type)], text) })
@@ -116,9 +115,7 @@ fn check(app: &App, request: &Request, route: &str) -> Result<(), Response> {
     // The browser keeps the token, so that it stands in the address no longer.
     let query = Query::<Token>::try_from_uri(request.uri()).ok();
     let token = query.and_then(|Query(query)| query.token).filter(|token| route == "/" && guard.is_token(token));
-    if let Some(cookie) = token
-        .and_then(|token| format!("{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/").parse::<HeaderValue>().ok())
-    {
+    if let Some(cookie) = token.and_then(|token| guard.cookie(&token).parse::<HeaderValue>().ok()) {
         return Err(([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response());
     }
     guard.check_token(request.headers()).map_err(IntoResponse::into_response)

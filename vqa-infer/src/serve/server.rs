@@ -1,6 +1,7 @@
 //! Connections: taken in, watched, and ended.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::serve::app::App;
 use crate::serve::gallery::Gallery;
-use crate::serve::guard::Guard;
+use crate::serve::guard::{Guard, problem_of_token};
 use crate::serve::options::{Limits, ServeOptions};
 use crate::serve::problem::Problem;
 use crate::serve::routes::routes;
@@ -55,7 +56,17 @@ impl Server {
             let problem = "others reach this address: set a token that they must have";
             return Err(refused(problem.to_owned()));
         }
-        let listener = TcpListener::bind(wanted).map_err(|error| refused(format!("{error}: choose another port")))?;
+        if let Some(problem) = options.token.as_deref().and_then(problem_of_token) {
+            return Err(refused(problem.to_owned()));
+        }
+        let listener = TcpListener::bind(wanted).map_err(|error| {
+            refused(match error.kind() {
+                ErrorKind::AddrInUse => "another program listens there: choose another port".to_owned(),
+                ErrorKind::AddrNotAvailable => "this computer has no such address".to_owned(),
+                ErrorKind::PermissionDenied => "not permitted: choose a port from 1024 on".to_owned(),
+                _ => error.to_string(),
+            })
+        })?;
         let of_system = |error: std::io::Error| refused(error.to_string());
         listener.set_nonblocking(true).map_err(of_system)?;
         let address = listener.local_addr().map_err(of_system)?;
@@ -70,12 +81,12 @@ impl Server {
     }
 
     /// Answers until `stop` is set. Then no connection is taken in any more, and requests that were begun have some
-    /// seconds to be answered.
+    /// seconds to be answered. Says whether all of them were.
     ///
     /// # Errors
     ///
     /// When the system refuses threads or sockets.
-    pub fn run(self, stop: &AtomicBool) -> Result<()> {
+    pub fn run(self, stop: &AtomicBool) -> Result<bool> {
         let Server { app, listener, address } = self;
         let refused = |error: std::io::Error| Error::Address { address, problem: error.to_string() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -88,13 +99,13 @@ impl Server {
             .map_err(refused)?;
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(refused)?;
-            serve(app, listener, stop).await;
-            Ok(())
+            Ok(serve(app, listener, stop).await)
         })
     }
 }
 
-async fn serve(app: Arc<App>, listener: tokio::net::TcpListener, stop: &AtomicBool) {
+/// Serves until it is stopped, and says whether everything that was asked by then is answered.
+async fn serve(app: Arc<App>, listener: tokio::net::TcpListener, stop: &AtomicBool) -> bool {
     /// Connections above the limit, which are told so.
     const REFUSED: usize = 64;
     let limits = app.limits;
@@ -131,9 +142,7 @@ async fn serve(app: Arc<App>, listener: tokio::net::TcpListener, stop: &AtomicBo
     }
     app.stop();
     drop(listener);
-    if timeout(limits.end_time, open.shutdown()).await.is_err() {
-        tracing::warn!("some requests were not answered within {} s", limits.end_time.as_secs());
-    }
+    timeout(limits.end_time, open.shutdown()).await.is_ok()
 }
 
 /// A client that is spoken with, in HTTP.

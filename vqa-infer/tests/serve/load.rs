@@ -85,7 +85,7 @@ fn it_ends_when_what_was_asked_is_answered() {
     assert_eq!(client.receive().unwrap().best(), expected(1, 1));
     // Connections that wait for nothing do not hold it up.
     let started = Instant::now();
-    server.join();
+    assert!(server.join());
     assert!(started.elapsed() < Duration::from_secs(9), "it waited for an idle connection");
     assert!(idle.is_ended());
     assert!(std::net::TcpStream::connect(server.address).is_err());
@@ -107,7 +107,7 @@ fn the_end_has_a_deadline() {
     // It is begun.
     assert_eq!(get(server.address, "/healthz").status, 200);
     server.stop();
-    server.join();
+    assert!(!server.join(), "a request was not answered");
     assert!(slow.is_ended());
 }
 

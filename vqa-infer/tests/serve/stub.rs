@@ -117,7 +117,7 @@ pub struct Running {
     pub address: SocketAddr,
     pub seen: Arc<Seen>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<bool>>,
     _directory: tempfile::TempDir,
 }
 
@@ -145,11 +145,9 @@ impl Running {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until it has ended.
-    pub fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
+    /// Waits until it has ended, and gives what it says then: whether everything is answered.
+    pub fn join(&mut self) -> bool {
+        self.thread.take().unwrap().join().unwrap()
     }
 }
 
