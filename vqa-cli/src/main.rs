@@ -22,7 +22,7 @@ use clap::Parser;
 use args::{Cli, Command, FeaturesCommand};
 use exit::{FAILURE, STOPPED, SUCCESS, USAGE};
 use interrupt::Stopped;
-use terminal::{Log, has_colours, say};
+use terminal::{Log, has_colours, on_one_line, say};
 use vqa_data::files::panic_means_damage;
 #[cfg(feature = "torch")]
 use vqa_model::memory::is_out_of_memory;
@@ -65,9 +65,7 @@ fn exit_code(result: std::thread::Result<Result<()>>) -> u8 {
             STOPPED
         }
         Ok(Err(error)) => {
-            // Messages of libraries may have line breaks.
-            let message = whole_message(&error);
-            say!("error: {}", message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+            say!("error: {}", on_one_line(&whole_message(&error)));
             FAILURE
         }
         Err(panic) => {

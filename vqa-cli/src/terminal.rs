@@ -23,6 +23,11 @@ pub fn write_stderr(line: std::fmt::Arguments) {
     above_the_bar(|| drop(writeln!(std::io::stderr().lock(), "{line}")));
 }
 
+/// A message without line breaks, which those of libraries may have.
+pub fn on_one_line(message: &str) -> String {
+    message.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
 /// Makes a text that may quote a hostile file safe to print: bounds its length, and escapes control characters.
 fn printable(text: &str) -> String {
     let is_obeyed = |char: char| char.is_control() && char != '\n';

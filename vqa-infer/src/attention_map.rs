@@ -208,6 +208,17 @@ pub(crate) fn draw_frame(picture: &mut RgbImage, [x1, y1, x2, y2]: [i64; 4], hal
     }
 }
 
+/// Boxes that are outside, empty, turned round, no numbers, immense, or reach beyond a picture of 40 x 30 pixels.
+#[cfg(test)]
+pub(crate) const ODD_BOXES: [[f32; 4]; 6] = [
+    [-50.0, -50.0, -10.0, -10.0],
+    [5.0, 5.0, 5.0, 20.0],
+    [30.0, 20.0, 10.0, 10.0],
+    [f32::NAN, 0.0, f32::INFINITY, f32::NEG_INFINITY],
+    [1e30, -1e30, 1e30, 1e30],
+    [20.0, 10.0, 400.0, 300.0],
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,14 +286,7 @@ mod tests {
     fn odd_boxes_do_no_harm() {
         let picture = RgbImage::from_pixel(40, 30, Rgb([10, 20, 30]));
         let style = AttentionMapStyle::default();
-        let odd = [
-            [-50.0, -50.0, -10.0, -10.0],
-            [5.0, 5.0, 5.0, 20.0],
-            [30.0, 20.0, 10.0, 10.0],
-            [f32::NAN, 0.0, f32::INFINITY, f32::NEG_INFINITY],
-            [1e30, -1e30, 1e30, 1e30],
-            [20.0, 10.0, 400.0, 300.0],
-        ];
+        let odd = ODD_BOXES;
         for corners in odd {
             let drawn = attention_map(&picture, &[corners], &[1.0], &style);
             assert_eq!(drawn.dimensions(), (40, 30));

@@ -58,17 +58,11 @@ mod tests {
     use image::Rgb;
 
     use super::*;
+    use crate::attention_map::ODD_BOXES;
 
     #[test]
     fn odd_boxes_and_pictures_of_any_size_do_no_harm() {
-        let odd = [
-            [-50.0, -50.0, -10.0, -10.0],
-            [5.0, 5.0, 5.0, 20.0],
-            [30.0, 20.0, 10.0, 10.0],
-            [f32::NAN, 0.0, f32::INFINITY, f32::NEG_INFINITY],
-            [1e30, -1e30, 1e30, 1e30],
-            [20.0, 10.0, 400.0, 300.0],
-        ];
+        let odd = ODD_BOXES;
         for style in MapStyle::ALL {
             for (width, height) in [(0, 0), (1, 1), (3, 50), (40, 30), (700, 2)] {
                 let picture = RgbImage::from_pixel(width, height, Rgb([10, 20, 30]));

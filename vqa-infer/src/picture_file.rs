@@ -35,8 +35,13 @@ pub fn write_picture(path: &Path, picture: &RgbImage) -> Result<()> {
 
 /// A picture as a JPEG; `path` is what it was drawn from or will be, for the error.
 pub(crate) fn encode_jpeg(path: &Path, drawn: &RgbImage) -> Result<Vec<u8>> {
+    encode_jpeg_with_quality(path, drawn, 95)
+}
+
+/// [`encode_jpeg`] in a quality from 1 to 100.
+pub(crate) fn encode_jpeg_with_quality(path: &Path, drawn: &RgbImage, quality: u8) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, 95).encode_image(drawn).map_err(|error| {
+    JpegEncoder::new_with_quality(&mut bytes, quality).encode_image(drawn).map_err(|error| {
         let (width, height) = drawn.dimensions();
         let problem = format!("{width} x {height} pixels cannot be shown as a JPEG ({error}): scale it down");
         Error::wrong_format(path, problem)

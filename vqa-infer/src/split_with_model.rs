@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler};
-use vqa_data::features::{FeatureFile, RegionSource};
+use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler, open_sources};
 use vqa_data::questions::{ImagePaths, SourceConfig, Split, SplitConfig};
 use vqa_model::feed::{Feed, FeedOptions};
 use vqa_model::memory::or_out_of_memory;
@@ -148,15 +147,7 @@ impl SplitWithModel {
     ///
     /// When the features cannot be read, or there is only one image.
     pub fn answer_blind(&self, progress: &mut dyn FnMut(u64)) -> Result<Answers> {
-        let mut open: HashMap<&Path, Arc<dyn RegionSource>> = HashMap::new();
-        let mut sources = Vec::new();
-        for source in &self.sources {
-            let path = source.features.as_deref().ok_or_else(|| self.problem("it names no features"))?;
-            if !open.contains_key(path) {
-                open.insert(path, Arc::new(FeatureFile::open(path)?));
-            }
-            sources.push(open[path].clone());
-        }
+        let sources = open_sources(&self.sources)?;
         let split = self.dataset().split().clone();
         let shuffled = shuffle_images(&split, &sources, self.ensemble.first().seed()).ok_or_else(|| {
             self.problem("all of its questions are about one image, so there is none to exchange it for")

@@ -116,7 +116,7 @@ fn numbered(map: &Path, n: usize) -> PathBuf {
 
 /// Where the model looked.
 fn draw(pixels: &RgbImage, regions: &ImageRegions, reply: &Reply) -> RgbImage {
-    let boxes: Vec<[f32; 4]> = regions.boxes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]).collect();
+    let boxes: Vec<[f32; 4]> = regions.corners().collect();
     attention_map(pixels, &boxes, &reply.attention, &AttentionMapStyle::default())
 }
 

@@ -7,7 +7,7 @@ use vqa_infer::report::{Choice, Report, Sample, Skipped, Verdict};
 
 use crate::args::{OnlyArg, SampleArg, VisualizeArgs};
 use crate::commands::asked;
-use crate::terminal::{print, say};
+use crate::terminal::{on_one_line, print, say};
 
 /// Questions that are named when they are left out.
 const N_NAMED: usize = 5;
@@ -51,9 +51,7 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
 /// Names the questions that are left out, or the first of them.
 fn say_skipped(skipped: &[Skipped]) {
     for Skipped { question_id, problem, .. } in skipped.iter().take(N_NAMED) {
-        // Messages of libraries may have line breaks.
-        let problem = problem.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-        say!("left out: question {question_id}: {problem}");
+        say!("left out: question {question_id}: {}", on_one_line(problem));
     }
     if skipped.len() > N_NAMED {
         say!("left out: {} questions in all, which the page lists", skipped.len());

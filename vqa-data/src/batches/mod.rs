@@ -15,7 +15,7 @@ pub(crate) mod open;
 pub(crate) mod sampler;
 
 #[cfg(feature = "hdf5")]
-pub use self::open::check_features;
+pub use self::open::{check_features, open_sources};
 pub use self::{
     batch::Batch,
     buffer::Buffer,

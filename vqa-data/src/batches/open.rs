@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::features::file::FeatureFile;
 use crate::features::source::RegionSource;
 use crate::questions::dictionary::{AnswerDict, WordDict};
-use crate::questions::split::{Split, SplitConfig};
+use crate::questions::split::{SourceConfig, Split, SplitConfig};
 
 /// Opens the feature files that a split's config names, as far as it names any, and closes them again: what is wrong
 /// with them is known before there is a dataset.
@@ -22,6 +22,28 @@ pub fn check_features(config: &SplitConfig) -> Result<()> {
         FeatureFile::open(path)?;
         Ok(())
     })
+}
+
+/// Opens the feature file of each source. Sources with the same file share it.
+///
+/// # Errors
+///
+/// Those of [`FeatureFile::open`]; and when a source names no feature file.
+pub fn open_sources(composition: &[SourceConfig]) -> Result<Vec<Arc<dyn RegionSource>>> {
+    let mut open: HashMap<&Path, Arc<dyn RegionSource>> = HashMap::new();
+    let mut sources = Vec::new();
+    for source in composition {
+        let Some(path) = source.features.as_deref() else {
+            return Err(Error::invalid(
+                "a source of the split names no feature file: add features = \"…\" to its composition",
+            ));
+        };
+        if !open.contains_key(path) {
+            open.insert(path, Arc::new(FeatureFile::open(path)?));
+        }
+        sources.push(open[path].clone());
+    }
+    Ok(sources)
 }
 
 impl Dataset {
@@ -38,19 +60,6 @@ impl Dataset {
         answers: &AnswerDict,
         max_len: usize,
     ) -> Result<Dataset> {
-        let mut open: HashMap<&Path, Arc<dyn RegionSource>> = HashMap::new();
-        let mut sources = Vec::new();
-        for source in &config.composition {
-            let Some(path) = source.features.as_deref() else {
-                return Err(Error::invalid(
-                    "a source of the split names no feature file: add features = \"…\" to its composition",
-                ));
-            };
-            if !open.contains_key(path) {
-                open.insert(path, Arc::new(FeatureFile::open(path)?));
-            }
-            sources.push(open[path].clone());
-        }
-        Dataset::new(split, words, answers, max_len, sources)
+        Dataset::new(split, words, answers, max_len, open_sources(&config.composition)?)
     }
 }

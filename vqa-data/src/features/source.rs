@@ -13,6 +13,13 @@ pub struct ImageRegions {
     pub boxes: Vec<f32>,
 }
 
+impl ImageRegions {
+    /// The boxes one by one: x1 y1 x2 y2 in pixels.
+    pub fn corners(&self) -> impl Iterator<Item = [f32; 4]> + '_ {
+        self.boxes.chunks_exact(4).map(|corners| [corners[0], corners[1], corners[2], corners[3]])
+    }
+}
+
 /// Where regions come from. Implement it to train on features from elsewhere; `FeatureFile` is the one for HDF5 files.
 ///
 /// Images are addressed by *row*, an index below [`RegionSource::n_images`].

@@ -16,10 +16,10 @@ use crate::answerer::Reply;
 use crate::error;
 use crate::serve::app::App;
 use crate::serve::collector::{NotKept, Verdict};
-use crate::serve::model_thread;
-use crate::serve::pictures::ImageKey;
+use crate::serve::model_thread::Question;
+use crate::serve::pictures::{ImageKey, Picture};
 use crate::serve::problem::{Problem, json};
-use crate::serve::request::{Form, JsonQuestion, Question, is_form, read_json};
+use crate::serve::request::{Form, JsonQuestion, is_form, read_json};
 use crate::serve::thumbnail::{thumbnail, whole_picture};
 
 type Shared = State<Arc<App>>;
@@ -122,29 +122,23 @@ async fn answer(app: &App, questions: Vec<Question>, details: bool) -> Result<Ve
     if questions.is_empty() {
         return Ok(Vec::new());
     }
-    let asked = questions.iter().map(|question| model_thread::Question {
-        image: question.key,
-        picture: Arc::clone(&question.picture),
-        text: question.text.clone(),
-        top_k: question.top_k,
-    });
-    let replies = app.model.ask(asked.collect()).await?;
-    let answer = |(question, reply): (&Question, Reply)| {
+    let asked_about: Vec<_> = questions.iter().map(|asked| (asked.image, Arc::clone(&asked.picture))).collect();
+    let replies = app.model.ask(questions).await?;
+    let answer = |((image, picture), reply): ((ImageKey, Arc<Picture>), Reply)| {
         let answers = reply.answers.into_iter().map(|(answer, score)| Scored { answer, score }).collect();
         if !details {
             return Answer::Short(answers);
         }
-        let boxes = question.picture.regions.boxes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
         Answer::Detailed(Box::new(Detailed {
             answers,
-            image: question.key.name(),
-            size: question.picture.size,
-            boxes: boxes.collect(),
+            image: image.name(),
+            size: picture.size,
+            boxes: picture.regions.corners().collect(),
             attention: reply.attention,
             unknown_words: reply.unknown_words,
         }))
     };
-    Ok(questions.iter().zip(replies).map(answer).collect())
+    Ok(asked_about.into_iter().zip(replies).map(answer).collect())
 }
 
 /// Which images are wanted.

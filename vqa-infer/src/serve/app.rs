@@ -134,13 +134,19 @@ impl App {
         Arc::clone(&self.pending).try_acquire_many_owned(n_bytes).map_err(|_| Problem::busy())
     }
 
+    /// A picture that is remembered.
+    fn recall(&self, key: &ImageKey) -> Option<Arc<Picture>> {
+        let picture = self.pictures.get(key);
+        let counter = if picture.is_some() { &self.telemetry.cache_hits } else { &self.telemetry.cache_misses };
+        counter.inc();
+        picture
+    }
+
     /// The regions of a picture that is in the split, or was sent before.
     pub async fn known(self: &Arc<Self>, key: ImageKey) -> Result<Arc<Picture>, Problem> {
-        if let Some(picture) = self.pictures.get(&key) {
-            self.telemetry.cache_hits.inc();
+        if let Some(picture) = self.recall(&key) {
             return Ok(picture);
         }
-        self.telemetry.cache_misses.inc();
         let ImageKey::OfSplit(image_id) = key else {
             return Err(Problem::not_found("this picture is not remembered any more: send it again"));
         };
@@ -173,11 +179,9 @@ impl App {
         let digest = move || (ImageKey::of_content(&received.bytes), received);
         let (key, received) =
             spawn_blocking(digest).await.map_err(|_| Problem::internal("the picture cannot be read"))?;
-        if let Some(picture) = self.pictures.get(&key) {
-            self.telemetry.cache_hits.inc();
+        if let Some(picture) = self.recall(&key) {
             return Ok((key, picture));
         }
-        self.telemetry.cache_misses.inc();
         Ok((key, extraction.extract(key, received).await?))
     }
 }

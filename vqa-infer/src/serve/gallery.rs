@@ -1,10 +1,10 @@
 //! The images of a split.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use vqa_data::features::{FeatureFile, ImageRegions, RegionSource};
+use vqa_data::batches::open_sources;
+use vqa_data::features::{ImageRegions, RegionSource};
 use vqa_data::questions::{ImagePaths, IndexMap, Split, SplitConfig};
 
 use crate::checkpoint::Checkpoint;
@@ -46,18 +46,12 @@ impl Gallery {
     /// When a feature file is missing, or not such as the model was trained on.
     pub fn open(split: Split, config: &SplitConfig, place: &str, checkpoint: &Checkpoint) -> Result<Gallery> {
         let problem = |problem: String| Error::Split { place: place.to_owned(), problem };
-        let mut open: HashMap<&Path, Arc<dyn RegionSource>> = HashMap::new();
+        let opened = open_sources(&config.composition).map_err(|error| problem(error.to_string()))?;
         let mut sources = Vec::new();
-        for source in &config.composition {
-            let path = source.features.as_deref().ok_or_else(|| problem("it names no features".to_owned()))?;
-            if !open.contains_key(path) {
-                let file = FeatureFile::open(path)?;
-                checkpoint.check_source(&file)?;
-                open.insert(path, Arc::new(file));
-            }
+        for (source, regions) in config.composition.iter().zip(opened) {
+            checkpoint.check_source(&*regions)?;
             let pictures = source.images.as_deref().map(ImagePaths::open).transpose();
-            let pictures = pictures.map_err(|error| problem(error.to_string()))?;
-            sources.push(Source { regions: Arc::clone(&open[path]), pictures });
+            sources.push(Source { regions, pictures: pictures.map_err(|error| problem(error.to_string()))? });
         }
         let mut images: IndexMap<u64, Image> = IndexMap::new();
         let mut n_without = 0;

@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 
 use crate::serve::app::App;
 use crate::serve::extraction_thread::Received;
-use crate::serve::pictures::{ImageKey, Picture};
+use crate::serve::model_thread::Question;
+use crate::serve::pictures::ImageKey;
 use crate::serve::problem::Problem;
 
 /// Answers to a question if nothing is said.
@@ -43,14 +44,6 @@ pub(super) struct Form {
     /// A picture in it.
     received: Option<Received>,
     texts: Vec<(String, String)>,
-}
-
-/// A question with the picture that it is about.
-pub(super) struct Question {
-    pub key: ImageKey,
-    pub picture: Arc<Picture>,
-    pub text: String,
-    pub top_k: usize,
 }
 
 /// Whether the body is a form.
@@ -96,7 +89,7 @@ impl JsonQuestion {
         };
         let text = check_question(self.question, app)?;
         let top_k = check_top_k(self.top_k)?;
-        Ok(Question { key, picture: app.known(key).await?, text, top_k })
+        Ok(Question { image: key, picture: app.known(key).await?, text, top_k })
     }
 }
 
@@ -149,7 +142,7 @@ impl Form {
         let text = check_question(self.wanted("question")?.to_owned(), app)?;
         let top_k = self.text("top_k").map(|text| text.parse().map_err(|_| Problem::unusable(top_k_wanted())));
         let top_k = check_top_k(top_k.transpose()?)?;
-        let (key, picture) = match (self.take_picture(), self.image_id()?, self.text("image")) {
+        let (image, picture) = match (self.take_picture(), self.image_id()?, self.text("image")) {
             (Some(received), None, None) => app.sent(received).await?,
             (None, image_id, image) => {
                 let image = image.map(str::to_owned);
@@ -158,7 +151,7 @@ impl Form {
             }
             _ => return Err(Problem::unusable("name one image: a picture, \"image_id\", or \"image\"")),
         };
-        Ok(Question { key, picture, text, top_k })
+        Ok(Question { image, picture, text, top_k })
     }
 }
 

@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use axum::body::Bytes;
-use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use vqa_data::features::{read_image, read_upright_jpeg};
 
 use crate::error::Result;
-use crate::picture_file::encode_jpeg;
+use crate::picture_file::{encode_jpeg, encode_jpeg_with_quality};
 
 /// A small picture, as a JPEG.
 pub(super) type Thumbnail = Bytes;
@@ -23,11 +22,7 @@ pub(super) fn thumbnail(path: &Path) -> Result<Thumbnail> {
         true => picture,
         false => image::DynamicImage::ImageRgb8(picture).resize(SIDE, SIDE, FilterType::Triangle).into_rgb8(),
     };
-    let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, 80)
-        .encode_image(&small)
-        .map_err(|error| vqa_data::Error::wrong_format(path, error.to_string()))?;
-    Ok(bytes.into())
+    Ok(encode_jpeg_with_quality(path, &small, 80)?.into())
 }
 
 /// A picture as an upright JPEG: its own file, if it is one.
