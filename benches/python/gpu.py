@@ -3,7 +3,8 @@
     python3 gpu.py always|never bf16|tf32|fp32
 
 always: features stay on the device, and batches are taken there. never: a DataLoader with workers and pinned memory, and
-copies that do not block. Each eager and compiled; one line of JSON for each, with questions a second.
+copies that do not block. Each eager, compiled, and compiled with the recurrent network as CUDA graphs; one line of JSON for
+each, with questions a second.
 """
 
 import json
@@ -93,10 +94,13 @@ def main():
             for batch in DataLoader(dataset, batch_size=None, num_workers=n_workers, pin_memory=on_gpu):
                 yield [numbers.to(device, non_blocking=True) for numbers in batch]
 
-    def measure(compiled):
+    def measure(way):
+        torch.compiler.reset()
+        torch._dynamo.config.allow_rnn = way == "CUDA graphs"
         model = Baseline(spec["model"], spec["n_words"], n_answers, spec["feature_dim"]).to(device)
-        optimizer = torch.optim.Adamax(model.parameters(), lr=0.002, foreach=True)
-        run = torch.compile(model) if compiled else model
+        optimizer = torch.optim.Adamax(model.parameters(), lr=0.002, foreach=True, capturable=on_gpu)
+        compiled = {"compiled": None, "CUDA graphs": "reduce-overhead"}
+        run = torch.compile(model, mode=compiled[way]) if way in compiled else model
         started = None
         for i, (tokens, regions, answers, scores) in enumerate(batches()):
             if i == n_warm:
@@ -114,10 +118,10 @@ def main():
         loss = loss.item()
         return spec["n_steps"] * b / (time.time() - started), loss
 
-    for compiled in [False, True] if on_gpu else [False]:
-        how = ("on the device" if resident else "pinned loader") + (", compiled" if compiled else ", eager")
+    for way in ["eager", "compiled", "CUDA graphs"] if on_gpu else ["eager"]:
+        how = ("on the device, " if resident else "pinned loader, ") + way
         try:
-            questions_per_s, loss = measure(compiled)
+            questions_per_s, loss = measure(way)
         except Exception as error:
             print(f"{how}: {str(error)[:300]}", file=sys.stderr)
             continue
