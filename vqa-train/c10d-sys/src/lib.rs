@@ -1,0 +1,232 @@
+//! libtorch's collectives, which it contains and `tch` does not show: [`ProcessGroup`] is c10d's Gloo, for tensors on a
+//! CPU, with the [`Store`] by which processes find each other, and [`nccl::Communicator`] is NCCL, for tensors on a GPU.
+//!
+//! All that is unsafe in distributed training is here.
+
+#![deny(missing_docs)]
+// It is what this crate is for.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::net::IpAddr;
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use tch::{Device, Kind, Tensor};
+
+pub mod nccl;
+
+/// Why a collective failed, in the words of libtorch.
+pub type Result<T> = std::result::Result<T, String>;
+
+unsafe extern "C" {
+    fn c10d_error() -> *const c_char;
+    fn c10d_store_connect(
+        host: *const c_char,
+        port: u16,
+        serve: bool,
+        prefix: *const c_char,
+        timeout_ms: i64,
+    ) -> *mut c_void;
+    fn c10d_store_set(store: *mut c_void, key: *const c_char, value: *const u8, len: usize) -> bool;
+    fn c10d_store_get(store: *mut c_void, key: *const c_char, value: *mut *const u8, len: *mut usize) -> c_int;
+    fn c10d_store_add(store: *mut c_void, key: *const c_char, n: i64, sum: *mut i64) -> bool;
+    fn c10d_store_free(store: *mut c_void);
+    fn c10d_group_new(
+        store: *mut c_void,
+        rank: c_int,
+        size: c_int,
+        interface: *const c_char,
+        address: *const c_char,
+        timeout_ms: i64,
+    ) -> *mut c_void;
+    fn c10d_group_all_reduce(group: *mut c_void, tensor: *mut torch_sys::C_tensor) -> bool;
+    fn c10d_group_broadcast(group: *mut c_void, tensor: *mut torch_sys::C_tensor, root: c_int) -> bool;
+    fn c10d_group_free(group: *mut c_void);
+}
+
+/// What the last call of this thread that failed says: its first line, without libtorch's trace of its own calls.
+fn error() -> String {
+    // SAFETY: a string of this thread, which only this thread's next call changes.
+    let words = unsafe { CStr::from_ptr(c10d_error()) }.to_string_lossy();
+    words.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+fn text(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| format!("{text:?} has a zero byte"))
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).max(1)
+}
+
+/// A table of keys and values that the processes of a job share, kept by one of them.
+#[derive(Debug)]
+pub struct Store(NonNull<c_void>);
+
+// SAFETY: c10d's stores serialise their calls by a lock of their own.
+unsafe impl Send for Store {}
+// SAFETY: as above.
+unsafe impl Sync for Store {}
+
+impl Store {
+    /// Connects to the store at an address, and with `serve` keeps it. All keys begin with `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be reached within the timeout, or the port is taken.
+    pub fn connect(host: &str, port: u16, serve: bool, prefix: &str, timeout: Duration) -> Result<Store> {
+        let (host, prefix) = (text(host)?, text(prefix)?);
+        // SAFETY: both strings live through the call, which copies them.
+        let store = unsafe { c10d_store_connect(host.as_ptr(), port, serve, prefix.as_ptr(), milliseconds(timeout)) };
+        NonNull::new(store).map(Store).ok_or_else(error)
+    }
+
+    /// Gives a key a value.
+    ///
+    /// # Errors
+    ///
+    /// When the store is gone.
+    pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+        let key = text(key)?;
+        // SAFETY: key and value live through the call, which copies them.
+        let done = unsafe { c10d_store_set(self.0.as_ptr(), key.as_ptr(), value.as_ptr(), value.len()) };
+        if done { Ok(()) } else { Err(error()) }
+    }
+
+    /// The value of a key, if it has one by now.
+    ///
+    /// # Errors
+    ///
+    /// When the store is gone.
+    pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let key = text(key)?;
+        let (mut value, mut len) = (std::ptr::null(), 0);
+        // SAFETY: the key lives through the call; the other two are written to.
+        match unsafe { c10d_store_get(self.0.as_ptr(), key.as_ptr(), &raw mut value, &raw mut len) } {
+            0 => Ok(None),
+            // SAFETY: the call returned that many bytes, which live until this thread's next one. There may be none.
+            1 if len > 0 => Ok(Some(unsafe { std::slice::from_raw_parts(value, len) }.to_vec())),
+            1 => Ok(Some(Vec::new())),
+            _ => Err(error()),
+        }
+    }
+
+    /// Adds to a number, which begins at 0, and returns the sum.
+    ///
+    /// # Errors
+    ///
+    /// When the store is gone.
+    pub fn add(&self, key: &str, n: i64) -> Result<i64> {
+        let key = text(key)?;
+        let mut sum = 0;
+        // SAFETY: the key lives through the call; the sum is written to.
+        let done = unsafe { c10d_store_add(self.0.as_ptr(), key.as_ptr(), n, &raw mut sum) };
+        if done { Ok(sum) } else { Err(error()) }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // SAFETY: made by `c10d_store_connect`, and freed once. A group keeps its own reference.
+        unsafe { c10d_store_free(self.0.as_ptr()) }
+    }
+}
+
+/// Where a process listens for the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// At a network interface, such as `eth0`.
+    Interface(String),
+    /// At an address of this machine.
+    Address(IpAddr),
+}
+
+/// Processes that compute together: c10d's Gloo, which works on tensors on the CPU.
+#[derive(Debug)]
+pub struct ProcessGroup {
+    group: NonNull<c_void>,
+    rank: usize,
+    size: usize,
+}
+
+// SAFETY: nothing of it belongs to a thread.
+unsafe impl Send for ProcessGroup {}
+
+impl ProcessGroup {
+    /// Joins the group of `size` processes as its number `rank`, and waits for the others. No collective takes longer
+    /// than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// When they do not come in time, or cannot be reached.
+    pub fn join(store: &Store, rank: usize, size: usize, listen: &Listen, timeout: Duration) -> Result<ProcessGroup> {
+        let (interface, address) = match listen {
+            Listen::Interface(name) => (name.clone(), String::new()),
+            Listen::Address(address) => (String::new(), address.to_string()),
+        };
+        let (interface, address) = (text(&interface)?, text(&address)?);
+        let number = |n: usize| c_int::try_from(n).map_err(|_| format!("{n} processes are too many"));
+        // SAFETY: the store is alive, and the group takes a reference to it; the strings live through the call.
+        let group = unsafe {
+            c10d_group_new(
+                store.0.as_ptr(),
+                number(rank)?,
+                number(size)?,
+                interface.as_ptr(),
+                address.as_ptr(),
+                milliseconds(timeout),
+            )
+        };
+        NonNull::new(group).map(|group| ProcessGroup { group, rank, size }).ok_or_else(error)
+    }
+
+    /// The number of this process.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// How many processes there are.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Replaces a tensor by the sum of all processes' tensors, in every process the same.
+    ///
+    /// # Errors
+    ///
+    /// When a process is gone, or does not come in time; when the tensor is not on the CPU.
+    pub fn all_reduce(&self, tensor: &mut Tensor) -> Result<()> {
+        check_on_cpu(tensor)?;
+        // SAFETY: the group is alive; the pointer is of a live `at::Tensor`, which the call waits for.
+        let done = unsafe { c10d_group_all_reduce(self.group.as_ptr(), tensor.as_mut_ptr()) };
+        if done { Ok(()) } else { Err(error()) }
+    }
+
+    /// Replaces a tensor by that of the process `root`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ProcessGroup::all_reduce`].
+    pub fn broadcast(&self, tensor: &mut Tensor, root: usize) -> Result<()> {
+        check_on_cpu(tensor)?;
+        assert!(root < self.size, "a process of the group");
+        // SAFETY: as above.
+        let done = unsafe { c10d_group_broadcast(self.group.as_ptr(), tensor.as_mut_ptr(), root as c_int) };
+        if done { Ok(()) } else { Err(error()) }
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        // SAFETY: made by `c10d_group_new`, and freed once.
+        unsafe { c10d_group_free(self.group.as_ptr()) }
+    }
+}
+
+fn check_on_cpu(tensor: &Tensor) -> Result<()> {
+    match (tensor.device(), tensor.is_contiguous(), tensor.kind()) {
+        (Device::Cpu, true, Kind::Float | Kind::Double | Kind::Int64 | Kind::BFloat16 | Kind::Uint8) => Ok(()),
+        (device, _, kind) => Err(format!("Gloo does not send a tensor of {kind:?} on {device:?}")),
+    }
+}
