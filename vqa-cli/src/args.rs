@@ -437,14 +437,25 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// When a run is resumed.
+#[cfg(feature = "torch")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Resume {
+    /// Always.
+    Always,
+    /// If something of it was saved.
+    Auto,
+}
+
 #[cfg(feature = "torch")]
 #[derive(Debug, Args)]
 pub struct TrainArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Resume the run in out_dir from where it was last saved
-    #[arg(long)]
-    pub resume: bool,
+    /// Resume the run in out_dir from where it was last saved; with `auto`, and under a launcher that starts processes
+    /// again, start it if nothing was saved
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    pub resume: Option<Resume>,
     /// Initialise from the weights in a safetensors file, or one of torch.save, of the same model; short for --set
     /// model.init=FILE
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]

@@ -13,6 +13,8 @@ mod openmp;
 mod progress;
 mod sigbus;
 mod terminal;
+#[cfg(feature = "torch")]
+mod together;
 
 use std::io::Write;
 
@@ -22,7 +24,9 @@ use clap::Parser;
 use args::{Cli, Command, FeaturesCommand};
 use exit::{FAILURE, STOPPED, SUCCESS, USAGE};
 use interrupt::Stopped;
-use terminal::{Log, has_colours, on_one_line, say};
+use terminal::{Log, has_colours, on_one_line, say, say_error};
+#[cfg(feature = "torch")]
+use together::Together;
 use vqa_data::files::panic_means_damage;
 #[cfg(feature = "torch")]
 use vqa_model::memory::is_out_of_memory;
@@ -48,7 +52,7 @@ fn main() {
         if !is_out_of_memory(message) && !panic_means_damage() {
             let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
             let first_line = message.lines().next().unwrap_or_default();
-            say!("error: a bug in vqa{place}, please report it: {first_line}");
+            say_error!("error: a bug in vqa{place}, please report it: {first_line}");
         }
     }));
     interrupt::handle();
@@ -65,13 +69,13 @@ fn exit_code(result: std::thread::Result<Result<()>>) -> u8 {
             STOPPED
         }
         Ok(Err(error)) => {
-            say!("error: {}", on_one_line(&whole_message(&error)));
+            say_error!("error: {}", on_one_line(&whole_message(&error)));
             FAILURE
         }
         Err(panic) => {
             let message = panic.downcast_ref::<String>().map_or("", String::as_str);
             if is_out_of_memory(message) {
-                say!("error: out of memory: lower train.batch_size (or --batch-size), or the sizes in [model]");
+                say_error!("error: out of memory: lower train.batch_size (or --batch-size), or the sizes in [model]");
             }
             FAILURE
         }
@@ -96,6 +100,13 @@ fn whole_message(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
+/// Runs a command that several processes can do together.
+#[cfg(feature = "torch")]
+fn together(command: impl FnOnce(&Together) -> Result<()>) -> Result<()> {
+    let together = Together::find()?;
+    together.ended(command(&together))
+}
+
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         #[cfg(feature = "torch")]
@@ -107,11 +118,11 @@ fn run(cli: Cli) -> Result<()> {
         Command::Features(FeaturesCommand::Extract(args)) => commands::features::extract::run(&args),
         Command::Prepare(args) => commands::prepare::run(&args),
         #[cfg(feature = "torch")]
-        Command::Train(args) => commands::train::run(&args),
+        Command::Train(args) => together(|together| commands::train::run(&args, together)),
         #[cfg(feature = "torch")]
-        Command::Evaluate(args) => commands::evaluate::run(&args),
+        Command::Evaluate(args) => together(|together| commands::evaluate::run(&args, together)),
         #[cfg(feature = "torch")]
-        Command::Predict(args) => commands::predict::run(&args),
+        Command::Predict(args) => together(|together| commands::predict::run(&args, together)),
         #[cfg(feature = "torch")]
         Command::Ask(args) => commands::ask::run(&args),
         #[cfg(feature = "torch")]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::terminal::{say, set_bar};
+use crate::terminal::{is_silent, say, set_bar};
 
 /// A progress bar with rate and time left; where stderr is no terminal, a plain line now and then. There is one at a
 /// time.
@@ -47,7 +47,8 @@ impl ProgressBar {
 
     fn start(what: Cow<'static, str>, unit: &'static str, timed: bool, total: u64) -> ProgressBar {
         let now = Instant::now();
-        let on_screen = std::io::stderr().is_terminal().then(|| OnScreen::start(what.clone(), unit, timed, total));
+        let on_screen = (std::io::stderr().is_terminal() && !is_silent())
+            .then(|| OnScreen::start(what.clone(), unit, timed, total));
         ProgressBar {
             what,
             unit,

@@ -1,6 +1,7 @@
 //! Output: results on stdout, everything else on stderr.
 
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -8,8 +9,25 @@ use anyhow::{Context, Result};
 /// The progress bar on the screen.
 static BAR: Mutex<Option<indicatif::ProgressBar>> = Mutex::new(None);
 
+/// The number of this process, of several that were started together; 0 if it is alone.
+static PROCESS: AtomicUsize = AtomicUsize::new(0);
+
+/// Says that this is one of several processes. Of these only the first prints anything but errors.
+#[cfg(feature = "torch")]
+pub fn be_process(number: usize) {
+    PROCESS.store(number, Ordering::Relaxed);
+}
+
+/// Whether this process has nothing to say but errors.
+pub fn is_silent() -> bool {
+    PROCESS.load(Ordering::Relaxed) > 0
+}
+
 /// Prints a result. A closed pipe (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
+    if is_silent() {
+        return Ok(());
+    }
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
@@ -19,7 +37,17 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Writes a line to stderr, above the progress bar if there is one. A stderr that cannot be written is no error.
 pub fn write_stderr(line: std::fmt::Arguments) {
-    let line = printable(&line.to_string());
+    if !is_silent() {
+        write_error(line);
+    }
+}
+
+/// [`write_stderr`] for an error, which each of several processes has a line for.
+pub fn write_error(line: std::fmt::Arguments) {
+    let line = match PROCESS.load(Ordering::Relaxed) {
+        0 => printable(&line.to_string()),
+        process => printable(&format!("process {process}: {line}")),
+    };
     above_the_bar(|| drop(writeln!(std::io::stderr().lock(), "{line}")));
 }
 
@@ -62,11 +90,22 @@ macro_rules! say {
 }
 pub(crate) use say;
 
+/// [`write_error`] with the arguments of `format!`.
+macro_rules! say_error {
+    ($($arguments:tt)*) => {
+        $crate::terminal::write_error(format_args!($($arguments)*))
+    };
+}
+pub(crate) use say_error;
+
 /// Writes log lines to stderr, above the progress bar if there is one.
 pub struct Log;
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        if is_silent() {
+            return Ok(line.len());
+        }
         above_the_bar(|| std::io::stderr().lock().write(line))
     }
 

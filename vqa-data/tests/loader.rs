@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler};
+use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler, Share};
 use vqa_data::features::RegionSource;
 use vqa_data::questions::{Annotations, AnswerDict, Question, Split, WordDict};
 use vqa_data::{Error, Result};
@@ -161,6 +161,7 @@ fn batches_are_cut_into_parts() {
         assert!(parts.len() <= n && parts.iter().map(Batch::len).sum::<usize>() == 23);
         let mut start = 0;
         for part in parts {
+            assert_eq!((part.first, part.whole), (start, batch.whole));
             let expected = Batch::gather(&dataset, &questions[start..start + part.len()]).unwrap();
             start += part.len();
             let rows = |batch: &Batch, n: usize| -> Vec<f32> {
@@ -175,9 +176,47 @@ fn batches_are_cut_into_parts() {
                 features: expected.features.clone(),
                 boxes: expected.boxes.clone(),
                 max_regions: expected.max_regions,
+                first: expected.first,
+                whole: expected.whole,
                 ..part
             };
             assert_eq!(same, expected);
+        }
+    }
+}
+
+/// Whatever the order and the number of processes, together they make the epoch of one, in its order.
+#[test]
+fn processes_share_an_epoch() {
+    for sampler in [Sampler::Random, Sampler::Grouped, Sampler::Sequential] {
+        let whole = loader(23, sampler, 6);
+        let expected = epoch(&whole, 2);
+        for of in 1..6 {
+            let shares: Vec<Vec<Batch>> =
+                (0..of).map(|process| epoch(&whole.with_share(Share::OfEachBatch { process, of }), 2)).collect();
+            for (number, batch) in expected.iter().enumerate() {
+                let of_batch: Vec<&Batch> = shares.iter().map(|share| &share[number]).collect();
+                let questions: Vec<usize> = of_batch.iter().flat_map(|share| share.questions.clone()).collect();
+                assert_eq!(questions, batch.questions, "{sampler:?} {of}");
+                let mut images: Vec<u64> = Vec::new();
+                for share in of_batch {
+                    assert_eq!(share.whole, batch.whole);
+                    assert!(share.is_empty() || batch.questions[share.first] == share.questions[0]);
+                    let mut of_share = share.image_ids.clone();
+                    of_share.dedup();
+                    images.extend(of_share);
+                }
+                let mut of_whole = batch.image_ids.clone();
+                of_whole.dedup();
+                assert_eq!(images, of_whole, "no image is cut");
+            }
+            let mut batches: Vec<_> = (0..of)
+                .map(|process| epoch(&whole.with_share(Share::OfBatches { process, of }), 2).into_iter())
+                .collect();
+            for (number, batch) in expected.iter().enumerate() {
+                assert_eq!(batches[number % of].next().as_ref(), Some(batch));
+            }
+            assert!(batches.iter_mut().all(|rest| rest.next().is_none()));
         }
     }
 }

@@ -174,6 +174,7 @@ fn in_kind(input: &ModelInput, kind: Kind) -> ModelInput {
         boxes: input.boxes.shallow_clone(),
         image_rows: input.image_rows.shallow_clone(),
         padding: input.padding.as_ref().map(Tensor::shallow_clone),
+        dropout: None,
     }
 }
 

@@ -30,6 +30,12 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         problem: String,
     },
+    /// Other processes that answer a split together with this one have failed.
+    #[error("{problem}")]
+    OtherProcess {
+        /// What is known of it.
+        problem: String,
+    },
     /// A split that cannot be asked about as is wanted.
     #[error("{place}: {problem}")]
     Split {

@@ -156,6 +156,7 @@ impl Hiding {
             boxes: input.boxes.index_select(0, &input.image_rows),
             image_rows: Tensor::arange(n_questions, (Kind::Int64, input.image_rows.device())),
             padding: None,
+            dropout: None,
         };
         Hiding { asked, padding: padding_of_questions(input) }
     }

@@ -151,6 +151,21 @@ pub fn answer_all(
     dictionary: &AnswerDict,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Answers> {
+    answer_share(model, loss, feed, dictionary, progress, &|_| Ok(()))
+}
+
+/// Adds up a tensor of several processes, in all of them.
+pub(crate) type Sum<'a> = dyn Fn(&mut Tensor) -> Result<()> + 'a;
+
+/// [`answer_all`] by several processes, each of which answers its share of the feed's batches.
+pub(crate) fn answer_share(
+    model: &dyn VqaModel,
+    loss: LossKind,
+    feed: &Feed,
+    dictionary: &AnswerDict,
+    progress: &mut dyn FnMut(u64),
+    sum: &Sum,
+) -> Result<Answers> {
     let dataset = feed.loader().dataset();
     let mut answers = vec![0; dataset.len()];
     let (mut confidences, mut scores) = (vec![0.0; dataset.len()], vec![0.0; dataset.len()]);
@@ -168,6 +183,10 @@ pub fn answer_all(
         score += earned;
         upper_bound += batch.targets.total_best();
     })?;
+    // What is another process's is 0 here, and each sum is exact.
+    answers = summed(&answers, sum)?;
+    (confidences, scores) = (summed(&confidences, sum)?, summed(&scores, sum)?);
+    let [score, upper_bound] = summed(&[score, upper_bound], sum)?[..] else { unreachable!("two sums") };
     let n = answers.len().max(1) as f64;
     let text = |answer: i64| dictionary.answers()[answer as usize].as_str().into();
     let questions = dataset.split().questions.iter().zip(answers);
@@ -205,17 +224,40 @@ pub fn rank_all(
     n_best: usize,
     progress: &mut dyn FnMut(u64),
 ) -> Result<RankedAnswers> {
+    rank_share(model, loss, feed, n_best, progress, &|_| Ok(()))
+}
+
+/// [`rank_all`] by several processes, each of which answers its share of the feed's batches.
+pub(crate) fn rank_share(
+    model: &dyn VqaModel,
+    loss: LossKind,
+    feed: &Feed,
+    n_best: usize,
+    progress: &mut dyn FnMut(u64),
+    sum: &Sum,
+) -> Result<RankedAnswers> {
     let dataset = feed.loader().dataset();
     let n_best = n_best.min(dataset.n_answers());
-    let mut best = vec![(0, 0.0); dataset.len() * n_best];
+    let (mut ids, mut scores) = (vec![0i64; dataset.len() * n_best], vec![0f32; dataset.len() * n_best]);
     infer_all(model, feed, progress, |batch, output| {
         let of_batch = best_answers(&output.logits, loss, n_best);
         for (&question, of_question) in batch.questions.iter().zip(of_batch.chunks(n_best.max(1))) {
-            let row = &mut best[question * n_best..][..n_best];
-            row.iter_mut().zip(of_question).for_each(|(place, &(id, score))| *place = (id as u32, score));
+            for (place, &(id, score)) in (question * n_best..).zip(of_question) {
+                (ids[place], scores[place]) = (id, score);
+            }
         }
     })?;
-    Ok(RankedAnswers { n_best, best })
+    let (ids, scores) = (summed(&ids, sum)?, summed(&scores, sum)?);
+    Ok(RankedAnswers { n_best, best: ids.into_iter().map(|id| id as u32).zip(scores).collect() })
+}
+
+fn summed<T: tch::kind::Element>(values: &[T], sum: &Sum) -> Result<Vec<T>>
+where
+    Vec<T>: TryFrom<Tensor, Error = tch::TchError>,
+{
+    let mut tensor = Tensor::from_slice(values);
+    sum(&mut tensor)?;
+    Ok(to_vec(&tensor))
 }
 
 /// Runs a model on all questions of a feed, and hands over what it makes of each batch.

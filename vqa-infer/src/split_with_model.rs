@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler, open_sources};
+use tch::Tensor;
+use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler, Share, open_sources};
 use vqa_data::questions::{ImagePaths, SourceConfig, Split, SplitConfig};
 use vqa_model::feed::{Feed, FeedOptions};
 use vqa_model::memory::or_out_of_memory;
@@ -16,7 +17,7 @@ use crate::blind::shuffle_images;
 use crate::ensemble::Ensemble;
 use crate::error::{Error, Result};
 use crate::occlusion::{Occlusion, OcclusionOptions, answer_without_top, occlude_all};
-use crate::predict::{Answers, N_BEST, Prediction, RankedAnswers, answer_all, predictions, rank_all};
+use crate::predict::{Answers, N_BEST, Prediction, RankedAnswers, Sum, answer_share, predictions, rank_share};
 use crate::report::choice::{Choice, count_namesakes};
 use crate::report::explained::Explained;
 use crate::report::report::Report;
@@ -33,6 +34,8 @@ pub struct SplitWithModel {
     sources: Vec<SourceConfig>,
     /// Where the split is described, for errors about it.
     place: String,
+    /// Adds up what several processes have found; nothing if this one is alone.
+    sum: Option<Box<Sum<'static>>>,
 }
 
 impl SplitWithModel {
@@ -67,7 +70,26 @@ impl SplitWithModel {
             sources: config.composition.clone(),
             ensemble,
             place,
+            sum: None,
         })
+    }
+
+    /// Has several processes answer the split together, each a share of its batches. All of them get all answers, which
+    /// are those of one process. `sum` adds up a tensor of theirs, in all of them. What is drawn and what is
+    /// [occluded](SplitWithModel::occlude) is not shared.
+    pub fn shared(
+        self,
+        process: usize,
+        of: usize,
+        sum: impl Fn(&mut Tensor) -> std::result::Result<(), String> + 'static,
+    ) -> SplitWithModel {
+        let loader = self.loader.with_share(Share::OfBatches { process, of });
+        let sum = move |tensor: &mut Tensor| sum(tensor).map_err(|problem| Error::OtherProcess { problem });
+        SplitWithModel { loader, sum: Some(Box::new(sum)), ..self }
+    }
+
+    fn sum(&self, tensor: &mut Tensor) -> Result<()> {
+        self.sum.as_ref().map_or(Ok(()), |sum| sum(tensor))
     }
 
     /// The split.
@@ -106,7 +128,9 @@ impl SplitWithModel {
     ///
     /// When the features cannot be read.
     pub fn rank_all(&self, n_best: usize, progress: &mut dyn FnMut(u64)) -> Result<RankedAnswers> {
-        self.with_feed(&self.loader, |feed| rank_all(&self.ensemble, self.ensemble.loss(), feed, n_best, progress))
+        self.with_feed(&self.loader, |feed| {
+            rank_share(&self.ensemble, self.ensemble.loss(), feed, n_best, progress, &|tensor| self.sum(tensor))
+        })
     }
 
     /// Answers the whole split with each member of an ensemble alone. `progress` is called with the number of questions
@@ -117,7 +141,11 @@ impl SplitWithModel {
     /// When the features cannot be read.
     pub fn answer_by_each(&self, progress: &mut dyn FnMut(u64)) -> Result<Vec<Answers>> {
         let (loss, answers) = (self.ensemble.loss(), self.ensemble.answers());
-        let answer = |member| self.with_feed(&self.loader, |feed| answer_all(&member, loss, feed, answers, progress));
+        let answer = |member| {
+            self.with_feed(&self.loader, |feed| {
+                answer_share(&member, loss, feed, answers, progress, &|tensor| self.sum(tensor))
+            })
+        };
         self.ensemble.each_alone().map(answer).collect()
     }
 
@@ -129,8 +157,9 @@ impl SplitWithModel {
     /// When the features cannot be read, or no image has as many regions as are to be taken away and one more.
     pub fn occlude(&self, options: OcclusionOptions, progress: &mut dyn FnMut(u64)) -> Result<Occlusion> {
         let model = &self.ensemble;
-        let occluded =
-            self.with_feed(&self.loader, |feed| occlude_all(model, model.loss(), feed, options, progress))?;
+        let occluded = self.with_feed(&self.loader.with_share(Share::All), |feed| {
+            occlude_all(model, model.loss(), feed, options, progress)
+        })?;
         if occluded.iter().all(Option::is_none) {
             let n = options.n_regions;
             return Err(
@@ -163,7 +192,9 @@ impl SplitWithModel {
 
     fn answer(&self, loader: &Loader, progress: &mut dyn FnMut(u64)) -> Result<Answers> {
         self.with_feed(loader, |feed| {
-            answer_all(&self.ensemble, self.ensemble.loss(), feed, self.ensemble.answers(), progress)
+            answer_share(&self.ensemble, self.ensemble.loss(), feed, self.ensemble.answers(), progress, &|tensor| {
+                self.sum(tensor)
+            })
         })
     }
 
@@ -171,6 +202,17 @@ impl SplitWithModel {
     fn with_feed<T>(&self, loader: &Loader, work: impl FnOnce(&Feed) -> Result<T>) -> Result<T> {
         let options = FeedOptions { kind: self.ensemble.kind(), ..FeedOptions::new(self.ensemble.device()) };
         or_out_of_memory(|| work(&Feed::new(loader, options, &mut |_, _| {})?))?
+    }
+
+    /// A text that is another one when the answers may be: digests of the split, its features and the dictionaries, and
+    /// the names of the files of the weights.
+    ///
+    /// # Errors
+    ///
+    /// When the features cannot be read.
+    pub fn fingerprint(&self) -> Result<String> {
+        let names = self.ensemble.members().map(|member| member.path().file_name().unwrap_or_default().to_owned());
+        Ok(format!("{:?}, {:?}", names.collect::<Vec<_>>(), self.dataset().fingerprint()?))
     }
 
     /// A text that is another one when the attention may be: which files answer, and from which features.

@@ -21,6 +21,7 @@ fn main() {
         boxes: Tensor::zeros([2, 36, 4], (Kind::Float, Device::Cpu)),
         image_rows: Tensor::from_slice(&[0i64, 0, 0, 0, 1, 1, 1, 1]),
         padding: None,
+        dropout: None,
     };
     let started = Instant::now();
     let output = tch::no_grad(|| model.forward(&input, false));

@@ -17,7 +17,7 @@
 //! ```
 //! use tch::{Device, Kind, Tensor, nn::VarStore};
 //! use vqa_model::baseline::{Baseline, ModelConfig};
-//! use vqa_model::{DataDims, ModelInput, VqaModel};
+//! use vqa_model::{DataDims, DropoutSeed, ModelInput, VqaModel};
 //!
 //! let vs = VarStore::new(Device::Cpu);
 //! let dims = DataDims { n_words: 50, n_answers: 10, feature_dim: 16 };
@@ -30,6 +30,7 @@
 //!     boxes: Tensor::zeros([2, 5, 4], (Kind::Float, Device::Cpu)),
 //!     image_rows: Tensor::from_slice(&[0i64, 1, 1]),
 //!     padding: None,
+//!     dropout: None,
 //! };
 //! let output = model.forward(&input, false);
 //! assert_eq!(output.logits.size(), [3, 10]);
@@ -53,5 +54,5 @@ pub mod weights;
 
 pub use crate::{
     error::{Error, Result},
-    model::{DataDims, ModelInput, ModelOutput, TrainingPass, VqaModel},
+    model::{DataDims, DropoutSeed, ModelInput, ModelOutput, TrainingPass, VqaModel},
 };

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
+use vqa_data::batches::WholeBatch;
 use vqa_data::questions::SoftTargets;
 
 /// What the logits mean, and so which loss trains them.
@@ -69,6 +70,14 @@ impl SparseTargets {
     pub fn total_score(&self, logits: &Tensor) -> Tensor {
         let best = logits.argmax(1, false).index_select(0, &self.questions); // [P]
         (&self.scores * best.eq_tensor(&self.answers)).sum(Kind::Double)
+    }
+}
+
+/// As [`n_in_mean`], of the whole batch that a batch is cut from.
+pub fn n_in_whole_mean(kind: LossKind, batch: &WholeBatch) -> usize {
+    match kind {
+        LossKind::Logistic => batch.n_questions,
+        LossKind::Softmax => batch.n_with_candidate,
     }
 }
 

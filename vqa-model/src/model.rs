@@ -98,6 +98,19 @@ pub struct ModelInput {
     pub image_rows: Tensor,
     /// [N, K], true where an image has fewer regions than K; `None` if all have K.
     pub padding: Option<Tensor>,
+    /// What the dropout of a training step follows from; with `None`, and in models that do not know it, that is
+    /// libtorch's generator.
+    pub dropout: Option<DropoutSeed>,
+}
+
+/// What the dropout of some questions follows from: the same for the same question of a step, whichever part of the
+/// step's batch is computed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DropoutSeed {
+    /// The seed of the step.
+    pub seed: u64,
+    /// The place of the first question in the step's batch.
+    pub first: usize,
 }
 
 /// What a model computes for a batch.
@@ -137,6 +150,7 @@ impl ModelInput {
             boxes: Tensor::from_slice(&batch.boxes).view([n, k, 4]).to_device(device),
             image_rows: Tensor::from_slice(&batch.image_rows).to_device(device),
             padding: ModelInput::padding_of(&batch.n_regions, batch.max_regions, device),
+            dropout: None,
         }
     }
 

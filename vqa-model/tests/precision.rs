@@ -44,6 +44,7 @@ fn input() -> (ModelInput, Tensor) {
         boxes: Tensor::zeros([1, N_REGIONS, 4], floats),
         image_rows: Tensor::zeros([N_QUESTIONS], integers),
         padding: None,
+        dropout: None,
     };
     let grad_logits = Tensor::randn([N_QUESTIONS, DIMS.n_answers], floats).sigmoid() / N_QUESTIONS as f64;
     (input, grad_logits)
@@ -57,6 +58,7 @@ fn expanded(input: &ModelInput, kind: Kind) -> ModelInput {
         boxes: input.boxes.index_select(0, &input.image_rows),
         image_rows: Tensor::arange(N_QUESTIONS, (Kind::Int64, Device::Cpu)),
         padding: None,
+        dropout: None,
     }
 }
 

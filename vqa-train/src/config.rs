@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 use vqa_data::batches::Sampler;
 use vqa_data::config::{MAX_BATCH_SIZE, check_range};
 use vqa_model::feed::{FeaturesOnDevice, Precision};
@@ -47,6 +48,10 @@ pub struct TrainConfig {
     pub sampler: Sampler,
     /// Whether the features of all images are put on the device, once, rather than those of each batch.
     pub features_on_device: FeaturesOnDevice,
+    /// Number format in which several processes add up their gradients.
+    pub all_reduce: AllReduce,
+    /// Seconds that a process waits for the others.
+    pub collective_timeout: u64,
     /// Steps from one step line in `metrics.jsonl` to the next.
     pub log_every: u64,
     /// Whether gradients are clipped.
@@ -63,6 +68,27 @@ pub struct TrainConfig {
     pub lr_ratio: f64,
     /// The optimiser.
     pub optim: AdamaxConfig,
+}
+
+/// Number format in which processes add up their gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AllReduce {
+    /// float32.
+    #[default]
+    Fp32,
+    /// bfloat16: half of the bytes, with 8 bits of precision.
+    Bf16,
+}
+
+impl AllReduce {
+    /// libtorch's type of what is sent.
+    pub fn kind(self) -> Kind {
+        match self {
+            AllReduce::Fp32 => Kind::Float,
+            AllReduce::Bf16 => Kind::BFloat16,
+        }
+    }
 }
 
 /// `[train.optim]`: Adamax, with PyTorch's names and defaults.
@@ -98,6 +124,8 @@ impl Default for TrainConfig {
             ema_decay: 0.0,
             sampler: Sampler::default(),
             features_on_device: FeaturesOnDevice::default(),
+            all_reduce: AllReduce::default(),
+            collective_timeout: 60,
             log_every: 50,
             clip_grad: true,
             max_grad_norm: 0.25,

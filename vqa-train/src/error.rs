@@ -4,6 +4,13 @@ use std::path::PathBuf;
 use crate::position::Position;
 use crate::run::change::Change;
 
+impl Error {
+    /// Whether all processes of a run have it, rather than this one.
+    pub fn is_of_collective(&self) -> bool {
+        matches!(self, Error::Collective { .. } | Error::OtherProcess { .. } | Error::Differs { .. })
+    }
+}
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -74,6 +81,35 @@ pub enum Error {
         out_dir: PathBuf,
         /// The keys that differ and may not.
         changes: Vec<Change>,
+    },
+    /// The processes of a run cannot reach each other any more.
+    #[error("{problem}")]
+    Collective {
+        /// Who is gone, as far as it can be told.
+        problem: String,
+    },
+    /// Another process of the run has failed.
+    #[error("process {rank} has failed, and so all stop: {problem}")]
+    OtherProcess {
+        /// Its number.
+        rank: usize,
+        /// What it said.
+        problem: String,
+    },
+    /// The processes of a run have been given different things.
+    #[error(
+        "{what} must be the same for all processes, and process {rank} has another than process 0: {theirs}, not \
+         {of_first}"
+    )]
+    Differs {
+        /// What differs.
+        what: String,
+        /// The first process that has another.
+        rank: usize,
+        /// What that has.
+        theirs: String,
+        /// What process 0 has.
+        of_first: String,
     },
     /// The loss is NaN or infinite.
     #[error(

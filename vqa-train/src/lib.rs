@@ -6,6 +6,8 @@
 //! `curves.svg`. It reports its progress as [`Event`]s. [`Trainer::rehearse`] tries some steps and writes nothing. On a
 //! GPU it keeps the features of all images there, if they fit, and waits for it only to write a line or to save.
 //!
+//! Several processes train together if they have a [`Collective`](distributed::Collective): see [`distributed`].
+//!
 //! The parts are there by themselves too: [`optim`] is all that a step does after the forward pass, [`run`] what is
 //! kept for resuming, [`metrics`] how a run goes.
 //!
@@ -46,12 +48,13 @@ mod rehearsal;
 mod step;
 mod trainer;
 
+pub mod distributed;
 pub mod metrics;
 pub mod optim;
 pub mod run;
 
 pub use crate::{
-    config::{AdamaxConfig, TrainConfig},
+    config::{AdamaxConfig, AllReduce, TrainConfig},
     error::{Error, Result, SavedFiles},
     position::Position,
     rehearsal::Rehearsal,

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
 use crate::step::{Step, UnreadSteps};
-use crate::trainer::{Event, Trainer};
+use crate::trainer::{Event, Trainer, dropout_seed};
 
 /// What a rehearsal saw.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,8 +52,8 @@ impl Trainer<'_> {
             batch_bytes: 0,
             optimizer_bytes: 0,
         };
-        let train = self.feed(self.train, self.config.accumulate, on_event)?;
-        let val = self.val.map(|val| self.feed(val, 1, on_event)).transpose()?;
+        let train = self.train_feed(on_event)?;
+        let val = self.val_feed(on_event)?;
         let (mut epoch, mut of_epoch) = (1, 0);
         let mut batches = train.epoch(epoch, 0);
         let mut unread = UnreadSteps::default();
@@ -71,7 +71,8 @@ impl Trainer<'_> {
             let data = tic.elapsed().saturating_sub(batch.waited);
             seen.batch_bytes = seen.batch_bytes.max(batch.bytes);
             let position = Position { epoch: epoch - 1, batch: of_epoch, step: optimizer.n_steps() + 1 };
-            unread.push(Step::add_gradients(self.model, self.loss, &train, batch, (position, optimizer.lr())));
+            let seed = dropout_seed(self.seed, optimizer.n_steps());
+            unread.push(Step::add_gradients(self.model, self.loss, &train, batch, seed, (position, optimizer.lr())));
             optimizer.apply();
             seen.loss = self.read(&mut unread)?.iter().map(|step| step.sums.mean_loss()).sum();
             // On a GPU the step is over when something that it made is read.

@@ -6,9 +6,10 @@
 use std::time::{Duration, Instant};
 
 use tch::{Kind, Tensor};
-use vqa_model::VqaModel;
+use vqa_data::random::split_mix_64;
 use vqa_model::feed::{FedBatch, Feed};
-use vqa_model::loss::{LossKind, loss_and_gradient, n_in_mean};
+use vqa_model::loss::{LossKind, loss_and_gradient, n_in_mean, n_in_whole_mean};
+use vqa_model::{DropoutSeed, VqaModel};
 
 use crate::metrics::sums::Sums;
 use crate::position::Position;
@@ -27,8 +28,8 @@ pub(crate) struct Step {
 
 /// Loss and score of a part of a batch.
 struct PartLoss {
-    /// Its share in the mean loss of the batch.
-    share: f64,
+    /// How many questions its mean loss is over.
+    n_in_mean: usize,
     /// A scalar, the mean loss.
     loss: Tensor,
     /// A scalar, the sum of scores.
@@ -47,21 +48,27 @@ pub(crate) struct NonFiniteLoss {
 }
 
 impl Step {
-    /// Goes through a batch, forward and backward, part by part: adds to the gradients of the parameters. Where the run
-    /// stands after the step and its learning rate are for the caller to say.
+    /// Goes through a batch, forward and backward, part by part: adds to the gradients of the parameters, of the mean
+    /// loss over the whole batch, if this is a process's share of it. Dropout follows from `seed` and the places of the
+    /// questions in the whole batch. Where the run stands after the step and its learning rate are for the caller to
+    /// say.
     pub(crate) fn add_gradients(
         model: &dyn VqaModel,
         loss: LossKind,
         feed: &Feed,
         batch: FedBatch,
+        seed: u64,
         (position, lr): (Position, f64),
     ) -> Step {
-        let n_in_means: usize = batch.parts.iter().map(|part| n_in_mean(loss, &part.batch.targets)).sum();
-        let mut sums = Sums { n_steps: 1, n_in_mean_loss: Some(n_in_means), ..Sums::default() };
+        let mut sums = Sums { n_steps: 1, n_in_mean_loss: Some(0), ..Sums::default() };
         let mut parts = Vec::with_capacity(batch.parts.len());
         for mut part in batch.parts {
             let tic = Instant::now();
-            let (input, targets) = feed.tensors(&mut part);
+            let (mut input, targets) = feed.tensors(&mut part);
+            let first = part.batch.first;
+            input.dropout = Some(DropoutSeed { seed, first });
+            // For models that know no other dropout than libtorch's.
+            tch::manual_seed(if first == 0 { seed } else { split_mix_64(seed ^ first as u64) } as i64);
             sums.data += tic.elapsed();
 
             let tic = Instant::now();
@@ -69,7 +76,8 @@ impl Step {
             let logits = &pass.output.logits; // [B, n_answers]
             let (mean_loss, grad_logits) = loss_and_gradient(loss, logits, &targets.dense(logits.size()[1]));
             let score = targets.total_score(logits);
-            let share = n_in_mean(loss, &part.batch.targets) as f64 / n_in_means.max(1) as f64;
+            let n_in_mean = n_in_mean(loss, &part.batch.targets);
+            let share = n_in_mean as f64 / n_in_whole_mean(loss, &part.batch.whole).max(1) as f64;
             sums.forward += tic.elapsed();
 
             let tic = Instant::now();
@@ -77,7 +85,8 @@ impl Step {
             sums.backward += tic.elapsed();
             sums.n_questions += part.batch.len();
             let question_ids = part.batch.question_ids.iter().take(5).copied().collect();
-            parts.push(PartLoss { share, loss: mean_loss, score, question_ids });
+            sums.n_in_mean_loss = Some(sums.n_in_mean_loss() + n_in_mean);
+            parts.push(PartLoss { n_in_mean, loss: mean_loss, score, question_ids });
         }
         Step { position, lr, sums, parts }
     }
@@ -113,16 +122,14 @@ impl UnreadSteps {
         let mut durations = [Duration::ZERO, Duration::ZERO, tic.elapsed()];
         let mut values = values.chunks_exact(2);
         for Step { position, sums, parts, .. } in &mut steps {
-            let mut mean_loss = 0.0;
-            for PartLoss { share, question_ids, .. } in std::mem::take(parts) {
+            for PartLoss { n_in_mean, question_ids, .. } in std::mem::take(parts) {
                 let Some(&[loss, score]) = values.next() else { panic!("two values for each part") };
                 if !loss.is_finite() {
                     return Err(NonFiniteLoss { loss, position: *position, question_ids });
                 }
-                mean_loss += share * loss;
+                sums.loss += n_in_mean as f64 * loss;
                 sums.score += score;
             }
-            sums.loss = mean_loss * sums.n_in_mean_loss() as f64;
             for (sum, duration) in durations.iter_mut().zip([sums.data, sums.forward, sums.backward]) {
                 *sum += duration;
             }
@@ -141,9 +148,9 @@ mod tests {
 
     fn step(at: Position, lr: f64, losses: &[f32]) -> Step {
         let sums = Sums { n_steps: 1, n_questions: 10, forward: Duration::from_millis(2), ..Sums::default() };
-        let share = 1.0 / losses.len() as f64;
+        let n_in_mean = 10 / losses.len();
         let part = |&loss: &f32| PartLoss {
-            share,
+            n_in_mean,
             loss: Tensor::from(loss),
             score: Tensor::from(1.5f64),
             question_ids: vec![loss as u64],

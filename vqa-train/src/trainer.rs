@@ -1,11 +1,11 @@
 //! The training loop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use vqa_data::batches::Loader;
+use vqa_data::batches::{Loader, Share};
 use vqa_data::random::split_mix_64;
 use vqa_model::feed::{FeaturesOnDevice, Feed, FeedOptions, Precision, allow_tf32};
 use vqa_model::loss::{LossKind, loss, n_in_mean};
@@ -14,6 +14,8 @@ use vqa_model::run::{CheckpointHeader, RunDir};
 use vqa_model::{DataDims, VqaModel};
 
 use crate::config::TrainConfig;
+use crate::distributed::collective::{Collective, Solo};
+use crate::distributed::together::{agree, any, check_same, sum};
 use crate::error::{Error, Result};
 use crate::metrics::file::{MetricsFile, draw_curves};
 use crate::metrics::lines::{EpochMetrics, Line, StepMetrics};
@@ -49,6 +51,9 @@ pub struct Trainer<'a> {
     pub run: &'a RunDir,
     /// When this becomes true, training stops after the step in progress, and saves its state.
     pub stop: &'a AtomicBool,
+    /// The processes that train together, each with a trainer that differs from the others' in nothing but this. Of
+    /// each loader a process makes its share. Process 0 alone writes to `run`, from which all resume.
+    pub collective: &'a dyn Collective,
 }
 
 /// What a run reports while it goes.
@@ -105,12 +110,15 @@ struct Scores {
     upper_bound: f64,
 }
 
+/// Numbers that a validation adds up.
+const N_FIGURES: usize = 5;
+
 /// The flag of a trainer that is never stopped.
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 impl<'a> Trainer<'a> {
-    /// A trainer without the parts that may be left out: it validates nothing, it is never stopped, its seed is 0 and
-    /// its loss logistic. For others, fill in their fields: `Trainer { val: Some(&val), ..Trainer::new(…) }`.
+    /// A trainer without the parts that may be left out: it validates nothing, it is never stopped, its seed is 0,
+    /// its loss logistic, and it is alone. For others, fill in their fields: `Trainer { val: Some(&val), ..Trainer::new(…) }`.
     pub fn new(
         model: &'a dyn VqaModel,
         vs: &'a VarStore,
@@ -119,7 +127,7 @@ impl<'a> Trainer<'a> {
         run: &'a RunDir,
     ) -> Trainer<'a> {
         let loss = LossKind::Logistic;
-        Trainer { model, vs, loss, config, seed: 0, train, val: None, run, stop: &NEVER }
+        Trainer { model, vs, loss, config, seed: 0, train, val: None, run, stop: &NEVER, collective: &Solo }
     }
 
     /// Trains from where the run directory stands: from the start, or after the last saved step.
@@ -140,8 +148,23 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// The batches of a loader, for the device that the model is on.
-    pub(crate) fn feed(&self, loader: &Loader, n_parts: usize, on_event: &mut dyn FnMut(Event)) -> Result<Feed> {
+    /// The batches to train on, for the device that the model is on: this process's share of each.
+    pub(crate) fn train_feed(&self, on_event: &mut dyn FnMut(Event)) -> Result<Feed> {
+        let share = match (self.collective.rank(), self.collective.world_size()) {
+            (_, 1) => Share::All,
+            (process, of) => Share::OfEachBatch { process, of },
+        };
+        self.feed(&self.train.with_share(share), self.config.accumulate, on_event)
+    }
+
+    /// The batches to validate on: this process's share of all.
+    pub(crate) fn val_feed(&self, on_event: &mut dyn FnMut(Event)) -> Result<Option<Feed>> {
+        let (process, of) = (self.collective.rank(), self.collective.world_size());
+        let share = Share::OfBatches { process, of };
+        self.val.map(|val| self.feed(&val.with_share(share), 1, on_event)).transpose()
+    }
+
+    fn feed(&self, loader: &Loader, n_parts: usize, on_event: &mut dyn FnMut(Event)) -> Result<Feed> {
         let device = self.vs.device();
         let TrainConfig { precision, features_on_device, .. } = *self.config;
         if device.is_cuda() && !allow_tf32(precision == Precision::Tf32) {
@@ -152,18 +175,18 @@ impl<'a> Trainer<'a> {
     }
 
     fn run_epochs(&self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
+        let collective = self.collective;
         let mut optimizer = Optimizer::new(self.vs.variables(), self.config);
-        let mut state = State::restore(
-            self.run,
-            self.train.dataset(),
-            self.val.map(|val| &**val.dataset()),
-            self.vs,
-            &mut optimizer,
-        )?;
-        let mut metrics_file = MetricsFile::open(self.run, state.position)?;
-        remove_old_checkpoints(self.run, &state, self.config)?;
-        let train = self.feed(self.train, self.config.accumulate, on_event)?;
-        let val = self.val.map(|val| self.feed(val, 1, on_event)).transpose()?;
+        let mut state = agree(collective, self.restore(&mut optimizer))?;
+        self.align(&mut state)?;
+        let opened = self.on_first(|| {
+            let metrics_file = MetricsFile::open(self.run, state.position)?;
+            remove_old_checkpoints(self.run, &state, self.config)?;
+            Ok(metrics_file)
+        });
+        let mut metrics_file = agree(collective, opened)?;
+        let train = agree(collective, self.train_feed(on_event))?;
+        let val = agree(collective, self.val_feed(on_event))?;
         let mut last = None;
 
         while state.position.epoch < self.config.n_epochs && !state.is_out_of_patience(self.config.patience) {
@@ -172,17 +195,24 @@ impl<'a> Trainer<'a> {
             let mut unread = UnreadSteps::default();
             loop {
                 let tic = Instant::now();
-                let Some(batch) = batches.next() else { break };
-                let batch = batch??;
-                let data = tic.elapsed().saturating_sub(batch.waited);
+                let batch = batches.next().transpose().map_err(Error::from).and_then(|batch| Ok(batch.transpose()?));
+                let waited = tic.elapsed();
+                let Some(batch) = agree(collective, batch)? else { break };
+                let data = waited.saturating_sub(batch.waited);
 
-                tch::manual_seed(dropout_seed(self.seed, state.position.step) as i64);
+                let tic = Instant::now();
+                let seed = dropout_seed(self.seed, state.position.step);
                 let lr = optimizer.lr();
                 let after = state.position.after_step();
-                let mut made = Step::add_gradients(self.model, self.loss, &train, batch, (after, lr));
+                let mut made = Step::add_gradients(self.model, self.loss, &train, batch, seed, (after, lr));
+                if collective.world_size() > 1 {
+                    let tic = Instant::now();
+                    optimizer.all_reduce(collective)?;
+                    made.sums.all_reduce = tic.elapsed();
+                }
                 optimizer.apply();
-                made.sums.data += data;
                 made.sums.backward += tic.elapsed().saturating_sub(made.sums.duration());
+                made.sums.data += data;
                 state.position = after;
                 unread.push(made);
 
@@ -192,10 +222,11 @@ impl<'a> Trainer<'a> {
                     self.report(&mut unread, &mut state, on_event)?;
                 }
                 if logs {
-                    metrics_file.append(&Line::Step(state.of_interval.metrics(epoch, step, lr)))?;
+                    let line = Line::Step(state.of_interval.metrics(epoch, step, lr));
+                    agree(collective, metrics_file.as_mut().map_or(Ok(()), |file| file.append(&line)))?;
                     state.of_interval = Sums::default();
                 }
-                let stop = self.stop.load(Ordering::Relaxed);
+                let stop = any(collective, self.stop.load(Ordering::Relaxed))?;
                 // Never, if it is 0.
                 if stop || step.is_multiple_of(self.config.checkpoint_every) {
                     self.report(&mut unread, &mut state, on_event)?;
@@ -227,16 +258,53 @@ impl<'a> Trainer<'a> {
                 seconds: (state.of_epoch.duration() + tic.elapsed()).as_secs_f64(),
             };
             state.finish_epoch(metrics.val_score);
-            metrics_file.append(&Line::Epoch(metrics.clone()))?;
-            draw_curves(self.run)?;
-            let header = self.header(&metrics);
-            optimizer.with_average(|| save_checkpoint(self.run, &header, self.vs, state.position.step))?;
+            let written = self.on_first(|| {
+                metrics_file.as_mut().map_or(Ok(()), |file| file.append(&Line::Epoch(metrics.clone())))?;
+                draw_curves(self.run)?;
+                let header = self.header(&metrics);
+                optimizer.with_average(|| save_checkpoint(self.run, &header, self.vs, state.position.step))
+            });
+            agree(collective, written)?;
             self.save(&state, &mut metrics_file, &optimizer)?;
-            remove_old_checkpoints(self.run, &state, self.config)?;
+            agree(collective, self.on_first(|| remove_old_checkpoints(self.run, &state, self.config)))?;
             on_event(Event::Epoch(&metrics));
             last = Some(metrics);
         }
         Ok(Outcome::Finished { position: state.position, last, best: state.best })
+    }
+
+    /// Does what only one of the processes may do.
+    fn on_first<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        (self.collective.rank() == 0).then(work).transpose()
+    }
+
+    fn restore(&self, optimizer: &mut Optimizer) -> Result<State> {
+        let val = self.val.map(|val| &**val.dataset());
+        State::restore(self.run, self.train.dataset(), val, self.vs, self.collective.world_size(), optimizer)
+    }
+
+    /// Sees to it that all processes begin with the same.
+    fn align(&self, state: &mut State) -> Result<()> {
+        if self.collective.world_size() == 1 {
+            return Ok(());
+        }
+        let config = toml::to_string(self.config).expect("a config can be written as TOML");
+        let device = if self.vs.device().is_cuda() { "a GPU" } else { "a CPU" };
+        let place = match state.position.step {
+            0 => "nothing".to_owned(),
+            step => format!("the state after step {step}"),
+        };
+        let values = [
+            ("[train] of the config", config),
+            ("the seed", self.seed.to_string()),
+            ("the training and validation data", state.data()),
+            ("what is found in out_dir to resume from", place),
+            ("the kind of device", device.to_owned()),
+        ];
+        check_same(self.collective, &values)?;
+        let mut variables: Vec<(String, Tensor)> = self.vs.variables().into_iter().collect();
+        variables.sort_by(|a, b| a.0.cmp(&b.0));
+        variables.into_iter().try_for_each(|(_, variable)| self.collective.broadcast(&mut variable.detach(), 0))
     }
 
     /// The steps that are made, with their losses and scores; waits for a GPU.
@@ -252,7 +320,9 @@ impl<'a> Trainer<'a> {
 
     /// Adds the steps that are made to the state, and reports them.
     fn report(&self, unread: &mut UnreadSteps, state: &mut State, on_event: &mut dyn FnMut(Event)) -> Result<()> {
-        for Step { position, lr, sums, .. } in self.read(unread)? {
+        let mut steps = agree(self.collective, self.read(unread))?;
+        self.add_up(&mut steps)?;
+        for Step { position, lr, sums, .. } in steps {
             state.add(sums);
             let metrics = sums.metrics(position.epoch + 1, position.step, lr);
             let batch = position.batch as usize;
@@ -261,39 +331,103 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// Makes the sums of steps those of all processes. Of durations it is the mean.
+    fn add_up(&self, steps: &mut [Step]) -> Result<()> {
+        let n_processes = self.collective.world_size() as f64;
+        let numbers = |Sums {
+                           n_questions, n_in_mean_loss, loss, score, data, forward, backward, all_reduce, ..
+                       }: Sums| {
+            let counts = [n_questions as f64, n_in_mean_loss.unwrap_or_default() as f64];
+            let durations = [data, forward, backward, all_reduce].map(|duration| duration.as_secs_f64() / n_processes);
+            [counts[0], counts[1], loss, score, durations[0], durations[1], durations[2], durations[3]]
+        };
+        if n_processes == 1.0 {
+            return Ok(());
+        }
+        let mut all: Vec<f64> = steps.iter().flat_map(|step| numbers(step.sums)).collect();
+        sum(self.collective, &mut all)?;
+        for (step, of_step) in steps.iter_mut().zip(all.chunks_exact(8)) {
+            let &[n_questions, n_in_mean, loss, score, data, forward, backward, all_reduce] = of_step else {
+                unreachable!("chunks of eight")
+            };
+            let [data, forward, backward, all_reduce] =
+                [data, forward, backward, all_reduce].map(Duration::from_secs_f64);
+            step.sums = Sums {
+                n_questions: n_questions as usize,
+                n_in_mean_loss: Some(n_in_mean as usize),
+                loss,
+                score,
+                data,
+                forward,
+                backward,
+                all_reduce,
+                ..step.sums
+            };
+        }
+        Ok(())
+    }
+
     /// Saves where the run stands. The metrics first: a resume drops lines after the state, and cannot make up missing
     /// ones.
-    fn save(&self, state: &State, metrics_file: &mut MetricsFile, optimizer: &Optimizer) -> Result<()> {
-        metrics_file.sync()?;
-        state.save(self.run, self.vs, optimizer)
+    fn save(&self, state: &State, metrics_file: &mut Option<MetricsFile>, optimizer: &Optimizer) -> Result<()> {
+        let saved = self.on_first(|| {
+            metrics_file.as_mut().map_or(Ok(()), MetricsFile::sync)?;
+            state.save(self.run, self.vs, optimizer)
+        });
+        agree(self.collective, saved).map(drop)
     }
 
     /// Scores all of `val`; nothing if the run was asked to stop.
     fn validate(&self, val: &Feed, on_event: &mut dyn FnMut(Event)) -> Result<Option<Scores>> {
-        // On the device, in float64.
-        let mut sums = [0.0, 0.0].map(|zero: f64| Tensor::from(zero).to_device(self.vs.device()));
-        let (mut n, mut n_in_means, mut upper_bound) = (0, 0, 0.0);
+        let (rank, world_size) = (self.collective.rank(), self.collective.world_size());
+        let batches = agree(self.collective, self.validate_batches(val, on_event))?;
+        let stopped = batches.len() < (val.n_batches() + world_size - 1 - rank) / world_size;
+        if any(self.collective, stopped)? {
+            return Ok(None);
+        }
+        // Each batch by itself, so that the sums of all are the same whichever process had which.
+        let mut all = vec![[0.0; N_FIGURES]; val.n_batches()];
+        batches.into_iter().enumerate().for_each(|(i, figures)| all[rank + i * world_size] = figures);
+        sum(self.collective, all.as_flattened_mut())?;
+        let [loss, n_in_means, score, upper_bound, n] = all.into_iter().fold([0.0; N_FIGURES], |mut sums, figures| {
+            sums.iter_mut().zip(figures).for_each(|(sum, figure)| *sum += figure);
+            sums
+        });
+        Ok(Some(Scores {
+            loss: loss / n_in_means.max(1.0),
+            score: 100.0 * score / n,
+            upper_bound: 100.0 * upper_bound / n,
+        }))
+    }
+
+    /// Sums of each batch of this process, until it is asked to stop: loss, questions that it is over, score, upper
+    /// bound, questions.
+    fn validate_batches(&self, val: &Feed, on_event: &mut dyn FnMut(Event)) -> Result<Vec<[f64; N_FIGURES]>> {
+        let (rank, world_size) = (self.collective.rank(), self.collective.world_size());
+        // Losses and scores stay on the device, in float64, until all are there.
+        let (mut on_device, mut figures) = (Vec::new(), Vec::new());
         for (index, batch) in val.epoch(0, 0).enumerate() {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
             for mut part in batch??.parts {
                 let (input, targets) = val.tensors(&mut part);
                 let logits = self.model.infer(&input).logits;
                 let loss = loss(self.loss, &logits, &targets.dense(logits.size()[1])).to_kind(Kind::Double);
-                let n_in_mean = n_in_mean(self.loss, &part.batch.targets);
-                let _ = sums[0].g_add_(&(loss * n_in_mean as f64));
-                n_in_means += n_in_mean;
-                let _ = sums[1].g_add_(&targets.total_score(&logits));
-                upper_bound += part.batch.targets.total_best();
-                n += part.batch.len();
+                let n_in_mean = n_in_mean(self.loss, &part.batch.targets) as f64;
+                on_device.push(Tensor::stack(&[loss * n_in_mean, targets.total_score(&logits)], 0));
+                figures.push([0.0, n_in_mean, 0.0, part.batch.targets.total_best(), part.batch.len() as f64]);
             }
-            on_event(Event::Validation { batch: index + 1, n_batches: val.n_batches() });
-            if self.stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
+            on_event(Event::Validation { batch: (rank + index * world_size) + 1, n_batches: val.n_batches() });
         }
-        let n = n as f64;
-        let [loss, score] = sums.map(|sum| sum.double_value(&[]));
-        let loss = loss / n_in_means.max(1) as f64;
-        Ok(Some(Scores { loss, score: 100.0 * score / n, upper_bound: 100.0 * upper_bound / n }))
+        if on_device.is_empty() {
+            return Ok(figures);
+        }
+        let of_device = Vec::<f64>::try_from(Tensor::cat(&on_device, 0)).expect("a flat tensor of float64");
+        for (figures, of_device) in figures.iter_mut().zip(of_device.chunks_exact(2)) {
+            (figures[0], figures[2]) = (of_device[0], of_device[1]);
+        }
+        Ok(figures)
     }
 
     fn header(&self, metrics: &EpochMetrics) -> CheckpointHeader {
@@ -311,6 +445,6 @@ impl<'a> Trainer<'a> {
 
 /// The seed of a step's dropout: a function of the run's seed and the step alone, so that a resumed run draws what the
 /// uninterrupted one would have.
-fn dropout_seed(seed: u64, step: u64) -> u64 {
+pub(crate) fn dropout_seed(seed: u64, step: u64) -> u64 {
     split_mix_64(seed.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }

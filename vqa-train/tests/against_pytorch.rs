@@ -100,6 +100,7 @@ fn fifty_steps_follow_pytorch() {
                     boxes: Tensor::zeros([1], (Kind::Float, Device::Cpu)),
                     image_rows: Tensor::arange(B, (Kind::Int64, Device::Cpu)),
                     padding: None,
+                    dropout: None,
                 };
                 let pass = model.train(&input);
                 let (loss, of_logits) = loss_and_gradient(config.loss, &pass.output.logits, &of_step(2));

@@ -3,21 +3,39 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use tch::Device;
 use vqa_data::questions::Split;
 use vqa_infer::report::{Report, Scores};
 use vqa_infer::{Answers, Checkpoint, Ensemble, Error, Occlusion, OcclusionOptions, RankedAnswers, SplitWithModel};
 use vqa_model::device::parse_device;
+use vqa_train::distributed::check_same;
 
 use crate::args::SplitArgs;
 use crate::commands::split;
 use crate::config::Config;
 use crate::progress::ProgressBar;
 use crate::terminal::say;
+use crate::together::Together;
 
 /// Loads the checkpoint, or several as an ensemble, and the split from the run's config or another one. With several,
 /// the first one's run is meant.
 pub fn open(checkpoints: &[PathBuf], args: &SplitArgs) -> Result<SplitWithModel> {
-    let device = args.device.as_deref().map(parse_device).transpose()?;
+    open_on(checkpoints, args, args.device.as_deref().map(parse_device).transpose()?)
+}
+
+/// [`open`], to be answered by several processes together.
+pub fn open_together(checkpoints: &[PathBuf], args: &SplitArgs, together: &Together) -> Result<SplitWithModel> {
+    let device = args.device.as_deref().map(|name| together.device(name)).transpose()?;
+    let split = open_on(checkpoints, args, device)?;
+    together.join(None, Device::Cpu)?;
+    check_same(together.collective(), &[("the model, or the data, that is asked about", split.fingerprint()?)])?;
+    Ok(match together.sum() {
+        Some(sum) => split.shared(together.rank(), together.n_processes(), sum),
+        None => split,
+    })
+}
+
+fn open_on(checkpoints: &[PathBuf], args: &SplitArgs, device: Option<Device>) -> Result<SplitWithModel> {
     let (first, others) = checkpoints.split_first().context("no --checkpoint")?;
     let ensemble = Ensemble::open(first, others, device)?;
     let (config, split) = split_of(ensemble.first(), &args.data, args.config.as_deref())?;

@@ -18,6 +18,7 @@ use crate::commands::{asked, features, prepare, synth, train};
 use crate::config::Config;
 use crate::progress::ProgressBar;
 use crate::terminal::{print, say};
+use crate::together::Together;
 
 /// Marks a directory as the demo's own: no other is touched.
 const MARKER: &str = ".vqa-demo";
@@ -65,7 +66,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     say!("{} words, {} answers", prepared.n_words, prepared.n_answers);
 
     step(&format!("vqa train --config {dir}/config.toml"));
-    train::train(&config, false)?;
+    train::train(&config, false, &Together::alone())?;
 
     let checkpoint = RunDir::new(at.join("run")).checkpoint(args.epochs);
     step(&format!("vqa evaluate --checkpoint {} --data val", checkpoint.display()));

@@ -11,6 +11,7 @@ use crate::args::EvaluateArgs;
 use crate::commands::asked;
 use crate::commands::score::{row, table};
 use crate::terminal::print;
+use crate::together::Together;
 
 /// What `evaluate --json` prints. Scores are percentages.
 #[derive(Debug, Serialize)]
@@ -50,11 +51,12 @@ pub struct Blind {
     pub accuracy: Accuracy,
 }
 
-pub fn run(args: &EvaluateArgs) -> Result<()> {
-    if let Some(path) = &args.results {
+pub fn run(args: &EvaluateArgs, together: &Together) -> Result<()> {
+    let results = args.results.as_ref().filter(|_| together.is_first());
+    if let Some(path) = results {
         try_file(path)?;
     }
-    let split = asked::open(&args.model.checkpoint, &args.model.split)?;
+    let split = asked::open_together(&args.model.checkpoint, &args.model.split, together)?;
     let annotations = &split.dataset().split().annotations;
     if annotations.is_empty() {
         bail!("{}: no annotations to score against: use `vqa predict`", split.place());
@@ -87,7 +89,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         members,
         occlusion,
     };
-    if let Some(path) = &args.results {
+    if let Some(path) = results {
         write_atomic(path, &serde_json::to_vec(&answered.answers)?)?;
     }
     if args.json {

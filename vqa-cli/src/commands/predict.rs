@@ -10,6 +10,7 @@ use vqa_infer::{RankedAnswers, SplitWithModel};
 use crate::args::PredictArgs;
 use crate::commands::asked;
 use crate::terminal::print;
+use crate::together::Together;
 
 /// A line of the file that `predict --top` writes.
 #[derive(Debug, Serialize)]
@@ -26,15 +27,23 @@ pub struct ScoredAnswer<'a> {
     pub score: f32,
 }
 
-pub fn run(args: &PredictArgs) -> Result<()> {
-    try_file(&args.out)?;
-    let split = asked::open(&args.model.checkpoint, &args.model.split)?;
+pub fn run(args: &PredictArgs, together: &Together) -> Result<()> {
+    if together.is_first() {
+        try_file(&args.out)?;
+    }
+    let split = asked::open_together(&args.model.checkpoint, &args.model.split, together)?;
     let (n_questions, out) = (split.dataset().len(), args.out.display());
     if let Some(n_best) = args.top {
-        write_ranked(&args.out, &split, &asked::rank_all(&split, n_best as usize)?)?;
+        let ranked = asked::rank_all(&split, n_best as usize)?;
+        if together.is_first() {
+            write_ranked(&args.out, &split, &ranked)?;
+        }
         return print(&format!("wrote the best answers to {n_questions} questions, a line each, to {out}"));
     }
-    write_atomic(&args.out, &serde_json::to_vec(&asked::answer_all(&split)?.answers)?)?;
+    let answers = asked::answer_all(&split)?.answers;
+    if together.is_first() {
+        write_atomic(&args.out, &serde_json::to_vec(&answers)?)?;
+    }
     print(&format!("wrote {n_questions} answers to {out}"))
 }
 

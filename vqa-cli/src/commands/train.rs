@@ -5,18 +5,19 @@ use anyhow::{Result, bail};
 use tch::nn::VarStore;
 use vqa_model::DataDims;
 use vqa_model::baseline::Baseline;
-use vqa_model::device::parse_device;
 use vqa_model::run::RunDir;
+use vqa_train::distributed::check_same;
 use vqa_train::metrics::EpochMetrics;
 use vqa_train::run::{Best, Change, OpenedRun, RunConfig, check_data, check_run_dir, train_loader, val_loader};
-use vqa_train::{Outcome, TrainConfig, Trainer};
+use vqa_train::{Outcome, Position, TrainConfig, Trainer};
 
-use crate::args::TrainArgs;
+use crate::args::{Resume, TrainArgs};
 use crate::commands::{dictionaries, dry_run, split, watch};
 use crate::config::Config;
 use crate::interrupt::{Graceful, Stopped};
 use crate::progress::ProgressBar;
 use crate::terminal::{print, say};
+use crate::together::Together;
 
 /// How training ended.
 pub struct Trained {
@@ -28,21 +29,29 @@ pub struct Trained {
     pub best: Option<Best>,
 }
 
-pub fn run(args: &TrainArgs) -> Result<()> {
+pub fn run(args: &TrainArgs, together: &Together) -> Result<()> {
     let mut config = Config::load(&args.config.config, &args.config.set)?;
     if let Some(init) = &args.init {
         config.set_init(init)?;
     }
-    if args.resume && config.run.model.init.is_none() {
+    let run = RunDir::new(&config.run.out_dir);
+    let resume = match args.resume {
+        None => false,
+        Some(Resume::Always) if !together.is_restarted() => true,
+        Some(_) => Position::saved_in(&run)?.is_some(),
+    };
+    if resume && config.run.model.init.is_none() {
         // It may have been given on the command line; the run has it on record.
-        let before = RunDir::new(&config.run.out_dir).read_config::<RunConfig>();
+        let before = run.read_config::<RunConfig>();
         config.run.model.init = before.ok().and_then(|before| before.model.init);
     }
     if args.dry_run {
-        return start(&config, args.resume, true).map(|_| ());
+        if together.n_processes() > 1 {
+            bail!("--dry-run is for one process: what several take is said while they train");
+        }
+        return start(&config, resume, true, together).map(|_| ());
     }
-    let Trained { epoch, last, best } = train(&config, args.resume)?;
-    let run = RunDir::new(&config.run.out_dir);
+    let Trained { epoch, last, best } = train(&config, resume, together)?;
     let score = last.and_then(|epoch| epoch.val_score).map(|score| format!(", val_score {score:.2}"));
     print(&format!("{}{}", run.checkpoint(epoch).display(), score.unwrap_or_default()))?;
     if let Some(best) = best {
@@ -66,13 +75,15 @@ fn finished(run: &RunDir, n_done: u64, config: &TrainConfig) -> String {
 }
 
 /// Trains as the config says.
-pub fn train(config: &Config, resume: bool) -> Result<Trained> {
-    Ok(start(config, resume, false)?.expect("no dry run"))
+pub fn train(config: &Config, resume: bool, together: &Together) -> Result<Trained> {
+    Ok(start(config, resume, false, together)?.expect("no dry run"))
 }
 
 /// Reads everything, and trains; a dry run only prints what that would take.
-fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>> {
+fn start(config: &Config, resume: bool, dry_run: bool, together: &Together) -> Result<Option<Trained>> {
     let settings = &config.run;
+    let device = together.device(&settings.device)?;
+    together.join(Some(settings.train.collective_timeout), device)?;
     let run = RunDir::new(&settings.out_dir);
     refuse_to_replace(&config.path, &run)?;
     let made = if !resume && dictionaries::are_missing(config)? {
@@ -82,7 +93,11 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
         None
     };
     let are_new = made.is_some();
-    let open = if dry_run { OpenedRun::look } else { OpenedRun::open };
+    let open = match (dry_run, together.is_first()) {
+        (true, _) => OpenedRun::look,
+        (false, true) => OpenedRun::open,
+        (false, false) => OpenedRun::follow,
+    };
     let mut opened = open(&run, settings, resume, made).map_err(|error| with_command(error, &run))?;
     let dataset = |name: &str| split::dataset(config, name, opened.words(), opened.answers()).map(Arc::new);
     let train = dataset("train")?;
@@ -90,6 +105,7 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
     check_data(settings, &train, val.as_deref())
         .map_err(|problem| anyhow::anyhow!("{}: {problem}", config.path.display()))?;
     opened.check_data(&train, val.as_deref())?;
+    opened.note_processes(together.n_processes())?;
     if val.is_none() {
         let names: Vec<&str> = settings.data.keys().map(String::as_str).collect();
         let hint = settings.misnamed_val().map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -100,7 +116,6 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
         );
     }
 
-    let device = parse_device(&settings.device)?;
     tch::manual_seed(settings.seed as i64);
     let vs = VarStore::new(device);
     let model = Baseline::new(vs.root(), &settings.model, DataDims::of(&train));
@@ -126,6 +141,7 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
         loss: settings.model.loss,
         seed: settings.seed,
         val: val_loader.as_ref(),
+        collective: together.collective(),
         ..Trainer::new(&model, &vs, &settings.train, &train_loader, &run)
     };
     if let Some(graceful) = &graceful {
@@ -137,10 +153,14 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
         print(&dry_run::report(config, &trainer, n_epochs.saturating_sub(n_done))?)?;
         return Ok(None);
     }
-    if are_new {
-        dictionaries::save(config, opened.words(), opened.answers())?;
+    // Until then all have read what is there.
+    check_same(together.collective(), &[("the config", same_for_all(settings))])?;
+    if together.is_first() {
+        if are_new {
+            dictionaries::save(config, opened.words(), opened.answers())?;
+        }
+        opened.begin(settings)?;
     }
-    opened.begin(settings)?;
     match opened.resumed() {
         Some(resumed) => say!("resuming after {}{}", resumed.position, in_words(&resumed.changes)),
         None if resume => say!("nothing saved in {} yet: starting from scratch", run.path().display()),
@@ -153,6 +173,14 @@ fn start(config: &Config, resume: bool, dry_run: bool) -> Result<Option<Trained>
             Err(Stopped(words).into())
         }
     }
+}
+
+/// What processes of a run must have the same of its config: paths and device may be each machine's own.
+fn same_for_all(settings: &RunConfig) -> String {
+    let RunConfig { seed, model, train, .. } = settings;
+    let [model, train] =
+        [toml::to_string(model), toml::to_string(train)].map(|text| text.unwrap_or_default().replace('\n', ", "));
+    format!("seed = {seed}, {model}, {train}")
 }
 
 /// A run writes its full config into its directory. That must not overwrite one that was written by hand, which has

@@ -113,6 +113,7 @@ mod tests {
             data_ms,
             forward_ms: 150.0,
             backward_ms: 200.0 - data_ms,
+            all_reduce_ms: None,
         };
         let mut recent = Recent::default();
         recent.add(&step(4.0, 100.0, 0.0));

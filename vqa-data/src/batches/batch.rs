@@ -41,6 +41,19 @@ pub struct Batch {
     pub max_regions: usize,
     /// D, the length of a feature vector.
     pub feature_dim: usize,
+    /// The place of the first question in the whole batch that this one is cut from; 0 if it is whole.
+    pub first: usize,
+    /// The whole batch that this one is cut from, or this one.
+    pub whole: WholeBatch,
+}
+
+/// Sizes of a batch that several processes have cut up between them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WholeBatch {
+    /// Questions.
+    pub n_questions: usize,
+    /// Questions that have a candidate among their answers.
+    pub n_with_candidate: usize,
 }
 
 impl Batch {
@@ -50,19 +63,31 @@ impl Batch {
     ///
     /// When features cannot be read, or are NaN or infinite.
     pub fn gather(dataset: &Dataset, questions: &[usize]) -> Result<Batch> {
-        Batch::gather_into(&BufferPool::new(0), dataset, questions, true)
+        Batch::gather_share(&BufferPool::new(0), dataset, questions, 0..questions.len(), true)
     }
 
-    /// [`Batch::gather`] with memory from a pool, and with or without features and boxes.
-    pub(crate) fn gather_into(
+    /// [`Batch::gather`] of a share of a batch, with memory from a pool, and with or without features and boxes.
+    pub(crate) fn gather_share(
         pool: &Arc<BufferPool>,
         dataset: &Dataset,
-        questions: &[usize],
+        whole: &[usize],
+        share: Range<usize>,
         features: bool,
     ) -> Result<Batch> {
-        let max_len = dataset.encoded().max_len;
-        let mut batch =
-            Batch { questions: questions.to_vec(), max_len, feature_dim: dataset.feature_dim(), ..Batch::default() };
+        let encoded = dataset.encoded();
+        let (first, questions, max_len) = (share.start, &whole[share], encoded.max_len);
+        let has_candidate = |&&question: &&usize| encoded.targets.best(question) > 0.0;
+        let mut batch = Batch {
+            questions: questions.to_vec(),
+            max_len,
+            feature_dim: dataset.feature_dim(),
+            first,
+            whole: WholeBatch {
+                n_questions: whole.len(),
+                n_with_candidate: whole.iter().filter(has_candidate).count(),
+            },
+            ..Batch::default()
+        };
         let mut images = Vec::new();
         let mut rows = HashMap::new();
         for &i in questions {
@@ -106,9 +131,13 @@ impl Batch {
         Ok(batch)
     }
 
-    /// The batch cut into at most `n` of about the same number of questions, each with the images that it asks about.
+    /// The batch cut into at most `n` of about the same number of questions, each with the images that it asks about;
+    /// into none, if it is empty.
     pub fn parts(self, n: usize) -> Vec<Batch> {
-        if n <= 1 || self.len() <= 1 {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        if n <= 1 || self.len() == 1 {
             return vec![self];
         }
         let len = self.len().div_ceil(n);
@@ -143,6 +172,7 @@ impl Batch {
             images: images.iter().map(|&image| self.images[image]).collect(),
             n_regions: images.iter().map(|&image| self.n_regions[image]).collect(),
             image_rows,
+            first: self.first + range.start,
             ..*self
         }
     }

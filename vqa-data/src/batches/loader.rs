@@ -8,6 +8,7 @@ use crate::batches::batch::Batch;
 use crate::batches::buffer::BufferPool;
 use crate::batches::dataset::Dataset;
 use crate::batches::sampler::Sampler;
+use crate::batches::share::Share;
 use crate::error::Result;
 
 /// How a [`Loader`] makes batches.
@@ -23,11 +24,14 @@ pub struct LoaderOptions {
     pub prefetch: usize,
     /// Whether batches have features and boxes. Who has them already needs only [`Batch::images`].
     pub features: bool,
+    /// Which part of it all, where several processes make an epoch together.
+    pub share: Share,
 }
 
 impl Default for LoaderOptions {
     fn default() -> LoaderOptions {
-        LoaderOptions { batch_size: 512, sampler: Sampler::Random, seed: 0, prefetch: 2, features: true }
+        let (sampler, share) = (Sampler::Random, Share::All);
+        LoaderOptions { batch_size: 512, sampler, seed: 0, prefetch: 2, features: true, share }
     }
 }
 
@@ -65,7 +69,12 @@ impl Loader {
         &self.options
     }
 
-    /// Number of batches in an epoch.
+    /// The same loader with this share of its batches.
+    pub fn with_share(&self, share: Share) -> Loader {
+        Loader { options: LoaderOptions { share, ..self.options }, ..self.clone() }
+    }
+
+    /// Number of batches in an epoch, whatever the loader's share of them.
     pub fn n_batches(&self) -> usize {
         self.dataset.len().div_ceil(self.options.batch_size)
     }
@@ -83,18 +92,23 @@ impl Loader {
         first: usize,
         mut make: impl FnMut(Batch) -> T + Send + 'static,
     ) -> Batches<T> {
-        let LoaderOptions { batch_size, sampler, seed, prefetch, features } = self.options;
+        let LoaderOptions { batch_size, sampler, seed, prefetch, features, share } = self.options;
         let (sender, receiver) = sync_channel(prefetch);
         let (dataset, pool) = (self.dataset.clone(), self.pool.clone());
         let thread = std::thread::spawn(move || {
             let order = sampler.order(&dataset, batch_size, seed, epoch);
-            let mut batches = order.chunks(batch_size).skip(first).peekable();
-            while let Some(questions) = batches.next() {
+            let share_of = |whole: &[usize]| {
+                share.of_batch(whole.len(), |i| dataset.location(whole[i - 1]) != dataset.location(whole[i]))
+            };
+            let of_epoch = order.chunks(batch_size).enumerate().skip(first);
+            let mut batches =
+                of_epoch.filter(|&(number, _)| share.has_batch(number)).map(|(_, whole)| whole).peekable();
+            while let Some(whole) = batches.next() {
                 // Page by page on demand, a disk would read far more than is wanted, and wait in between.
                 if let Some(next) = batches.peek().filter(|_| features) {
-                    dataset.prefetch(next);
+                    dataset.prefetch(&next[share_of(next)]);
                 }
-                let made = Batch::gather_into(&pool, &dataset, questions, features).map(&mut make);
+                let made = Batch::gather_share(&pool, &dataset, whole, share_of(whole), features).map(&mut make);
                 let failed = made.is_err();
                 if sender.send(made).is_err() || failed {
                     return;

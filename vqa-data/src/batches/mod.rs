@@ -13,14 +13,16 @@ pub(crate) mod loader;
 #[cfg(feature = "hdf5")]
 pub(crate) mod open;
 pub(crate) mod sampler;
+pub(crate) mod share;
 
 #[cfg(feature = "hdf5")]
 pub use self::open::{check_features, open_sources};
 pub use self::{
-    batch::Batch,
+    batch::{Batch, WholeBatch},
     buffer::Buffer,
     dataset::Dataset,
     fingerprint::DatasetFingerprint,
     loader::{Batches, Loader, LoaderOptions},
     sampler::Sampler,
+    share::Share,
 };

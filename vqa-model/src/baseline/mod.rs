@@ -13,7 +13,7 @@ pub(crate) mod topdown_attention;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::model::{ModelInput, ModelOutput, TrainingPass, VqaModel};
+use crate::model::{DropoutSeed, ModelInput, ModelOutput, TrainingPass, VqaModel};
 
 pub use self::{
     config::{AttentionConfig, AttentionKind, ClassifierConfig, LanguageModelConfig, ModelConfig, RnnKind},
@@ -48,9 +48,12 @@ impl VqaModel for Baseline {
 
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
         if cpu::serves(self, input) {
-            // Drawn by libtorch, so that its seed determines this dropout too.
-            let seed = Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]);
-            return cpu::train(self, input, seed as u64);
+            let seed = input.dropout.unwrap_or_else(|| {
+                // Drawn by libtorch, so that its seed determines this dropout too.
+                let seed = Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]);
+                DropoutSeed { seed: seed as u64, first: 0 }
+            });
+            return cpu::train(self, input, seed);
         }
         TrainingPass::from_forward(self.forward(input, true))
     }

@@ -106,6 +106,7 @@ mod tests {
             boxes: Tensor::zeros([2, 4, 4], (Kind::Float, Device::Cpu)),
             image_rows: Tensor::from_slice(&[0i64, 1, 1]),
             padding: None,
+            dropout: None,
         };
         let question = Tensor::randn([3, 6], (Kind::Float, Device::Cpu));
         for kind in [AttentionKind::Concat, AttentionKind::Product] {

@@ -123,7 +123,7 @@ impl Feed {
             None => (regions, boxes),
         };
         let targets = SparseTargets { n_questions: batch.len() as i64, questions, answers, scores };
-        (ModelInput { tokens, features, boxes, image_rows, padding }, targets)
+        (ModelInput { tokens, features, boxes, image_rows, padding, dropout: None }, targets)
     }
 }
 
@@ -152,12 +152,13 @@ mod tests {
             image_rows: vec![0, 1, 0],
             max_regions: 3,
             feature_dim: 5,
+            ..Batch::default()
         }
     }
 
     fn assert_same(found: (ModelInput, SparseTargets), expected: (ModelInput, SparseTargets)) {
         let tensors = |(input, targets): (ModelInput, SparseTargets)| {
-            let ModelInput { tokens, features, boxes, image_rows, padding } = input;
+            let ModelInput { tokens, features, boxes, image_rows, padding, .. } = input;
             [tokens, features, boxes, image_rows, padding.unwrap(), targets.dense(5), targets.scores]
         };
         for (found, expected) in tensors(found).into_iter().zip(tensors(expected)) {

@@ -36,6 +36,7 @@ fn results(vs: &VarStore, model: &Baseline, inputs: &HashMap<String, Tensor>) ->
         boxes: Tensor::zeros([1], (Kind::Float, Device::Cpu)),
         image_rows: inputs["image_rows"].shallow_clone(),
         padding: None,
+        dropout: None,
     };
     let output = model.forward(&input, false);
     (&output.logits * &inputs["logit_weights"]).sum(Kind::Float).backward();

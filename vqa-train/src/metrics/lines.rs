@@ -40,6 +40,10 @@ pub struct StepMetrics {
     pub forward_ms: f64,
     /// Milliseconds a step: backward pass, clipping, optimiser.
     pub backward_ms: f64,
+    /// Milliseconds a step: adding up the gradients of several processes, which includes waiting for the slowest;
+    /// nothing if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_reduce_ms: Option<f64>,
 }
 
 /// Figures of a finished epoch. Scores are percentages.
@@ -66,6 +70,16 @@ pub struct EpochMetrics {
 impl StepMetrics {
     /// Share of the time that went into waiting for batches and copying them, in percent.
     pub fn data_share(&self) -> f64 {
-        100.0 * self.data_ms / (self.data_ms + self.forward_ms + self.backward_ms).max(1e-9)
+        self.share(self.data_ms)
+    }
+
+    /// Share of the time that went into adding up gradients with other processes, in percent.
+    pub fn all_reduce_share(&self) -> f64 {
+        self.share(self.all_reduce_ms.unwrap_or_default())
+    }
+
+    fn share(&self, ms: f64) -> f64 {
+        let all = self.data_ms + self.forward_ms + self.backward_ms + self.all_reduce_ms.unwrap_or_default();
+        100.0 * ms / all.max(1e-9)
     }
 }

@@ -19,6 +19,9 @@ pub(crate) struct Sums {
     pub(crate) data: Duration,
     pub(crate) forward: Duration,
     pub(crate) backward: Duration,
+    /// Adding up gradients with other processes.
+    #[serde(default)]
+    pub(crate) all_reduce: Duration,
 }
 
 impl Sums {
@@ -31,6 +34,7 @@ impl Sums {
         self.data += step.data;
         self.forward += step.forward;
         self.backward += step.backward;
+        self.all_reduce += step.all_reduce;
     }
 
     pub(crate) fn n_in_mean_loss(&self) -> usize {
@@ -46,7 +50,7 @@ impl Sums {
     }
 
     pub(crate) fn duration(&self) -> Duration {
-        self.data + self.forward + self.backward
+        self.data + self.forward + self.backward + self.all_reduce
     }
 
     pub(crate) fn metrics(&self, epoch: u64, step: u64, lr: f64) -> StepMetrics {
@@ -61,6 +65,7 @@ impl Sums {
             data_ms: ms(self.data),
             forward_ms: ms(self.forward),
             backward_ms: ms(self.backward),
+            all_reduce_ms: (self.all_reduce > Duration::ZERO).then(|| ms(self.all_reduce)),
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::config::TrainConfig;
+use crate::distributed::collective::Collective;
+use crate::error::Result;
 use crate::optim::adamax::Adamax;
 use crate::optim::ema::MovingAverage;
 use crate::optim::schedule::lr_factor;
@@ -34,6 +36,24 @@ impl Optimizer {
     pub fn step(&mut self, loss: &Tensor) {
         loss.backward();
         self.apply();
+    }
+
+    /// Adds up the gradients of several processes, in every process.
+    ///
+    /// # Errors
+    ///
+    /// When a process is gone.
+    pub fn all_reduce(&mut self, collective: &dyn Collective) -> Result<()> {
+        let gradients = &mut self.adamax.flat.gradients;
+        match self.config.all_reduce.kind() {
+            Kind::Float => collective.all_reduce(gradients),
+            kind => {
+                let mut rounded = gradients.to_kind(kind);
+                collective.all_reduce(&mut rounded)?;
+                tch::no_grad(|| gradients.copy_(&rounded));
+                Ok(())
+            }
+        }
     }
 
     /// Moves the parameters against the gradients that backward passes have added up, and makes them zero.
@@ -79,7 +99,7 @@ impl Optimizer {
     /// # Errors
     ///
     /// Names a tensor that is missing, of another shape, or of no use.
-    pub fn restore(&mut self, n_steps: u64, state: Vec<(String, Tensor)>) -> Result<(), String> {
+    pub fn restore(&mut self, n_steps: u64, state: Vec<(String, Tensor)>) -> std::result::Result<(), String> {
         let mut state: HashMap<String, Tensor> = state.into_iter().collect();
         for (name, mut tensor) in self.state() {
             match state.remove(&name) {
@@ -97,8 +117,6 @@ impl Optimizer {
 
 #[cfg(test)]
 mod tests {
-    use tch::Kind;
-
     use super::*;
 
     /// A moving average by hand, in the model for as long as is asked, and kept over a restart.

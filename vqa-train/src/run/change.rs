@@ -34,6 +34,12 @@ impl fmt::Display for Change {
 }
 
 impl Change {
+    /// Another number of processes: sums over a batch have other last digits.
+    pub(super) fn of_processes(before: usize, now: usize) -> Change {
+        let [before, now] = [before, now].map(|n| n.to_string());
+        Change { key: "processes".to_owned(), before, now, affects: Affects::LaterSteps }
+    }
+
     /// Whether a run may be resumed with it.
     pub(super) fn is_allowed(&self) -> bool {
         let names = |paths: &str| -> Vec<String> {

@@ -14,6 +14,7 @@ use vqa_model::run::RunDir;
 use vqa_model::weights::load_weights;
 
 use crate::error::{Error, Result};
+use crate::run::change::Change;
 use crate::run::lock::RunLock;
 use crate::run::resume::{Resumed, RunConfig, check_run_dir};
 use crate::run::state::State;
@@ -61,6 +62,33 @@ impl OpenedRun {
         try_directory(run.path())?;
         try_directory(&run.state_dir())?;
         OpenedRun::read(run, config, resume, made)
+    }
+
+    /// Opens a run as one of the processes that train it together, not the first, which writes to the directory.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`OpenedRun::open`], but for another process that trains in the directory.
+    pub fn follow(
+        run: &RunDir,
+        config: &RunConfig,
+        resume: bool,
+        made: Option<(WordDict, AnswerDict)>,
+    ) -> Result<OpenedRun> {
+        OpenedRun::read(run, config, resume, made)
+    }
+
+    /// Says how many processes train the run from here on. Another number than before is a change of the run.
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be read.
+    pub fn note_processes(&mut self, n: usize) -> Result<()> {
+        let Some(resumed) = &mut self.resumed else { return Ok(()) };
+        if let Some(before) = State::n_processes_of(&self.run)?.filter(|&before| before != n) {
+            resumed.changes.push(Change::of_processes(before, n));
+        }
+        Ok(())
     }
 
     /// Reads what is in the directory, and the dictionaries. A resumed run keeps those that it was started with, even
@@ -189,7 +217,7 @@ impl OpenedRun {
     ///
     /// # Panics
     ///
-    /// When the run was only looked at.
+    /// When the run was only looked at, or followed.
     pub fn begin(&mut self, config: &RunConfig) -> Result<()> {
         let comments = self.resumed.as_ref().map(Resumed::comments).unwrap_or_default();
         self.run.write_config(config, &comments)?;

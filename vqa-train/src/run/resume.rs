@@ -156,7 +156,7 @@ fn changes(before: &RunConfig, now: &RunConfig) -> Vec<Change> {
         n_epochs: Nothing, batch_size: EarlierSteps, val_freq: Nothing, patience: Nothing, checkpoint_every: Nothing,
         keep_last: Nothing, keep_best: Nothing, precision: LaterSteps, accumulate: EarlierSteps,
         ema_decay: EarlierSteps,
-        sampler: EarlierSteps, features_on_device: Nothing, log_every: Nothing, clip_grad: LaterSteps,
+        sampler: EarlierSteps, features_on_device: Nothing, all_reduce: LaterSteps, collective_timeout: Nothing, log_every: Nothing, clip_grad: LaterSteps,
         max_grad_norm: LaterSteps, warmup_steps: EarlierSteps, warmup_factor: EarlierSteps, lr_steps: LaterSteps,
         lr_ratio: LaterSteps, ; optim
     });

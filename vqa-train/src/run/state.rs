@@ -36,6 +36,9 @@ pub(crate) struct State {
     /// Threads of libtorch's products. Sums of float32 depend on it, so that a resumed run uses as many.
     #[serde(default)]
     n_threads: Option<u32>,
+    /// Processes that train together: what they add up depends on how many there are, in the last digits.
+    #[serde(default = "alone")]
+    pub(crate) n_processes: usize,
     #[serde(rename = "progress")]
     pub(crate) position: Position,
     /// Of the epoch in progress.
@@ -45,6 +48,10 @@ pub(crate) struct State {
     pub(crate) best: Option<Best>,
     /// Validations since the best one.
     pub(crate) n_since_best: u64,
+}
+
+fn alone() -> usize {
+    1
 }
 
 /// Digests of a run's data.
@@ -142,6 +149,11 @@ impl State {
         }
     }
 
+    /// How many processes trained the run in a directory last; nothing if nothing of it was saved.
+    pub(crate) fn n_processes_of(run: &RunDir) -> Result<Option<usize>> {
+        Ok(State::read(run)?.map(|state| state.n_processes))
+    }
+
     /// Writes the state: one file, replaced as a whole. Refuses NaN and infinity.
     pub(crate) fn save(&self, run: &RunDir, vs: &VarStore, optimizer: &Optimizer) -> Result<()> {
         let mut tensors: Vec<(String, Tensor)> =
@@ -153,6 +165,17 @@ impl State {
         let checksum = checksum(&text, &tensors);
         let header = Header::from([(STATE.to_owned(), text), (CHECKSUM.to_owned(), checksum)]);
         Ok(write_tensors(&run.state(), &tensors, header)?)
+    }
+
+    /// The threads that it was trained with, if there are as many processes as before.
+    fn n_threads_of(&self, n_processes: usize) -> Option<u32> {
+        let now = u32::try_from(tch::get_num_threads()).ok();
+        if self.n_processes == n_processes { self.n_threads } else { now }
+    }
+
+    /// The digests of the data, in words.
+    pub(crate) fn data(&self) -> String {
+        serde_json::to_string(&self.data).expect("digests can be written as JSON")
     }
 
     /// Computes with as many threads as the run did before, whatever the environment says now.
@@ -199,15 +222,22 @@ impl State {
         train: &Dataset,
         val: Option<&Dataset>,
         vs: &VarStore,
+        n_processes: usize,
         optimizer: &mut Optimizer,
     ) -> Result<State> {
         let data = DataFingerprint::of(train, val)?;
         let Some(state) = State::read(run)? else {
             let n_threads = u32::try_from(tch::get_num_threads()).ok();
-            return Ok(State { n_questions: train.len(), data: Some(data), n_threads, ..State::default() });
+            return Ok(State {
+                n_questions: train.len(),
+                data: Some(data),
+                n_threads,
+                n_processes,
+                ..State::default()
+            });
         };
         state.check_data(run, train.len(), &data)?;
-        let state = State { data: Some(data), ..state };
+        let state = State { data: Some(data), n_processes, n_threads: state.n_threads_of(n_processes), ..state };
         let path = run.state();
         let of_another = |problem: String| of_another(&path, &problem);
         let mut tensors = read_tensors(&path)?;

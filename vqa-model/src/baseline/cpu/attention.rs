@@ -9,7 +9,7 @@ use crate::baseline::cpu::question_images::QuestionImages;
 use crate::baseline::cpu::slice::Number;
 use crate::baseline::cpu::texts::DistinctTexts;
 use crate::baseline::topdown_attention::{ProductAttention, TopdownAttention};
-use crate::model::ModelInput;
+use crate::model::{DropoutSeed, ModelInput};
 
 /// Whether this attention is written out.
 pub(super) fn serves(attention: &TopdownAttention) -> bool {
@@ -53,7 +53,7 @@ impl<'a, T: Number> AttentionPass<'a, T> {
         encoded: Option<&Tensor>,
         texts: &DistinctTexts,
         question: &Tensor,
-        seed: Option<u64>,
+        seed: Option<DropoutSeed>,
     ) -> (Tensor, Tensor, AttentionPass<'a, T>) {
         let TopdownAttention::Product(layer) = layer else { panic!("attention by products") };
         let features = input.features.contiguous();
@@ -70,9 +70,9 @@ impl<'a, T: Number> AttentionPass<'a, T> {
                 (project(&v_proj, &features), Some(v_proj))
             }
         }; // [N, K, A]
-        let masks = seed
-            .filter(|_| layer.dropout > 0.0)
-            .map(|seed| DropoutMasks::draw(seed, images.n_pairs(), q_projected.size()[1] as usize, layer.dropout));
+        let masks = seed.filter(|_| layer.dropout > 0.0).map(|seed| {
+            DropoutMasks::draw(seed, images.n_pairs(), k as usize, q_projected.size()[1] as usize, layer.dropout)
+        });
 
         let weights = layer.linear.weight() * scale(masks.as_ref()); // [1, A]
         let queries = texts.per_question(&q_projected.to_kind(Kind::Float)) * weights; // [B, A]

@@ -7,6 +7,7 @@ use crate::baseline::cpu::masks::DropoutMasks;
 use crate::baseline::cpu::slice::Number;
 use crate::baseline::cpu::texts::DistinctTexts;
 use crate::baseline::layers::Baseline;
+use crate::model::DropoutSeed;
 
 /// A forward pass of fusion and classifier, with what its backward pass needs. Tensors are of type `T`.
 pub(super) struct ClassifierPass<'a, T> {
@@ -30,7 +31,7 @@ impl<'a, T: Number> ClassifierPass<'a, T> {
         texts: &DistinctTexts,
         question: &Tensor,
         attended: Tensor,
-        seed: Option<u64>,
+        seed: Option<DropoutSeed>,
     ) -> (Tensor, ClassifierPass<'a, T>) {
         let (q_net, v_net) = (Linear::only_layer(&model.q_net), Linear::only_layer(&model.v_net));
         let (hidden, output) = (Linear::new(&model.classifier.hidden), Linear::new(&model.classifier.output));
@@ -43,7 +44,7 @@ impl<'a, T: Number> ClassifierPass<'a, T> {
         let mut dropout_scale = 1.0;
         if let Some(seed) = seed.filter(|_| dropout > 0.0) {
             let [rows, columns] = activations.size()[..] else { unreachable!("[B, M]") };
-            let masks = DropoutMasks::draw(seed, rows as usize, columns as usize, dropout);
+            let masks = DropoutMasks::draw(seed, rows as usize, 1, columns as usize, dropout);
             masks.apply::<T>(&mut activations);
             dropout_scale = masks.scale;
         }

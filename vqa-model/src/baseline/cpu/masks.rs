@@ -7,6 +7,7 @@ use vqa_data::random::split_mix_64;
 use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::kernels::LANES;
 use crate::baseline::cpu::slice::{Number, values_mut};
+use crate::model::DropoutSeed;
 
 /// For each entry of a matrix, whether dropout keeps it: [rows, columns] bits, in words of 16.
 pub(super) struct DropoutMasks {
@@ -17,13 +18,22 @@ pub(super) struct DropoutMasks {
 }
 
 impl DropoutMasks {
-    /// Drops each entry with probability `p`, in steps of 1 / 65,536 and below 1. The same seed draws the same masks,
-    /// whatever the number of threads.
-    pub(super) fn draw(seed: u64, rows: usize, columns: usize, p: f64) -> DropoutMasks {
+    /// Drops each entry with probability `p`, in steps of 1 / 65,536 and below 1. Each question has `rows_per_question`
+    /// of the rows. The same seed draws the same masks for a question, whatever the number of threads, and of questions
+    /// and of rows.
+    pub(super) fn draw(
+        DropoutSeed { seed, first }: DropoutSeed,
+        rows: usize,
+        rows_per_question: usize,
+        columns: usize,
+        p: f64,
+    ) -> DropoutMasks {
         let words_per_row = columns.div_ceil(LANES);
         let mut bits = vec![0; rows * words_per_row];
         let threshold = (((1.0 - p) * 65_536.0).round() as u32).max(1);
         bits.par_chunks_mut(words_per_row).enumerate().for_each(|(row, mask)| {
+            let (question, row) = (first + row / rows_per_question, row % rows_per_question);
+            let seed = split_mix_64(seed ^ split_mix_64(question as u64));
             kernels::draw_mask(split_mix_64(seed ^ split_mix_64(row as u64)), threshold, mask);
         });
         DropoutMasks { bits, words_per_row, scale: (65_536.0 / f64::from(threshold)) as f32 }
@@ -47,11 +57,25 @@ impl DropoutMasks {
 mod tests {
     use super::*;
 
+    fn seed(seed: u64) -> DropoutSeed {
+        DropoutSeed { seed, first: 0 }
+    }
+
+    /// Whatever is computed together with it, and however many rows the questions have.
+    #[test]
+    fn the_masks_of_a_question_follow_from_its_place() {
+        let whole = DropoutMasks::draw(DropoutSeed { seed: 7, first: 10 }, 6 * 4, 4, 100, 0.5);
+        let part = DropoutMasks::draw(DropoutSeed { seed: 7, first: 13 }, 2 * 3, 3, 100, 0.5);
+        for (question, row) in [(3, 0), (3, 2), (4, 1)] {
+            assert_eq!(whole.row(question * 4 + row), part.row((question - 3) * 3 + row));
+        }
+    }
+
     /// The share that is kept is never rounded to nothing.
     #[test]
     fn scales_are_finite() {
         for p in [0.999, 0.999_995, 1.0 - f64::EPSILON] {
-            let scale = DropoutMasks::draw(1, 1, LANES, p).scale;
+            let scale = DropoutMasks::draw(seed(1), 1, 1, LANES, p).scale;
             assert!(scale.is_finite() && scale > 900.0, "{p}: {scale}");
         }
     }
@@ -63,7 +87,7 @@ mod tests {
         let rows: Vec<Vec<bool>> = [1, 2, 3 << 40]
             .iter()
             .flat_map(|&seed| {
-                let masks = DropoutMasks::draw(seed, 3, N, 0.2);
+                let masks = DropoutMasks::draw(self::seed(seed), 3, 2, N, 0.2);
                 assert!((masks.scale - 1.25).abs() < 1e-4);
                 (0..3).map(move |row| (0..N).map(|i| masks.row(row)[i / LANES] >> (i % LANES) & 1 != 0).collect())
             })

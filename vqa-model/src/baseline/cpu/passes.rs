@@ -12,7 +12,7 @@ use crate::baseline::cpu::question_encoder::QuestionEncoder;
 use crate::baseline::cpu::slice::Number;
 use crate::baseline::cpu::texts::DistinctTexts;
 use crate::baseline::layers::Baseline;
-use crate::model::{ModelInput, ModelOutput, TrainingPass};
+use crate::model::{DropoutSeed, ModelInput, ModelOutput, TrainingPass};
 
 /// Whether the passes are written out for a model and an input: each part must be, and there must be something
 /// to compute.
@@ -47,11 +47,16 @@ pub(crate) fn infer_encoded(model: &Baseline, input: &ModelInput, encoded: &Tens
 }
 
 /// Logits and attention with dropout, which follows from the seed, and the backward pass.
-pub(crate) fn train<'a>(model: &'a Baseline, input: &'a ModelInput, seed: u64) -> TrainingPass<'a> {
+pub(crate) fn train<'a>(model: &'a Baseline, input: &'a ModelInput, seed: DropoutSeed) -> TrainingPass<'a> {
     pass(model, input, None, Some(seed))
 }
 
-fn pass<'a>(model: &'a Baseline, input: &ModelInput, encoded: Option<&Tensor>, seed: Option<u64>) -> TrainingPass<'a> {
+fn pass<'a>(
+    model: &'a Baseline,
+    input: &ModelInput,
+    encoded: Option<&Tensor>,
+    seed: Option<DropoutSeed>,
+) -> TrainingPass<'a> {
     match input.features.kind() {
         Kind::BFloat16 => pass_with(Gru::<bf16>::new(&model.w_emb, &model.q_emb), model, input, encoded, seed),
         _ => pass_with(Gru::<f32>::new(&model.w_emb, &model.q_emb), model, input, encoded, seed),
@@ -63,7 +68,7 @@ fn pass_with<'a, T: Number>(
     model: &'a Baseline,
     input: &ModelInput,
     encoded: Option<&Tensor>,
-    seed: Option<u64>,
+    seed: Option<DropoutSeed>,
 ) -> TrainingPass<'a> {
     let (output, pass) = tch::no_grad(|| ForwardPass::forward(encoder, model, input, encoded, seed));
     TrainingPass::new(output, move |grad_logits| tch::no_grad(|| pass.backward(grad_logits)))
@@ -86,7 +91,7 @@ impl<'a, T: Number, E: QuestionEncoder<T>> ForwardPass<'a, T, E> {
         model: &'a Baseline,
         input: &ModelInput,
         encoded: Option<&Tensor>,
-        seed: Option<u64>,
+        seed: Option<DropoutSeed>,
     ) -> (ModelOutput, Self) {
         let [_, n_tokens] = input.tokens.size()[..] else { panic!("tokens are [B, T]") };
         let tokens = Vec::<i64>::try_from(input.tokens.contiguous().view([-1])).expect("a flat tensor of integers");
@@ -97,7 +102,7 @@ impl<'a, T: Number, E: QuestionEncoder<T>> ForwardPass<'a, T, E> {
         let (attention, attended, attention_pass) =
             AttentionPass::forward(&model.v_att, input, encoded, &texts, &question, seed); // [B, K], [B, D]
         // Another seed, so that the two dropouts are independent.
-        let seed = seed.map(|seed| split_mix_64(!seed));
+        let seed = seed.map(|DropoutSeed { seed, first }| DropoutSeed { seed: split_mix_64(!seed), first });
         let (logits, classifier) = ClassifierPass::forward(model, &texts, &question, attended, seed); // [B, n_answers]
 
         let pass = ForwardPass { tree, texts, encoder, encoder_saved, question, attention: attention_pass, classifier };

@@ -12,7 +12,7 @@ use crate::baseline::cpu::masks::DropoutMasks;
 use crate::baseline::cpu::passes::{encode_images, infer, infer_encoded, serves, train};
 use crate::baseline::layers::Baseline;
 use crate::baseline::topdown_attention::TopdownAttention;
-use crate::model::{DataDims, ModelInput, ModelOutput, VqaModel};
+use crate::model::{DataDims, DropoutSeed, ModelInput, ModelOutput, VqaModel};
 
 const DIMS: DataDims = DataDims { n_words: 9, n_answers: 11, feature_dim: 37 };
 const B: i64 = 40;
@@ -64,6 +64,7 @@ fn input(kind: Kind) -> ModelInput {
         boxes: Tensor::zeros([7, 5, 4], (Kind::Float, Device::Cpu)),
         image_rows: Tensor::randint(6, [B], options),
         padding: Some(padding),
+        dropout: None,
     }
 }
 
@@ -117,7 +118,8 @@ fn off(a: &Tensor, b: &Tensor, scale: f64) -> f64 {
 
 /// Logits, attention and gradients of the written-out passes, of the plain layers with the same masks, and of
 /// the plain layers in float32.
-fn three_ways(dropout: [f64; 2], kind: Kind) -> [Results; 3] {
+fn three_ways(dropout: [f64; 2], kind: Kind, seed: u64) -> [Results; 3] {
+    let seed = DropoutSeed { seed, first: 0 };
     let _generator = generator();
     let (vs, model) = model(dropout);
     let input = input(kind);
@@ -133,17 +135,21 @@ fn three_ways(dropout: [f64; 2], kind: Kind) -> [Results; 3] {
         results
     };
 
-    let pass = train(&model, &input, SEED);
+    let pass = train(&model, &input, seed);
     let output = [pass.output.logits.copy(), pass.output.attention.copy()];
     pass.backward(&grad_logits);
     let fused = results(output);
 
-    let masks = |rows: i64, columns: i64, seed: u64, p: f64| match p {
-        0.0 => Tensor::ones([rows, columns], (Kind::Float, Device::Cpu)),
-        p => dense(&DropoutMasks::draw(seed, rows as usize, columns as usize, p), rows, columns),
+    let masks = |rows_per_question: i64, columns: i64, seed: DropoutSeed, p: f64| match p {
+        0.0 => Tensor::ones([B * rows_per_question, columns], (Kind::Float, Device::Cpu)),
+        p => {
+            let rows = B * rows_per_question;
+            let masks = DropoutMasks::draw(seed, rows as usize, rows_per_question as usize, columns as usize, p);
+            dense(&masks, rows, columns)
+        }
     };
-    let product_masks = masks(B * 5, 41, SEED, dropout[0]).view([B, 5, 41]);
-    let hidden_masks = masks(B, 50, split_mix_64(!SEED), dropout[1]);
+    let product_masks = masks(5, 41, seed, dropout[0]).view([B, 5, 41]);
+    let hidden_masks = masks(1, 50, DropoutSeed { seed: split_mix_64(!seed.seed), first: 0 }, dropout[1]);
     let plainly = |input: &ModelInput| {
         let ModelOutput { logits, attention } = plain(&model, input, [&product_masks, &hidden_masks]);
         (&logits * &grad_logits).sum(Kind::Float).backward();
@@ -157,7 +163,7 @@ fn three_ways(dropout: [f64; 2], kind: Kind) -> [Results; 3] {
 #[test]
 fn training_is_the_plain_way_with_the_same_masks() {
     for dropout in [[0.2, 0.5], [0.0, 0.5], [0.2, 0.0], [0.0, 0.0]] {
-        let [fused, plain, _] = three_ways(dropout, Kind::Float);
+        let [fused, plain, _] = three_ways(dropout, Kind::Float, SEED);
         for (name, expected) in &plain {
             let off = off(&fused[name], expected, scale(&plain, name));
             assert!(off < 2e-5, "{name} is off by {off} with dropout {dropout:?}");
@@ -165,13 +171,22 @@ fn training_is_the_plain_way_with_the_same_masks() {
     }
 }
 
-/// bfloat16's 8 bits cost no more precision than in the plain layers.
+/// bfloat16's 8 bits cost about the precision that they cost in the plain layers. A number near 0 that a ReLU lets through in one way
+/// and not in another is luck, which is the same for both over many masks.
 #[test]
 fn bf16_is_as_precise_as_the_plain_way() {
-    let [fused, plain, exact] = three_ways([0.2, 0.5], Kind::BFloat16);
-    for (name, exact) in &exact {
-        let scale = scale(&plain, name);
-        let (found, allowed) = (off(&fused[name], exact, scale), off(&plain[name], exact, scale));
+    let mut squares: HashMap<String, [f64; 3]> = HashMap::new();
+    for seed in 0..16 {
+        let [fused, plain, exact] = three_ways([0.2, 0.5], Kind::BFloat16, seed);
+        for (name, exact) in &exact {
+            let scale = scale(&plain, name) * (exact.numel() as f64).sqrt();
+            let square = |found: &Tensor| ((found - exact).norm().double_value(&[]) / scale).powi(2);
+            let of_seed = [square(&fused[name]), square(&plain[name]), 1.0];
+            squares.entry(name.clone()).or_default().iter_mut().zip(of_seed).for_each(|(sum, square)| *sum += square);
+        }
+    }
+    for (name, [found, allowed, n]) in squares {
+        let [found, allowed] = [found, allowed].map(|sum| (sum / n).sqrt());
         assert!(found < 2.0 * allowed.max(0.01), "{name} is off by {found}, the plain layers by {allowed}");
     }
 }
@@ -182,10 +197,10 @@ fn gradients_add_up() {
     let (vs, model) = model([0.2, 0.5]);
     let input = input(Kind::Float);
     let grad_logits = Tensor::randn([B, DIMS.n_answers], (Kind::Float, Device::Cpu));
-    train(&model, &input, SEED).backward(&grad_logits);
+    train(&model, &input, DropoutSeed { seed: SEED, first: 0 }).backward(&grad_logits);
     let once = take_grads(&vs);
-    train(&model, &input, SEED).backward(&grad_logits);
-    train(&model, &input, SEED).backward(&grad_logits);
+    train(&model, &input, DropoutSeed { seed: SEED, first: 0 }).backward(&grad_logits);
+    train(&model, &input, DropoutSeed { seed: SEED, first: 0 }).backward(&grad_logits);
     for (name, twice) in take_grads(&vs) {
         assert!(off(&(twice / 2.0), &once[&name], scale(&once, &name)) < 1e-6, "{name}");
     }

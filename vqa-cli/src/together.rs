@@ -1,0 +1,146 @@
+//! The processes of a command that a launcher has started several times: how they find each other, and that one of them
+//! speaks and writes.
+
+use anyhow::{Result, bail};
+use tch::{Cuda, Device};
+use vqa_model::device::parse_device;
+use vqa_train::distributed::{Collective, Launch, Solo};
+
+use crate::terminal;
+
+/// This process among those that were started together; most often it is alone.
+pub struct Together {
+    launch: Option<Launch>,
+    #[cfg(feature = "distributed")]
+    processes: std::cell::OnceCell<std::rc::Rc<vqa_train::distributed::Processes>>,
+}
+
+impl Together {
+    /// A process that is alone, whatever the environment says.
+    pub fn alone() -> Together {
+        Together {
+            launch: None,
+            #[cfg(feature = "distributed")]
+            processes: std::cell::OnceCell::new(),
+        }
+    }
+
+    /// Reads the launcher's variables. Of several processes only the first says anything but its errors from here on, and
+    /// each computes with its share of the cores.
+    pub fn find() -> Result<Together> {
+        let launch = Launch::from_env().map_err(anyhow::Error::msg)?;
+        if let Some(launch) = &launch {
+            if cfg!(not(feature = "distributed")) {
+                bail!(
+                    "the environment says that this is one of {} processes, and this vqa is built without the feature \
+                     \"distributed\"",
+                    launch.world_size
+                );
+            }
+            terminal::be_process(launch.rank);
+            share_cores(launch)?;
+        }
+        Ok(Together { launch, ..Together::alone() })
+    }
+
+    /// Whether this process writes the files, and prints what is found.
+    pub fn is_first(&self) -> bool {
+        self.launch.as_ref().is_none_or(|launch| launch.rank == 0)
+    }
+
+    /// How many processes there are.
+    pub fn n_processes(&self) -> usize {
+        self.launch.as_ref().map_or(1, |launch| launch.world_size)
+    }
+
+    /// Whether the launcher starts the processes again when one has died.
+    pub fn is_restarted(&self) -> bool {
+        self.launch.as_ref().is_some_and(|launch| launch.restarts)
+    }
+
+    /// The device that a config names; of GPUs without a number, each process of a machine has one of its own.
+    pub fn device(&self, name: &str) -> Result<Device> {
+        let device = parse_device(name)?;
+        let Some(launch) = self.launch.as_ref().filter(|_| device.is_cuda() && !name.contains(':')) else {
+            return Ok(device);
+        };
+        let n_devices = Cuda::device_count();
+        if launch.local_rank as i64 >= n_devices {
+            bail!(
+                "process {} is number {} on its machine, counted from 0, which has {n_devices} GPU(s): start as many \
+                 processes as there are GPUs, or set device = \"cpu\"",
+                launch.rank,
+                launch.local_rank
+            );
+        }
+        Ok(Device::Cuda(launch.local_rank))
+    }
+
+    /// Meets the other processes, which no collective then waits for longer than so many seconds. Tensors on this device
+    /// are added up there.
+    #[cfg(feature = "distributed")]
+    pub fn join(&self, timeout: Option<u64>, device: Device) -> Result<()> {
+        let Some(launch) = self.launch.as_ref().filter(|_| self.processes.get().is_none()) else { return Ok(()) };
+        let mut processes =
+            vqa_train::distributed::Processes::join(launch, timeout.map(std::time::Duration::from_secs))?;
+        processes.use_gpu(device)?;
+        terminal::say!("{} processes, this is number {} of them", launch.world_size, launch.rank);
+        let _ = self.processes.set(std::rc::Rc::new(processes));
+        Ok(())
+    }
+
+    #[cfg(not(feature = "distributed"))]
+    pub fn join(&self, _: Option<u64>, _: Device) -> Result<()> {
+        Ok(())
+    }
+
+    /// How this process computes together with the others, once it has met them.
+    pub fn collective(&self) -> &dyn Collective {
+        #[cfg(feature = "distributed")]
+        if let Some(processes) = self.processes.get() {
+            return &**processes;
+        }
+        &Solo
+    }
+
+    /// What adds up a tensor of all processes; nothing if this one is alone.
+    pub fn sum(&self) -> Option<impl Fn(&mut tch::Tensor) -> Result<(), String> + 'static> {
+        #[cfg(feature = "distributed")]
+        let sum = self.processes.get().cloned().map(|processes| {
+            move |tensor: &mut tch::Tensor| processes.all_reduce(tensor).map_err(|error| error.to_string())
+        });
+        #[cfg(not(feature = "distributed"))]
+        let sum = None::<fn(&mut tch::Tensor) -> Result<(), String>>;
+        sum
+    }
+
+    /// The number of this process.
+    pub fn rank(&self) -> usize {
+        self.launch.as_ref().map_or(0, |launch| launch.rank)
+    }
+
+    /// Tells the others of an error that ends this process.
+    pub fn ended<T>(&self, result: Result<T>) -> Result<T> {
+        #[cfg(feature = "distributed")]
+        if let (Err(error), Some(processes)) = (&result, self.processes.get()) {
+            let is_known = error.downcast_ref::<vqa_train::Error>().is_some_and(vqa_train::Error::is_of_collective);
+            let is_stop = error.is::<crate::interrupt::Stopped>();
+            if !is_known && !is_stop {
+                processes.fail(&format!("{error:#}"));
+            }
+        }
+        result
+    }
+}
+
+/// Gives this process its share of the cores, unless the user has said how many threads there are to be. What a launcher
+/// says is no user's word: torchrun sets one thread.
+fn share_cores(launch: &Launch) -> Result<()> {
+    let n_cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let said = std::env::var("OMP_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|&n: &usize| n > 1);
+    let n_threads = said.unwrap_or_else(|| launch.n_threads(n_cores));
+    tch::set_num_threads(n_threads as i32);
+    // Only what has run in parallel already could have made the pool.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build_global();
+    Ok(())
+}

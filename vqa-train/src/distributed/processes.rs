@@ -1,0 +1,273 @@
+//! Processes that a launcher has started, on libtorch's collectives.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use c10d_sys::nccl::{Communicator, Nccl, UniqueId};
+use c10d_sys::{Listen, ProcessGroup, Store};
+use tch::{Device, Tensor};
+
+use crate::distributed::collective::Collective;
+use crate::distributed::launch::{DEFAULT_TIMEOUT, Launch};
+use crate::error::{Error, Result};
+
+/// The processes of a [`Launch`]: Gloo for tensors on a CPU, NCCL for those on a GPU, where it is installed, and else
+/// Gloo by way of the CPU.
+pub struct Processes {
+    launch: Launch,
+    store: Arc<Store>,
+    /// Nothing after a failure: the others, who may wait for this process, learn of it by its end.
+    group: RefCell<Option<ProcessGroup>>,
+    nccl: Option<Communicator>,
+    sent_bytes: Cell<u64>,
+}
+
+/// How long a process that has failed looks for which others have too.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where a process leaves a word when it fails: that a collective did, or why else.
+fn failure_of(rank: usize) -> String {
+    format!("failure/{rank}")
+}
+
+impl Processes {
+    /// Meets the other processes. No collective takes longer than `timeout`, 60 s unless it is given.
+    ///
+    /// # Errors
+    ///
+    /// When they do not come in time.
+    pub fn join(launch: &Launch, timeout: Option<Duration>) -> Result<Processes> {
+        let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let Launch { rank, world_size, master, attempt, .. } = launch;
+        let at = format!("{}:{}", master.host, master.port);
+        let problem =
+            |words: String| Error::Collective { problem: format!("cannot meet the other processes: {words}") };
+        let serve = *rank == 0 && !master.is_launcher;
+        // Another attempt must not find what one before it has left there.
+        let prefix = format!("vqa/{attempt}");
+        let store = Store::connect(&master.host, master.port, serve, &prefix, timeout)
+            .map_err(|words| problem(format!("{at}: {words}")))?;
+        let listen = listen(launch).map_err(|words| problem(format!("{at}: {words}")))?;
+        let group = ProcessGroup::join(&store, *rank, *world_size, &listen, timeout)
+            .map_err(|words| problem(format!("this is process {rank} of {world_size}, at {listen:?}: {words}")))?;
+        Ok(Processes {
+            launch: launch.clone(),
+            store: Arc::new(store),
+            group: RefCell::new(Some(group)),
+            nccl: None,
+            sent_bytes: Cell::new(0),
+        })
+    }
+
+    /// Has tensors on this process's GPU summed by NCCL, if it is there. All processes call it, or none does.
+    ///
+    /// # Errors
+    ///
+    /// When NCCL cannot connect the processes.
+    pub fn use_gpu(&mut self, device: Device) -> Result<()> {
+        let Device::Cuda(_) = device else { return Ok(()) };
+        let nccl = match Nccl::open() {
+            Ok(nccl) => nccl,
+            Err(problem) => {
+                tracing::warn!("gradients go by way of the CPU: no NCCL: {problem}");
+                return Ok(());
+            }
+        };
+        // What this thread does on a GPU, it does on this one from here on.
+        let _ = Tensor::zeros([1], (tch::Kind::Float, device));
+        let failed = |problem: String| Error::Collective { problem };
+        let mut id = UniqueId([0; 128]);
+        if self.rank() == 0 {
+            id = nccl.unique_id().map_err(failed)?;
+        }
+        let mut bytes = Tensor::from_slice(&id.0);
+        self.broadcast(&mut bytes, 0)?;
+        id.0.copy_from_slice(&Vec::<u8>::try_from(bytes).expect("a flat tensor of bytes"));
+        self.nccl = Some(nccl.join(id, self.rank(), self.world_size()).map_err(failed)?);
+        Ok(())
+    }
+
+    /// The launch.
+    pub fn launch(&self) -> &Launch {
+        &self.launch
+    }
+
+    /// Bytes of the tensors that were summed and sent so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.get()
+    }
+
+    /// Leaves the others, and tells them why: they fail with that reason. To be called before a process ends with an
+    /// error of its own.
+    pub fn fail(&self, reason: &str) {
+        let (store, rank, others) = (self.store.clone(), self.rank(), self.world_size() - 1);
+        let keeps_store = rank == 0 && !self.launch.master.is_launcher;
+        let value = format!("E{reason}");
+        let told = Within::start(PATIENCE + PATIENCE, move || {
+            let _ = store.set(&failure_of(rank), value.as_bytes());
+            // The store ends with this process, and the others have yet to read it.
+            let tic = Instant::now();
+            while keeps_store && tic.elapsed() < PATIENCE && store.add("told", 0).is_ok_and(|n| n < others as i64) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        self.group.take();
+        told.wait();
+    }
+
+    /// What a failed collective means: who is gone.
+    fn failed(&self, words: &str) -> Error {
+        // Those who wait for this process fail at once, and need not wait for their timeout.
+        self.group.take();
+        let (store, rank, n) = (self.store.clone(), self.rank(), self.world_size());
+        let look = move || -> std::result::Result<Vec<Option<String>>, String> {
+            store.set(&failure_of(rank), b"C")?;
+            let tic = Instant::now();
+            loop {
+                let mut found = Vec::with_capacity(n);
+                for other in 0..n {
+                    let word = store.get(&failure_of(other))?;
+                    found.push(word.map(|word| String::from_utf8_lossy(&word).into_owned()));
+                }
+                let knows =
+                    found.iter().all(Option::is_some) || found.iter().flatten().any(|word| word.starts_with('E'));
+                if knows || tic.elapsed() > PATIENCE {
+                    let _ = store.add("told", 1);
+                    return Ok(found);
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        let found = Within::start(PATIENCE + PATIENCE, look).wait();
+        let words = words.trim_end_matches('.');
+        match found {
+            Some(Ok(found)) => {
+                let own = |word: &Option<String>| word.as_ref()?.strip_prefix('E').map(str::to_owned);
+                if let Some((rank, problem)) = found.iter().enumerate().find_map(|(i, word)| Some((i, own(word)?))) {
+                    return Error::OtherProcess { rank, problem };
+                }
+                let gone: Vec<String> =
+                    (0..n).filter(|&other| found[other].is_none()).map(|other| other.to_string()).collect();
+                let problem = match &gone[..] {
+                    [] => format!("the network between the processes failed: {words}"),
+                    [one] => format!("process {one} of {n} is gone, or cannot be reached: {words}"),
+                    several => {
+                        format!("processes {} of {n} are gone, or cannot be reached: {words}", several.join(", "))
+                    }
+                };
+                Error::Collective { problem }
+            }
+            _ => {
+                let keeper = if self.launch.master.is_launcher { "the launcher" } else { "process 0" };
+                let at = &self.launch.master.host;
+                Error::Collective { problem: format!("{keeper}, at {at}, is gone, or cannot be reached: {words}") }
+            }
+        }
+    }
+
+    fn with_group(&self, act: impl FnOnce(&ProcessGroup) -> std::result::Result<(), String>) -> Result<()> {
+        let done = match &*self.group.borrow() {
+            Some(group) => act(group),
+            None => Err("this process has left the others".to_owned()),
+        };
+        done.map_err(|words| self.failed(&words))
+    }
+
+    /// Does something with a tensor where it is, if that is the CPU or NCCL is there, and else with a copy.
+    fn with_tensor(
+        &self,
+        tensor: &mut Tensor,
+        by_gloo: impl FnOnce(&ProcessGroup, &mut Tensor) -> std::result::Result<(), String>,
+        by_nccl: impl FnOnce(&Communicator, &mut Tensor) -> std::result::Result<(), String>,
+    ) -> Result<()> {
+        self.sent_bytes.set(self.sent_bytes.get() + (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64);
+        match (tensor.device(), &self.nccl) {
+            (Device::Cuda(_), Some(nccl)) => by_nccl(nccl, tensor).map_err(|words| self.failed(&words)),
+            (Device::Cpu, _) => self.with_group(|group| by_gloo(group, tensor)),
+            _ => {
+                let mut copy = tensor.to_device(Device::Cpu);
+                self.with_group(|group| by_gloo(group, &mut copy))?;
+                tch::no_grad(|| tensor.copy_(&copy));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Collective for Processes {
+    fn rank(&self) -> usize {
+        self.launch.rank
+    }
+
+    fn world_size(&self) -> usize {
+        self.launch.world_size
+    }
+
+    fn all_reduce(&self, tensor: &mut Tensor) -> Result<()> {
+        self.with_tensor(tensor, |group, tensor| group.all_reduce(tensor), |nccl, tensor| nccl.all_reduce(tensor))
+    }
+
+    fn broadcast(&self, tensor: &mut Tensor, root: usize) -> Result<()> {
+        self.with_tensor(
+            tensor,
+            |group, tensor| group.broadcast(tensor, root),
+            |nccl, tensor| nccl.broadcast(tensor, root),
+        )
+    }
+}
+
+/// Something that is done on a thread of its own, for which nobody waits longer than some time: a store that cannot be
+/// reached may not answer at all.
+struct Within<T> {
+    patience: Duration,
+    result: Receiver<T>,
+}
+
+impl<T: Send + 'static> Within<T> {
+    fn start(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> Within<T> {
+        let (sender, result) = channel();
+        std::thread::spawn(move || sender.send(work()));
+        Within { patience, result }
+    }
+
+    fn wait(self) -> Option<T> {
+        self.result.recv_timeout(self.patience).ok()
+    }
+}
+
+/// An address that belongs to nobody (RFC 5737).
+const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+
+/// Where this process can be reached: at the interface that Gloo's variable names, or else at the address that this
+/// machine has towards the master. That which its own name stands for may be one that nobody else can reach.
+fn listen(launch: &Launch) -> std::result::Result<Listen, String> {
+    if let Some(interfaces) = std::env::var("GLOO_SOCKET_IFNAME").ok().filter(|names| !names.is_empty()) {
+        let first = interfaces.split(',').next().unwrap_or_default();
+        return Ok(Listen::Interface(first.to_owned()));
+    }
+    let master = (launch.master.host.as_str(), launch.master.port);
+    let addresses = master.to_socket_addrs().map_err(|error| error.to_string())?;
+    let towards = |address: SocketAddr| -> std::io::Result<IpAddr> {
+        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        // Nothing is sent.
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect(address)?;
+        Ok(socket.local_addr()?.ip())
+    };
+    let is_one_machine = launch.local_world_size >= launch.world_size;
+    let mut problem = "it has no address".to_owned();
+    for address in addresses {
+        match towards(address) {
+            // The master's own name may stand for that on its machine: then the address towards anywhere else.
+            Ok(own) if own.is_loopback() && !is_one_machine => {
+                return towards(ELSEWHERE).map(Listen::Address).map_err(|error| error.to_string());
+            }
+            Ok(address) => return Ok(Listen::Address(address)),
+            Err(error) => problem = error.to_string(),
+        }
+    }
+    Err(problem)
+}
