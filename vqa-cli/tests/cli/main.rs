@@ -31,5 +31,7 @@ mod seen;
 mod serve;
 #[cfg(all(feature = "torch", unix))]
 mod surroundings;
+#[cfg(all(feature = "distributed", target_os = "linux"))]
+mod together;
 #[cfg(feature = "torch")]
 mod whole_job;
