@@ -34,11 +34,15 @@ pub fn show(n_epochs: u64) -> impl FnMut(Event) {
             let in_all = left + epoch * n_epochs.saturating_sub(metrics.epoch) as u32;
             let (_, progress) = bar.as_ref().expect("made above");
             progress.reach(batch as u64, || {
+                let all_reduce = match metrics.all_reduce_ms {
+                    Some(_) => format!(", all-reduce {:.0} %", recent.all_reduce_share),
+                    None => String::new(),
+                };
                 vec![
                     format!("loss {:.3}, score {:.1}", recent.loss, recent.score),
                     format!("{:#} left, {:#} in all", HumanDuration(left), HumanDuration(in_all)),
                     format!(
-                        "{:.0} questions/s, data {:.0} %",
+                        "{:.0} questions/s, data {:.0} %{all_reduce}",
                         recent.questions / recent.step.as_secs_f64().max(1e-9),
                         recent.data_share
                     ),
@@ -76,6 +80,7 @@ struct Recent {
     score: f64,
     questions: f64,
     data_share: f64,
+    all_reduce_share: f64,
     step: Duration,
 }
 
@@ -83,7 +88,7 @@ impl Recent {
     fn add(&mut self, step: &StepMetrics) {
         self.n += 1;
         let weight = (1.0 / f64::from(self.n)).max(0.03);
-        let ms = step.data_ms + step.forward_ms + step.backward_ms;
+        let ms = step.ms();
         let seconds = self.step.as_secs_f64() * (1.0 - weight) + weight * ms / 1000.0;
         self.step = Duration::from_secs_f64(seconds.max(0.0));
         for (mean, value) in [
@@ -91,6 +96,7 @@ impl Recent {
             (&mut self.score, step.score),
             (&mut self.questions, step.samples_per_s * ms / 1000.0),
             (&mut self.data_share, step.data_share()),
+            (&mut self.all_reduce_share, step.all_reduce_share()),
         ] {
             *mean += weight * (value - *mean);
         }

@@ -1,7 +1,5 @@
 //! How this process was started among others.
 
-use std::time::Duration;
-
 /// A process among several, as its launcher says in the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
@@ -127,9 +125,6 @@ impl Launch {
 
 /// The port of PyTorch.
 const DEFAULT_PORT: u16 = 29_500;
-
-/// How long processes wait for each other unless the config says otherwise.
-pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
 

@@ -11,7 +11,7 @@ use c10d_sys::{Listen, ProcessGroup, Store};
 use tch::{Device, Tensor};
 
 use crate::distributed::collective::Collective;
-use crate::distributed::launch::{DEFAULT_TIMEOUT, Launch};
+use crate::distributed::launch::Launch;
 use crate::error::{Error, Result};
 
 /// The processes of a [`Launch`]: Gloo for tensors on a CPU, NCCL for those on a GPU, where it is installed, and else
@@ -24,6 +24,9 @@ pub struct Processes {
     nccl: Option<Communicator>,
     sent_bytes: Cell<u64>,
 }
+
+/// How long processes wait for each other unless something else is said.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a process that has failed looks for which others have too.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -78,8 +78,12 @@ impl StepMetrics {
         self.share(self.all_reduce_ms.unwrap_or_default())
     }
 
+    /// Milliseconds a step.
+    pub fn ms(&self) -> f64 {
+        self.data_ms + self.forward_ms + self.backward_ms + self.all_reduce_ms.unwrap_or_default()
+    }
+
     fn share(&self, ms: f64) -> f64 {
-        let all = self.data_ms + self.forward_ms + self.backward_ms + self.all_reduce_ms.unwrap_or_default();
-        100.0 * ms / all.max(1e-9)
+        100.0 * ms / self.ms().max(1e-9)
     }
 }
