@@ -28,6 +28,13 @@ pub trait VqaModel {
         self.infer(input)
     }
 
+    /// Whether a GPU may record a training step of the model, as a CUDA graph, and do it again by itself for every batch
+    /// of the same shapes. Then [`VqaModel::train`] must never wait for the GPU, as reading a value does, nor copy
+    /// anything to it, and what it has the GPU do must depend on nothing but the shapes.
+    fn can_be_recorded(&self) -> bool {
+        false
+    }
+
     /// The forward half of a training step.
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
         TrainingPass::from_forward(self.forward(input, true))

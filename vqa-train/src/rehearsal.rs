@@ -7,6 +7,7 @@ use tch::Kind;
 use crate::error::Result;
 use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
+use crate::recorded_steps::RecordedSteps;
 use crate::step::{Step, UnreadSteps};
 use crate::trainer::{Event, Trainer};
 
@@ -52,7 +53,8 @@ impl Trainer<'_> {
             batch_bytes: 0,
             optimizer_bytes: 0,
         };
-        let train = self.feed(self.train, self.config.accumulate, on_event)?;
+        let mut train = self.feed(self.train, self.config.accumulate, on_event)?;
+        let mut recorded = RecordedSteps::new(self.model, self.loss, &mut train);
         let val = self.val.map(|val| self.feed(val, 1, on_event)).transpose()?;
         let (mut epoch, mut of_epoch) = (1, 0);
         let mut batches = train.epoch(epoch, 0);
@@ -71,8 +73,12 @@ impl Trainer<'_> {
             let data = tic.elapsed().saturating_sub(batch.waited);
             seen.batch_bytes = seen.batch_bytes.max(batch.bytes);
             let position = Position { epoch: epoch - 1, batch: of_epoch, step: optimizer.n_steps() + 1 };
-            unread.push(Step::add_gradients(self.model, self.loss, &train, batch, (position, optimizer.lr())));
-            optimizer.apply();
+            let at = (position, optimizer.lr());
+            unread.push(recorded.make(&train, &batch, &mut optimizer, at).unwrap_or_else(|| {
+                let made = Step::add_gradients(self.model, self.loss, &train, batch, at);
+                optimizer.apply();
+                made
+            }));
             seen.loss = self.read(&mut unread)?.iter().map(|step| step.sums.mean_loss()).sum();
             // On a GPU the step is over when something that it made is read.
             let _ = self.vs.trainable_variables().first().map(|parameter| parameter.sum(Kind::Float).double_value(&[]));

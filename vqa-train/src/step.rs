@@ -83,6 +83,18 @@ impl Step {
     }
 }
 
+impl Step {
+    /// A step of a batch in one part, with its mean loss and its sum of scores.
+    pub(crate) fn of_one_part(
+        (position, lr): (Position, f64),
+        sums: Sums,
+        (loss, score): (Tensor, Tensor),
+        question_ids: Vec<u64>,
+    ) -> Step {
+        Step { position, lr, sums, parts: vec![PartLoss { share: 1.0, loss, score, question_ids }] }
+    }
+}
+
 /// The steps whose losses and scores are unread, in order.
 #[derive(Default)]
 pub(crate) struct UnreadSteps(Vec<Step>);

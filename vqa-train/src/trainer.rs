@@ -20,6 +20,7 @@ use crate::metrics::lines::{EpochMetrics, Line, StepMetrics};
 use crate::metrics::sums::Sums;
 use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
+use crate::recorded_steps::RecordedSteps;
 use crate::run::checkpoints::{remove_old_checkpoints, save_checkpoint};
 use crate::run::state::{Best, State, saved_files};
 use crate::step::{NonFiniteLoss, Step, UnreadSteps};
@@ -162,7 +163,8 @@ impl<'a> Trainer<'a> {
         )?;
         let mut metrics_file = MetricsFile::open(self.run, state.position)?;
         remove_old_checkpoints(self.run, &state, self.config)?;
-        let train = self.feed(self.train, self.config.accumulate, on_event)?;
+        let mut train = self.feed(self.train, self.config.accumulate, on_event)?;
+        let mut recorded = RecordedSteps::new(self.model, self.loss, &mut train);
         let val = self.val.map(|val| self.feed(val, 1, on_event)).transpose()?;
         let mut last = None;
 
@@ -179,8 +181,11 @@ impl<'a> Trainer<'a> {
                 tch::manual_seed(dropout_seed(self.seed, state.position.step) as i64);
                 let lr = optimizer.lr();
                 let after = state.position.after_step();
-                let mut made = Step::add_gradients(self.model, self.loss, &train, batch, (after, lr));
-                optimizer.apply();
+                let mut made = recorded.make(&train, &batch, &mut optimizer, (after, lr)).unwrap_or_else(|| {
+                    let made = Step::add_gradients(self.model, self.loss, &train, batch, (after, lr));
+                    optimizer.apply();
+                    made
+                });
                 made.sums.data += data;
                 made.sums.backward += tic.elapsed().saturating_sub(made.sums.duration());
                 state.position = after;

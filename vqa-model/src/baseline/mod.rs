@@ -46,6 +46,11 @@ impl VqaModel for Baseline {
         self.infer(input)
     }
 
+    fn can_be_recorded(&self) -> bool {
+        // cuDNN keeps random numbers of its own for the dropout between layers.
+        self.q_emb.config.dropout == 0.0
+    }
+
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
         if cpu::serves(self, input) {
             // Drawn by libtorch, so that its seed determines this dropout too.

@@ -2,12 +2,13 @@
 
 use multiversion::multiversion;
 use rayon::prelude::*;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::config::AdamaxConfig;
 use crate::optim::clip::clip_grad_norm;
 use crate::optim::flat::FlatParameters;
 use crate::optim::slice::values_mut;
+use crate::optim::step_scalar::StepScalar;
 
 /// Adamax, a variant of Adam with the infinity norm (Kingma and Ba 2015, section 7), step by step as
 /// `torch.optim.Adamax`.
@@ -20,6 +21,8 @@ pub struct Adamax {
     pub lr: f64,
     config: AdamaxConfig,
     n_steps: u64,
+    /// The factor on the steps of the parameters.
+    step_size: StepScalar,
     pub(super) flat: FlatParameters,
     /// The weight decay of each parameter.
     weight_decay: Vec<f64>,
@@ -35,7 +38,8 @@ impl Adamax {
         let flat = FlatParameters::new(parameters);
         let weight_decay = flat.ranges.iter().map(|range| config.weight_decay_of(&range.name)).collect();
         let (exp_avg, exp_inf) = (flat.zeros(), flat.zeros());
-        Adamax { lr: config.lr, config: config.clone(), n_steps: 0, flat, weight_decay, exp_avg, exp_inf }
+        let step_size = StepScalar::new(flat.values.device());
+        Adamax { lr: config.lr, config: config.clone(), n_steps: 0, step_size, flat, weight_decay, exp_avg, exp_inf }
     }
 
     /// Scales the gradients down so that the norm of all together is at most `max_norm`. Returns what it was. As
@@ -46,24 +50,37 @@ impl Adamax {
 
     /// Moves every parameter against its gradient, and makes the gradients zero.
     pub fn step(&mut self) {
+        self.begin_step();
+        self.finish_step();
+    }
+
+    /// The part of a step that is the host's: counts it, and sets its factor.
+    pub(super) fn begin_step(&mut self) {
         self.n_steps += 1;
-        let step_size = self.lr / (1.0 - self.config.betas[0].powi(self.n_steps as i32));
-        if self.flat.values.device() == Device::Cpu {
-            self.step_on_cpu(step_size);
-        } else {
-            tch::no_grad(|| self.step_by_libtorch(step_size));
+        self.step_size.set(self.lr / (1.0 - self.config.betas[0].powi(self.n_steps as i32)));
+    }
+
+    /// The part of a step that is the device's, the same operations on the same memory each time.
+    pub(super) fn finish_step(&mut self) {
+        match self.step_size.on_gpu.as_ref().map(Tensor::shallow_clone) {
+            None => self.step_on_cpu(self.step_size.value),
+            Some(step_size) => tch::no_grad(|| self.step_by_libtorch(&step_size)),
         }
     }
 
-    fn step_by_libtorch(&mut self, step_size: f64) {
+    fn step_by_libtorch(&mut self, step_size: &Tensor) {
         let AdamaxConfig { betas: [beta1, beta2], eps, .. } = self.config;
         let FlatParameters { ranges, values, gradients } = &mut self.flat;
         for (range, &weight_decay) in ranges.iter().zip(&self.weight_decay).filter(|&(_, &decay)| decay != 0.0) {
             let _ = range.of(gradients).g_add_(&(range.of(values) * weight_decay));
         }
         let _ = self.exp_avg.lerp_(gradients, 1.0 - beta1);
-        self.exp_inf = (&self.exp_inf * beta2).maximum(&(gradients.abs() + eps));
-        let _ = values.g_sub_(&(&self.exp_avg / &self.exp_inf * step_size));
+        // From here on the gradients' memory is room to compute in.
+        let _ = self.exp_inf.g_mul_scalar_(beta2);
+        let _ = gradients.abs_().g_add_scalar_(eps);
+        let _ = self.exp_inf.maximum_out(&self.exp_inf, gradients);
+        let _ = self.exp_avg.div_out(gradients, &self.exp_inf);
+        let _ = values.g_sub_(&gradients.g_mul_(step_size));
         let _ = gradients.zero_();
     }
 

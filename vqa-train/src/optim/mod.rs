@@ -8,5 +8,6 @@ pub(crate) mod flat;
 pub(crate) mod optimizer;
 pub(crate) mod schedule;
 pub(crate) mod slice;
+pub(crate) mod step_scalar;
 
 pub use self::{adamax::Adamax, optimizer::Optimizer, schedule::lr_factor};
