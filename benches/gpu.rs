@@ -18,12 +18,12 @@
 #[allow(dead_code)]
 mod json_files;
 mod made_up;
+mod pytorch_on_gpu;
 mod questions;
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use clap::Parser;
@@ -39,12 +39,7 @@ use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
 use vqa_train::{Event, TrainConfig, Trainer};
 
 use crate::made_up::MadeUp;
-
-/// The Python of the comparison.
-const SCRIPTS: [(&str, &str); 2] = [
-    ("gpu.py", include_str!("python/gpu.py")),
-    ("baseline.py", include_str!("../vqa-model/pytorch-reference/baseline.py")),
-];
+use crate::pytorch_on_gpu::Python;
 
 type Error = Box<dyn std::error::Error>;
 
@@ -66,7 +61,7 @@ struct Args {
     /// Have no step recorded as a CUDA graph
     #[arg(long)]
     ordinary: bool,
-    /// Train both with recorded and with ordinary steps, and compare this many losses
+    /// Train both with recorded and with ordinary steps, and compare this many losses, from 20 up
     #[arg(long, default_value_t = 0)]
     compare: usize,
     #[arg(long, default_value_t = 443_757)]
@@ -132,7 +127,12 @@ fn run(mut args: Args) -> Result<(), Error> {
         args.batch_size,
         device_name(device)
     );
-    let python = Python::new(&args, dir.path(), &dataset, dims)?;
+    let spec = serde_json::json!({
+        "device": args.device, "model": args.model(), "n_words": dims.n_words, "n_answers": dims.n_answers,
+        "n_images": args.images, "n_regions": args.regions, "feature_dim": args.feature_dim,
+        "max_len": dataset.encoded().max_len, "batch_size": args.batch_size, "n_steps": args.python_steps,
+    });
+    let python = Python::new(&args.python, dir.path(), &dataset, &spec)?;
     println!("| features | precision | batches | vqa | PyTorch | ratio |\n| --- | --- | --- | --- | --- | --- |");
     for features in &args.features_on_device {
         for precision in &args.precision {
@@ -163,14 +163,10 @@ fn compare(losses: &[f64], others: &[f64], what: &str) {
     let differences = losses.iter().zip(others).map(|(a, b)| (a - b).abs() / a.abs());
     let largest = differences.clone().fold(0.0, f64::max);
     let mean = differences.sum::<f64>() / losses.len() as f64;
-    let last = |losses: &[f64]| losses.last().copied().unwrap_or(f64::NAN);
-    println!(
-        "{} losses against those of {what}: relative difference {mean:.2e}, at most {largest:.2e}; the last are {:.6} \
-         and {:.6}",
-        losses.len().min(others.len()),
-        last(losses),
-        last(others)
-    );
+    println!("losses against those of {what}: relative difference {mean:.2e}, at most {largest:.2e}");
+    for i in [0, 4, 9, 19, losses.len() - 1] {
+        println!("    step {}: {:.6} and {:.6}", i + 1, losses[i], others[i]);
+    }
 }
 
 /// What the GPU is, if its driver's program is there to say so.
@@ -288,73 +284,4 @@ fn train(
     })?;
     fs::remove_dir_all(run.path())?;
     Ok(trained)
-}
-
-/// PyTorch, with the same questions in files.
-struct Python {
-    python: String,
-    dir: PathBuf,
-}
-
-impl Python {
-    /// Nothing, and a message, if there is no Python that has torch.
-    fn new(args: &Args, dir: &Path, dataset: &Dataset, dims: DataDims) -> Result<Option<Python>, Error> {
-        // To import it takes seconds.
-        let script = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)";
-        let found = Command::new(&args.python).args(["-c", script]).output();
-        if !found.is_ok_and(|output| output.status.success()) {
-            eprintln!("{} has no torch: nothing to compare with", args.python);
-            return Ok(None);
-        }
-        for (name, text) in SCRIPTS {
-            fs::write(dir.join(name), text)?;
-        }
-        let encoded = dataset.encoded();
-        let rows = dataset.split().questions.iter().map(|question| (question.image_id / 3) as i32);
-        write_numbers(&dir.join("tokens.i32"), encoded.tokens.iter().map(|&token| token as i32), i32::to_le_bytes)?;
-        write_numbers(&dir.join("images.i32"), rows, i32::to_le_bytes)?;
-        let targets = (0..dataset.len()).map(|i| encoded.targets.of(i).collect::<Vec<_>>());
-        let ends = targets.clone().scan(0, |end, of| {
-            *end += of.len() as i32;
-            Some(*end)
-        });
-        write_numbers(&dir.join("ends.i32"), ends, i32::to_le_bytes)?;
-        let flat = targets.flatten();
-        write_numbers(&dir.join("answers.i32"), flat.clone().map(|(answer, _)| answer as i32), i32::to_le_bytes)?;
-        write_numbers(&dir.join("scores.f32"), flat.map(|(_, score)| score), f32::to_le_bytes)?;
-        let spec = serde_json::json!({
-            "device": args.device, "model": args.model(), "n_words": dims.n_words, "n_answers": dims.n_answers,
-            "n_images": args.images, "n_regions": args.regions, "feature_dim": args.feature_dim,
-            "max_len": encoded.max_len,
-            "batch_size": args.batch_size, "n_steps": args.python_steps,
-        });
-        fs::write(dir.join("spec.json"), spec.to_string())?;
-        Ok(Some(Python { python: args.python.clone(), dir: dir.to_owned() }))
-    }
-
-    /// Questions a second, and in which way: the fastest of PyTorch's.
-    fn train(&self, features: &str, precision: &str) -> Option<(f64, String)> {
-        let mut command = Command::new(&self.python);
-        command.arg(self.dir.join("gpu.py")).args([features, precision]).stderr(Stdio::inherit());
-        let output = command.output().ok()?;
-        let figures = String::from_utf8_lossy(&output.stdout);
-        let ways = figures.lines().filter_map(|line| {
-            let way: serde_json::Value = serde_json::from_str(line).ok()?;
-            eprintln!("PyTorch, {line}");
-            Some((way["questions_per_s"].as_f64()?, way["how"].as_str()?.to_owned()))
-        });
-        ways.max_by(|a, b| a.0.total_cmp(&b.0))
-    }
-}
-
-fn write_numbers<T>(
-    path: &Path,
-    numbers: impl Iterator<Item = T>,
-    to_bytes: impl Fn(T) -> [u8; 4],
-) -> std::io::Result<()> {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    for number in numbers {
-        file.write_all(&to_bytes(number))?;
-    }
-    file.flush()
 }

@@ -147,6 +147,22 @@ impl ModelInput {
         }
     }
 
+    /// What there is of each image, [N, K, dim], for each question, [B, K, dim].
+    pub(crate) fn of_questions(&self, of_images: &Tensor) -> Tensor {
+        /// From here on a product is slower than additions that wait for each other.
+        const FEW: i64 = 1024;
+        let [n, k, dim] = of_images.size()[..] else { panic!("[N, K, dim]") };
+        let by_product = of_images.device().is_cuda() && of_images.kind() == Kind::BFloat16 && n <= FEW;
+        if !(by_product && of_images.requires_grad()) {
+            return of_images.index_select(0, &self.image_rows);
+        }
+        // The same, but its backward pass is a product too: it adds up the gradients of an image's questions in float32
+        // and in one order, and many times faster.
+        let images = Tensor::arange(n, (Kind::Int64, of_images.device())).unsqueeze(0);
+        let is_of = self.image_rows.unsqueeze(1).eq_tensor(&images).to_kind(Kind::BFloat16); // [B, N]
+        is_of.matmul(&of_images.view([n, k * dim])).view([-1, k, dim])
+    }
+
     /// Scores of each question's regions, [B, K] float32, as weights that add up to 1, none of it on padding.
     pub(crate) fn attention(&self, scores: &Tensor) -> Tensor {
         let weights = |scores: &Tensor| scores.softmax(1, Kind::Float);

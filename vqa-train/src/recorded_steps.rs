@@ -48,11 +48,12 @@ struct RecordedStep {
 }
 
 impl<'a> RecordedSteps<'a> {
-    /// None yet. Has the feed pad its batches, so that few layouts are many steps, if steps can be recorded: on a GPU,
-    /// of a model that allows it, of whole batches.
+    /// None yet. Has the feed pad its batches, so that few layouts are many steps, if steps can be recorded: on a GPU
+    /// that has all features, of a model that allows it, of whole batches.
     pub(crate) fn new(model: &'a dyn VqaModel, loss: LossKind, feed: &mut Feed) -> RecordedSteps<'a> {
+        let can_record = model.can_be_recorded() && feed.is_resident() && feed.options().n_parts == 1;
         let graphs = match feed.options().device {
-            Device::Cuda(index) if model.can_be_recorded() && feed.options().n_parts == 1 => CudaGraphs::new(index)
+            Device::Cuda(index) if can_record => CudaGraphs::new(index)
                 .inspect_err(|reason| {
                     tracing::warn!("steps are not recorded as CUDA graphs, and are slower ({reason})")
                 })

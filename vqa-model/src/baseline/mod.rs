@@ -7,12 +7,15 @@
 pub(crate) mod config;
 pub(crate) mod cpu;
 pub(crate) mod fc;
+pub(crate) mod gpu;
 pub(crate) mod language_model;
 pub(crate) mod layers;
 pub(crate) mod topdown_attention;
+pub(crate) mod weight_norm;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::baseline::weight_norm::WeightNormKernels;
 use crate::model::{ModelInput, ModelOutput, TrainingPass, VqaModel};
 
 pub use self::{
@@ -56,6 +59,12 @@ impl VqaModel for Baseline {
             // Drawn by libtorch, so that its seed determines this dropout too.
             let seed = Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]);
             return cpu::train(self, input, seed as u64);
+        }
+        if input.features.device().is_cuda() && input.features.kind() == Kind::BFloat16 {
+            let kernels = self.kernels.get_or_init(|| WeightNormKernels::load(input.features.device()));
+            if let Some(kernels) = kernels {
+                return gpu::train(self, kernels, input);
+            }
         }
         TrainingPass::from_forward(self.forward(input, true))
     }

@@ -59,7 +59,7 @@ struct GraphObject([MaybeUninit<u8>; 512]);
 /// Those that are "C-unwind" can throw a C++ exception, but only where CUDA fails: an exception goes through Rust's
 /// frames, and ends the program where Rust would catch it.
 #[derive(Debug)]
-struct Functions {
+pub(super) struct Functions {
     new_graph: unsafe extern "C-unwind" fn(*mut GraphObject, bool),
     drop_graph: unsafe extern "C-unwind" fn(*mut GraphObject),
     capture_begin: unsafe extern "C-unwind" fn(*mut GraphObject, MemoryPool, c_int),
@@ -84,7 +84,7 @@ const ACTIVE: c_int = 1;
 
 impl Functions {
     #[allow(unsafe_code)]
-    fn load() -> Result<Functions, String> {
+    pub(super) fn load() -> Result<Functions, String> {
         if !cfg!(all(target_os = "linux", target_pointer_width = "64")) {
             return Err("it is known for Linux only how to call libtorch".to_owned());
         }
@@ -118,6 +118,16 @@ impl Functions {
         // The functions stay as long as the process.
         std::mem::forget(library);
         Ok(functions)
+    }
+}
+
+/// The stream in which libtorch computes on the GPU of this number.
+#[allow(unsafe_code)]
+pub(super) fn current_stream(functions: &Functions, device: usize) -> StreamHandle {
+    // SAFETY: the caller has used a GPU of this number; the second function reads from the address given.
+    unsafe {
+        let stream = (functions.get_current_stream)(device as i8);
+        (functions.stream_handle)(&raw const stream)
     }
 }
 
@@ -261,8 +271,10 @@ mod tests {
         };
         let zeros = || Tensor::zeros([1000], (Kind::Float, Device::Cuda(0)));
         let (mut input, mut output) = (zeros(), zeros());
-        let mut waits = || drop(input.sum(Kind::Float).double_value(&[]));
-        assert!(graphs.record(&mut waits).is_err());
+        let waits = || {
+            let _ = input.sum(Kind::Float).double_value(&[]);
+        };
+        assert!(graphs.record(waits).is_err());
         let mut graph = graphs.record(|| output.copy_(&((&input + 1.0).dropout(0.5, true)))).unwrap();
         let mut seen = Vec::new();
         for (value, seed) in [(1.0, 1), (4.0, 2), (1.0, 1)] {

@@ -79,6 +79,11 @@ impl Feed {
         self.is_padded = true;
     }
 
+    /// Whether the features of all images are on the device.
+    pub fn is_resident(&self) -> bool {
+        self.resident.is_some()
+    }
+
     /// How batches go to the device.
     pub fn options(&self) -> &FeedOptions {
         &self.options

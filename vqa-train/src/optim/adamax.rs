@@ -7,6 +7,7 @@ use tch::Tensor;
 use crate::config::AdamaxConfig;
 use crate::optim::clip::clip_grad_norm;
 use crate::optim::flat::FlatParameters;
+use crate::optim::fused::{AdamaxTensors, FusedAdamax};
 use crate::optim::slice::values_mut;
 use crate::optim::step_scalar::StepScalar;
 
@@ -30,6 +31,8 @@ pub struct Adamax {
     exp_avg: Tensor,
     /// The decaying maximum of the gradients, flat.
     exp_inf: Tensor,
+    /// All of a step at once, if the GPU can.
+    fused: Option<FusedAdamax>,
 }
 
 impl Adamax {
@@ -39,7 +42,9 @@ impl Adamax {
         let weight_decay = flat.ranges.iter().map(|range| config.weight_decay_of(&range.name)).collect();
         let (exp_avg, exp_inf) = (flat.zeros(), flat.zeros());
         let step_size = StepScalar::new(flat.values.device());
-        Adamax { lr: config.lr, config: config.clone(), n_steps: 0, step_size, flat, weight_decay, exp_avg, exp_inf }
+        let fused = FusedAdamax::new(flat.values.device());
+        let config = config.clone();
+        Adamax { lr: config.lr, config, n_steps: 0, step_size, flat, weight_decay, exp_avg, exp_inf, fused }
     }
 
     /// Scales the gradients down so that the norm of all together is at most `max_norm`. Returns what it was. As
@@ -51,7 +56,7 @@ impl Adamax {
     /// Moves every parameter against its gradient, and makes the gradients zero.
     pub fn step(&mut self) {
         self.begin_step();
-        self.finish_step();
+        self.finish_step(None);
     }
 
     /// The part of a step that is the host's: counts it, and sets its factor.
@@ -60,12 +65,36 @@ impl Adamax {
         self.step_size.set(self.lr / (1.0 - self.config.betas[0].powi(self.n_steps as i32)));
     }
 
-    /// The part of a step that is the device's, the same operations on the same memory each time.
-    pub(super) fn finish_step(&mut self) {
+    /// The part of a step that is the device's, the same operations on the same memory each time. The gradients are
+    /// clipped first, if `max_norm` is given.
+    pub(super) fn finish_step(&mut self, max_norm: Option<f64>) {
+        if self.finish_step_at_once(max_norm) {
+            return;
+        }
+        if let Some(max_norm) = max_norm {
+            let _ = self.clip_grad_norm(max_norm);
+        }
         match self.step_size.on_gpu.as_ref().map(Tensor::shallow_clone) {
             None => self.step_on_cpu(self.step_size.value),
             Some(step_size) => tch::no_grad(|| self.step_by_libtorch(&step_size)),
         }
+    }
+
+    /// Returns whether it could.
+    fn finish_step_at_once(&mut self, max_norm: Option<f64>) -> bool {
+        let (Some(fused), Some(step_size)) = (&self.fused, &self.step_size.on_gpu) else { return false };
+        let weight_decay = self.weight_decay.first().copied().unwrap_or(0.0);
+        if self.weight_decay.iter().any(|&other| other != weight_decay) {
+            return false;
+        }
+        let FlatParameters { values, gradients, .. } = &mut self.flat;
+        let norm = max_norm.map(|max_norm| (tch::no_grad(|| gradients.norm()), max_norm));
+        let norm = norm.as_ref().map(|(norm, max_norm)| (norm, *max_norm));
+        let tensors = AdamaxTensors { values, gradients, exp_avg: &mut self.exp_avg, exp_inf: &mut self.exp_inf };
+        fused
+            .step(tensors, norm, step_size, weight_decay, &self.config)
+            .unwrap_or_else(|reason| panic!("a GPU's part of a step: {reason}"));
+        true
     }
 
     fn step_by_libtorch(&mut self, step_size: &Tensor) {

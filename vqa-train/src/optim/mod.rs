@@ -5,6 +5,7 @@ pub(crate) mod adamax;
 pub(crate) mod clip;
 pub(crate) mod ema;
 pub(crate) mod flat;
+pub(crate) mod fused;
 pub(crate) mod optimizer;
 pub(crate) mod schedule;
 pub(crate) mod slice;

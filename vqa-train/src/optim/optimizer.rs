@@ -54,10 +54,7 @@ impl Optimizer {
     /// The part of [`Optimizer::apply`] that is the device's: the same operations on the same memory at every step, so
     /// that a GPU can be told once.
     pub(crate) fn finish_step(&mut self) {
-        if self.config.clip_grad {
-            let _ = self.adamax.clip_grad_norm(self.config.max_grad_norm);
-        }
-        self.adamax.finish_step();
+        self.adamax.finish_step(self.config.clip_grad.then_some(self.config.max_grad_norm));
         if let Some(average) = &mut self.average {
             average.finish_step(&self.adamax.flat.values);
         }
