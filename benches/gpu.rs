@@ -17,34 +17,29 @@
 // Some of what they write is for other benches.
 #[allow(dead_code)]
 mod json_files;
+mod made_up;
+mod pytorch_on_gpu;
 mod questions;
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use clap::Parser;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use tch::Device;
 use tch::nn::VarStore;
 use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
-use vqa_data::features::RegionSource;
 use vqa_data::questions::{AnswerDict, SourceConfig, Split, SplitConfig, WordDict};
-use vqa_model::DataDims;
 use vqa_model::baseline::{Baseline, ModelConfig};
 use vqa_model::device::parse_device;
 use vqa_model::feed::{FeaturesOnDevice, Precision};
 use vqa_model::run::RunDir;
+use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
 use vqa_train::{Event, TrainConfig, Trainer};
 
-/// The Python of the comparison.
-const SCRIPTS: [(&str, &str); 2] = [
-    ("gpu.py", include_str!("python/gpu.py")),
-    ("baseline.py", include_str!("../vqa-model/pytorch-reference/baseline.py")),
-];
+use crate::made_up::MadeUp;
+use crate::pytorch_on_gpu::Python;
 
 type Error = Box<dyn std::error::Error>;
 
@@ -60,6 +55,15 @@ struct Args {
     /// Where features are: always (on the device), never (batch by batch)
     #[arg(long, value_delimiter = ',', default_value = "always,never")]
     features_on_device: Vec<String>,
+    /// Order of the questions: grouped (by image), random (which PyTorch's is)
+    #[arg(long, value_delimiter = ',', default_value = "grouped")]
+    sampler: Vec<String>,
+    /// Have no step recorded as a CUDA graph
+    #[arg(long)]
+    ordinary: bool,
+    /// Train both with recorded and with ordinary steps, and compare this many losses, from 20 up
+    #[arg(long, default_value_t = 0)]
+    compare: usize,
     #[arg(long, default_value_t = 443_757)]
     questions: usize,
     #[arg(long, default_value_t = 82_783)]
@@ -123,20 +127,46 @@ fn run(mut args: Args) -> Result<(), Error> {
         args.batch_size,
         device_name(device)
     );
-    let python = Python::new(&args, dir.path(), &dataset, dims)?;
-    println!("| features | precision | vqa | PyTorch | ratio |\n| --- | --- | --- | --- | --- |");
+    let spec = serde_json::json!({
+        "device": args.device, "model": args.model(), "n_words": dims.n_words, "n_answers": dims.n_answers,
+        "n_images": args.images, "n_regions": args.regions, "feature_dim": args.feature_dim,
+        "max_len": dataset.encoded().max_len, "batch_size": args.batch_size, "n_steps": args.python_steps,
+    });
+    let python = Python::new(&args.python, dir.path(), &dataset, &spec)?;
+    println!("| features | precision | batches | vqa | PyTorch | ratio |\n| --- | --- | --- | --- | --- | --- |");
     for features in &args.features_on_device {
         for precision in &args.precision {
-            let (per_s, seconds) = train(&args, device, &dataset, dims, features, precision, dir.path())?;
             let theirs = python.as_ref().and_then(|python| python.train(features, precision));
-            let compared = theirs.map_or("| |".to_owned(), |(theirs, how)| {
-                let epoch = args.questions as f64 / theirs;
-                format!("| {theirs:.0}/s, {epoch:.1} s an epoch ({how}) | {:.2} x |", per_s / theirs)
-            });
-            println!("| {features} | {precision} | {per_s:.0}/s, {seconds:.1} s an epoch {compared}");
+            for sampler in &args.sampler {
+                let run = Run { features, precision, sampler, ordinary: args.ordinary, seed: 0 };
+                let Trained { per_s, seconds, losses } = train(&args, device, &dataset, dims, run, dir.path())?;
+                let compared = theirs.as_ref().map_or("| |".to_owned(), |(theirs, how)| {
+                    let epoch = args.questions as f64 / theirs;
+                    format!("| {theirs:.0}/s, {epoch:.1} s an epoch ({how}) | {:.2} x |", per_s / theirs)
+                });
+                println!("| {features} | {precision} | {sampler} | {per_s:.0}/s, {seconds:.1} s an epoch {compared}");
+                if args.compare > 0 {
+                    let of = |run| train(&args, device, &dataset, dims, run, dir.path());
+                    let ordinary = of(Run { ordinary: true, ..run })?.losses;
+                    let other_seed = of(Run { seed: 1, ..run })?.losses;
+                    compare(&losses, &ordinary, "ordinary steps");
+                    compare(&losses, &other_seed, "recorded steps of another seed");
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// Says how far losses differ.
+fn compare(losses: &[f64], others: &[f64], what: &str) {
+    let differences = losses.iter().zip(others).map(|(a, b)| (a - b).abs() / a.abs());
+    let largest = differences.clone().fold(0.0, f64::max);
+    let mean = differences.sum::<f64>() / losses.len() as f64;
+    println!("losses against those of {what}: relative difference {mean:.2e}, at most {largest:.2e}");
+    for i in [0, 4, 9, 19, losses.len() - 1] {
+        println!("    step {}: {:.6} and {:.6}", i + 1, losses[i], others[i]);
+    }
 }
 
 /// What the GPU is, if its driver's program is there to say so.
@@ -147,60 +177,6 @@ fn device_name(device: Device) -> String {
         .arg(index.to_string())
         .output();
     output.map_or_else(|_| format!("GPU {index}"), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// Regions of any images, cut out of one long row of numbers.
-struct MadeUp {
-    n_images: usize,
-    n_regions: usize,
-    feature_dim: usize,
-    numbers: Vec<f32>,
-}
-
-impl MadeUp {
-    fn new(args: &Args) -> MadeUp {
-        let mut rng = ChaCha8Rng::seed_from_u64(3);
-        let n_places = if args.tiny { 1 << 12 } else { 1 << 22 };
-        // Half of them zero, as behind a ReLU.
-        let numbers =
-            (0..n_places + args.regions * args.feature_dim).map(|_| (rng.random::<f32>() * 4.0 - 2.0).max(0.0));
-        MadeUp {
-            n_images: args.images,
-            n_regions: args.regions,
-            feature_dim: args.feature_dim,
-            numbers: numbers.collect(),
-        }
-    }
-}
-
-impl RegionSource for MadeUp {
-    fn name(&self) -> String {
-        "made-up features".to_owned()
-    }
-
-    fn n_images(&self) -> usize {
-        self.n_images
-    }
-
-    fn feature_dim(&self) -> usize {
-        self.feature_dim
-    }
-
-    fn row(&self, image_id: u64) -> Option<usize> {
-        (0..self.n_images).contains(&(image_id as usize / 3)).then_some(image_id as usize / 3)
-    }
-
-    fn n_regions(&self, _: usize) -> usize {
-        self.n_regions
-    }
-
-    fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> vqa_data::Result<()> {
-        let n_places = self.numbers.len() - features.len();
-        let start = row.wrapping_mul(0x9e37_79b9) % n_places;
-        features.copy_from_slice(&self.numbers[start..start + features.len()]);
-        boxes.fill(0.0);
-        Ok(())
-    }
 }
 
 /// Questions and answers as `generate` makes them, read from their files as always.
@@ -218,7 +194,9 @@ fn make_data(args: &Args, dir: &Path) -> Result<(Arc<Dataset>, DataDims), Error>
     let answers = AnswerDict::from_answers(answers.iter().map(String::as_str), 1);
     let dims =
         DataDims { n_words: words.len() as i64, n_answers: answers.len() as i64, feature_dim: args.feature_dim as i64 };
-    let dataset = Dataset::new(split, &words, &answers, 14, vec![Arc::new(MadeUp::new(args))])?;
+    let sizes = [args.images, args.regions, args.feature_dim];
+    let n_places = if args.tiny { 1 << 12 } else { 1 << 22 };
+    let dataset = Dataset::new(split, &words, &answers, 14, vec![Arc::new(MadeUp::new(sizes, n_places))])?;
     Ok((Arc::new(dataset), dims))
 }
 
@@ -227,25 +205,52 @@ fn setting<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, Error> {
     Ok(serde_json::from_value(name.into())?)
 }
 
-/// Questions a second and seconds of the last epoch.
+/// The model, whose steps are not recorded.
+struct Ordinary<'a>(&'a Baseline);
+
+impl VqaModel for Ordinary<'_> {
+    fn forward(&self, input: &ModelInput, train: bool) -> ModelOutput {
+        self.0.forward(input, train)
+    }
+}
+
+/// What is trained.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    features: &'a str,
+    precision: &'a str,
+    sampler: &'a str,
+    ordinary: bool,
+    /// Of the dropout.
+    seed: u64,
+}
+
+struct Trained {
+    /// Questions a second in the last epoch.
+    per_s: f64,
+    /// Of the last epoch.
+    seconds: f64,
+    /// Of the first steps, as many as are to be compared.
+    losses: Vec<f64>,
+}
+
 fn train(
     args: &Args,
     device: Device,
     dataset: &Arc<Dataset>,
     dims: DataDims,
-    features_on_device: &str,
-    precision: &str,
+    Run { features, precision, sampler, ordinary, seed }: Run,
     dir: &Path,
-) -> Result<(f64, f64), Error> {
+) -> Result<Trained, Error> {
     tch::manual_seed(1);
     let vs = VarStore::new(device);
     let model = Baseline::new(vs.root(), &args.model(), dims);
     let config = TrainConfig {
         n_epochs: args.epochs,
         batch_size: args.batch_size,
-        sampler: Sampler::Grouped,
+        sampler: setting::<Sampler>(sampler)?,
         precision: setting::<Precision>(precision)?,
-        features_on_device: setting::<FeaturesOnDevice>(features_on_device)?,
+        features_on_device: setting::<FeaturesOnDevice>(features)?,
         keep_last: 1,
         ..TrainConfig::default()
     };
@@ -257,91 +262,26 @@ fn train(
         ..LoaderOptions::default()
     };
     let loader = Loader::new(dataset.clone(), options);
-    let run = RunDir::new(dir.join(format!("{features_on_device}-{precision}")));
+    let run = RunDir::new(dir.join(format!("{features}-{precision}-{sampler}")));
     let started = std::time::Instant::now();
-    let mut of_last = (0.0, 0.0);
-    Trainer::new(&model, &vs, &config, &loader, &run).run(&mut |event| match event {
+    let mut trained = Trained { per_s: 0.0, seconds: 0.0, losses: Vec::new() };
+    let plain = Ordinary(&model);
+    let model: &dyn VqaModel = if ordinary { &plain } else { &model };
+    let trainer = Trainer { seed, ..Trainer::new(model, &vs, &config, &loader, &run) };
+    trainer.run(&mut |event| match event {
         Event::Features { n, of } if n == of => {
             eprintln!("{of} images put on the device in {:.1} s", started.elapsed().as_secs_f64());
         }
         Event::Epoch(epoch) => {
-            of_last = (dataset.len() as f64 / epoch.seconds, epoch.seconds);
+            (trained.per_s, trained.seconds) = (dataset.len() as f64 / epoch.seconds, epoch.seconds);
             eprintln!(
-                "vqa, features on device: {features_on_device}, {precision}, epoch {}: {:.0}/s, {:.2} s, loss {:.3}",
-                epoch.epoch, of_last.0, epoch.seconds, epoch.train_loss
+                "vqa, features on device: {features}, {precision}, {sampler}, epoch {}: {:.0}/s, {:.2} s, loss {:.3}",
+                epoch.epoch, trained.per_s, epoch.seconds, epoch.train_loss
             );
         }
+        Event::Step { metrics, .. } if trained.losses.len() < args.compare => trained.losses.push(metrics.loss),
         _ => {}
     })?;
     fs::remove_dir_all(run.path())?;
-    Ok(of_last)
-}
-
-/// PyTorch, with the same questions in files.
-struct Python {
-    python: String,
-    dir: PathBuf,
-}
-
-impl Python {
-    /// Nothing, and a message, if there is no Python that has torch.
-    fn new(args: &Args, dir: &Path, dataset: &Dataset, dims: DataDims) -> Result<Option<Python>, Error> {
-        // To import it takes seconds.
-        let script = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)";
-        let found = Command::new(&args.python).args(["-c", script]).output();
-        if !found.is_ok_and(|output| output.status.success()) {
-            eprintln!("{} has no torch: nothing to compare with", args.python);
-            return Ok(None);
-        }
-        for (name, text) in SCRIPTS {
-            fs::write(dir.join(name), text)?;
-        }
-        let encoded = dataset.encoded();
-        let rows = dataset.split().questions.iter().map(|question| (question.image_id / 3) as i32);
-        write_numbers(&dir.join("tokens.i32"), encoded.tokens.iter().map(|&token| token as i32), i32::to_le_bytes)?;
-        write_numbers(&dir.join("images.i32"), rows, i32::to_le_bytes)?;
-        let targets = (0..dataset.len()).map(|i| encoded.targets.of(i).collect::<Vec<_>>());
-        let ends = targets.clone().scan(0, |end, of| {
-            *end += of.len() as i32;
-            Some(*end)
-        });
-        write_numbers(&dir.join("ends.i32"), ends, i32::to_le_bytes)?;
-        let flat = targets.flatten();
-        write_numbers(&dir.join("answers.i32"), flat.clone().map(|(answer, _)| answer as i32), i32::to_le_bytes)?;
-        write_numbers(&dir.join("scores.f32"), flat.map(|(_, score)| score), f32::to_le_bytes)?;
-        let spec = serde_json::json!({
-            "device": args.device, "model": args.model(), "n_words": dims.n_words, "n_answers": dims.n_answers,
-            "n_images": args.images, "n_regions": args.regions, "feature_dim": args.feature_dim,
-            "max_len": encoded.max_len,
-            "batch_size": args.batch_size, "n_steps": args.python_steps,
-        });
-        fs::write(dir.join("spec.json"), spec.to_string())?;
-        Ok(Some(Python { python: args.python.clone(), dir: dir.to_owned() }))
-    }
-
-    /// Questions a second, and in which way: the fastest of PyTorch's.
-    fn train(&self, features: &str, precision: &str) -> Option<(f64, String)> {
-        let mut command = Command::new(&self.python);
-        command.arg(self.dir.join("gpu.py")).args([features, precision]).stderr(Stdio::inherit());
-        let output = command.output().ok()?;
-        let figures = String::from_utf8_lossy(&output.stdout);
-        let ways = figures.lines().filter_map(|line| {
-            let way: serde_json::Value = serde_json::from_str(line).ok()?;
-            eprintln!("PyTorch, {line}");
-            Some((way["questions_per_s"].as_f64()?, way["how"].as_str()?.to_owned()))
-        });
-        ways.max_by(|a, b| a.0.total_cmp(&b.0))
-    }
-}
-
-fn write_numbers<T>(
-    path: &Path,
-    numbers: impl Iterator<Item = T>,
-    to_bytes: impl Fn(T) -> [u8; 4],
-) -> std::io::Result<()> {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    for number in numbers {
-        file.write_all(&to_bytes(number))?;
-    }
-    file.flush()
+    Ok(trained)
 }

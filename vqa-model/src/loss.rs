@@ -62,7 +62,8 @@ impl SparseTargets {
     pub fn dense(&self, n_answers: i64) -> Tensor {
         let mut dense = Tensor::zeros([self.n_questions * n_answers], (Kind::Float, self.scores.device()));
         let indices = &self.questions * n_answers + &self.answers; // [P]
-        dense.scatter_(0, &indices, &self.scores).view([self.n_questions, n_answers])
+        // Added, so that padding of score 0 changes nothing, wherever it points.
+        dense.scatter_add_(0, &indices, &self.scores).view([self.n_questions, n_answers])
     }
 
     /// The sum of the soft scores of each question's best answer, by logits [B, n_answers]. A float64, in which the

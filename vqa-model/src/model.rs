@@ -28,6 +28,13 @@ pub trait VqaModel {
         self.infer(input)
     }
 
+    /// Whether a GPU may record a training step of the model, as a CUDA graph, and do it again by itself for every batch
+    /// of the same shapes. Then [`VqaModel::train`] must never wait for the GPU, as reading a value does, nor copy
+    /// anything to it, and what it has the GPU do must depend on nothing but the shapes.
+    fn can_be_recorded(&self) -> bool {
+        false
+    }
+
     /// The forward half of a training step.
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
         TrainingPass::from_forward(self.forward(input, true))
@@ -152,6 +159,22 @@ impl ModelInput {
             padding: ModelInput::padding_of(&batch.n_regions, batch.max_regions, device),
             dropout: None,
         }
+    }
+
+    /// What there is of each image, [N, K, dim], for each question, [B, K, dim].
+    pub(crate) fn of_questions(&self, of_images: &Tensor) -> Tensor {
+        /// From here on a product is slower than additions that wait for each other.
+        const FEW: i64 = 1024;
+        let [n, k, dim] = of_images.size()[..] else { panic!("[N, K, dim]") };
+        let by_product = of_images.device().is_cuda() && of_images.kind() == Kind::BFloat16 && n <= FEW;
+        if !(by_product && of_images.requires_grad()) {
+            return of_images.index_select(0, &self.image_rows);
+        }
+        // The same, but its backward pass is a product too: it adds up the gradients of an image's questions in float32
+        // and in one order, and many times faster.
+        let images = Tensor::arange(n, (Kind::Int64, of_images.device())).unsqueeze(0);
+        let is_of = self.image_rows.unsqueeze(1).eq_tensor(&images).to_kind(Kind::BFloat16); // [B, N]
+        is_of.matmul(&of_images.view([n, k * dim])).view([-1, k, dim])
     }
 
     /// Scores of each question's regions, [B, K] float32, as weights that add up to 1, none of it on padding.

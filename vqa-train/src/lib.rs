@@ -44,6 +44,7 @@
 mod config;
 mod error;
 mod position;
+mod recorded_steps;
 mod rehearsal;
 mod step;
 mod trainer;

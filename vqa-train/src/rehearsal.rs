@@ -7,6 +7,7 @@ use tch::Kind;
 use crate::error::Result;
 use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
+use crate::recorded_steps::RecordedSteps;
 use crate::step::{Step, UnreadSteps};
 use crate::trainer::{Event, Trainer, dropout_seed};
 
@@ -52,7 +53,8 @@ impl Trainer<'_> {
             batch_bytes: 0,
             optimizer_bytes: 0,
         };
-        let train = self.train_feed(on_event)?;
+        let mut train = self.train_feed(on_event)?;
+        let mut recorded = RecordedSteps::new(self.model, self.loss, self.collective.world_size(), &mut train);
         let val = self.val_feed(on_event)?;
         let (mut epoch, mut of_epoch) = (1, 0);
         let mut batches = train.epoch(epoch, 0);
@@ -71,9 +73,12 @@ impl Trainer<'_> {
             let data = tic.elapsed().saturating_sub(batch.waited);
             seen.batch_bytes = seen.batch_bytes.max(batch.bytes);
             let position = Position { epoch: epoch - 1, batch: of_epoch, step: optimizer.n_steps() + 1 };
-            let seed = dropout_seed(self.seed, optimizer.n_steps());
-            unread.push(Step::add_gradients(self.model, self.loss, &train, batch, seed, (position, optimizer.lr())));
-            optimizer.apply();
+            let (seed, at) = (dropout_seed(self.seed, optimizer.n_steps()), (position, optimizer.lr()));
+            unread.push(recorded.make(&train, &batch, &mut optimizer, at).unwrap_or_else(|| {
+                let made = Step::add_gradients(self.model, self.loss, &train, batch, seed, at);
+                optimizer.apply();
+                made
+            }));
             seen.loss = self.read(&mut unread)?.iter().map(|step| step.sums.mean_loss()).sum();
             // On a GPU the step is over when something that it made is read.
             let _ = self.vs.trainable_variables().first().map(|parameter| parameter.sum(Kind::Float).double_value(&[]));

@@ -67,8 +67,10 @@ impl Step {
             let (mut input, targets) = feed.tensors(&mut part);
             let first = part.batch.first;
             input.dropout = Some(DropoutSeed { seed, first });
-            // For models that know no other dropout than libtorch's.
-            tch::manual_seed(if first == 0 { seed } else { split_mix_64(seed ^ first as u64) } as i64);
+            if first > 0 {
+                // For models that know no other dropout than libtorch's: the first questions have that of the step.
+                tch::manual_seed(split_mix_64(seed ^ first as u64) as i64);
+            }
             sums.data += tic.elapsed();
 
             let tic = Instant::now();
@@ -89,6 +91,19 @@ impl Step {
             parts.push(PartLoss { n_in_mean, loss: mean_loss, score, question_ids });
         }
         Step { position, lr, sums, parts }
+    }
+}
+
+impl Step {
+    /// A step of a batch in one part, with its mean loss and its sum of scores.
+    pub(crate) fn of_one_part(
+        (position, lr): (Position, f64),
+        sums: Sums,
+        (loss, score): (Tensor, Tensor),
+        question_ids: Vec<u64>,
+    ) -> Step {
+        let n_in_mean = sums.n_in_mean_loss();
+        Step { position, lr, sums, parts: vec![PartLoss { n_in_mean, loss, score, question_ids }] }
     }
 }
 

@@ -7,7 +7,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Loader, Share};
 use vqa_data::random::split_mix_64;
-use vqa_model::feed::{FeaturesOnDevice, Feed, FeedOptions, Precision, allow_tf32};
+use vqa_model::feed::{FeaturesOnDevice, FedBatch, Feed, FeedOptions, Precision, allow_tf32};
 use vqa_model::loss::{LossKind, loss, n_in_mean};
 use vqa_model::memory::or_out_of_memory;
 use vqa_model::run::{CheckpointHeader, RunDir};
@@ -22,6 +22,7 @@ use crate::metrics::lines::{EpochMetrics, Line, StepMetrics};
 use crate::metrics::sums::Sums;
 use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
+use crate::recorded_steps::RecordedSteps;
 use crate::run::checkpoints::{remove_old_checkpoints, save_checkpoint};
 use crate::run::state::{Best, State, saved_files};
 use crate::step::{NonFiniteLoss, Step, UnreadSteps};
@@ -185,7 +186,8 @@ impl<'a> Trainer<'a> {
             Ok(metrics_file)
         });
         let mut metrics_file = agree(collective, opened)?;
-        let train = agree(collective, self.train_feed(on_event))?;
+        let mut train = agree(collective, self.train_feed(on_event))?;
+        let mut recorded = RecordedSteps::new(self.model, self.loss, collective.world_size(), &mut train);
         let val = agree(collective, self.val_feed(on_event))?;
         let mut last = None;
 
@@ -202,15 +204,14 @@ impl<'a> Trainer<'a> {
 
                 let tic = Instant::now();
                 let seed = dropout_seed(self.seed, state.position.step);
+                tch::manual_seed(seed as i64);
                 let lr = optimizer.lr();
                 let after = state.position.after_step();
-                let mut made = Step::add_gradients(self.model, self.loss, &train, batch, seed, (after, lr));
-                if collective.world_size() > 1 {
-                    let tic = Instant::now();
-                    optimizer.all_reduce(collective)?;
-                    made.sums.all_reduce = tic.elapsed();
-                }
-                optimizer.apply();
+                let made = match recorded.make(&train, &batch, &mut optimizer, (after, lr)) {
+                    Some(made) => Ok(made),
+                    None => self.make_step(&train, batch, seed, &mut optimizer, (after, lr)),
+                };
+                let mut made = made?;
                 made.sums.backward += tic.elapsed().saturating_sub(made.sums.duration());
                 made.sums.data += data;
                 state.position = after;
@@ -271,6 +272,25 @@ impl<'a> Trainer<'a> {
             last = Some(metrics);
         }
         Ok(Outcome::Finished { position: state.position, last, best: state.best })
+    }
+
+    /// A step, made operation by operation.
+    fn make_step(
+        &self,
+        train: &Feed,
+        batch: FedBatch,
+        seed: u64,
+        optimizer: &mut Optimizer,
+        at: (Position, f64),
+    ) -> Result<Step> {
+        let mut made = Step::add_gradients(self.model, self.loss, train, batch, seed, at);
+        if self.collective.world_size() > 1 {
+            let tic = Instant::now();
+            optimizer.all_reduce(self.collective)?;
+            made.sums.all_reduce = tic.elapsed();
+        }
+        optimizer.apply();
+        Ok(made)
     }
 
     /// Does what only one of the processes may do.

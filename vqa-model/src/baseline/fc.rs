@@ -1,7 +1,9 @@
 //! Fully connected layers with weight norm, and the classifier made of them.
 
+use std::cell::RefCell;
+
 use tch::nn::{Init, Path};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// A linear layer whose weight is `weight_g * weight_v / ‖weight_v‖`, the norm being over the whole tensor:
 /// PyTorch's `weight_norm(nn.Linear(in_dim, out_dim), dim=None)`.
@@ -10,6 +12,8 @@ pub struct WeightNormLinear {
     pub(crate) weight_g: Tensor, // []
     pub(crate) weight_v: Tensor, // [out_dim, in_dim]
     pub(crate) bias: Tensor,     // [out_dim]
+    /// The weight where it was computed beforehand, in the number type of the input; there may be rows of zeros at its end.
+    pub(crate) computed: RefCell<Option<Tensor>>,
 }
 
 impl WeightNormLinear {
@@ -20,19 +24,56 @@ impl WeightNormLinear {
         let weight_v = vs.var("weight_v", &[out_dim, in_dim], uniform);
         let weight_g = vs.var_copy("weight_g", &weight_v.norm());
         let bias = vs.var("bias", &[out_dim], uniform);
-        WeightNormLinear { weight_g, weight_v, bias }
+        WeightNormLinear { weight_g, weight_v, bias, computed: RefCell::default() }
     }
 
     /// The weight, [out_dim, in_dim].
     pub fn weight(&self) -> Tensor {
-        &self.weight_v * (&self.weight_g / self.weight_v.norm())
+        &self.weight_v * (&self.weight_g / norm(&self.weight_v))
     }
 
     /// [.., in_dim] to [.., out_dim], in the number type of the input.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         let kind = xs.kind();
-        xs.linear(&self.weight().to_kind(kind), Some(&self.bias.to_kind(kind)))
+        let (out_dim, mut bias) = (self.bias.size()[0], self.bias.to_kind(kind));
+        let n = columns_to_align(xs.device(), out_dim);
+        if n == 0 {
+            return xs.linear(&self.weight_in(kind), Some(&bias));
+        }
+        let computed = self.computed.borrow().as_ref().map(Tensor::shallow_clone);
+        let weight = computed.unwrap_or_else(|| self.weight().to_kind(kind).constant_pad_nd([0, 0, 0, n]));
+        bias = bias.constant_pad_nd([0, n]);
+        xs.linear(&weight, Some(&bias)).narrow(-1, 0, out_dim).contiguous()
     }
+
+    /// The weight in a number type.
+    pub(crate) fn weight_in(&self, kind: Kind) -> Tensor {
+        let out_dim = self.bias.size()[0];
+        match &*self.computed.borrow() {
+            Some(weight) if weight.size()[0] > out_dim => weight.narrow(0, 0, out_dim),
+            Some(weight) => weight.shallow_clone(),
+            None => self.weight().to_kind(kind),
+        }
+    }
+}
+
+/// How many columns of zeros make the rows of a matrix as long as a GPU's fastest matrix products want them: multiples of
+/// 16 bytes. Those of other matrices take five to ten times as long. Narrow ones are not worth it.
+pub(crate) fn columns_to_align(device: Device, n_columns: i64) -> i64 {
+    const ALIGNED: i64 = 8;
+    if device.is_cuda() && n_columns > ALIGNED { -n_columns & (ALIGNED - 1) } else { 0 }
+}
+
+/// The norm of a whole tensor.
+fn norm(tensor: &Tensor) -> Tensor {
+    if !tensor.device().is_cuda() {
+        return tensor.norm();
+    }
+    // The backward pass of libtorch's norm reads and writes the tensor three times, that of a product with something
+    // fixed once. It has half of the gradient of the square, and so is counted twice.
+    let flat = tensor.view([-1]);
+    let square = flat.dot(&flat.detach());
+    (&square * 2.0 - square.detach()).sqrt()
 }
 
 /// Fully connected layers, each with weight norm and followed by a ReLU.

@@ -1,9 +1,10 @@
 //! The question encoder: word embedding and recurrent network.
 
-use tch::Tensor;
 use tch::nn::{Init, Path};
+use tch::{Kind, Tensor};
 
 use crate::baseline::config::{LanguageModelConfig, RnnKind};
+use crate::baseline::fc::columns_to_align;
 
 /// Word ids to word vectors. The last id is padding: its vector is zero and stays so.
 #[derive(Debug)]
@@ -34,7 +35,9 @@ impl WordEmbedding {
 
     /// [B, T] to [B, T, dim].
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
-        Tensor::embedding(&self.weight, tokens, self.padding, false, false)
+        // In the backward pass a GPU sorts them, digit by digit.
+        let tokens = if tokens.device().is_cuda() { tokens.to_kind(Kind::Int) } else { tokens.shallow_clone() };
+        Tensor::embedding(&self.weight, &tokens, self.padding, false, false)
     }
 }
 
@@ -83,24 +86,34 @@ impl QuestionEmbedding {
         let batch = words.size()[0];
         let zeros = Tensor::zeros([n_layers * n_directions, batch, self.hid_dim], (words.kind(), words.device()));
         let mut weights: Vec<Tensor> = self.weights.iter().map(|weight| weight.to_kind(words.kind())).collect();
+        let mut words = words.shallow_clone();
         if words.device().is_cuda() {
+            let n = columns_to_align(words.device(), words.size()[2]);
+            if n > 0 {
+                words = with_zeros(&words, &mut weights, n_directions as usize, n);
+            }
             weights = in_one_piece(&weights);
         }
-        let states = match rnn_type {
-            RnnKind::Gru => words.gru(&zeros, &weights, true, n_layers, dropout, train, bidirectional, true).0,
+        let last = match rnn_type {
+            RnnKind::Gru => words.gru(&zeros, &weights, true, n_layers, dropout, train, bidirectional, true).1,
             RnnKind::Lstm => {
                 let initial = [zeros.shallow_clone(), zeros];
-                words.lstm(&initial, &weights, true, n_layers, dropout, train, bidirectional, true).0
+                words.lstm(&initial, &weights, true, n_layers, dropout, train, bidirectional, true).1
             }
-        }; // [B, T, n_directions * hid_dim]
-        let last = states.select(1, -1);
+        }; // [n_layers * n_directions, B, hid_dim]
         if !bidirectional {
-            return last;
+            return last.select(0, -1);
         }
-        let forward = last.narrow(1, 0, self.hid_dim);
-        let backward = states.select(1, 0).narrow(1, self.hid_dim, self.hid_dim);
-        Tensor::cat(&[forward, backward], 1)
+        Tensor::cat(&[last.select(0, -2), last.select(0, -1)], 1)
     }
+}
+
+/// The words with `n` more columns of zeros, and zeros as their weights in each direction of the first layer.
+fn with_zeros(words: &Tensor, weights: &mut [Tensor], n_directions: usize, n: i64) -> Tensor {
+    for weight_ih in weights.iter_mut().step_by(4).take(n_directions) {
+        *weight_ih = weight_ih.constant_pad_nd([0, n]);
+    }
+    words.constant_pad_nd([0, n])
 }
 
 /// The same weights as views of one flat tensor, matrices before biases. That is how cuDNN wants them: anything
@@ -109,14 +122,11 @@ fn in_one_piece(weights: &[Tensor]) -> Vec<Tensor> {
     let mut order: Vec<usize> = (0..weights.len()).collect();
     order.sort_by_key(|&i| weights[i].dim() == 1);
     let parts: Vec<Tensor> = order.iter().map(|&i| weights[i].reshape([-1])).collect();
-    let flat = Tensor::cat(&parts, 0);
-    let mut views: Vec<(usize, Tensor)> = Vec::with_capacity(weights.len());
-    let mut start = 0;
-    for i in order {
-        let len = weights[i].numel() as i64;
-        views.push((i, flat.narrow(0, start, len).view_as(&weights[i])));
-        start += len;
-    }
+    let sizes: Vec<i64> = parts.iter().map(|part| part.numel() as i64).collect();
+    // Split at once, so that its backward pass puts the gradients together at once.
+    let split = Tensor::cat(&parts, 0).split_with_sizes(&sizes, 0);
+    let mut views: Vec<(usize, Tensor)> =
+        order.into_iter().zip(split).map(|(i, part)| (i, part.view_as(&weights[i]))).collect();
     views.sort_by_key(|&(i, _)| i);
     views.into_iter().map(|(_, view)| view).collect()
 }
@@ -137,14 +147,20 @@ mod tests {
         let rnn = QuestionEmbedding::new(vs.root(), 5, &config);
         let words = Tensor::randn([4, 6, 3], (Kind::Float, Device::Cpu));
         let zeros = Tensor::zeros([4, 4, 5], (Kind::Float, Device::Cpu));
-        let run = |weights: &[Tensor]| {
+        let run = |words: &Tensor, weights: &[Tensor]| {
             let states = words.gru(&zeros, weights, true, 2, 0.0, false, true, true).0;
             let gradients = Tensor::run_backward(&[states.square().sum(Kind::Float)], &rnn.weights, false, false);
             let flat: Vec<Tensor> = gradients.iter().chain([&states]).map(|tensor| tensor.reshape([-1])).collect();
             Tensor::cat(&flat, 0)
         };
         let pieces = in_one_piece(&rnn.weights);
-        assert!(run(&rnn.weights).equal(&run(&pieces)));
+        assert!(run(&words, &rnn.weights).equal(&run(&words, &pieces)));
+        // Nor do columns of zeros change anything.
+        let mut padded: Vec<Tensor> = rnn.weights.iter().map(Tensor::shallow_clone).collect();
+        let longer_words = with_zeros(&words, &mut padded, 2, 5);
+        assert_eq!(longer_words.size(), [4, 6, 8]);
+        let (found, expected) = (run(&longer_words, &in_one_piece(&padded)), run(&words, &rnn.weights));
+        assert!(found.allclose(&expected, 1e-5, 1e-6, false));
         // Matrices in order, then biases, with nothing in between.
         let address = |tensor: &Tensor| tensor.data_ptr() as usize;
         let (matrices, biases): (Vec<_>, Vec<_>) = pieces.iter().partition(|piece| piece.dim() == 2);

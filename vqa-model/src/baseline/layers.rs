@@ -1,12 +1,15 @@
 //! The model, layer by layer: the reference for every other way to compute it.
 
+use std::cell::OnceCell;
+
 use tch::Tensor;
 use tch::nn::Path;
 
 use crate::baseline::config::ModelConfig;
-use crate::baseline::fc::{FCNet, SimpleClassifier};
+use crate::baseline::fc::{FCNet, SimpleClassifier, WeightNormLinear};
 use crate::baseline::language_model::{QuestionEmbedding, WordEmbedding};
 use crate::baseline::topdown_attention::TopdownAttention;
+use crate::baseline::weight_norm::WeightNormKernels;
 use crate::model::{DataDims, ModelInput, ModelOutput};
 
 /// The joint-embedding model: the question's last RNN state picks regions; question and attended regions, projected,
@@ -22,6 +25,8 @@ pub struct Baseline {
     pub(crate) q_net: FCNet,
     pub(crate) v_net: FCNet,
     pub(crate) classifier: SimpleClassifier,
+    /// From the first training step on a GPU in bfloat16; `None` if it cannot have them.
+    pub(super) kernels: OnceCell<Option<WeightNormKernels>>,
 }
 
 impl Baseline {
@@ -41,12 +46,20 @@ impl Baseline {
                 dims.n_answers,
                 config.mlp.dropout,
             ),
+            kernels: OnceCell::new(),
         }
     }
 
     /// The word embedding, for [`set_vectors`](WordEmbedding::set_vectors).
     pub fn word_embedding(&self) -> &WordEmbedding {
         &self.w_emb
+    }
+
+    pub(super) fn weight_norm_layers(&self) -> Vec<&WeightNormLinear> {
+        let SimpleClassifier { hidden, output, .. } = &self.classifier;
+        let mut layers = self.v_att.weight_norm_layers();
+        layers.extend(self.q_net.layers.iter().chain(&self.v_net.layers).chain([hidden, output]));
+        layers
     }
 
     /// The forward pass, layer by layer.

@@ -7,12 +7,15 @@
 pub(crate) mod config;
 pub(crate) mod cpu;
 pub(crate) mod fc;
+pub(crate) mod gpu;
 pub(crate) mod language_model;
 pub(crate) mod layers;
 pub(crate) mod topdown_attention;
+pub(crate) mod weight_norm;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::baseline::weight_norm::WeightNormKernels;
 use crate::model::{DropoutSeed, ModelInput, ModelOutput, TrainingPass, VqaModel};
 
 pub use self::{
@@ -46,6 +49,11 @@ impl VqaModel for Baseline {
         self.infer(input)
     }
 
+    fn can_be_recorded(&self) -> bool {
+        // cuDNN keeps random numbers of its own for the dropout between layers.
+        self.q_emb.config.dropout == 0.0
+    }
+
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
         if cpu::serves(self, input) {
             let seed = input.dropout.unwrap_or_else(|| {
@@ -54,6 +62,12 @@ impl VqaModel for Baseline {
                 DropoutSeed { seed: seed as u64, first: 0 }
             });
             return cpu::train(self, input, seed);
+        }
+        if input.features.device().is_cuda() && input.features.kind() == Kind::BFloat16 {
+            let kernels = self.kernels.get_or_init(|| WeightNormKernels::load(input.features.device()));
+            if let Some(kernels) = kernels {
+                return gpu::train(self, kernels, input);
+            }
         }
         TrainingPass::from_forward(self.forward(input, true))
     }

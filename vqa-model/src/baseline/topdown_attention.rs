@@ -65,16 +65,29 @@ impl TopdownAttention {
     }
 }
 
+impl TopdownAttention {
+    pub(crate) fn weight_norm_layers(&self) -> Vec<&WeightNormLinear> {
+        match self {
+            TopdownAttention::Concat(ConcatAttention { nonlinear, linear, .. }) => {
+                nonlinear.layers.iter().chain([linear]).collect()
+            }
+            TopdownAttention::Product(ProductAttention { v_proj, q_proj, linear, .. }) => {
+                v_proj.layers.iter().chain(&q_proj.layers).chain([linear]).collect()
+            }
+        }
+    }
+}
+
 impl ConcatAttention {
     fn scores(&self, question: &Tensor, input: &ModelInput, train: bool) -> Tensor {
         // The layer's product with [region; question] is a sum of two. The regions' is computed once for each image.
         let [layer] = &self.nonlinear.layers[..] else { panic!("one layer") };
         let kind = question.kind();
-        let (weight, bias) = (layer.weight().to_kind(kind), layer.bias.to_kind(kind));
+        let (weight, bias) = (layer.weight_in(kind), layer.bias.to_kind(kind));
         let (feature_dim, question_dim) = (input.features.size()[2], question.size()[1]);
         let v_share = input.features.linear(&weight.narrow(1, 0, feature_dim), None::<Tensor>); // [N, K, hid_dim]
         let q_share = question.linear(&weight.narrow(1, feature_dim, question_dim), Some(&bias)); // [B, hid_dim]
-        let v_share = v_share.index_select(0, &input.image_rows); // [B, K, hid_dim]
+        let v_share = input.of_questions(&v_share); // [B, K, hid_dim]
         let joint = (v_share + q_share.unsqueeze(1)).relu(); // [B, K, hid_dim]
         self.linear.forward(&dropout(&joint, self.dropout, train)).squeeze_dim(2)
     }
@@ -83,7 +96,7 @@ impl ConcatAttention {
 impl ProductAttention {
     fn scores(&self, question: &Tensor, input: &ModelInput, train: bool) -> Tensor {
         // The projection is the most expensive step of the model and depends on the image alone: once for each image.
-        let regions = self.v_proj.forward(&input.features).index_select(0, &input.image_rows); // [B, K, hid_dim]
+        let regions = input.of_questions(&self.v_proj.forward(&input.features)); // [B, K, hid_dim]
         let question = self.q_proj.forward(question).unsqueeze(1); // [B, 1, hid_dim]
         let joint = dropout(&(regions * question), self.dropout, train);
         self.linear.forward(&joint).squeeze_dim(2)

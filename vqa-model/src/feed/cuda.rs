@@ -19,9 +19,9 @@ pub(crate) struct Cuda {
     functions: Arc<Functions>,
 }
 
-type Status = c_int;
+pub(super) type Status = c_int;
 type EventHandle = *mut c_void;
-type StreamHandle = *mut c_void;
+pub(super) type StreamHandle = *mut c_void;
 
 #[derive(Debug)]
 struct Functions {
@@ -75,13 +75,13 @@ impl Cuda {
 
     /// Makes this thread's calls go to the GPU.
     #[allow(unsafe_code)]
-    fn select(&self) -> Result<(), String> {
+    pub(super) fn select(&self) -> Result<(), String> {
         // SAFETY: any number may be given.
         self.check(unsafe { (self.functions.set_device)(self.device) })
     }
 
     #[allow(unsafe_code)]
-    fn check(&self, status: Status) -> Result<(), String> {
+    pub(super) fn check(&self, status: Status) -> Result<(), String> {
         if status == 0 {
             return Ok(());
         }

@@ -9,8 +9,9 @@ use vqa_data::batches::{Batch, Batches, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::feed::cuda::Cuda;
 use crate::feed::options::{FeaturesOnDevice, FeedOptions};
-use crate::feed::pieces::{N_PIECES, Piece, pieces};
+use crate::feed::pieces::{N_PIECES, pieces};
 use crate::feed::resident::{Resident, fits};
+use crate::feed::sent::SentBatch;
 use crate::feed::staging::Staging;
 use crate::loss::SparseTargets;
 use crate::model::ModelInput;
@@ -21,6 +22,7 @@ pub struct Feed {
     options: FeedOptions,
     resident: Option<Resident>,
     staging: Option<Arc<Mutex<Staging>>>,
+    is_padded: bool,
 }
 
 /// A batch on its way to the device, split into parts.
@@ -37,8 +39,8 @@ pub struct FedBatch {
 pub struct FedPart {
     /// Without its features, if these are on the device or on their way.
     pub batch: Batch,
-    /// The tensors of its pieces, where they are on their way to the device already.
-    sent: Option<[Tensor; N_PIECES]>,
+    /// Its pieces, where they are on their way to the device already.
+    pub sent: Option<SentBatch>,
 }
 
 impl Feed {
@@ -68,7 +70,23 @@ impl Feed {
         let loader = Loader::new(dataset.clone(), loader_options);
         let n_buffers = loader_options.prefetch + 2;
         let staging = cuda.map(|cuda| Arc::new(Mutex::new(Staging::new(device, Some(cuda), n_buffers))));
-        Ok(Feed { loader, options, resident, staging })
+        Ok(Feed { loader, options, resident, staging, is_padded: false })
+    }
+
+    /// Has batches for a GPU padded, with images that no question is about and answers of score 0, so that there are
+    /// fewer different [layouts](SentBatch::layout).
+    pub fn pad_batches(&mut self) {
+        self.is_padded = true;
+    }
+
+    /// Whether the features of all images are on the device.
+    pub fn is_resident(&self) -> bool {
+        self.resident.is_some()
+    }
+
+    /// How batches go to the device.
+    pub fn options(&self) -> &FeedOptions {
+        &self.options
     }
 
     /// The loader.
@@ -84,14 +102,14 @@ impl Feed {
     /// [`Loader::epoch`].
     pub fn epoch(&self, epoch: u64, first: usize) -> Batches<Result<FedBatch>> {
         let (FeedOptions { kind, n_parts, .. }, staging) = (self.options, self.staging.clone());
-        let starts = self.resident.as_ref().map(Resident::starts);
+        let (starts, is_padded) = (self.resident.as_ref().map(Resident::starts), self.is_padded);
         self.loader.epoch_with(epoch, first, move |batch| {
             let mut waited = Duration::ZERO;
             let bytes = size_of_val(&*batch.features) + size_of_val(&*batch.boxes) + size_of_val(&*batch.tokens);
             let send = |mut batch: Batch| {
                 let Some(staging) = &staging else { return Ok(FedPart { batch, sent: None }) };
                 let mut staging = staging.lock().unwrap_or_else(PoisonError::into_inner);
-                let sent = staging.send(&pieces(&batch, kind, starts.as_deref()), &mut waited);
+                let sent = staging.send(&pieces(&batch, kind, starts.as_deref(), is_padded), &mut waited);
                 batch.features = Vec::new().into();
                 Ok(FedPart { batch, sent: Some(sent.map_err(Error::Device)?) })
             };
@@ -103,35 +121,48 @@ impl Feed {
     /// The tensors of a part on the device.
     pub fn tensors(&self, part: &mut FedPart) -> (ModelInput, SparseTargets) {
         let FeedOptions { device, kind, .. } = self.options;
+        if let Some(sent) = part.sent.take() {
+            return self.sent_tensors(&sent);
+        }
         let batch = &part.batch;
-        if part.sent.is_none() && self.resident.is_none() {
+        let Some(starts) = self.resident.as_ref().map(Resident::starts) else {
             let targets = SparseTargets::new(&batch.targets, device);
             return (ModelInput::from_batch(batch, device, kind), targets);
-        }
-        let starts = self.resident.as_ref().map(Resident::starts);
-        let sent = part.sent.take().unwrap_or_else(|| {
-            let pieces = pieces(batch, kind, starts.as_deref());
-            pieces.map(|Piece { values, shape }| values.tensor().view(&shape[..]).to_device(device))
-        });
-        let [tokens, image_rows, n_regions, questions, answers, scores, regions, boxes] = sent;
-        let k = batch.max_regions as i64;
-        let is_padded = batch.n_regions.iter().any(|&n| n < batch.max_regions);
-        let padding =
-            is_padded.then(|| Tensor::arange(k, (Kind::Int64, device)).unsqueeze(0).ge_tensor(&n_regions.unsqueeze(1)));
+        };
+        let pieces = pieces(batch, kind, Some(&starts), false);
+        self.assemble(pieces.list.map(|piece| piece.tensor().to_device(device)), pieces.has_short_images)
+    }
+
+    /// The tensors of a batch that is in the device's memory. They are views of it, or are computed from it by the
+    /// device.
+    pub fn sent_tensors(&self, sent: &SentBatch) -> (ModelInput, SparseTargets) {
+        self.assemble(sent.pieces(), sent.layout().has_short_images)
+    }
+
+    fn assemble(&self, pieces: [Tensor; N_PIECES], has_short_images: bool) -> (ModelInput, SparseTargets) {
+        let FeedOptions { device, kind, .. } = self.options;
+        let [tokens, image_rows, n_regions, questions, answers, scores, regions, boxes] = pieces;
+        let k = regions.size()[1];
+        let padding = has_short_images
+            .then(|| Tensor::arange(k, (Kind::Int64, device)).unsqueeze(0).ge_tensor(&n_regions.unsqueeze(1)));
         let (features, boxes) = match &self.resident {
             Some(resident) => (resident.features(&regions).to_kind(kind), resident.boxes(&regions)),
             None => (regions, boxes),
         };
-        let targets = SparseTargets { n_questions: batch.len() as i64, questions, answers, scores };
+        let targets = SparseTargets { n_questions: tokens.size()[0], questions, answers, scores };
         (ModelInput { tokens, features, boxes, image_rows, padding, dropout: None }, targets)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tch::nn::VarStore;
     use vqa_data::batches::Dataset;
 
     use super::*;
+    use crate::baseline::{Baseline, ModelConfig};
+    use crate::loss::{LossKind, loss_and_gradient};
+    use crate::model::{DataDims, TrainingPass, VqaModel};
 
     /// Three questions about two images of one and three regions.
     fn batch(scale: f32) -> Batch {
@@ -174,11 +205,11 @@ mod tests {
         for kind in [Kind::Float, Kind::BFloat16] {
             let mut staging = Staging::new(Device::Cpu, None, 2);
             let mut send = |batch: &Batch, starts: Option<&[i64]>| {
-                staging.send(&pieces(batch, kind, starts), &mut Duration::default()).unwrap()
+                staging.send(&pieces(batch, kind, starts, false), &mut Duration::default()).unwrap()
             };
             let loader = Loader::new(Arc::new(empty()), LoaderOptions::default());
             let options = FeedOptions { kind, ..FeedOptions::new(Device::Cpu) };
-            let mut feed = Feed { loader, options, resident: None, staging: None };
+            let mut feed = Feed { loader, options, resident: None, staging: None, is_padded: false };
             let batches: Vec<Batch> = (1..=5).map(|scale| batch(scale as f32 / 3.0)).collect();
             let sent: Vec<_> = batches.iter().map(|batch| send(batch, None)).collect();
             for (batch, sent) in batches.iter().zip(sent) {
@@ -199,6 +230,66 @@ mod tests {
                 let expected = ModelInput::from_batch(batch, Device::Cpu, kind);
                 assert_same(found, (expected, SparseTargets::new(&batch.targets, Device::Cpu)));
             }
+        }
+    }
+
+    /// Padding makes batches of other questions lie alike in memory, and changes neither loss nor score nor gradients.
+    #[test]
+    fn padding_changes_nothing_but_the_layout() {
+        tch::manual_seed(1);
+        let config: ModelConfig = serde_json::from_str(
+            r#"{"hid_dim": 6, "lm": {"word_emb_dim": 4}, "topdown_att": {"hid_dim": 7}, "mlp": {"hid_dim": 8}}"#,
+        )
+        .unwrap();
+        let vs = VarStore::new(Device::Cpu);
+        let model = Baseline::new(vs.root(), &config, DataDims { n_words: 12, n_answers: 5, feature_dim: 5 });
+        let loader = Loader::new(Arc::new(empty()), LoaderOptions::default());
+        let options = FeedOptions::new(Device::Cpu);
+        let mut feed = Feed { loader, options, resident: None, staging: None, is_padded: false };
+        let mut other = batch(1.0);
+        // Another image, and other answers.
+        other.images.push(2);
+        other.n_regions = vec![3, 1, 3];
+        other.image_rows = vec![0, 1, 2];
+        other.features = vec![0.5; 3 * 3 * 5].into();
+        other.boxes = vec![0.0; 3 * 3 * 4];
+        other.targets = Default::default();
+        [vec![(2, 1.0)], vec![], vec![]].into_iter().for_each(|target| other.targets.push(target));
+        for is_resident in [false, true] {
+            let starts: Arc<[i64]> = [0, 3, 4, 7].into();
+            let regions = Tensor::rand([8, 5], (Kind::Float, Device::Cpu));
+            let _ = regions.get(7).zero_();
+            let boxes = Tensor::zeros([8, 4], (Kind::Float, Device::Cpu));
+            feed.resident = is_resident.then(|| Resident { regions, boxes, starts: starts.clone() });
+            let mut staging = Staging::new(Device::Cpu, None, 2);
+            let mut send = |batch: &Batch, padded| {
+                let starts = is_resident.then_some(&*starts);
+                staging.send(&pieces(batch, Kind::Float, starts, padded), &mut Duration::default()).unwrap()
+            };
+            for batch in [&batch(0.3), &other] {
+                let [plain, padded] = [false, true].map(|padded| {
+                    let (input, targets) = feed.sent_tensors(&send(batch, padded));
+                    assert_eq!(input.features.size()[0], if padded { 32 } else { batch.n_images() as i64 });
+                    let pass = TrainingPass::from_forward(model.forward(&input, false));
+                    let (loss, gradient) =
+                        loss_and_gradient(LossKind::Logistic, &pass.output.logits, &targets.dense(5));
+                    let score = targets.total_score(&pass.output.logits);
+                    pass.backward(&gradient);
+                    let take_gradient = |parameter: Tensor| {
+                        let gradient = parameter.grad().copy();
+                        let _ = parameter.grad().zero_();
+                        gradient
+                    };
+                    let mut found = vec![loss, score];
+                    found.extend(vs.trainable_variables().into_iter().map(take_gradient));
+                    found
+                });
+                for (found, expected) in padded.iter().zip(&plain) {
+                    assert!(found.allclose(expected, 1e-5, 1e-7, false), "{found}, {expected}");
+                }
+            }
+            assert_eq!(send(&batch(0.3), true).layout(), send(&other, true).layout());
+            assert_ne!(send(&batch(0.3), false).layout(), send(&other, false).layout());
         }
     }
 

@@ -8,15 +8,21 @@
 //!   tokens, targets, and the rows of its regions.
 
 pub(crate) mod cuda;
+pub(crate) mod cuda_graph;
+pub(crate) mod cuda_kernel;
 #[allow(clippy::module_inception)]
 pub(crate) mod feed;
 pub(crate) mod options;
 pub(crate) mod pieces;
 pub(crate) mod resident;
+pub(crate) mod sent;
 pub(crate) mod staging;
 
 pub use self::{
     cuda::allow_tf32,
+    cuda_graph::{CudaGraph, CudaGraphs},
+    cuda_kernel::{CudaKernel, KernelArgument},
     feed::{FedBatch, FedPart, Feed},
     options::{FeaturesOnDevice, FeedOptions, Precision},
+    sent::{BatchLayout, SentBatch},
 };

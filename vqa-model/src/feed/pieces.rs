@@ -10,9 +10,17 @@ use vqa_data::batches::Batch;
 
 use crate::loss::target_lists;
 
+/// A batch in pieces, and what the lengths of its pieces do not tell.
+pub(super) struct Pieces<'a> {
+    pub(super) list: [Piece<'a>; N_PIECES],
+    /// Whether an image has fewer regions than another.
+    pub(super) has_short_images: bool,
+}
+
 /// The values of one tensor of a batch.
 pub(super) struct Piece<'a> {
     pub(super) values: Values<'a>,
+    /// If there are fewer values than that, zeros follow them.
     pub(super) shape: Vec<i64>,
 }
 
@@ -32,17 +40,27 @@ pub(super) const N_PIECES: usize = 8;
 /// - questions, answers and scores of the targets, `[P]` each;
 /// - features [N, K, D] and boxes [N, K, 4]; or, where these are on the device with `starts` as in
 ///   [`Resident`](crate::feed::resident::Resident), the rows of the regions there, [N, K], and nothing.
-pub(super) fn pieces<'a>(batch: &'a Batch, kind: Kind, starts: Option<&[i64]>) -> [Piece<'a>; N_PIECES] {
-    let (b, n, t) = (batch.len() as i64, batch.n_images() as i64, batch.max_len as i64);
+///
+/// With `padded`, N and P are multiples of numbers such that most batches of a size have the same shapes: images
+/// of zeros that no question is about, and scores of 0. Losses and gradients are the same.
+pub(super) fn pieces<'a>(batch: &'a Batch, kind: Kind, starts: Option<&[i64]>, padded: bool) -> Pieces<'a> {
+    const IMAGES: usize = 32;
+    const SCORES: usize = 1024;
+    let padded_len = |n: usize, step: usize| if padded { n.next_multiple_of(step) } else { n };
+    let n = padded_len(batch.n_images(), IMAGES);
+    let (b, n, t) = (batch.len() as i64, n as i64, batch.max_len as i64);
     let (k, d) = (batch.max_regions as i64, batch.feature_dim as i64);
-    let n_regions: Vec<i64> = batch.n_regions.iter().map(|&n| n as i64).collect();
+    let mut n_regions: Vec<i64> = batch.n_regions.iter().map(|&n| n as i64).collect();
+    n_regions.resize(n as usize, k);
     let regions = match (starts, kind) {
         (Some(starts), _) => {
             let zeros = starts[starts.len() - 1];
             let rows = batch.images.iter().zip(&n_regions).flat_map(|(&image, &n)| {
                 (0..k).map(move |region| if region < n { starts[image] + region } else { zeros })
             });
-            Piece { values: Values::I64(rows.collect()), shape: vec![n, k] }
+            let mut rows: Vec<i64> = rows.collect();
+            rows.resize((n * k) as usize, zeros);
+            Piece { values: Values::I64(rows.into()), shape: vec![n, k] }
         }
         (None, Kind::BFloat16) => Piece { values: Values::Bf16(&batch.features), shape: vec![n, k, d] },
         (None, _) => Piece { values: Values::F32(Cow::Borrowed(&*batch.features)), shape: vec![n, k, d] },
@@ -52,9 +70,9 @@ pub(super) fn pieces<'a>(batch: &'a Batch, kind: Kind, starts: Option<&[i64]>) -
         None => Piece { values: Values::F32(Cow::Borrowed(&batch.boxes)), shape: vec![n, k, 4] },
     };
     let (questions, answers, scores) = target_lists(&batch.targets);
-    let p = vec![scores.len() as i64];
+    let p = vec![padded_len(scores.len(), SCORES) as i64];
     let integers = |values: Vec<i64>, shape| Piece { values: Values::I64(Cow::Owned(values)), shape };
-    [
+    let list = [
         Piece { values: Values::I64(Cow::Borrowed(&batch.tokens)), shape: vec![b, t] },
         Piece { values: Values::I64(Cow::Borrowed(&batch.image_rows)), shape: vec![b] },
         integers(n_regions, vec![n]),
@@ -63,7 +81,32 @@ pub(super) fn pieces<'a>(batch: &'a Batch, kind: Kind, starts: Option<&[i64]>) -
         Piece { values: Values::F32(Cow::Owned(scores)), shape: p },
         regions,
         boxes,
-    ]
+    ];
+    Pieces { list, has_short_images: batch.n_regions.iter().any(|&n| n < batch.max_regions) }
+}
+
+impl Piece<'_> {
+    /// Length in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.shape.iter().product::<i64>() as usize * self.values.kind().elt_size_in_bytes()
+    }
+
+    /// Writes the piece to `to`, in parallel.
+    ///
+    /// # Panics
+    ///
+    /// When `to` has another size than the piece, or is not aligned for its values.
+    pub(super) fn write(&self, to: &mut [u8]) {
+        assert_eq!(to.len(), self.size());
+        let (values, zeros) = to.split_at_mut(self.values.size());
+        self.values.write(values);
+        zeros.fill(0);
+    }
+
+    /// As a tensor on the CPU.
+    pub(super) fn tensor(&self) -> Tensor {
+        self.values.tensor().view(&self.shape[..])
+    }
 }
 
 impl Values<'_> {
@@ -76,7 +119,7 @@ impl Values<'_> {
     }
 
     /// Length in bytes.
-    pub(super) fn size(&self) -> usize {
+    fn size(&self) -> usize {
         match self {
             Values::I64(values) => size_of_val(&**values),
             Values::F32(values) => size_of_val(&**values),
@@ -85,7 +128,7 @@ impl Values<'_> {
     }
 
     /// As a flat tensor on the CPU.
-    pub(super) fn tensor(&self) -> Tensor {
+    fn tensor(&self) -> Tensor {
         match self {
             Values::I64(values) => Tensor::from_slice(values),
             Values::F32(values) => Tensor::from_slice(values),
@@ -93,12 +136,7 @@ impl Values<'_> {
         }
     }
 
-    /// Writes the values to `to`, in parallel.
-    ///
-    /// # Panics
-    ///
-    /// When `to` has another size than the values, or is not aligned for them.
-    pub(super) fn write(&self, to: &mut [u8]) {
+    fn write(&self, to: &mut [u8]) {
         /// Values, or their bytes, that a thread copies at a time.
         const CHUNK: usize = 1 << 16;
         assert_eq!(to.len(), self.size());

@@ -6,7 +6,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
 use crate::feed::cuda::{Cuda, Pinned, PinnedBytes};
-use crate::feed::pieces::{N_PIECES, Piece};
+use crate::feed::pieces::Pieces;
+use crate::feed::sent::{BatchLayout, SentBatch};
 
 /// Buffers that take turns: the pieces of a batch are written to one of them, one after the other, and copied to the
 /// device together.
@@ -37,33 +38,17 @@ impl Staging {
         Staging { device, cuda, buffers: (0..n_buffers).map(|_| None).collect(), next: 0 }
     }
 
-    /// Waits for a buffer to be free, which it adds to `waited`, and has the pieces copied to the device: the tensors
-    /// returned are there for all that is computed after them.
-    pub(super) fn send(
-        &mut self,
-        pieces: &[Piece; N_PIECES],
-        waited: &mut Duration,
-    ) -> Result<[Tensor; N_PIECES], String> {
-        /// Pieces are aligned as libtorch's own tensors are.
-        const ALIGNMENT: usize = 64;
-        let mut ends = [0; N_PIECES];
-        let mut size = 0;
-        for (end, piece) in ends.iter_mut().zip(pieces) {
-            size += piece.values.size();
-            *end = size;
-            size = size.next_multiple_of(ALIGNMENT);
-        }
-        let start = |i: usize| ends[i] - pieces[i].values.size();
+    /// Waits for a buffer to be free, which it adds to `waited`, and has the pieces copied to the device: they are there
+    /// for all that is computed afterwards.
+    pub(super) fn send(&mut self, pieces: &Pieces, waited: &mut Duration) -> Result<SentBatch, String> {
+        let layout = BatchLayout::new(pieces);
         let device = self.device;
-        let mut buffer = self.next_buffer(size, waited)?;
-        for (i, piece) in pieces.iter().enumerate() {
-            piece.values.write(&mut buffer.bytes_mut()[start(i)..ends[i]]);
+        let mut buffer = self.next_buffer(layout.size, waited)?;
+        for (i, piece) in pieces.list.iter().enumerate() {
+            piece.write(&mut buffer.bytes_mut()[layout.range(i)]);
         }
-        let block = buffer.copy_to(device, size)?;
-        Ok(std::array::from_fn(|i| {
-            let bytes = block.narrow(0, start(i) as i64, (ends[i] - start(i)) as i64);
-            bytes.view_dtype(pieces[i].values.kind()).view(&pieces[i].shape[..])
-        }))
+        let block = buffer.copy_to(device, layout.size)?;
+        Ok(SentBatch::new(block, layout))
     }
 
     /// The next buffer, of at least this size, once the GPU has read what was in it.

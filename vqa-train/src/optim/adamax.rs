@@ -2,12 +2,14 @@
 
 use multiversion::multiversion;
 use rayon::prelude::*;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::config::AdamaxConfig;
 use crate::optim::clip::clip_grad_norm;
 use crate::optim::flat::FlatParameters;
+use crate::optim::fused::{AdamaxTensors, FusedAdamax};
 use crate::optim::slice::values_mut;
+use crate::optim::step_scalar::StepScalar;
 
 /// Adamax, a variant of Adam with the infinity norm (Kingma and Ba 2015, section 7), step by step as
 /// `torch.optim.Adamax`.
@@ -20,6 +22,8 @@ pub struct Adamax {
     pub lr: f64,
     config: AdamaxConfig,
     n_steps: u64,
+    /// The factor on the steps of the parameters.
+    step_size: StepScalar,
     pub(super) flat: FlatParameters,
     /// The weight decay of each parameter.
     weight_decay: Vec<f64>,
@@ -27,6 +31,8 @@ pub struct Adamax {
     exp_avg: Tensor,
     /// The decaying maximum of the gradients, flat.
     exp_inf: Tensor,
+    /// All of a step at once, if the GPU can.
+    fused: Option<FusedAdamax>,
 }
 
 impl Adamax {
@@ -35,7 +41,10 @@ impl Adamax {
         let flat = FlatParameters::new(parameters);
         let weight_decay = flat.ranges.iter().map(|range| config.weight_decay_of(&range.name)).collect();
         let (exp_avg, exp_inf) = (flat.zeros(), flat.zeros());
-        Adamax { lr: config.lr, config: config.clone(), n_steps: 0, flat, weight_decay, exp_avg, exp_inf }
+        let step_size = StepScalar::new(flat.values.device());
+        let fused = FusedAdamax::new(flat.values.device());
+        let config = config.clone();
+        Adamax { lr: config.lr, config, n_steps: 0, step_size, flat, weight_decay, exp_avg, exp_inf, fused }
     }
 
     /// Scales the gradients down so that the norm of all together is at most `max_norm`. Returns what it was. As
@@ -46,24 +55,61 @@ impl Adamax {
 
     /// Moves every parameter against its gradient, and makes the gradients zero.
     pub fn step(&mut self) {
+        self.begin_step();
+        self.finish_step(None);
+    }
+
+    /// The part of a step that is the host's: counts it, and sets its factor.
+    pub(super) fn begin_step(&mut self) {
         self.n_steps += 1;
-        let step_size = self.lr / (1.0 - self.config.betas[0].powi(self.n_steps as i32));
-        if self.flat.values.device() == Device::Cpu {
-            self.step_on_cpu(step_size);
-        } else {
-            tch::no_grad(|| self.step_by_libtorch(step_size));
+        self.step_size.set(self.lr / (1.0 - self.config.betas[0].powi(self.n_steps as i32)));
+    }
+
+    /// The part of a step that is the device's, the same operations on the same memory each time. The gradients are
+    /// clipped first, if `max_norm` is given.
+    pub(super) fn finish_step(&mut self, max_norm: Option<f64>) {
+        if self.finish_step_at_once(max_norm) {
+            return;
+        }
+        if let Some(max_norm) = max_norm {
+            let _ = self.clip_grad_norm(max_norm);
+        }
+        match self.step_size.on_gpu.as_ref().map(Tensor::shallow_clone) {
+            None => self.step_on_cpu(self.step_size.value),
+            Some(step_size) => tch::no_grad(|| self.step_by_libtorch(&step_size)),
         }
     }
 
-    fn step_by_libtorch(&mut self, step_size: f64) {
+    /// Returns whether it could.
+    fn finish_step_at_once(&mut self, max_norm: Option<f64>) -> bool {
+        let (Some(fused), Some(step_size)) = (&self.fused, &self.step_size.on_gpu) else { return false };
+        let weight_decay = self.weight_decay.first().copied().unwrap_or(0.0);
+        if self.weight_decay.iter().any(|&other| other != weight_decay) {
+            return false;
+        }
+        let FlatParameters { values, gradients, .. } = &mut self.flat;
+        let norm = max_norm.map(|max_norm| (tch::no_grad(|| gradients.norm()), max_norm));
+        let norm = norm.as_ref().map(|(norm, max_norm)| (norm, *max_norm));
+        let tensors = AdamaxTensors { values, gradients, exp_avg: &mut self.exp_avg, exp_inf: &mut self.exp_inf };
+        fused
+            .step(tensors, norm, step_size, weight_decay, &self.config)
+            .unwrap_or_else(|reason| panic!("a GPU's part of a step: {reason}"));
+        true
+    }
+
+    fn step_by_libtorch(&mut self, step_size: &Tensor) {
         let AdamaxConfig { betas: [beta1, beta2], eps, .. } = self.config;
         let FlatParameters { ranges, values, gradients } = &mut self.flat;
         for (range, &weight_decay) in ranges.iter().zip(&self.weight_decay).filter(|&(_, &decay)| decay != 0.0) {
             let _ = range.of(gradients).g_add_(&(range.of(values) * weight_decay));
         }
         let _ = self.exp_avg.lerp_(gradients, 1.0 - beta1);
-        self.exp_inf = (&self.exp_inf * beta2).maximum(&(gradients.abs() + eps));
-        let _ = values.g_sub_(&(&self.exp_avg / &self.exp_inf * step_size));
+        // From here on the gradients' memory is room to compute in.
+        let _ = self.exp_inf.g_mul_scalar_(beta2);
+        let _ = gradients.abs_().g_add_scalar_(eps);
+        let _ = self.exp_inf.maximum_out(&self.exp_inf, gradients);
+        let _ = self.exp_avg.div_out(gradients, &self.exp_inf);
+        let _ = values.g_sub_(&gradients.g_mul_(step_size));
         let _ = gradients.zero_();
     }
 

@@ -2,25 +2,36 @@
 
 use tch::Tensor;
 
+use crate::optim::step_scalar::StepScalar;
+
 /// The moving average of a flat tensor of parameters.
 #[derive(Debug)]
 pub(super) struct MovingAverage {
     pub(super) values: Tensor,
     decay: f64,
+    /// How far the next step is to move.
+    weight: StepScalar,
 }
 
 impl MovingAverage {
     /// The parameters as they are.
     pub(super) fn new(parameters: &Tensor, decay: f64) -> MovingAverage {
-        MovingAverage { values: parameters.copy(), decay }
+        MovingAverage { values: parameters.copy(), decay, weight: StepScalar::new(parameters.device()) }
     }
 
-    /// Moves towards the parameters after their `n_steps`-th step. The first ones keep less, for they would be
-    /// remembered for too long.
-    pub(super) fn update(&mut self, parameters: &Tensor, n_steps: u64) {
+    /// Sets how far it moves at the `n_steps`-th step. The first ones keep less, for they would be remembered for too
+    /// long.
+    pub(super) fn begin_step(&mut self, n_steps: u64) {
         let n_steps = n_steps as f64;
-        let decay = self.decay.min((1.0 + n_steps) / (10.0 + n_steps));
-        let _ = tch::no_grad(|| self.values.lerp_(parameters, 1.0 - decay));
+        self.weight.set(1.0 - self.decay.min((1.0 + n_steps) / (10.0 + n_steps)));
+    }
+
+    /// Moves towards the parameters after their step.
+    pub(super) fn finish_step(&mut self, parameters: &Tensor) {
+        let _ = tch::no_grad(|| match &self.weight.on_gpu {
+            None => self.values.lerp_(parameters, self.weight.value),
+            Some(weight) => self.values.lerp_tensor_(parameters, weight),
+        });
     }
 
     /// Exchanges the average and the parameters.

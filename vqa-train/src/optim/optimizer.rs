@@ -58,13 +58,25 @@ impl Optimizer {
 
     /// Moves the parameters against the gradients that backward passes have added up, and makes them zero.
     pub fn apply(&mut self) {
+        self.begin_step();
+        self.finish_step();
+    }
+
+    /// The part of [`Optimizer::apply`] that is the host's: counts the step, and sets what differs from other steps.
+    pub(crate) fn begin_step(&mut self) {
         self.adamax.lr = self.lr();
-        if self.config.clip_grad {
-            let _ = self.adamax.clip_grad_norm(self.config.max_grad_norm);
-        }
-        self.adamax.step();
+        self.adamax.begin_step();
         if let Some(average) = &mut self.average {
-            average.update(&self.adamax.flat.values, self.adamax.n_steps());
+            average.begin_step(self.adamax.n_steps());
+        }
+    }
+
+    /// The part of [`Optimizer::apply`] that is the device's: the same operations on the same memory at every step, so
+    /// that a GPU can be told once.
+    pub(crate) fn finish_step(&mut self) {
+        self.adamax.finish_step(self.config.clip_grad.then_some(self.config.max_grad_norm));
+        if let Some(average) = &mut self.average {
+            average.finish_step(&self.adamax.flat.values);
         }
     }
 
