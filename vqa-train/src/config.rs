@@ -188,7 +188,12 @@ impl TrainConfig {
                 "train.accumulate = {accumulate}, and 1 to {batch_size} is wanted, which is train.batch_size"
             ));
         }
-        for (key, value) in [("train.val_freq", self.val_freq), ("train.log_every", self.log_every)] {
+        let at_least_1 = [
+            ("train.val_freq", self.val_freq),
+            ("train.log_every", self.log_every),
+            ("train.collective_timeout", self.collective_timeout),
+        ];
+        for (key, value) in at_least_1 {
             check_range(key, value, 1..=u64::MAX)?;
         }
         if !self.lr_steps.is_sorted() {
