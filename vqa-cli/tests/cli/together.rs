@@ -206,6 +206,64 @@ fn a_process_that_is_gone_is_named() {
     }
 }
 
+/// Two machines, which are network namespaces, and the cable between them, where this user may make such.
+struct Machines([String; 2]);
+
+impl Machines {
+    fn new() -> Option<Machines> {
+        let names = ["a", "b"].map(|side| format!("vqa{side}{}", std::process::id()));
+        let [a, b] = &names;
+        let ok = names.iter().all(|name| run(&format!("ip netns add {name}")));
+        let machines = Machines(names.clone());
+        let cable = format!("ip -n {a} link add eth0 type veth peer name eth0 netns {b}");
+        let set_up = |(name, address): (&String, &str)| {
+            run(&format!("ip -n {name} addr add {address}/24 dev eth0"))
+                && ["lo", "eth0"].iter().all(|link| run(&format!("ip -n {name} link set {link} up")))
+        };
+        (ok && run(&cable) && names.iter().zip(["10.93.0.1", "10.93.0.2"]).all(set_up)).then_some(machines)
+    }
+}
+
+impl Drop for Machines {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            run(&format!("ip netns del {name}"));
+        }
+    }
+}
+
+fn run(command: &str) -> bool {
+    let mut words = command.split(' ');
+    let program = words.next().unwrap();
+    std::process::Command::new(program).args(words).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_cut_cable_ends_in_errors() {
+    let Some(machines) = Machines::new() else {
+        eprintln!("skipped: no network namespaces");
+        return;
+    };
+    let world = prepared();
+    let at = world.path();
+    let train = format!("{LONG} --set train.collective_timeout=2");
+    let start = |rank: usize| {
+        let mut command = std::process::Command::new("ip");
+        command.current_dir(at).args(["netns", "exec", &machines.0[rank], env!("CARGO_BIN_EXE_vqa")]);
+        command.args(train.split(' ')).env("OMP_WAIT_POLICY", "passive");
+        command.env("RANK", rank.to_string()).env("WORLD_SIZE", "2").env("LOCAL_RANK", "0");
+        command.env("LOCAL_WORLD_SIZE", "1").env("MASTER_ADDR", "10.93.0.1").env("MASTER_PORT", "29511");
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let children = [0, 1].map(start);
+    wait_for_state(&at.join("run"));
+    assert!(run(&format!("ip -n {} link set eth0 down", machines.0[0])));
+    let tic = Instant::now();
+    let said = errors(&outputs(children.into()));
+    assert!(tic.elapsed() < Duration::from_secs(60));
+    assert!(said[0].contains("process 1 of 2") && said[1].contains("process 0"), "{said:?}");
+}
+
 /// Killed at any moment, and started again by the launcher, processes come to the bytes of an uninterrupted run.
 #[test]
 fn killed_processes_go_on_to_the_same_bytes() {

@@ -45,11 +45,14 @@ unsafe extern "C" {
     fn c10d_group_free(group: *mut c_void);
 }
 
-/// What the last call of this thread that failed says: its first line, without libtorch's trace of its own calls.
+/// What the last call of this thread that failed says: its first line, without libtorch's trace of its own calls and the
+/// place in its source.
 fn error() -> String {
     // SAFETY: a string of this thread, which only this thread's next call changes.
     let words = unsafe { CStr::from_ptr(c10d_error()) }.to_string_lossy();
-    words.lines().next().unwrap_or_default().trim().to_owned()
+    let line = words.lines().next().unwrap_or_default();
+    let without_place = line.strip_prefix('[').and_then(|rest| Some(rest.split_once("] ")?.1));
+    without_place.unwrap_or(line).trim().to_owned()
 }
 
 fn text(text: &str) -> Result<CString> {
