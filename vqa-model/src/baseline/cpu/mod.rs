@@ -10,23 +10,27 @@
 //! libtorch computes the matrix products, in float32 or bfloat16. Everything between them is computed here, in
 //! float32, in parallel by rayon.
 //!
-//! `passes` puts the parts together: a `question_encoder` (`gru`), `attention` and the `classifier`. The other
-//! files are what these are made of.
+//! `passes` puts the parts together: the `question_encoder`, `attention` and the `classifier`. A `recurrent_layer` of the
+//! encoder is the same for every `cell`, be it a `gru` or an `lstm`. The other files are what these are made of.
 
 pub(crate) mod attention;
+pub(crate) mod cell;
 pub(crate) mod classifier;
 pub(crate) mod gradients;
 pub(crate) mod gru;
 pub(crate) mod kernels;
 pub(crate) mod linear;
+pub(crate) mod lstm;
 pub(crate) mod masks;
 pub(crate) mod passes;
 pub(crate) mod prefix_tree;
 pub(crate) mod question_encoder;
 pub(crate) mod question_images;
+pub(crate) mod recurrent_layer;
 pub(crate) mod slice;
 pub(crate) mod sums;
 pub(crate) mod texts;
+pub(crate) mod tree;
 
 pub(crate) use self::passes::{encode_images, infer, infer_encoded, serves, serves_images, train};
 

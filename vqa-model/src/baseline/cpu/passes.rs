@@ -4,11 +4,14 @@ use half::bf16;
 use tch::{Device, Kind, Tensor};
 use vqa_data::random::split_mix_64;
 
+use crate::baseline::config::RnnKind;
 use crate::baseline::cpu::attention::{self, AttentionPass};
+use crate::baseline::cpu::cell::Cell;
 use crate::baseline::cpu::classifier::ClassifierPass;
-use crate::baseline::cpu::gru::{self, Gru};
+use crate::baseline::cpu::gru::Gru;
+use crate::baseline::cpu::lstm::Lstm;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
-use crate::baseline::cpu::question_encoder::QuestionEncoder;
+use crate::baseline::cpu::question_encoder::{self, EncoderPass};
 use crate::baseline::cpu::slice::Number;
 use crate::baseline::cpu::texts::DistinctTexts;
 use crate::baseline::layers::Baseline;
@@ -17,7 +20,7 @@ use crate::model::{ModelInput, ModelOutput, TrainingPass};
 /// Whether the passes are written out for a model and an input: each part must be, and there must be something
 /// to compute.
 pub(crate) fn serves(model: &Baseline, input: &ModelInput) -> bool {
-    serves_images(model, &input.features) && input.tokens.numel() > 0 && gru::serves(&model.q_emb.config)
+    serves_images(model, &input.features) && input.tokens.numel() > 0 && question_encoder::serves(&model.q_emb.config)
 }
 
 /// Whether that is so of what is computed of the images alone.
@@ -52,55 +55,53 @@ pub(crate) fn train<'a>(model: &'a Baseline, input: &'a ModelInput, seed: u64) -
 }
 
 fn pass<'a>(model: &'a Baseline, input: &ModelInput, encoded: Option<&Tensor>, seed: Option<u64>) -> TrainingPass<'a> {
-    match input.features.kind() {
-        Kind::BFloat16 => pass_with(Gru::<bf16>::new(&model.w_emb, &model.q_emb), model, input, encoded, seed),
-        _ => pass_with(Gru::<f32>::new(&model.w_emb, &model.q_emb), model, input, encoded, seed),
+    match (input.features.kind(), model.q_emb.config.rnn_type) {
+        (Kind::BFloat16, RnnKind::Gru) => pass_with::<bf16, Gru>(model, input, encoded, seed),
+        (Kind::BFloat16, RnnKind::Lstm) => pass_with::<bf16, Lstm>(model, input, encoded, seed),
+        (_, RnnKind::Gru) => pass_with::<f32, Gru>(model, input, encoded, seed),
+        (_, RnnKind::Lstm) => pass_with::<f32, Lstm>(model, input, encoded, seed),
     }
 }
 
-fn pass_with<'a, T: Number>(
-    encoder: impl QuestionEncoder<T> + 'a,
+fn pass_with<'a, T: Number, C: Cell + 'a>(
     model: &'a Baseline,
     input: &ModelInput,
     encoded: Option<&Tensor>,
     seed: Option<u64>,
 ) -> TrainingPass<'a> {
-    let (output, pass) = tch::no_grad(|| ForwardPass::forward(encoder, model, input, encoded, seed));
+    let (output, pass) = tch::no_grad(|| ForwardPass::<T, C>::forward(model, input, encoded, seed));
     TrainingPass::new(output, move |grad_logits| tch::no_grad(|| pass.backward(grad_logits)))
 }
 
 /// A forward pass, with what its backward pass needs: B questions of L distinct texts, about N images of K regions.
-struct ForwardPass<'a, T: Number, E: QuestionEncoder<T>> {
-    tree: PrefixTree,
+struct ForwardPass<'a, T, C> {
     texts: DistinctTexts,
-    encoder: E,
-    encoder_saved: E::Saved,
+    encoder: EncoderPass<'a, T, C>,
     question: Tensor, // [L, H]
     attention: AttentionPass<'a, T>,
     classifier: ClassifierPass<'a, T>,
 }
 
-impl<'a, T: Number, E: QuestionEncoder<T>> ForwardPass<'a, T, E> {
+impl<'a, T: Number, C: Cell> ForwardPass<'a, T, C> {
     fn forward(
-        encoder: E,
         model: &'a Baseline,
         input: &ModelInput,
         encoded: Option<&Tensor>,
         seed: Option<u64>,
-    ) -> (ModelOutput, Self) {
+    ) -> (ModelOutput, ForwardPass<'a, T, C>) {
         let [_, n_tokens] = input.tokens.size()[..] else { panic!("tokens are [B, T]") };
         let tokens = Vec::<i64>::try_from(input.tokens.contiguous().view([-1])).expect("a flat tensor of integers");
-        let tree = PrefixTree::new(&tokens, n_tokens as usize); // L leaves
-        let texts = DistinctTexts::new(&tree); // [B] of L
+        let prefixes = PrefixTree::new(&tokens, n_tokens as usize); // L leaves
+        let texts = DistinctTexts::new(&prefixes); // [B] of L
 
-        let (question, encoder_saved) = encoder.forward(&tree, seed.is_some()); // [L, H]
+        let (question, encoder) = EncoderPass::forward(&model.w_emb, &model.q_emb, prefixes, seed.is_some()); // [L, H]
         let (attention, attended, attention_pass) =
             AttentionPass::forward(&model.v_att, input, encoded, &texts, &question, seed); // [B, K], [B, D]
         // Another seed, so that the two dropouts are independent.
         let seed = seed.map(|seed| split_mix_64(!seed));
         let (logits, classifier) = ClassifierPass::forward(model, &texts, &question, attended, seed); // [B, n_answers]
 
-        let pass = ForwardPass { tree, texts, encoder, encoder_saved, question, attention: attention_pass, classifier };
+        let pass = ForwardPass { texts, encoder, question, attention: attention_pass, classifier };
         (ModelOutput { logits, attention }, pass)
     }
 
@@ -109,7 +110,6 @@ impl<'a, T: Number, E: QuestionEncoder<T>> ForwardPass<'a, T, E> {
         let (texts, question) = (&self.texts, &self.question);
         let [grad_by_fusion, grad_attended] = self.classifier.backward(texts, question, grad_logits); // [L, H], [B, D]
         let grad_by_attention = self.attention.backward(texts, question, &grad_attended); // [L, H]
-        let grad_question = grad_by_fusion + grad_by_attention; // [L, H]
-        self.encoder.backward(&self.tree, self.encoder_saved, &grad_question);
+        self.encoder.backward(&(grad_by_fusion + grad_by_attention)); // [L, H]
     }
 }

@@ -1,0 +1,22 @@
+//! The layers one by one, with given dropout masks.
+
+use tch::{Kind, Tensor};
+
+use crate::baseline::layers::Baseline;
+use crate::baseline::topdown_attention::TopdownAttention;
+use crate::model::{ModelInput, ModelOutput};
+
+/// [`Baseline::forward`] in training, line by line, with these masks instead of libtorch's dropout.
+pub(super) fn plain(model: &Baseline, input: &ModelInput, masks: [&Tensor; 2]) -> ModelOutput {
+    let TopdownAttention::Product(att) = &model.v_att else { unreachable!() };
+    let kind = input.features.kind();
+    let question = model.q_emb.forward(&model.w_emb.forward(&input.tokens).to_kind(kind), true);
+    let regions = input.features.index_select(0, &input.image_rows); // [B, K, D]
+    let product = att.v_proj.forward(&regions) * att.q_proj.forward(&question).unsqueeze(1);
+    let scores = att.linear.forward(&(product * masks[0].to_kind(kind))).squeeze_dim(2);
+    let attention = input.attention(&scores.to_kind(Kind::Float));
+    let attended = (attention.unsqueeze(2) * regions).sum_dim_intlist(1, false, Kind::Float).to_kind(kind);
+    let joint = model.q_net.forward(&question) * model.v_net.forward(&attended);
+    let hidden = model.classifier.hidden.forward(&joint).relu() * masks[1].to_kind(kind);
+    ModelOutput { logits: model.classifier.output.forward(&hidden).to_kind(Kind::Float), attention }
+}
