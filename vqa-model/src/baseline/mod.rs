@@ -36,7 +36,7 @@ impl VqaModel for Baseline {
     }
 
     fn encode_images(&self, features: &Tensor) -> Option<Tensor> {
-        cpu::serves_images(self, features).then(|| cpu::encode_images(self, features))
+        cpu::serves_images(features).then(|| cpu::encode_images(self, features))
     }
 
     fn infer_encoded(&self, input: &ModelInput, encoded: &Tensor) -> ModelOutput {

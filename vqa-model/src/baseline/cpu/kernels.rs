@@ -45,7 +45,7 @@ pub(super) fn tanh(x: f32) -> f32 {
 /// The sum of what the lanes of a loop have summed, in halves: for the sake of its rounding errors, and because the
 /// halves of a register can be added at once.
 #[inline(always)]
-fn total<const N: usize>(mut sums: [f32; N]) -> f32 {
+pub(super) fn total<const N: usize>(mut sums: [f32; N]) -> f32 {
     let mut n = N;
     while n > 1 {
         n /= 2;

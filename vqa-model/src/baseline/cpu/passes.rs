@@ -20,15 +20,12 @@ use crate::model::{ModelInput, ModelOutput, TrainingPass};
 /// Whether the passes are written out for a model and an input: each part must be, and there must be something
 /// to compute.
 pub(crate) fn serves(model: &Baseline, input: &ModelInput) -> bool {
-    serves_images(model, &input.features) && input.tokens.numel() > 0 && question_encoder::serves(&model.q_emb.config)
+    serves_images(&input.features) && input.tokens.numel() > 0 && question_encoder::serves(&model.q_emb.config)
 }
 
-/// Whether that is so of what is computed of the images alone.
-pub(crate) fn serves_images(model: &Baseline, features: &Tensor) -> bool {
-    features.device() == Device::Cpu
-        && matches!(features.kind(), Kind::Float | Kind::BFloat16)
-        && features.numel() > 0
-        && attention::serves(&model.v_att)
+/// Whether what is computed of the images alone is.
+pub(crate) fn serves_images(features: &Tensor) -> bool {
+    features.device() == Device::Cpu && matches!(features.kind(), Kind::Float | Kind::BFloat16) && features.numel() > 0
 }
 
 /// The projections of the regions that attention compares with questions, [N, K, A].

@@ -8,7 +8,9 @@ use tch::{Device, Kind, Tensor};
 use vqa_data::random::split_mix_64;
 
 use self::plain::plain;
-use crate::baseline::config::{AttentionConfig, ClassifierConfig, LanguageModelConfig, ModelConfig, RnnKind};
+use crate::baseline::config::{
+    AttentionConfig, AttentionKind, ClassifierConfig, LanguageModelConfig, ModelConfig, RnnKind,
+};
 use crate::baseline::cpu::masks::DropoutMasks;
 use crate::baseline::cpu::passes::{encode_images, infer, infer_encoded, serves, train};
 use crate::baseline::layers::Baseline;
@@ -24,11 +26,15 @@ const SEED: u64 = 77;
 #[derive(Debug, Clone, Copy)]
 struct ModelKind {
     rnn_type: RnnKind,
+    attention: AttentionKind,
 }
 
-const ARTICLE: ModelKind = ModelKind { rnn_type: RnnKind::Gru };
-const LSTM: ModelKind = ModelKind { rnn_type: RnnKind::Lstm };
-const KINDS: [ModelKind; 2] = [ARTICLE, LSTM];
+const ARTICLE: ModelKind = ModelKind { rnn_type: RnnKind::Gru, attention: AttentionKind::Product };
+const KINDS: [ModelKind; 3] = [
+    ARTICLE,
+    ModelKind { rnn_type: RnnKind::Lstm, ..ARTICLE },
+    ModelKind { attention: AttentionKind::Concat, ..ARTICLE },
+];
 
 /// libtorch has one random number generator for all tests.
 fn generator() -> MutexGuard<'static, ()> {
@@ -43,7 +49,7 @@ fn model(kind: ModelKind, dropout: [f64; 2], seed: i64) -> (VarStore, Baseline) 
     let config = ModelConfig {
         hid_dim: 23,
         lm: LanguageModelConfig { word_emb_dim: 7, rnn_type: kind.rnn_type, ..LanguageModelConfig::default() },
-        topdown_att: AttentionConfig { hid_dim: 41, dropout: dropout[0], ..AttentionConfig::default() },
+        topdown_att: AttentionConfig { kind: kind.attention, hid_dim: 41, dropout: dropout[0] },
         mlp: ClassifierConfig { hid_dim: 50, dropout: dropout[1] },
         ..ModelConfig::default()
     };
@@ -232,8 +238,10 @@ fn libtorchs_seed_decides() {
 /// What is computed of images beforehand, of each by itself, changes nothing but the last digits.
 #[test]
 fn images_can_be_encoded_beforehand() {
-    for (kind, tolerance) in [(Kind::Float, 1e-6), (Kind::BFloat16, 0.0)] {
-        let (_vs, model) = model(ARTICLE, [0.2, 0.5], 3);
+    let kinds = [AttentionKind::Product, AttentionKind::Concat];
+    let types = [(Kind::Float, 1e-6), (Kind::BFloat16, 0.0)];
+    for (attention, (kind, tolerance)) in kinds.into_iter().flat_map(|kind| types.map(|of_type| (kind, of_type))) {
+        let (_vs, model) = model(ModelKind { attention, ..ARTICLE }, [0.2, 0.5], 3);
         let input = input(kind);
         let at_once = infer(&model, &input);
         let encoded: Vec<Tensor> =
