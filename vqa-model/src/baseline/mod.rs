@@ -29,7 +29,7 @@ impl VqaModel for Baseline {
     }
 
     fn infer(&self, input: &ModelInput) -> ModelOutput {
-        if cpu::serves(self, input) {
+        if cpu::serves(input) {
             return cpu::infer(self, input);
         }
         tch::no_grad(|| self.forward(input, false))
@@ -40,14 +40,14 @@ impl VqaModel for Baseline {
     }
 
     fn infer_encoded(&self, input: &ModelInput, encoded: &Tensor) -> ModelOutput {
-        if cpu::serves(self, input) {
+        if cpu::serves(input) {
             return cpu::infer_encoded(self, input, encoded);
         }
         self.infer(input)
     }
 
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
-        if cpu::serves(self, input) {
+        if cpu::serves(input) {
             // Drawn by libtorch, so that its seed determines this dropout too.
             let seed = Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]);
             return cpu::train(self, input, seed as u64);

@@ -2,7 +2,9 @@
 //! mathematics of its layers, in a fraction of the work.
 //!
 //! - Each image of a batch is projected once, however many questions are about it.
-//! - Words that several questions start with are read once, by way of a prefix tree.
+//! - Words that several questions start with are read once, by way of a prefix tree, in all layers of the recurrent
+//!   network. Where it reads in both directions too, its first layer shares beginnings and endings, and those above have
+//!   each distinct question once.
 //! - Attention never holds the [B, K, A] vectors in which questions and regions are compared: its scores and their
 //!   gradients are made from rows of either, and dropout's masks are bits.
 //! - Weight norm scales the products, not the weights. Region features need no gradient.
@@ -33,6 +35,7 @@ pub(crate) mod question_encoder;
 pub(crate) mod question_images;
 pub(crate) mod recurrent_layer;
 pub(crate) mod slice;
+pub(crate) mod steps;
 pub(crate) mod sums;
 pub(crate) mod texts;
 pub(crate) mod tree;

@@ -11,16 +11,16 @@ use crate::baseline::cpu::classifier::ClassifierPass;
 use crate::baseline::cpu::gru::Gru;
 use crate::baseline::cpu::lstm::Lstm;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
-use crate::baseline::cpu::question_encoder::{self, EncoderPass};
+use crate::baseline::cpu::question_encoder::EncoderPass;
 use crate::baseline::cpu::slice::Number;
+use crate::baseline::cpu::steps::Unrolled;
 use crate::baseline::cpu::texts::DistinctTexts;
 use crate::baseline::layers::Baseline;
 use crate::model::{ModelInput, ModelOutput, TrainingPass};
 
-/// Whether the passes are written out for a model and an input: each part must be, and there must be something
-/// to compute.
-pub(crate) fn serves(model: &Baseline, input: &ModelInput) -> bool {
-    serves_images(&input.features) && input.tokens.numel() > 0 && question_encoder::serves(&model.q_emb.config)
+/// Whether the passes are written out for an input: on a CPU, where there is something to compute.
+pub(crate) fn serves(input: &ModelInput) -> bool {
+    serves_images(&input.features) && input.tokens.numel() > 0
 }
 
 /// Whether what is computed of the images alone is.
@@ -28,7 +28,7 @@ pub(crate) fn serves_images(features: &Tensor) -> bool {
     features.device() == Device::Cpu && matches!(features.kind(), Kind::Float | Kind::BFloat16) && features.numel() > 0
 }
 
-/// The projections of the regions that attention compares with questions, [N, K, A].
+/// What attention computes of the regions, [N, K, A], to compare it with questions.
 pub(crate) fn encode_images(model: &Baseline, features: &Tensor) -> Tensor {
     tch::no_grad(|| match features.kind() {
         Kind::BFloat16 => attention::encode_images::<bf16>(&model.v_att, features),
@@ -70,11 +70,25 @@ fn pass_with<'a, T: Number, C: Cell + 'a>(
     TrainingPass::new(output, move |grad_logits| tch::no_grad(|| pass.backward(grad_logits)))
 }
 
+/// A seed for the dropout of each part, so that they are independent.
+pub(super) struct Seeds {
+    pub(super) attention: Option<u64>,
+    pub(super) classifier: Option<u64>,
+    pub(super) encoder: Option<u64>,
+}
+
+impl Seeds {
+    pub(super) fn new(seed: Option<u64>) -> Seeds {
+        let next = |seed: Option<u64>| seed.map(|seed| split_mix_64(!seed));
+        Seeds { attention: seed, classifier: next(seed), encoder: next(next(seed)) }
+    }
+}
+
 /// A forward pass, with what its backward pass needs: B questions of L distinct texts, about N images of K regions.
 struct ForwardPass<'a, T, C> {
     texts: DistinctTexts,
     encoder: EncoderPass<'a, T, C>,
-    question: Tensor, // [L, H]
+    question: Tensor, // [L, question_dim]
     attention: AttentionPass<'a, T>,
     classifier: ClassifierPass<'a, T>,
 }
@@ -87,16 +101,21 @@ impl<'a, T: Number, C: Cell> ForwardPass<'a, T, C> {
         seed: Option<u64>,
     ) -> (ModelOutput, ForwardPass<'a, T, C>) {
         let [_, n_tokens] = input.tokens.size()[..] else { panic!("tokens are [B, T]") };
-        let tokens = Vec::<i64>::try_from(input.tokens.contiguous().view([-1])).expect("a flat tensor of integers");
-        let prefixes = PrefixTree::new(&tokens, n_tokens as usize); // L leaves
+        let tokens =
+            |tokens: &Tensor| Vec::<i64>::try_from(tokens.contiguous().view([-1])).expect("a flat tensor of integers");
+        let prefixes = PrefixTree::new(&tokens(&input.tokens), n_tokens as usize); // L leaves
         let texts = DistinctTexts::new(&prefixes); // [B] of L
+        let unrolled = if model.q_emb.config.bidirectional {
+            Unrolled::both_ways(&prefixes, &PrefixTree::new(&tokens(&input.tokens.flip([1])), n_tokens as usize))
+        } else {
+            Unrolled::forwards(&prefixes)
+        };
+        let seeds = Seeds::new(seed);
 
-        let (question, encoder) = EncoderPass::forward(&model.w_emb, &model.q_emb, prefixes, seed.is_some()); // [L, H]
+        let (question, encoder) = EncoderPass::forward(&model.w_emb, &model.q_emb, &prefixes, unrolled, seeds.encoder); // [L, H]
         let (attention, attended, attention_pass) =
-            AttentionPass::forward(&model.v_att, input, encoded, &texts, &question, seed); // [B, K], [B, D]
-        // Another seed, so that the two dropouts are independent.
-        let seed = seed.map(|seed| split_mix_64(!seed));
-        let (logits, classifier) = ClassifierPass::forward(model, &texts, &question, attended, seed); // [B, n_answers]
+            AttentionPass::forward(&model.v_att, input, encoded, &texts, &question, seeds.attention); // [B, K], [B, D]
+        let (logits, classifier) = ClassifierPass::forward(model, &texts, &question, attended, seeds.classifier); // [B, n_answers]
 
         let pass = ForwardPass { texts, encoder, question, attention: attention_pass, classifier };
         (ModelOutput { logits, attention }, pass)

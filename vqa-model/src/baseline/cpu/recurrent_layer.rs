@@ -10,6 +10,7 @@ use crate::baseline::cpu::gradients::add_grad;
 use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::linear::prepared_weight;
 use crate::baseline::cpu::slice::{Number, from_rows, from_zeros, values, values_mut};
+use crate::baseline::cpu::steps::Steps;
 use crate::baseline::cpu::sums::add_rows;
 use crate::baseline::cpu::tree::Tree;
 
@@ -27,15 +28,6 @@ pub(super) struct RecurrentLayer<'a, T, C> {
     weight_hh: Tensor, // [G H, H]
     hid_dim: usize,
     kinds: PhantomData<(T, C)>,
-}
-
-/// The steps that a layer takes: each node of a tree is one, from the state of its parent, and from a row of the layer's
-/// input.
-#[derive(Clone, Copy)]
-pub(super) struct Steps<'a> {
-    pub(super) tree: &'a Tree,
-    /// For each node, the row that it reads.
-    pub(super) rows: &'a [usize],
 }
 
 /// The states of all nodes, in rows of the cell's parts. Each starts with the hidden state, [H].
@@ -81,8 +73,8 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
     }
 
     /// The states of all nodes, given the input, [rows, E]. What the backward pass needs is only kept with `train`.
-    pub(super) fn forward(&self, steps: Steps, inputs: &Tensor, train: bool) -> LayerPass<T> {
-        let (h, tree) = (self.hid_dim, steps.tree);
+    pub(super) fn forward(&self, steps: &Steps, inputs: &Tensor, train: bool) -> LayerPass<T> {
+        let (h, tree) = (self.hid_dim, &steps.tree);
         let (n_gates, n_states, n_saved) = (C::N_GATES * h, C::N_STATES * h, C::N_SAVED * h);
         let input_gates = inputs.mm(&self.weight_ih.tr()); // [rows, G H]
         let input_gates = values::<T>(&input_gates);
@@ -128,8 +120,8 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
 
     /// Adds to the gradients of the parameters, given those of the hidden states of the last m nodes, [m, H] float32;
     /// those of the others are zeros. Returns the gradient of the input, [rows, E].
-    pub(super) fn backward(&self, steps: Steps, inputs: &Tensor, pass: &LayerPass<T>, grad_hidden: &Tensor) -> Tensor {
-        let (h, tree) = (self.hid_dim, steps.tree);
+    pub(super) fn backward(&self, steps: &Steps, inputs: &Tensor, pass: &LayerPass<T>, grad_hidden: &Tensor) -> Tensor {
+        let (h, tree) = (self.hid_dim, &steps.tree);
         let (n_gates, n_separate) = (C::N_GATES * h, C::N_SEPARATE * h);
         // Further rows of zeros, for the products of the last level.
         let n_rows = tree.len() + min_rows::<T>();

@@ -12,7 +12,8 @@ use crate::baseline::config::{
     AttentionConfig, AttentionKind, ClassifierConfig, LanguageModelConfig, ModelConfig, RnnKind,
 };
 use crate::baseline::cpu::masks::DropoutMasks;
-use crate::baseline::cpu::passes::{encode_images, infer, infer_encoded, serves, train};
+use crate::baseline::cpu::passes::{Seeds, encode_images, infer, infer_encoded, serves, train};
+use crate::baseline::cpu::prefix_tree::PrefixTree;
 use crate::baseline::layers::Baseline;
 use crate::model::{DataDims, ModelInput, ModelOutput, VqaModel};
 
@@ -27,14 +28,25 @@ const SEED: u64 = 77;
 struct ModelKind {
     rnn_type: RnnKind,
     attention: AttentionKind,
+    n_layers: i64,
+    bidirectional: bool,
 }
 
-const ARTICLE: ModelKind = ModelKind { rnn_type: RnnKind::Gru, attention: AttentionKind::Product };
-const KINDS: [ModelKind; 3] = [
+const ARTICLE: ModelKind =
+    ModelKind { rnn_type: RnnKind::Gru, attention: AttentionKind::Product, n_layers: 1, bidirectional: false };
+const LSTM: ModelKind = ModelKind { rnn_type: RnnKind::Lstm, ..ARTICLE };
+const KINDS: [ModelKind; 8] = [
     ARTICLE,
-    ModelKind { rnn_type: RnnKind::Lstm, ..ARTICLE },
+    LSTM,
     ModelKind { attention: AttentionKind::Concat, ..ARTICLE },
+    ModelKind { n_layers: 3, ..ARTICLE },
+    ModelKind { n_layers: 2, ..LSTM },
+    ModelKind { bidirectional: true, ..ARTICLE },
+    ModelKind { bidirectional: true, n_layers: 2, ..ARTICLE },
+    ModelKind { bidirectional: true, n_layers: 3, attention: AttentionKind::Concat, ..LSTM },
 ];
+/// Dropout between layers.
+const RNN_DROPOUT: f64 = 0.3;
 
 /// libtorch has one random number generator for all tests.
 fn generator() -> MutexGuard<'static, ()> {
@@ -48,7 +60,14 @@ fn model(kind: ModelKind, dropout: [f64; 2], seed: i64) -> (VarStore, Baseline) 
     let vs = VarStore::new(Device::Cpu);
     let config = ModelConfig {
         hid_dim: 23,
-        lm: LanguageModelConfig { word_emb_dim: 7, rnn_type: kind.rnn_type, ..LanguageModelConfig::default() },
+        lm: LanguageModelConfig {
+            word_emb_dim: 7,
+            rnn_type: kind.rnn_type,
+            n_layers: kind.n_layers,
+            bidirectional: kind.bidirectional,
+            dropout: RNN_DROPOUT,
+            ..LanguageModelConfig::default()
+        },
         topdown_att: AttentionConfig { kind: kind.attention, hid_dim: 41, dropout: dropout[0] },
         mlp: ClassifierConfig { hid_dim: 50, dropout: dropout[1] },
         ..ModelConfig::default()
@@ -94,6 +113,35 @@ fn dense(masks: &DropoutMasks, rows: i64, columns: i64) -> Tensor {
     Tensor::from_slice(&factors).view([rows, columns])
 }
 
+/// For each layer but the first, the masks of its input, [B, T, D H]: of the prefix up to a word, or of the word in its text.
+fn rnn_masks(kind: ModelKind, input: &ModelInput, seed: u64) -> Vec<Tensor> {
+    let tokens = Vec::<i64>::try_from(input.tokens.view([-1])).unwrap();
+    let prefixes = PrefixTree::new(&tokens, 6);
+    let (tree, n_texts) = (prefixes.tree(), prefixes.tree().last_level().len());
+    let rows: Vec<i64> = prefixes
+        .leaves()
+        .iter()
+        .flat_map(|&text| {
+            let mut node = tree.last_level().start + text as usize;
+            let mut rows = [0; 6];
+            for (t, row) in rows.iter_mut().enumerate().rev() {
+                *row = if kind.bidirectional { t * n_texts + text as usize } else { node } as i64;
+                node = tree.parent(node);
+            }
+            rows
+        })
+        .collect();
+    let n_rows = if kind.bidirectional { 6 * n_texts } else { tree.len() };
+    let dim = if kind.bidirectional { 46 } else { 23 };
+    (1..kind.n_layers as u64)
+        .map(|layer| {
+            let masks = DropoutMasks::draw(split_mix_64(seed.wrapping_add(layer)), n_rows, dim, RNN_DROPOUT);
+            let masks = dense(&masks, n_rows as i64, dim as i64); // [n_rows, D H]
+            masks.index_select(0, &Tensor::from_slice(&rows)).view([B, 6, dim as i64])
+        })
+        .collect()
+}
+
 /// Gradients by the names of their parameters, and other results.
 type Results = HashMap<String, Tensor>;
 
@@ -124,7 +172,7 @@ fn three_ways(model_kind: ModelKind, dropout: [f64; 2], kind: Kind, seed: i64) -
     let _generator = generator();
     let (vs, model) = model(model_kind, dropout, seed);
     let input = input(kind);
-    assert!(serves(&model, &input));
+    assert!(serves(&input));
     let grad_logits = Tensor::randn([B, DIMS.n_answers], (Kind::Float, Device::Cpu));
     let results = |output: [Tensor; 2]| -> Results {
         let [logits, attention] = output;
@@ -144,10 +192,12 @@ fn three_ways(model_kind: ModelKind, dropout: [f64; 2], kind: Kind, seed: i64) -
         0.0 => Tensor::ones([rows, columns], (Kind::Float, Device::Cpu)),
         p => dense(&DropoutMasks::draw(seed, rows as usize, columns as usize, p), rows, columns),
     };
+    let seeds = Seeds::new(Some(SEED));
     let product_masks = masks(B * 5, 41, SEED, dropout[0]).view([B, 5, 41]);
-    let hidden_masks = masks(B, 50, split_mix_64(!SEED), dropout[1]);
+    let hidden_masks = masks(B, 50, seeds.classifier.unwrap(), dropout[1]);
+    let rnn_masks = rnn_masks(model_kind, &input, seeds.encoder.unwrap());
     let plainly = |input: &ModelInput| {
-        let ModelOutput { logits, attention } = plain(&model, input, [&product_masks, &hidden_masks]);
+        let ModelOutput { logits, attention } = plain(&model, input, [&product_masks, &hidden_masks], &rnn_masks);
         (&logits * &grad_logits).sum(Kind::Float).backward();
         results([logits.detach(), attention.detach()])
     };
@@ -170,8 +220,8 @@ fn training_is_the_plain_way_with_the_same_masks() {
     }
 }
 
-/// bfloat16's 8 bits cost no more precision than in the plain layers: on average over some models, since it depends on
-/// chance which ReLUs are so near to 0 that they are rounded to the other side.
+/// bfloat16's 8 bits cost no more precision than in the plain layers: on average over some models, and roughly, since it
+/// depends on chance which ReLUs are so near to 0 that they are rounded to the other side.
 #[test]
 fn bf16_is_as_precise_as_the_plain_way() {
     const N_MODELS: i64 = 16;
@@ -186,9 +236,11 @@ fn bf16_is_as_precise_as_the_plain_way() {
                 (*ours, *theirs) = (*ours + found[0], *theirs + found[1]);
             }
         }
-        for (name, [ours, theirs]) in errors {
-            assert!(ours < 2.0 * theirs.max(0.01), "{kind:?}: {name} is off by {ours}, the plain layers by {theirs}");
+        for (name, [ours, theirs]) in &errors {
+            assert!(*ours < 4.0 * theirs.max(0.01), "{kind:?}: {name} is off by {ours}, the plain layers by {theirs}");
         }
+        let [ours, theirs] = [0, 1].map(|i| errors.values().map(|errors| errors[i]).sum::<f64>());
+        assert!(ours < 1.5 * theirs, "{kind:?}: all is off by {ours}, the plain layers by {theirs}");
     }
 }
 

@@ -26,6 +26,11 @@ impl Tree {
         tree
     }
 
+    /// `n` roots, with a chain of nodes from each: on every level, the nodes of the chains in the same order.
+    pub(super) fn chains(n: usize, n_levels: usize) -> Tree {
+        Tree::new((0..n_levels).map(|t| if t == 0 { vec![0; n] } else { (0..n).collect() }))
+    }
+
     pub(super) fn n_levels(&self) -> usize {
         self.starts.len() - 1
     }
