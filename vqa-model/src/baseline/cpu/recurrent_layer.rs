@@ -9,7 +9,7 @@ use crate::baseline::cpu::cell::{BackwardStep, Cell, Step, StepGrads};
 use crate::baseline::cpu::gradients::add_grad;
 use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::linear::prepared_weight;
-use crate::baseline::cpu::slice::{Number, from_rows, from_zeros, values, values_mut};
+use crate::baseline::cpu::slice::{Number, from_rows, values, values_mut};
 use crate::baseline::cpu::steps::Steps;
 use crate::baseline::cpu::sums::add_rows;
 use crate::baseline::cpu::tree::Tree;
@@ -134,24 +134,26 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
         let prev_hidden: Vec<&Tensor> = pass.levels.iter().map(|level| &level.prev_hidden).collect();
         let prev_hidden = Tensor::cat(&prev_hidden, 0); // [nodes, H]
         add_grad(weight_hh, &grad_gates.tr().mm(&prev_hidden));
-        add_grad(bias_hh, &grad_gates.sum_dim_intlist(0, false, Kind::Float));
+        // The input's share of the gates has the same gradient as the state's, but for the separate ones.
+        let n_shared = n_gates - n_separate;
+        let grad_bias_hh = grad_gates.sum_dim_intlist(0, false, Kind::Float); // [G H]
+        let grad_separate_bias = grad_separate.sum_dim_intlist(0, false, Kind::Float); // [N_SEPARATE H]
+        add_grad(bias_ih, &Tensor::cat(&[grad_bias_hh.narrow(0, 0, n_shared as i64), grad_separate_bias], 0));
+        add_grad(bias_hh, &grad_bias_hh);
 
-        // The input's share of the gates, added up over the nodes that have read each row.
+        // The input's share, added up over the nodes that have read each row.
         let mut readers = vec![Vec::new(); inputs.size()[0] as usize];
         steps.rows.iter().enumerate().for_each(|(node, &row)| readers[row].push(node));
         let (grad_gates, grad_separate) = (values::<T>(&grad_gates), values::<T>(&grad_separate));
-        let n_shared = n_gates - n_separate;
-        let grad_input_gates = from_zeros::<f32>(&[readers.len() as i64, n_gates as i64], |rows| {
-            rows.par_chunks_mut(n_gates).zip(&readers).for_each(|(row, nodes)| {
-                add_rows(row, 0..nodes.len(), &|row, i| {
-                    let (shared, separate) = row.split_at_mut(n_shared);
-                    kernels::add_scaled(shared, 1.0, &grad_gates[nodes[i] * n_gates..][..n_shared]);
-                    kernels::add_scaled(separate, 1.0, &grad_separate[nodes[i] * n_separate..][..n_separate]);
-                });
+        let grad_input_gates = from_rows::<T>(&[readers.len() as i64, n_gates as i64], n_gates, |row, into| {
+            let (mut sum, nodes) = (vec![0f32; n_gates], &readers[row]);
+            add_rows(&mut sum, 0..nodes.len(), &|sum, i| {
+                let (shared, separate) = sum.split_at_mut(n_shared);
+                kernels::add_scaled(shared, 1.0, &grad_gates[nodes[i] * n_gates..][..n_shared]);
+                kernels::add_scaled(separate, 1.0, &grad_separate[nodes[i] * n_separate..][..n_separate]);
             });
+            kernels::write_scaled(into, 1.0, &sum)
         }); // [rows, G H]
-        add_grad(bias_ih, &grad_input_gates.sum_dim_intlist(0, false, Kind::Float));
-        let grad_input_gates = grad_input_gates.to_kind(T::KIND);
         add_grad(weight_ih, &grad_input_gates.tr().mm(inputs));
         grad_input_gates.mm(&self.weight_ih) // [rows, E]
     }
