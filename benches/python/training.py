@@ -5,6 +5,7 @@
 Loading is not counted: the batches, regions of each question's image included, are in memory before the clock starts.
 """
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -37,7 +38,7 @@ def main():
     config = {part: {**values, **KINDS[kind[0] if kind else "article"].get(part, {})} if isinstance(values, dict) else values
               for part, values in CONFIG.items()}
     with safe_open(path, "pt") as f:
-        n_words = int(f.metadata()["n_words"])
+        n_words = int(json.loads(f.metadata()["vqa"])["n_words"])
         get = lambda name, i: f.get_tensor(f"{name}.{i}")
         batches = []
         for i in range(sum(key.startswith("tokens.") for key in f.keys())):
