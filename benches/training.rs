@@ -1,11 +1,12 @@
-//! How fast the article's model trains and answers, on made-up questions and features of VQA2.0's sizes.
+//! How fast the article's model and its variants train and answer, on made-up questions and features of VQA2.0's sizes.
 //!
 //! ```text
 //! cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json write BATCHES.safetensors
-//! cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json train|evaluate fp32|bf16 random
+//! cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json train|evaluate fp32|bf16 \
+//!     grouped|random|sequential [article|lstm|concat|layers=2|bidirectional]
 //! ```
 //!
-//! The second form prints JSON. Its batches, 512 questions in training and twice as many in evaluation as in `vqa
+//! The second form prints JSON. Each kind of model but the article's differs from it in one thing. Batches, 512 questions in training and twice as many in evaluation as in `vqa
 //! evaluate`, come from the loader as it goes. Beside the questions a second, it counts the arithmetic of the matrix
 //! products that are left when what is the same is done once, and says how much of it a single large product does here.
 //! The first form writes a few batches as tensors, for `python/training.py`.
@@ -23,7 +24,7 @@ use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler};
 use vqa_data::features::{FeatureFile, RegionSource};
 use vqa_data::questions::{Annotations, AnswerDict, SoftTargets, Split, WordDict, read_questions};
-use vqa_model::baseline::{Baseline, ModelConfig};
+use vqa_model::baseline::{AttentionKind, Baseline, ModelConfig, RnnKind};
 use vqa_model::feed::Precision;
 use vqa_model::loss::LossKind;
 use vqa_model::loss::{dense_targets, loss_and_gradient};
@@ -51,17 +52,36 @@ fn targets(batch: &Batch) -> SoftTargets {
     targets
 }
 
+/// The article's model, or one that differs from it in one thing.
+fn config(kind: &str) -> Result<ModelConfig, String> {
+    let mut config = ModelConfig::default();
+    match kind {
+        "article" => {}
+        "lstm" => config.lm.rnn_type = RnnKind::Lstm,
+        "concat" => config.topdown_att.kind = AttentionKind::Concat,
+        "layers=2" => config.lm.n_layers = 2,
+        "bidirectional" => config.lm.bidirectional = true,
+        _ => return Err(format!("no kind of model: {kind}")),
+    }
+    Ok(config)
+}
+
 /// Multiplications and additions, in 10^9, of a batch's products in a forward pass, and of those that need a gradient
-/// of their input.
-fn gflop(batch: &Batch, dims: DataDims) -> [f64; 2] {
+/// of their input. For models of the kinds above: not for several layers in both directions.
+fn gflop(batch: &Batch, dims: DataDims, config: &ModelConfig) -> [f64; 2] {
     let tokens: Vec<&[i64]> = batch.tokens.chunks(batch.max_len).collect();
     let beginnings: HashSet<&[i64]> = tokens.iter().flat_map(|q| (1..=q.len()).map(|n| &q[..n])).collect();
+    let endings: HashSet<&[i64]> = tokens.iter().flat_map(|q| (0..q.len()).map(|n| &q[n..])).collect();
     let (words, texts): (HashSet<_>, HashSet<_>) = (batch.tokens.iter().collect(), tokens.iter().collect());
-    let (b, h, m, e) = (batch.len() as f64, 1024.0, 2048.0, 300.0);
-    let d = dims.feature_dim as f64;
-    let regions = (batch.n_images() * batch.max_regions) as f64 * d * h;
-    let question =
-        beginnings.len() as f64 * 3.0 * h * h + words.len() as f64 * e * 3.0 * h + texts.len() as f64 * 2.0 * h * h;
+    let (h, a, m) = (config.hid_dim as f64, config.topdown_att.hid_dim as f64, config.mlp.hid_dim as f64);
+    let (b, d, e) = (batch.len() as f64, dims.feature_dim as f64, config.lm.word_emb_dim as f64);
+    let gates = if config.lm.rnn_type == RnnKind::Lstm { 4.0 * h } else { 3.0 * h };
+    let regions = (batch.n_images() * batch.max_regions) as f64 * d * a;
+    let direction = |n_states: usize| words.len() as f64 * e * gates + n_states as f64 * gates * h;
+    let layers_above = (config.lm.n_layers - 1) as f64 * beginnings.len() as f64 * gates * 2.0 * h;
+    let backward = if config.lm.bidirectional { direction(endings.len()) } else { 0.0 };
+    let compared = texts.len() as f64 * config.question_dim() as f64 * (a + h);
+    let question = direction(beginnings.len()) + backward + layers_above + compared;
     let rest = b * (d * h + h * m + m * dims.n_answers as f64);
     [regions + question + rest, question + rest].map(|products| 2.0 * products / 1e9)
 }
@@ -127,9 +147,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(&"bf16") => Precision::Bf16,
         _ => Precision::Fp32,
     };
+    let config = config(rest.get(2).unwrap_or(&"article"))?;
     tch::manual_seed(1);
     let vs = VarStore::new(Device::Cpu);
-    let model = Baseline::new(vs.root(), &ModelConfig::default(), dims);
+    let model = Baseline::new(vs.root(), &config, dims);
     let mut optimizer = Optimizer::new(vs.variables(), &TrainConfig::default());
     let (mut n_questions, mut arithmetic, mut started) = (0, 0.0, Instant::now());
     for (i, batch) in loader.epoch(0, 0).take(N_WARM + N_COUNTED).enumerate() {
@@ -149,7 +170,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             model.infer(&input).best_answers();
         }
         n_questions += batch.len();
-        let [forward, with_input_gradient] = gflop(&batch, dims);
+        let [forward, with_input_gradient] = gflop(&batch, dims, &config);
         arithmetic += if *what == "train" { 2.0 * forward + with_input_gradient } else { forward };
     }
     let seconds = started.elapsed().as_secs_f64();

@@ -1,10 +1,11 @@
 """The same model in eager PyTorch, on batches that `training … write` wrote: training or evaluation, questions a second.
 
-    python3 training.py BATCHES.safetensors train|evaluate fp32|bf16
+    python3 training.py BATCHES.safetensors train|evaluate fp32|bf16 [article|lstm|concat|layers=2|bidirectional]
 
 Loading is not counted: the batches, regions of each question's image included, are in memory before the clock starts.
 """
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -21,13 +22,23 @@ CONFIG = {
     "topdown_att": {"type": "product", "hid_dim": 1024, "dropout": 0.2},
     "mlp": {"hid_dim": 2048, "dropout": 0.5},
 }
+# What each kind of model has that the article's has not.
+KINDS = {
+    "article": {},
+    "lstm": {"lm": {"rnn_type": "LSTM"}},
+    "concat": {"topdown_att": {"type": "concat"}},
+    "layers=2": {"lm": {"n_layers": 2}},
+    "bidirectional": {"lm": {"bidirectional": True}},
+}
 N_WARM, N_STEPS = 2, 8
 
 
 def main():
-    path, what, precision = sys.argv[1:]
+    path, what, precision, *kind = sys.argv[1:]
+    config = {part: {**values, **KINDS[kind[0] if kind else "article"].get(part, {})} if isinstance(values, dict) else values
+              for part, values in CONFIG.items()}
     with safe_open(path, "pt") as f:
-        n_words = int(f.metadata()["n_words"])
+        n_words = int(json.loads(f.metadata()["vqa"])["n_words"])
         get = lambda name, i: f.get_tensor(f"{name}.{i}")
         batches = []
         for i in range(sum(key.startswith("tokens.") for key in f.keys())):
@@ -35,7 +46,7 @@ def main():
             batches.append((get("tokens", i).long(), regions, get("targets", i)))
     n_answers, dim = batches[0][2].size(1), batches[0][1].size(2)
     torch.manual_seed(1)
-    model = Baseline(CONFIG, n_words, n_answers, dim)
+    model = Baseline(config, n_words, n_answers, dim)
     optimizer = torch.optim.Adamax(model.parameters(), lr=0.002)
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
 

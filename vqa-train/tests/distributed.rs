@@ -30,7 +30,9 @@ struct Thread<'a> {
 impl Thread<'_> {
     /// Adds what each thread gives, in no order.
     fn meet(&self, tensor: &mut Tensor, gives: bool) {
-        let wait = || drop(self.meeting.barrier.wait());
+        let wait = || {
+            self.meeting.barrier.wait();
+        };
         wait();
         if gives {
             let mut sum = self.meeting.sum.lock().unwrap();

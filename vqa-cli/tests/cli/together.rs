@@ -75,6 +75,13 @@ fn processes_train_what_one_does() {
         ("grouped", "--set train.sampler=grouped --set train.ema_decay=0.9", 1e-5),
         ("accumulated", "--set train.accumulate=3 --set train.batch_size=30", 1e-5),
         ("softmax", "--set model.loss=softmax", 1e-5),
+        (
+            "lstm",
+            "--set model.lm.rnn_type=LSTM --set model.lm.n_layers=2 --set model.lm.dropout=0.3 \
+             --set model.topdown_att.type=concat",
+            1e-5,
+        ),
+        ("both", "--set model.lm.n_layers=2 --set model.lm.dropout=0.3 --set model.lm.bidirectional=true", 1e-5),
         ("bf16", "--set train.precision=bf16", 0.02),
     ];
     for (name, way, allowed) in ways {

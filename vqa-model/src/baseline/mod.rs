@@ -32,18 +32,18 @@ impl VqaModel for Baseline {
     }
 
     fn infer(&self, input: &ModelInput) -> ModelOutput {
-        if cpu::serves(self, input) {
+        if cpu::serves(input) {
             return cpu::infer(self, input);
         }
         tch::no_grad(|| self.forward(input, false))
     }
 
     fn encode_images(&self, features: &Tensor) -> Option<Tensor> {
-        cpu::serves_images(self, features).then(|| cpu::encode_images(self, features))
+        cpu::serves_images(features).then(|| cpu::encode_images(self, features))
     }
 
     fn infer_encoded(&self, input: &ModelInput, encoded: &Tensor) -> ModelOutput {
-        if cpu::serves(self, input) {
+        if cpu::serves(input) {
             return cpu::infer_encoded(self, input, encoded);
         }
         self.infer(input)
@@ -55,7 +55,7 @@ impl VqaModel for Baseline {
     }
 
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
-        if cpu::serves(self, input) {
+        if cpu::serves(input) {
             let seed = input.dropout.unwrap_or_else(|| {
                 // Drawn by libtorch, so that its seed determines this dropout too.
                 let seed = Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]);

@@ -19,9 +19,9 @@ pub enum TopdownAttention {
 /// One layer over [region; question], dropout, then a linear layer to one score. Parameters: `nonlinear.*`, `linear.*`.
 #[derive(Debug)]
 pub struct ConcatAttention {
-    nonlinear: FCNet,
-    linear: WeightNormLinear,
-    dropout: f64,
+    pub(crate) nonlinear: FCNet,
+    pub(crate) linear: WeightNormLinear,
+    pub(crate) dropout: f64,
 }
 
 /// Projections of region and question multiplied element by element, dropout, then a linear layer to one

@@ -33,19 +33,19 @@ fn exp(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
+pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 #[inline(always)]
-fn tanh(x: f32) -> f32 {
+pub(super) fn tanh(x: f32) -> f32 {
     2.0 * sigmoid(2.0 * x) - 1.0
 }
 
 /// The sum of what the lanes of a loop have summed, in halves: for the sake of its rounding errors, and because the
 /// halves of a register can be added at once.
 #[inline(always)]
-fn total<const N: usize>(mut sums: [f32; N]) -> f32 {
+pub(super) fn total<const N: usize>(mut sums: [f32; N]) -> f32 {
     let mut n = N;
     while n > 1 {
         n /= 2;
@@ -183,90 +183,6 @@ pub(super) fn dropout<T: Number>(row: &mut [T], mask: &[u16], scale: f32) {
 pub(super) fn relu_backward<T: Number>(grad: &mut [T], y: &[T], scale: f32) {
     for (grad, y) in grad.iter_mut().zip(y) {
         *grad = T::from_f32(if y.to_f32() > 0.0 { grad.to_f32() * scale } else { 0.0 });
-    }
-}
-
-/// A row of gates as three equal parts: reset, update, new.
-#[inline(always)]
-fn thirds<T>(row: &[T]) -> [&[T]; 3] {
-    let h = row.len() / 3;
-    [&row[..h], &row[h..2 * h], &row[2 * h..]]
-}
-
-#[inline(always)]
-fn thirds_mut<T>(row: &mut [T]) -> [&mut [T]; 3] {
-    let h = row.len() / 3;
-    let (reset, rest) = row.split_at_mut(h);
-    let (update, new) = rest.split_at_mut(h);
-    [reset, update, new]
-}
-
-/// What a GRU cell reads. Before their nonlinearities, its gates are made of a share of the word's, weight_ih x +
-/// bias_ih, and one of the state's, weight_hh h + bias_hh. Here the products come without their biases, [3 H] each.
-pub(super) struct GruInput<'a, T> {
-    pub(super) word_gates: &'a [T],
-    pub(super) state_gates: &'a [T],
-    pub(super) bias_ih: &'a [f32],
-    pub(super) bias_hh: &'a [f32],
-    pub(super) prev_state: &'a [f32], // [H]
-}
-
-/// A GRU cell: its state, [H], and for the backward pass its gates, [4 H]: reset, update, new, and the state's
-/// share of new.
-#[multiversion(targets = "simd")]
-pub(super) fn gru_forward<T: Number>(input: GruInput<T>, state: &mut [f32], gates: &mut [T]) {
-    let h = state.len();
-    let ([xr, xz, xn], [hr, hz, hn]) = (thirds(input.word_gates), thirds(input.state_gates));
-    let ([bxr, bxz, bxn], [bhr, bhz, bhn]) = (thirds(input.bias_ih), thirds(input.bias_hh));
-    // Slices of one length known here, so that the loop needs no bounds checks.
-    let (xr, xz, xn, hr, hz, hn) = (&xr[..h], &xz[..h], &xn[..h], &hr[..h], &hz[..h], &hn[..h]);
-    let (bxr, bxz, bxn, bhr, bhz, bhn) = (&bxr[..h], &bxz[..h], &bxn[..h], &bhr[..h], &bhz[..h], &bhn[..h]);
-    let prev_state = &input.prev_state[..h];
-    let (reset, rest) = gates.split_at_mut(h);
-    let [update, new, state_new] = thirds_mut(rest);
-    let (update, new, state_new) = (&mut update[..h], &mut new[..h], &mut state_new[..h]);
-    for i in 0..h {
-        let r = sigmoid(xr[i].to_f32() + bxr[i] + hr[i].to_f32() + bhr[i]);
-        let z = sigmoid(xz[i].to_f32() + bxz[i] + hz[i].to_f32() + bhz[i]);
-        let s = hn[i].to_f32() + bhn[i];
-        let n = tanh(xn[i].to_f32() + bxn[i] + r * s);
-        state[i] = n + z * (prev_state[i] - n);
-        reset[i] = T::from_f32(r);
-        update[i] = T::from_f32(z);
-        new[i] = T::from_f32(n);
-        state_new[i] = T::from_f32(s);
-    }
-}
-
-/// The gradients of a GRU cell, given that of its state, [H]: `grad_gates`, [3 H], of the state's share of the
-/// gates; `grad_new`, [H], of the word's share of new (its shares of the others have the gradients of the
-/// state's); and `grad_prev`, [H], of the state before, leaving out what reaches it through the gates.
-#[multiversion(targets = "simd")]
-pub(super) fn gru_backward<T: Number>(
-    gates: &[T],
-    prev_state: &[f32],
-    grad_state: &[f32],
-    grad_gates: &mut [T],
-    grad_new: &mut [T],
-    grad_prev: &mut [f32],
-) {
-    let h = grad_state.len();
-    let (reset, rest) = gates.split_at(h);
-    let [update, new, state_new] = thirds(rest);
-    let (update, new, state_new) = (&update[..h], &new[..h], &state_new[..h]);
-    let [grad_reset, grad_update, grad_state_new] = thirds_mut(grad_gates);
-    let (grad_reset, grad_update, grad_state_new) =
-        (&mut grad_reset[..h], &mut grad_update[..h], &mut grad_state_new[..h]);
-    let (prev_state, grad_new, grad_prev) = (&prev_state[..h], &mut grad_new[..h], &mut grad_prev[..h]);
-    for i in 0..h {
-        let (r, z, n, s) = (reset[i].to_f32(), update[i].to_f32(), new[i].to_f32(), state_new[i].to_f32());
-        let d = grad_state[i];
-        let dn = d * (1.0 - z) * (1.0 - n * n);
-        grad_new[i] = T::from_f32(dn);
-        grad_state_new[i] = T::from_f32(dn * r);
-        grad_reset[i] = T::from_f32(dn * s * r * (1.0 - r));
-        grad_update[i] = T::from_f32(d * (prev_state[i] - n) * z * (1.0 - z));
-        grad_prev[i] = d * z;
     }
 }
 

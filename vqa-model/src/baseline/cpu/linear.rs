@@ -1,6 +1,7 @@
 //! Linear layers with weight norm, forward and backward.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
@@ -36,26 +37,43 @@ pub(super) fn relu_backward<T: Number>(grad: &mut Tensor, y: &Tensor, scale: f32
         .for_each(|(grad, y)| kernels::relu_backward(grad, y, scale));
 }
 
+/// The layer of a net that has one.
+pub(super) fn only_layer(net: &FCNet) -> &WeightNormLinear {
+    let [layer] = &net.layers[..] else { panic!("a net of one layer") };
+    layer
+}
+
 /// A layer in a step whose matrix products are of type `T`.
 pub(super) struct Linear<'a, T> {
     layer: &'a WeightNormLinear,
     /// [out_dim, in_dim]; the layer's weight is this times `factor`.
     matrix: Tensor,
     factor: f64,
+    bias: Tensor, // [out_dim] float32
     number: PhantomData<T>,
 }
 
 impl<'a, T: Number> Linear<'a, T> {
     pub(super) fn new(layer: &'a WeightNormLinear) -> Linear<'a, T> {
+        Linear::of_columns(layer, 0..layer.weight_v.size()[1])
+    }
+
+    /// The part of a layer that reads these entries of its input.
+    pub(super) fn of_columns(layer: &'a WeightNormLinear, columns: Range<i64>) -> Linear<'a, T> {
         let factor = layer.weight_g.double_value(&[]) / norm(&layer.weight_v);
-        let (matrix, factor) = prepared_weight::<T>(&layer.weight_v, factor);
-        Linear { layer, matrix, factor, number: PhantomData }
+        let weight_v = layer.weight_v.detach().narrow(1, columns.start, columns.end - columns.start).contiguous();
+        let (matrix, factor) = prepared_weight::<T>(&weight_v, factor);
+        Linear { layer, matrix, factor, bias: layer.bias.detach(), number: PhantomData }
+    }
+
+    /// The same without a bias, which another part adds.
+    pub(super) fn without_bias(self) -> Linear<'a, T> {
+        Linear { bias: self.bias.zeros_like(), ..self }
     }
 
     /// The layer of a net that has one.
     pub(super) fn only_layer(net: &'a FCNet) -> Linear<'a, T> {
-        let [layer] = &net.layers[..] else { panic!("a net of one layer") };
-        Linear::new(layer)
+        Linear::new(only_layer(net))
     }
 
     /// [M, in_dim] to [M, out_dim].
@@ -70,8 +88,7 @@ impl<'a, T: Number> Linear<'a, T> {
 
     fn forward_with(&self, xs: &Tensor, relu: bool) -> Tensor {
         let mut ys = xs.mm(&self.matrix.tr());
-        let bias = self.layer.bias.detach();
-        let (bias, factor) = (values::<f32>(&bias), self.factor as f32);
+        let (bias, factor) = (values::<f32>(&self.bias), self.factor as f32);
         let rows = values_mut::<T>(&mut ys).par_chunks_mut(bias.len());
         rows.for_each(|row| kernels::finish_layer(row, factor, bias, relu));
         ys

@@ -18,9 +18,8 @@ pub(super) struct DropoutMasks {
 }
 
 impl DropoutMasks {
-    /// Drops each entry with probability `p`, in steps of 1 / 65,536 and below 1. Each question has `rows_per_question`
-    /// of the rows. The same seed draws the same masks for a question, whatever the number of threads, and of questions
-    /// and of rows.
+    /// Masks of questions, each of which has `rows_per_question` of the rows: the same for a question, however many
+    /// questions and rows there are beside it. Drops each entry with probability `p`, in steps of 1 / 65,536 and below 1.
     pub(super) fn draw(
         DropoutSeed { seed, first }: DropoutSeed,
         rows: usize,
@@ -28,13 +27,24 @@ impl DropoutMasks {
         columns: usize,
         p: f64,
     ) -> DropoutMasks {
+        DropoutMasks::of_rows(rows, columns, p, |row| {
+            let (question, row) = (first + row / rows_per_question, row % rows_per_question);
+            split_mix_64(seed ^ split_mix_64(question as u64)) ^ split_mix_64(row as u64)
+        })
+    }
+
+    /// Masks of rows that each have a key: the same for a key.
+    pub(super) fn draw_by_keys(seed: u64, keys: &[u64], columns: usize, p: f64) -> DropoutMasks {
+        DropoutMasks::of_rows(keys.len(), columns, p, |row| seed ^ split_mix_64(keys[row]))
+    }
+
+    /// The seed of a row determines its mask, whatever the number of threads.
+    fn of_rows(rows: usize, columns: usize, p: f64, seed_of: impl Fn(usize) -> u64 + Sync) -> DropoutMasks {
         let words_per_row = columns.div_ceil(LANES);
         let mut bits = vec![0; rows * words_per_row];
         let threshold = (((1.0 - p) * 65_536.0).round() as u32).max(1);
         bits.par_chunks_mut(words_per_row).enumerate().for_each(|(row, mask)| {
-            let (question, row) = (first + row / rows_per_question, row % rows_per_question);
-            let seed = split_mix_64(seed ^ split_mix_64(question as u64));
-            kernels::draw_mask(split_mix_64(seed ^ split_mix_64(row as u64)), threshold, mask);
+            kernels::draw_mask(split_mix_64(seed_of(row)), threshold, mask);
         });
         DropoutMasks { bits, words_per_row, scale: (65_536.0 / f64::from(threshold)) as f32 }
     }

@@ -2,31 +2,43 @@
 //! mathematics of its layers, in a fraction of the work.
 //!
 //! - Each image of a batch is projected once, however many questions are about it.
-//! - Words that several questions start with are read once, by way of a prefix tree.
-//! - Attention never holds the [B, K, A] products of questions and regions: its scores and their gradients are
-//!   products of rows, and dropout's masks are bits.
+//! - Words that several questions start with are read once, by way of a prefix tree, in all layers of the recurrent
+//!   network. Where it reads in both directions too, its first layer shares beginnings and endings, and those above have
+//!   each distinct question once.
+//! - Attention never holds the [B, K, A] vectors in which questions and regions are compared: its scores and their
+//!   gradients are made from rows of either, and dropout's masks are bits.
 //! - Weight norm scales the products, not the weights. Region features need no gradient.
 //!
 //! libtorch computes the matrix products, in float32 or bfloat16. Everything between them is computed here, in
 //! float32, in parallel by rayon.
 //!
-//! `passes` puts the parts together: a `question_encoder` (`gru`), `attention` and the `classifier`. The other
-//! files are what these are made of.
+//! `passes` puts the parts together: the `question_encoder`, `attention` and the `classifier`. A `recurrent_layer` of the
+//! encoder is the same for every `cell`, be it a `gru` or an `lstm`, and attention for `product_scores` and
+//! `concat_scores`. The other files are what these are made of.
 
 pub(crate) mod attention;
+pub(crate) mod cell;
 pub(crate) mod classifier;
+pub(crate) mod compared;
+pub(crate) mod concat_scores;
 pub(crate) mod gradients;
 pub(crate) mod gru;
+pub(crate) mod joint_vectors;
 pub(crate) mod kernels;
 pub(crate) mod linear;
+pub(crate) mod lstm;
 pub(crate) mod masks;
 pub(crate) mod passes;
 pub(crate) mod prefix_tree;
+pub(crate) mod product_scores;
 pub(crate) mod question_encoder;
 pub(crate) mod question_images;
+pub(crate) mod recurrent_layer;
 pub(crate) mod slice;
+pub(crate) mod steps;
 pub(crate) mod sums;
 pub(crate) mod texts;
+pub(crate) mod tree;
 
 pub(crate) use self::passes::{encode_images, infer, infer_encoded, serves, serves_images, train};
 

@@ -4,31 +4,31 @@ use half::bf16;
 use tch::{Device, Kind, Tensor};
 use vqa_data::random::split_mix_64;
 
+use crate::baseline::config::RnnKind;
 use crate::baseline::cpu::attention::{self, AttentionPass};
+use crate::baseline::cpu::cell::Cell;
 use crate::baseline::cpu::classifier::ClassifierPass;
-use crate::baseline::cpu::gru::{self, Gru};
+use crate::baseline::cpu::gru::Gru;
+use crate::baseline::cpu::lstm::Lstm;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
-use crate::baseline::cpu::question_encoder::QuestionEncoder;
+use crate::baseline::cpu::question_encoder::EncoderPass;
 use crate::baseline::cpu::slice::Number;
+use crate::baseline::cpu::steps::Unrolled;
 use crate::baseline::cpu::texts::DistinctTexts;
 use crate::baseline::layers::Baseline;
 use crate::model::{DropoutSeed, ModelInput, ModelOutput, TrainingPass};
 
-/// Whether the passes are written out for a model and an input: each part must be, and there must be something
-/// to compute.
-pub(crate) fn serves(model: &Baseline, input: &ModelInput) -> bool {
-    serves_images(model, &input.features) && input.tokens.numel() > 0 && gru::serves(&model.q_emb.config)
+/// Whether the passes are written out for an input: on a CPU, where there is something to compute.
+pub(crate) fn serves(input: &ModelInput) -> bool {
+    serves_images(&input.features) && input.tokens.numel() > 0
 }
 
-/// Whether that is so of what is computed of the images alone.
-pub(crate) fn serves_images(model: &Baseline, features: &Tensor) -> bool {
-    features.device() == Device::Cpu
-        && matches!(features.kind(), Kind::Float | Kind::BFloat16)
-        && features.numel() > 0
-        && attention::serves(&model.v_att)
+/// Whether what is computed of the images alone is.
+pub(crate) fn serves_images(features: &Tensor) -> bool {
+    features.device() == Device::Cpu && matches!(features.kind(), Kind::Float | Kind::BFloat16) && features.numel() > 0
 }
 
-/// The projections of the regions that attention compares with questions, [N, K, A].
+/// What attention computes of the regions, [N, K, A], to compare it with questions.
 pub(crate) fn encode_images(model: &Baseline, features: &Tensor) -> Tensor {
     tch::no_grad(|| match features.kind() {
         Kind::BFloat16 => attention::encode_images::<bf16>(&model.v_att, features),
@@ -57,55 +57,73 @@ fn pass<'a>(
     encoded: Option<&Tensor>,
     seed: Option<DropoutSeed>,
 ) -> TrainingPass<'a> {
-    match input.features.kind() {
-        Kind::BFloat16 => pass_with(Gru::<bf16>::new(&model.w_emb, &model.q_emb), model, input, encoded, seed),
-        _ => pass_with(Gru::<f32>::new(&model.w_emb, &model.q_emb), model, input, encoded, seed),
+    match (input.features.kind(), model.q_emb.config.rnn_type) {
+        (Kind::BFloat16, RnnKind::Gru) => pass_with::<bf16, Gru>(model, input, encoded, seed),
+        (Kind::BFloat16, RnnKind::Lstm) => pass_with::<bf16, Lstm>(model, input, encoded, seed),
+        (_, RnnKind::Gru) => pass_with::<f32, Gru>(model, input, encoded, seed),
+        (_, RnnKind::Lstm) => pass_with::<f32, Lstm>(model, input, encoded, seed),
     }
 }
 
-fn pass_with<'a, T: Number>(
-    encoder: impl QuestionEncoder<T> + 'a,
+fn pass_with<'a, T: Number, C: Cell + 'a>(
     model: &'a Baseline,
     input: &ModelInput,
     encoded: Option<&Tensor>,
     seed: Option<DropoutSeed>,
 ) -> TrainingPass<'a> {
-    let (output, pass) = tch::no_grad(|| ForwardPass::forward(encoder, model, input, encoded, seed));
+    let (output, pass) = tch::no_grad(|| ForwardPass::<T, C>::forward(model, input, encoded, seed));
     TrainingPass::new(output, move |grad_logits| tch::no_grad(|| pass.backward(grad_logits)))
 }
 
+/// A seed for the dropout of each part, so that they are independent.
+pub(super) struct Seeds {
+    pub(super) attention: Option<DropoutSeed>,
+    pub(super) classifier: Option<DropoutSeed>,
+    pub(super) encoder: Option<u64>,
+}
+
+impl Seeds {
+    pub(super) fn new(seed: Option<DropoutSeed>) -> Seeds {
+        let next = |DropoutSeed { seed, first }| DropoutSeed { seed: split_mix_64(!seed), first };
+        let classifier = seed.map(next);
+        Seeds { attention: seed, classifier, encoder: classifier.map(|seed| next(seed).seed) }
+    }
+}
+
 /// A forward pass, with what its backward pass needs: B questions of L distinct texts, about N images of K regions.
-struct ForwardPass<'a, T: Number, E: QuestionEncoder<T>> {
-    tree: PrefixTree,
+struct ForwardPass<'a, T, C> {
     texts: DistinctTexts,
-    encoder: E,
-    encoder_saved: E::Saved,
-    question: Tensor, // [L, H]
+    encoder: EncoderPass<'a, T, C>,
+    question: Tensor, // [L, question_dim]
     attention: AttentionPass<'a, T>,
     classifier: ClassifierPass<'a, T>,
 }
 
-impl<'a, T: Number, E: QuestionEncoder<T>> ForwardPass<'a, T, E> {
+impl<'a, T: Number, C: Cell> ForwardPass<'a, T, C> {
     fn forward(
-        encoder: E,
         model: &'a Baseline,
         input: &ModelInput,
         encoded: Option<&Tensor>,
         seed: Option<DropoutSeed>,
-    ) -> (ModelOutput, Self) {
+    ) -> (ModelOutput, ForwardPass<'a, T, C>) {
         let [_, n_tokens] = input.tokens.size()[..] else { panic!("tokens are [B, T]") };
-        let tokens = Vec::<i64>::try_from(input.tokens.contiguous().view([-1])).expect("a flat tensor of integers");
-        let tree = PrefixTree::new(&tokens, n_tokens as usize); // L leaves
-        let texts = DistinctTexts::new(&tree); // [B] of L
+        let tokens =
+            |tokens: &Tensor| Vec::<i64>::try_from(tokens.contiguous().view([-1])).expect("a flat tensor of integers");
+        let prefixes = PrefixTree::new(&tokens(&input.tokens), n_tokens as usize); // L leaves
+        let texts = DistinctTexts::new(&prefixes); // [B] of L
+        let unrolled = if model.q_emb.config.bidirectional {
+            Unrolled::both_ways(&prefixes, &PrefixTree::new(&tokens(&input.tokens.flip([1])), n_tokens as usize))
+        } else {
+            Unrolled::forwards(&prefixes)
+        };
+        let seeds = Seeds::new(seed);
 
-        let (question, encoder_saved) = encoder.forward(&tree, seed.is_some()); // [L, H]
+        let (question, encoder) = EncoderPass::forward(&model.w_emb, &model.q_emb, &prefixes, unrolled, seeds.encoder); // [L, H]
         let (attention, attended, attention_pass) =
-            AttentionPass::forward(&model.v_att, input, encoded, &texts, &question, seed); // [B, K], [B, D]
-        // Another seed, so that the two dropouts are independent.
-        let seed = seed.map(|DropoutSeed { seed, first }| DropoutSeed { seed: split_mix_64(!seed), first });
-        let (logits, classifier) = ClassifierPass::forward(model, &texts, &question, attended, seed); // [B, n_answers]
+            AttentionPass::forward(&model.v_att, input, encoded, &texts, &question, seeds.attention); // [B, K], [B, D]
+        let (logits, classifier) = ClassifierPass::forward(model, &texts, &question, attended, seeds.classifier); // [B, n_answers]
 
-        let pass = ForwardPass { tree, texts, encoder, encoder_saved, question, attention: attention_pass, classifier };
+        let pass = ForwardPass { texts, encoder, question, attention: attention_pass, classifier };
         (ModelOutput { logits, attention }, pass)
     }
 
@@ -114,7 +132,6 @@ impl<'a, T: Number, E: QuestionEncoder<T>> ForwardPass<'a, T, E> {
         let (texts, question) = (&self.texts, &self.question);
         let [grad_by_fusion, grad_attended] = self.classifier.backward(texts, question, grad_logits); // [L, H], [B, D]
         let grad_by_attention = self.attention.backward(texts, question, &grad_attended); // [L, H]
-        let grad_question = grad_by_fusion + grad_by_attention; // [L, H]
-        self.encoder.backward(&self.tree, self.encoder_saved, &grad_question);
+        self.encoder.backward(&(grad_by_fusion + grad_by_attention)); // [L, H]
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct DistinctTexts {
 impl DistinctTexts {
     /// The leaves of a tree are the texts.
     pub(super) fn new(tree: &PrefixTree) -> DistinctTexts {
-        let mut questions_of = vec![Vec::new(); tree.level(tree.n_levels() - 1).len()];
+        let mut questions_of = vec![Vec::new(); tree.tree().last_level().len()];
         tree.leaves().iter().enumerate().for_each(|(question, &text)| questions_of[text as usize].push(question));
         DistinctTexts { text_rows: Tensor::from_slice(tree.leaves()), questions_of }
     }

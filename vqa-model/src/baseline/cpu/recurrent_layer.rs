@@ -1,0 +1,225 @@
+//! One direction of a recurrent layer over a tree of steps, forward and backward.
+
+use std::marker::PhantomData;
+
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+use crate::baseline::cpu::cell::{BackwardStep, Cell, Step, StepGrads};
+use crate::baseline::cpu::gradients::add_grad;
+use crate::baseline::cpu::kernels;
+use crate::baseline::cpu::linear::prepared_weight;
+use crate::baseline::cpu::slice::{Number, from_rows, values, values_mut};
+use crate::baseline::cpu::steps::Steps;
+use crate::baseline::cpu::sums::add_rows;
+use crate::baseline::cpu::tree::Tree;
+
+/// Rows that a matrix of a product should have at least: with fewer than 16, libtorch's product of bfloat16
+/// rearranges the whole weight first. Further rows change nothing in the others.
+fn min_rows<T: Number>() -> usize {
+    if T::KIND == Kind::Float { 0 } else { 16 }
+}
+
+/// A layer of cells `C` that reads inputs of length E, in a pass whose matrix products are of type `T`.
+pub(super) struct RecurrentLayer<'a, T, C> {
+    /// weight_ih, weight_hh, bias_ih, bias_hh.
+    parameters: &'a [Tensor; 4],
+    weight_ih: Tensor, // [G H, E] of G gates
+    weight_hh: Tensor, // [G H, H]
+    hid_dim: usize,
+    kinds: PhantomData<(T, C)>,
+}
+
+/// The states of all nodes, in rows of the cell's parts. Each starts with the hidden state, [H].
+pub(super) struct States {
+    values: Vec<f32>, // [nodes, S H], of S parts
+    row_len: usize,   // S H
+}
+
+impl States {
+    /// The state of a node, [S H].
+    pub(super) fn of(&self, node: usize) -> &[f32] {
+        &self.values[node * self.row_len..][..self.row_len]
+    }
+}
+
+/// A forward pass of a layer.
+pub(super) struct LayerPass<T> {
+    pub(super) states: States,
+    levels: Vec<SavedLevel<T>>,
+}
+
+/// What the backward pass needs of a level of n nodes.
+struct SavedLevel<T> {
+    prev_hidden: Tensor, // [n, H], the hidden state before each node
+    saved: Vec<T>,       // what the cells save
+}
+
+impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
+    /// A layer with these parameters: weight_ih, weight_hh, bias_ih, bias_hh.
+    pub(super) fn new(parameters: &'a [Tensor; 4]) -> RecurrentLayer<'a, T, C> {
+        let [weight_ih, weight_hh, ..] = parameters;
+        RecurrentLayer {
+            parameters,
+            weight_ih: prepared_weight::<T>(weight_ih, 1.0).0,
+            weight_hh: prepared_weight::<T>(weight_hh, 1.0).0,
+            hid_dim: weight_hh.size()[1] as usize,
+            kinds: PhantomData,
+        }
+    }
+
+    pub(super) fn hid_dim(&self) -> usize {
+        self.hid_dim
+    }
+
+    /// The states of all nodes, given the input, [rows, E]. What the backward pass needs is only kept with `train`.
+    pub(super) fn forward(&self, steps: &Steps, inputs: &Tensor, train: bool) -> LayerPass<T> {
+        let (h, tree) = (self.hid_dim, &steps.tree);
+        let (n_gates, n_states, n_saved) = (C::N_GATES * h, C::N_STATES * h, C::N_SAVED * h);
+        let input_gates = inputs.mm(&self.weight_ih.tr()); // [rows, G H]
+        let input_gates = values::<T>(&input_gates);
+        let biases = [2, 3].map(|i| self.parameters[i].detach());
+        let [bias_ih, bias_hh] = [&biases[0], &biases[1]].map(values::<f32>); // [G H]
+
+        let initial = vec![0f32; n_states];
+        let mut states = vec![0f32; tree.len() * n_states];
+        let mut levels: Vec<SavedLevel<T>> = Vec::new();
+        for t in 0..tree.n_levels() {
+            let nodes = tree.level(t);
+            let (earlier, rest) = states.split_at_mut(nodes.start * n_states);
+            let level_states = &mut rest[..nodes.len() * n_states];
+            let prev_of = |node: usize| match t {
+                0 => &initial[..],
+                _ => &earlier[tree.parent(node) * n_states..][..n_states],
+            };
+            let n_rows = nodes.len().max(min_rows::<T>());
+            let prev_hidden = from_rows::<T>(&[n_rows as i64, h as i64], h, |i, row| {
+                let prev = if i < nodes.len() { prev_of(nodes.start + i) } else { &initial };
+                kernels::write_scaled(row, 1.0, &prev[..h])
+            }); // [n_rows, H]
+            let state_gates = prev_hidden.mm(&self.weight_hh.tr()); // [n_rows, G H]
+
+            // Without training, nothing needs what the level before has saved: this one reuses its memory.
+            let unused = if train { None } else { levels.pop() };
+            let mut saved = unused.map_or_else(Vec::new, |level| level.saved);
+            saved.resize(nodes.len() * n_saved, T::default());
+            level_states
+                .par_chunks_mut(n_states)
+                .zip(saved.par_chunks_mut(n_saved))
+                .zip(values::<T>(&state_gates).par_chunks(n_gates))
+                .zip(nodes.clone())
+                .for_each(|(((state, saved), state_gates), node)| {
+                    let input_gates = &input_gates[steps.rows[node] * n_gates..][..n_gates];
+                    let prev = &prev_of(node)[n_states - h..];
+                    C::forward(Step { input_gates, state_gates, bias_ih, bias_hh, prev }, state, saved);
+                });
+            levels.push(SavedLevel { prev_hidden: prev_hidden.narrow(0, 0, nodes.len() as i64), saved });
+        }
+        LayerPass { states: States { values: states, row_len: n_states }, levels }
+    }
+
+    /// Adds to the gradients of the parameters, given those of the hidden states of the last m nodes, [m, H] float32;
+    /// those of the others are zeros. Returns the gradient of the input, [rows, E].
+    pub(super) fn backward(&self, steps: &Steps, inputs: &Tensor, pass: &LayerPass<T>, grad_hidden: &Tensor) -> Tensor {
+        let (h, tree) = (self.hid_dim, &steps.tree);
+        let (n_gates, n_separate) = (C::N_GATES * h, C::N_SEPARATE * h);
+        // Further rows of zeros, for the products of the last level.
+        let n_rows = tree.len() + min_rows::<T>();
+        let mut grad_gates = Tensor::zeros([n_rows as i64, n_gates as i64], (T::KIND, Device::Cpu));
+        let mut grad_separate = Tensor::zeros([tree.len() as i64, n_separate as i64], (T::KIND, Device::Cpu));
+        self.backward_through_time(tree, pass, grad_hidden, &mut grad_gates, &mut grad_separate);
+
+        let [weight_ih, weight_hh, bias_ih, bias_hh] = self.parameters;
+        let grad_gates = grad_gates.narrow(0, 0, tree.len() as i64); // [nodes, G H]
+        let prev_hidden: Vec<&Tensor> = pass.levels.iter().map(|level| &level.prev_hidden).collect();
+        let prev_hidden = Tensor::cat(&prev_hidden, 0); // [nodes, H]
+        add_grad(weight_hh, &grad_gates.tr().mm(&prev_hidden));
+        // The input's share of the gates has the same gradient as the state's, but for the separate ones.
+        let n_shared = n_gates - n_separate;
+        let grad_bias_hh = grad_gates.sum_dim_intlist(0, false, Kind::Float); // [G H]
+        let grad_separate_bias = grad_separate.sum_dim_intlist(0, false, Kind::Float); // [N_SEPARATE H]
+        add_grad(bias_ih, &Tensor::cat(&[grad_bias_hh.narrow(0, 0, n_shared as i64), grad_separate_bias], 0));
+        add_grad(bias_hh, &grad_bias_hh);
+
+        // The input's share, added up over the nodes that have read each row.
+        let mut readers = vec![Vec::new(); inputs.size()[0] as usize];
+        steps.rows.iter().enumerate().for_each(|(node, &row)| readers[row].push(node));
+        let (grad_gates, grad_separate) = (values::<T>(&grad_gates), values::<T>(&grad_separate));
+        let grad_input_gates = from_rows::<T>(&[readers.len() as i64, n_gates as i64], n_gates, |row, into| {
+            let (mut sum, nodes) = (vec![0f32; n_gates], &readers[row]);
+            add_rows(&mut sum, 0..nodes.len(), &|sum, i| {
+                let (shared, separate) = sum.split_at_mut(n_shared);
+                kernels::add_scaled(shared, 1.0, &grad_gates[nodes[i] * n_gates..][..n_shared]);
+                kernels::add_scaled(separate, 1.0, &grad_separate[nodes[i] * n_separate..][..n_separate]);
+            });
+            kernels::write_scaled(into, 1.0, &sum)
+        }); // [rows, G H]
+        add_grad(weight_ih, &grad_input_gates.tr().mm(inputs));
+        grad_input_gates.mm(&self.weight_ih) // [rows, E]
+    }
+
+    /// Writes the gradients of all nodes' gates before their nonlinearities: [nodes, G H] of the state's share, and
+    /// [nodes, N_SEPARATE H] of the input's where it has another.
+    fn backward_through_time(
+        &self,
+        tree: &Tree,
+        pass: &LayerPass<T>,
+        grad_hidden: &Tensor,
+        grad_gates: &mut Tensor,
+        grad_separate: &mut Tensor,
+    ) {
+        let h = self.hid_dim;
+        let (n_gates, n_states, n_separate) = (C::N_GATES * h, C::N_STATES * h, C::N_SEPARATE * h);
+        let LayerPass { states, levels } = pass;
+        let initial = vec![0f32; n_states];
+        let first = tree.len() - grad_hidden.size()[0] as usize; // The node of the first row of `grad_hidden`.
+        let grad_hidden = values::<f32>(grad_hidden);
+        // Of the level after this one: the gradients of the last parts of the states before it, [n, H], and of those
+        // states' hidden parts, by way of the gates.
+        let mut after: Option<(Vec<f32>, Tensor)> = None;
+        for (t, level) in levels.iter().enumerate().rev() {
+            let nodes = tree.level(t);
+            let mut grad_states = vec![0f32; nodes.len() * n_states];
+            let rows = grad_states.par_chunks_mut(n_states).zip(tree.children(t)).zip(nodes.clone());
+            let children_grads =
+                after.as_ref().map(|(grad_prev, through_gates)| (grad_prev, values::<T>(through_gates)));
+            rows.for_each(|((grad, children), node)| {
+                if let Some((grad_prev, through_gates)) = children_grads {
+                    add_rows(grad, children.start - nodes.end..children.end - nodes.end, &|grad, child| {
+                        kernels::add_scaled(&mut grad[n_states - h..], 1.0, &grad_prev[child * h..][..h]);
+                        kernels::add_scaled(&mut grad[..h], 1.0, &through_gates[child * h..][..h]);
+                    });
+                }
+                if let Some(row) = node.checked_sub(first) {
+                    kernels::add_scaled(&mut grad[..h], 1.0, &grad_hidden[row * h..][..h]);
+                }
+            });
+
+            let mut grad_prev = vec![0f32; nodes.len() * h];
+            values_mut::<T>(grad_gates)[nodes.start * n_gates..nodes.end * n_gates]
+                .par_chunks_mut(n_gates)
+                .zip(rows_mut(&mut values_mut::<T>(grad_separate)[nodes.start * n_separate..], n_separate, nodes.len()))
+                .zip(grad_prev.par_chunks_mut(h))
+                .zip(level.saved.par_chunks(C::N_SAVED * h))
+                .zip(grad_states.par_chunks(n_states))
+                .zip(nodes.clone())
+                .for_each(|(((((gates, separate), grad_prev), saved), grad_state), node)| {
+                    let prev = if t == 0 { &initial } else { states.of(tree.parent(node)) };
+                    let prev = &prev[n_states - h..];
+                    let step = BackwardStep { saved, prev, state: states.of(node), grad_state };
+                    C::backward(step, StepGrads { gates, separate, prev: grad_prev });
+                });
+            if t > 0 {
+                let n_rows = nodes.len().max(min_rows::<T>()) as i64;
+                let gates = grad_gates.narrow(0, nodes.start as i64, n_rows);
+                after = Some((grad_prev, gates.mm(&self.weight_hh))); // [n_rows, H]
+            }
+        }
+    }
+}
+
+/// The first `n` rows of a matrix, which may be of no columns.
+fn rows_mut<T>(values: &mut [T], columns: usize, n: usize) -> Vec<&mut [T]> {
+    let mut rest = values;
+    (0..n).map(|_| rest.split_off_mut(..columns).expect("a matrix has all of its rows")).collect()
+}

@@ -1,0 +1,180 @@
+//! The steps that a recurrent network takes to read a batch's distinct texts.
+
+use vqa_data::random::split_mix_64;
+
+use crate::baseline::cpu::prefix_tree::PrefixTree;
+use crate::baseline::cpu::tree::Tree;
+
+/// The steps that one direction of a layer takes: each node of a tree is one, from the state of its parent and a row of
+/// the layer's input.
+pub(super) struct Steps {
+    pub(super) tree: Tree,
+    /// For each node, the row that it reads.
+    pub(super) rows: Vec<usize>,
+    /// For each row of the input of the layer above, the node whose state is in it.
+    pub(super) outputs: Vec<usize>,
+    /// For each text, the node whose state is the result.
+    pub(super) results: Vec<usize>,
+}
+
+/// The steps of all layers: for each direction, those of the first, which reads words, and of each of the others, which
+/// read the states of the layer below.
+pub(super) struct Unrolled {
+    first: Vec<Steps>,
+    above: Vec<Steps>,
+    /// For each row of the input of the layers above the first, a number that follows from what has been read there.
+    pub(super) row_keys: Vec<u64>,
+}
+
+impl Unrolled {
+    /// Texts are read forwards. A state, of whatever layer, follows from the beginning of a text alone, so that all layers
+    /// run over the same prefixes.
+    pub(super) fn forwards(prefixes: &PrefixTree) -> Unrolled {
+        let tree = prefixes.tree();
+        let each: Vec<usize> = (0..tree.len()).collect();
+        let steps = |rows: &[usize]| Steps {
+            tree: tree.clone(),
+            rows: rows.to_vec(),
+            outputs: each.clone(),
+            results: tree.last_level().collect(),
+        };
+        Unrolled {
+            first: vec![steps(prefixes.tokens())],
+            above: vec![steps(&each)],
+            row_keys: keys_of_prefixes(prefixes),
+        }
+    }
+
+    /// Texts are read in both directions. Backwards, the first layer shares the endings of texts, which are the prefixes of
+    /// the questions in reverse. From the second layer on, each state follows from a whole text: texts share nothing,
+    /// and row `t L + i` of the input is about the word at `t` in text `i` of L.
+    pub(super) fn both_ways(prefixes: &PrefixTree, reversed: &PrefixTree) -> Unrolled {
+        let (n_texts, n_levels) = (prefixes.tree().last_level().len(), prefixes.tree().n_levels());
+        let forward_leaves: Vec<usize> = prefixes.tree().last_level().collect();
+        let mut backward_leaves = vec![0; n_texts];
+        for (&text, &leaf) in prefixes.leaves().iter().zip(reversed.leaves()) {
+            backward_leaves[text as usize] = reversed.tree().last_level().start + leaf as usize;
+        }
+        let forward_nodes = paths(prefixes.tree(), &forward_leaves);
+        let mut backward_nodes = paths(reversed.tree(), &backward_leaves);
+        backward_nodes.reverse();
+        let steps = |texts: &PrefixTree, nodes: Vec<Vec<usize>>, results: Vec<usize>| Steps {
+            tree: texts.tree().clone(),
+            rows: texts.tokens().to_vec(),
+            outputs: nodes.concat(),
+            results,
+        };
+        let first =
+            vec![steps(prefixes, forward_nodes, forward_leaves), steps(reversed, backward_nodes, backward_leaves)];
+
+        // A chain for each text. Rows that the backward direction reads, and nodes in the order of rows, are those of the
+        // forward direction, the last level first.
+        let chains = Tree::chains(n_texts, n_levels);
+        let levels = (0..n_levels).map(|t| chains.level(t));
+        let orders: [Vec<usize>; 2] = [levels.clone().flatten().collect(), levels.rev().flatten().collect()];
+        let above = orders.map(|order| Steps {
+            rows: order.clone(),
+            outputs: order,
+            results: chains.last_level().collect(),
+            tree: chains.clone(),
+        });
+        let keys = keys_of_prefixes(prefixes);
+        let key = |t: usize, text: usize| split_mix_64(keys[prefixes.tree().last_level().start + text] ^ t as u64);
+        let row_keys = (0..n_levels).flat_map(|t| (0..n_texts).map(move |text| (t, text)));
+        Unrolled { first, above: above.into(), row_keys: row_keys.map(|(t, text)| key(t, text)).collect() }
+    }
+
+    /// The steps of a layer, for each direction.
+    pub(super) fn layer(&self, layer: usize) -> &[Steps] {
+        if layer == 0 { &self.first } else { &self.above }
+    }
+}
+
+/// For each node, a number that follows from the words up to it.
+fn keys_of_prefixes(prefixes: &PrefixTree) -> Vec<u64> {
+    let tree = prefixes.tree();
+    let mut keys: Vec<u64> = Vec::with_capacity(tree.len());
+    for node in 0..tree.len() {
+        let before = if tree.level(0).contains(&node) { 0 } else { keys[tree.parent(node)] };
+        let word = prefixes.words()[prefixes.tokens()[node]];
+        keys.push(split_mix_64(before ^ split_mix_64(word as u64)));
+    }
+    keys
+}
+
+/// For each level of a tree, the nodes on the ways from the roots to these leaves.
+fn paths(tree: &Tree, leaves: &[usize]) -> Vec<Vec<usize>> {
+    let mut paths = vec![leaves.to_vec()];
+    for _ in 1..tree.n_levels() {
+        let nodes = paths.last().expect("it starts with the leaves");
+        paths.push(nodes.iter().map(|&node| tree.parent(node)).collect());
+    }
+    paths.reverse();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a node has read, from the first step to its own.
+    fn read(steps: &Steps, mut node: usize, words: &[i64]) -> Vec<i64> {
+        let t = (0..steps.tree.n_levels()).find(|&t| steps.tree.level(t).contains(&node)).unwrap();
+        let mut read: Vec<i64> = (0..=t)
+            .map(|_| {
+                let word = words[steps.rows[node]];
+                node = steps.tree.parent(node);
+                word
+            })
+            .collect();
+        read.reverse();
+        read
+    }
+
+    proptest! {
+        /// In both directions, each row of the second layer's input holds the states that have read up to its word.
+        #[test]
+        fn rows_hold_what_has_been_read_up_to_a_word(
+            questions in prop::collection::vec(prop::collection::vec(0i64..3, 4), 1..20)
+        ) {
+            let prefixes = PrefixTree::new(&questions.concat(), 4);
+            let reverse = |text: &[i64]| text.iter().rev().copied().collect::<Vec<i64>>();
+            let reversed: Vec<i64> = questions.iter().flat_map(|question| reverse(question)).collect();
+            let unrolled = Unrolled::both_ways(&prefixes, &PrefixTree::new(&reversed, 4));
+            let [forward, backward] = unrolled.layer(0) else { unreachable!() };
+            let n_texts = forward.results.len();
+            for (question, &text) in questions.iter().zip(prefixes.leaves()) {
+                for t in 0..4 {
+                    let row = t * n_texts + text as usize;
+                    prop_assert_eq!(read(forward, forward.outputs[row], prefixes.words()), &question[..=t]);
+                    prop_assert_eq!(read(backward, backward.outputs[row], prefixes.words()), reverse(&question[t..]));
+                }
+                // Whatever else is in the batch, a text has the same keys.
+                let alone = |question: &[i64]| PrefixTree::new(question, 4);
+                let of_both = Unrolled::both_ways(&alone(question), &alone(&reverse(question))).row_keys;
+                let of_forwards = Unrolled::forwards(&alone(question)).row_keys;
+                let forwards = Unrolled::forwards(&prefixes).row_keys;
+                for t in 0..4 {
+                    let row = t * n_texts + text as usize;
+                    prop_assert_eq!(unrolled.row_keys[row], of_both[t]);
+                    prop_assert_eq!(forwards[forward.outputs[row]], of_forwards[t]);
+                }
+                let results = [forward, backward].map(|steps| read(steps, steps.results[text as usize], prefixes.words()));
+                prop_assert_eq!(results, [question.clone(), reverse(question)]);
+
+                // Above, the rows are numbered instead of words.
+                let rows: Vec<i64> = (0..4 * n_texts as i64).collect();
+                let of_text: Vec<i64> = (0..4).map(|t| t * n_texts as i64 + text).collect();
+                let [forward, backward] = unrolled.layer(1) else { unreachable!() };
+                for t in 0..4 {
+                    let row = t * n_texts + text as usize;
+                    prop_assert_eq!(read(forward, forward.outputs[row], &rows), &of_text[..=t]);
+                    prop_assert_eq!(read(backward, backward.outputs[row], &rows), reverse(&of_text[t..]));
+                }
+                prop_assert_eq!(read(backward, backward.results[text as usize], &rows), reverse(&of_text));
+            }
+        }
+    }
+}
