@@ -31,6 +31,8 @@ help:
 	@echo "make lint    formatting, Clippy and the pages of the documentation, without tests"
 	@echo "make setup   install libtorch and what else the build needs (the others do it by themselves)"
 	@echo "make backbones  only the weights of the pretrained networks, which setup installs too"
+	@echo "several processes train together: PYTHONPATH=.libtorch $(PYTHON) -m torch.distributed.run --no-python --standalone \\"
+	@echo "             --nproc-per-node 2 target/release/vqa train --config CONFIG (vqa-cli/guide/many-machines.md)"
 
 # With a libtorch of your own in LIBTORCH, only CMake may be missing, and .cargo/cmake says so; `make backbones` needs pip.
 setup: $(if $(LIBTORCH),check-tools,$(INSTALLED) $(TENSORBOARD) $(BACKBONES))
@@ -138,6 +140,7 @@ bench: setup $(if $(LIBTORCH),,$(H5PY))
 	$(CARGO) build --release -p vqa-cli
 	$(CARGO) build --release -p vqa-benches --examples
 	PYTHONPATH=.libtorch:$$PYTHONPATH $(PYTHON) benches/python/compare.py
+	PYTHONPATH=.libtorch:$$PYTHONPATH $(PYTHON) benches/python/processes.py
 
 $(H5PY): $(INSTALLED)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .libtorch h5py

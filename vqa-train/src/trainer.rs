@@ -198,11 +198,12 @@ impl<'a> Trainer<'a> {
             loop {
                 let tic = Instant::now();
                 let batch = batches.next().transpose().map_err(Error::from).and_then(|batch| Ok(batch.transpose()?));
-                let waited = tic.elapsed();
+                let data = tic.elapsed();
                 let Some(batch) = agree(collective, batch)? else { break };
-                let data = waited.saturating_sub(batch.waited);
+                let agreeing = tic.elapsed() - data;
+                // While the loader waited for the GPU, that worked.
+                let data = data.saturating_sub(batch.waited);
 
-                let tic = Instant::now();
                 let seed = dropout_seed(self.seed, state.position.step);
                 tch::manual_seed(seed as i64);
                 let lr = optimizer.lr();
@@ -212,8 +213,12 @@ impl<'a> Trainer<'a> {
                     None => self.make_step(&train, batch, seed, &mut optimizer, (after, lr)),
                 };
                 let mut made = made?;
-                made.sums.backward += tic.elapsed().saturating_sub(made.sums.duration());
                 made.sums.data += data;
+                if collective.world_size() > 1 {
+                    made.sums.all_reduce += agreeing;
+                }
+                // All of the rest, so that the durations of a step add up to what has passed.
+                made.sums.backward += tic.elapsed().saturating_sub(made.sums.duration());
                 state.position = after;
                 unread.push(made);
 
