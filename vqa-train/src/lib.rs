@@ -48,6 +48,7 @@ mod recorded_steps;
 mod rehearsal;
 mod step;
 mod trainer;
+mod validation;
 
 pub mod distributed;
 pub mod metrics;

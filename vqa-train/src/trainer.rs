@@ -1,25 +1,25 @@
 //! The training loop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 use vqa_data::batches::{Loader, Share};
 use vqa_data::random::split_mix_64;
 use vqa_model::feed::{FeaturesOnDevice, FedBatch, Feed, FeedOptions, Precision, allow_tf32};
-use vqa_model::loss::{LossKind, loss, n_in_mean};
+use vqa_model::loss::LossKind;
 use vqa_model::memory::or_out_of_memory;
 use vqa_model::run::{CheckpointHeader, RunDir};
 use vqa_model::{DataDims, VqaModel};
 
 use crate::config::TrainConfig;
 use crate::distributed::collective::{Collective, Solo};
-use crate::distributed::together::{agree, any, check_same, sum};
+use crate::distributed::together::{agree, any, check_same};
 use crate::error::{Error, Result};
 use crate::metrics::file::{MetricsFile, draw_curves};
 use crate::metrics::lines::{EpochMetrics, Line, StepMetrics};
-use crate::metrics::sums::Sums;
+use crate::metrics::sums::{Sums, add_up};
 use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
 use crate::recorded_steps::RecordedSteps;
@@ -102,17 +102,6 @@ pub enum Outcome {
     /// It was asked to stop, and its state is saved.
     Stopped(Position),
 }
-
-/// Figures of a validation. Scores are percentages.
-#[derive(Debug, Clone, Copy, Default)]
-struct Scores {
-    loss: f64,
-    score: f64,
-    upper_bound: f64,
-}
-
-/// Numbers that a validation adds up.
-const N_FIGURES: usize = 5;
 
 /// The flag of a trainer that is never stopped.
 static NEVER: AtomicBool = AtomicBool::new(false);
@@ -346,48 +335,13 @@ impl<'a> Trainer<'a> {
     /// Adds the steps that are made to the state, and reports them.
     fn report(&self, unread: &mut UnreadSteps, state: &mut State, on_event: &mut dyn FnMut(Event)) -> Result<()> {
         let mut steps = agree(self.collective, self.read(unread))?;
-        self.add_up(&mut steps)?;
+        let sums: Vec<&mut Sums> = steps.iter_mut().map(|step| &mut step.sums).collect();
+        add_up(self.collective, sums)?;
         for Step { position, lr, sums, .. } in steps {
             state.add(sums);
             let metrics = sums.metrics(position.epoch + 1, position.step, lr);
             let batch = position.batch as usize;
             on_event(Event::Step { metrics: &metrics, batch, n_batches: self.train.n_batches() });
-        }
-        Ok(())
-    }
-
-    /// Makes the sums of steps those of all processes. Of durations it is the mean.
-    fn add_up(&self, steps: &mut [Step]) -> Result<()> {
-        let n_processes = self.collective.world_size() as f64;
-        let numbers = |Sums {
-                           n_questions, n_in_mean_loss, loss, score, data, forward, backward, all_reduce, ..
-                       }: Sums| {
-            let counts = [n_questions as f64, n_in_mean_loss.unwrap_or_default() as f64];
-            let durations = [data, forward, backward, all_reduce].map(|duration| duration.as_secs_f64() / n_processes);
-            [counts[0], counts[1], loss, score, durations[0], durations[1], durations[2], durations[3]]
-        };
-        if n_processes == 1.0 {
-            return Ok(());
-        }
-        let mut all: Vec<f64> = steps.iter().flat_map(|step| numbers(step.sums)).collect();
-        sum(self.collective, &mut all)?;
-        for (step, of_step) in steps.iter_mut().zip(all.chunks_exact(8)) {
-            let &[n_questions, n_in_mean, loss, score, data, forward, backward, all_reduce] = of_step else {
-                unreachable!("chunks of eight")
-            };
-            let [data, forward, backward, all_reduce] =
-                [data, forward, backward, all_reduce].map(Duration::from_secs_f64);
-            step.sums = Sums {
-                n_questions: n_questions as usize,
-                n_in_mean_loss: Some(n_in_mean as usize),
-                loss,
-                score,
-                data,
-                forward,
-                backward,
-                all_reduce,
-                ..step.sums
-            };
         }
         Ok(())
     }
@@ -400,59 +354,6 @@ impl<'a> Trainer<'a> {
             state.save(self.run, self.vs, optimizer)
         });
         agree(self.collective, saved).map(drop)
-    }
-
-    /// Scores all of `val`; nothing if the run was asked to stop.
-    fn validate(&self, val: &Feed, on_event: &mut dyn FnMut(Event)) -> Result<Option<Scores>> {
-        let (rank, world_size) = (self.collective.rank(), self.collective.world_size());
-        let batches = agree(self.collective, self.validate_batches(val, on_event))?;
-        let stopped = batches.len() < (val.n_batches() + world_size - 1 - rank) / world_size;
-        if any(self.collective, stopped)? {
-            return Ok(None);
-        }
-        // Each batch by itself, so that the sums of all are the same whichever process had which.
-        let mut all = vec![[0.0; N_FIGURES]; val.n_batches()];
-        batches.into_iter().enumerate().for_each(|(i, figures)| all[rank + i * world_size] = figures);
-        sum(self.collective, all.as_flattened_mut())?;
-        let [loss, n_in_means, score, upper_bound, n] = all.into_iter().fold([0.0; N_FIGURES], |mut sums, figures| {
-            sums.iter_mut().zip(figures).for_each(|(sum, figure)| *sum += figure);
-            sums
-        });
-        Ok(Some(Scores {
-            loss: loss / n_in_means.max(1.0),
-            score: 100.0 * score / n,
-            upper_bound: 100.0 * upper_bound / n,
-        }))
-    }
-
-    /// Sums of each batch of this process, until it is asked to stop: loss, questions that it is over, score, upper
-    /// bound, questions.
-    fn validate_batches(&self, val: &Feed, on_event: &mut dyn FnMut(Event)) -> Result<Vec<[f64; N_FIGURES]>> {
-        let (rank, world_size) = (self.collective.rank(), self.collective.world_size());
-        // Losses and scores stay on the device, in float64, until all are there.
-        let (mut on_device, mut figures) = (Vec::new(), Vec::new());
-        for (index, batch) in val.epoch(0, 0).enumerate() {
-            if self.stop.load(Ordering::Relaxed) {
-                break;
-            }
-            for mut part in batch??.parts {
-                let (input, targets) = val.tensors(&mut part);
-                let logits = self.model.infer(&input).logits;
-                let loss = loss(self.loss, &logits, &targets.dense(logits.size()[1])).to_kind(Kind::Double);
-                let n_in_mean = n_in_mean(self.loss, &part.batch.targets) as f64;
-                on_device.push(Tensor::stack(&[loss * n_in_mean, targets.total_score(&logits)], 0));
-                figures.push([0.0, n_in_mean, 0.0, part.batch.targets.total_best(), part.batch.len() as f64]);
-            }
-            on_event(Event::Validation { batch: (rank + index * world_size) + 1, n_batches: val.n_batches() });
-        }
-        if on_device.is_empty() {
-            return Ok(figures);
-        }
-        let of_device = Vec::<f64>::try_from(Tensor::cat(&on_device, 0)).expect("a flat tensor of float64");
-        for (figures, of_device) in figures.iter_mut().zip(of_device.chunks_exact(2)) {
-            (figures[0], figures[2]) = (of_device[0], of_device[1]);
-        }
-        Ok(figures)
     }
 
     fn header(&self, metrics: &EpochMetrics) -> CheckpointHeader {

@@ -178,9 +178,8 @@ fn start(config: &Config, resume: bool, dry_run: bool, together: &Together) -> R
 /// What processes of a run must have the same of its config: paths and device may be each machine's own.
 fn same_for_all(settings: &RunConfig) -> String {
     let RunConfig { seed, model, train, .. } = settings;
-    let [model, train] =
-        [toml::to_string(model), toml::to_string(train)].map(|text| text.unwrap_or_default().replace('\n', ", "));
-    format!("seed = {seed}, {model}, {train}")
+    let [model, train] = [toml::to_string(model), toml::to_string(train)].map(|text| text.unwrap_or_default());
+    format!("seed = {seed}\n{model}{train}")
 }
 
 /// A run writes its full config into its directory. That must not overwrite one that was written by hand, which has

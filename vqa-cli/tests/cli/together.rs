@@ -154,7 +154,10 @@ fn what_must_be_the_same_is_compared_first() {
     let train = "train --config config.toml";
     let other = format!("{train} --set train.optim.lr=0.5");
     let said = errors(&outputs(start(at, 3, &[train, train, &other], &[])));
-    assert!(said.iter().all(|line| line.contains("the config") && line.contains("process 2")), "{said:?}");
+    assert!(
+        said.iter().all(|line| line.contains("process 2 has another") && line.contains("lr = 0.5, not lr = 0.002")),
+        "{said:?}"
+    );
     let config = fs::read_to_string(at.join("config.toml")).unwrap();
     fs::write(at.join("other.toml"), config.replace("train.h5", "val.h5").replace("_train", "_val")).unwrap();
     let other = "train --config other.toml";
@@ -220,26 +223,26 @@ impl Machines {
     fn new() -> Option<Machines> {
         let names = ["a", "b"].map(|side| format!("vqa{side}{}", std::process::id()));
         let [a, b] = &names;
-        let ok = names.iter().all(|name| run(&format!("ip netns add {name}")));
+        let ok = names.iter().all(|name| run_command(&format!("ip netns add {name}")));
         let machines = Machines(names.clone());
         let cable = format!("ip -n {a} link add eth0 type veth peer name eth0 netns {b}");
         let set_up = |(name, address): (&String, &str)| {
-            run(&format!("ip -n {name} addr add {address}/24 dev eth0"))
-                && ["lo", "eth0"].iter().all(|link| run(&format!("ip -n {name} link set {link} up")))
+            run_command(&format!("ip -n {name} addr add {address}/24 dev eth0"))
+                && ["lo", "eth0"].iter().all(|link| run_command(&format!("ip -n {name} link set {link} up")))
         };
-        (ok && run(&cable) && names.iter().zip(["10.93.0.1", "10.93.0.2"]).all(set_up)).then_some(machines)
+        (ok && run_command(&cable) && names.iter().zip(["10.93.0.1", "10.93.0.2"]).all(set_up)).then_some(machines)
     }
 }
 
 impl Drop for Machines {
     fn drop(&mut self) {
         for name in &self.0 {
-            run(&format!("ip netns del {name}"));
+            run_command(&format!("ip netns del {name}"));
         }
     }
 }
 
-fn run(command: &str) -> bool {
+fn run_command(command: &str) -> bool {
     let mut words = command.split(' ');
     let program = words.next().unwrap();
     std::process::Command::new(program).args(words).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
@@ -264,7 +267,7 @@ fn a_cut_cable_ends_in_errors() {
     };
     let children = [0, 1].map(start);
     wait_for_state(&at.join("run"));
-    assert!(run(&format!("ip -n {} link set eth0 down", machines.0[0])));
+    assert!(run_command(&format!("ip -n {} link set eth0 down", machines.0[0])));
     let tic = Instant::now();
     let said = errors(&outputs(children.into()));
     assert!(tic.elapsed() < Duration::from_secs(60));
@@ -330,6 +333,22 @@ fn processes_stop_together_and_other_ones_go_on() {
     assert!(config.starts_with(&format!("# until step {step}: processes = 3\n")), "{config}");
 }
 
+/// The processes that a process has started, by what the system says of each: behind its name, in parentheses, are its
+/// state and its parent.
+fn children_of(parent: u32) -> Vec<u32> {
+    let mut found: Vec<u32> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(|process| {
+            let status = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+            let after_name = status.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            after_name.split(' ').nth(1) == Some(&parent.to_string())
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
 /// The launcher that comes with libtorch: it starts all again when one has died.
 #[test]
 fn torchrun_starts_them_again() {
@@ -362,10 +381,9 @@ fn torchrun_starts_them_again() {
     }
     let step = || Position::saved_in(&run).ok().flatten().map_or(0, |position| position.step);
     let killed_at = step();
-    // Its processes, by their parent.
-    let parent = child.id().to_string();
-    let killed = std::process::Command::new("pkill").args(["-KILL", "-o", "-P", &parent]).status().unwrap();
-    assert!(killed.success());
+    let of_launcher = children_of(child.id());
+    assert_eq!(of_launcher.len(), 2);
+    assert!(run_command(&format!("kill -KILL {}", of_launcher[0])));
     wait_for("steps after the restart", || step() > killed_at + 20);
     signal(&child, &["TERM"]);
     let output = child.wait_with_output().unwrap();

@@ -16,5 +16,5 @@ pub use self::processes::Processes;
 pub use self::{
     collective::{Collective, Solo},
     launch::{Launch, Master},
-    together::{agree, check_same},
+    together::check_same,
 };

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// # Errors
 ///
 /// This process's own error, or [`Error::OtherProcess`].
-pub fn agree<T>(collective: &dyn Collective, own: Result<T>) -> Result<T> {
+pub(crate) fn agree<T>(collective: &dyn Collective, own: Result<T>) -> Result<T> {
     if collective.world_size() == 1 {
         return own;
     }
@@ -54,17 +54,28 @@ pub(crate) fn sum(collective: &dyn Collective, numbers: &mut [f64]) -> Result<()
 ///
 /// # Errors
 ///
-/// [`Error::Differs`], in every process, with the first of the names in which any differs from process 0.
+/// [`Error::Differs`], in every process, with the first of the names in which any differs from process 0, and the lines of
+/// their values that differ.
 pub fn check_same(collective: &dyn Collective, values: &[(&str, String)]) -> Result<()> {
     for (name, value) in values {
         let of_first = broadcast_text(collective, 0, value)?;
         let differ = counts(collective, collective.rank(), *value != of_first)?;
         if let Some(rank) = differ.iter().position(|&n| n > 0) {
             let theirs = broadcast_text(collective, rank, value)?;
-            return Err(Error::Differs { what: (*name).to_owned(), rank, theirs, of_first });
+            let (what, only_theirs) = ((*name).to_owned(), lines_without(&theirs, &of_first));
+            return Err(Error::Differs {
+                what,
+                rank,
+                theirs: only_theirs,
+                of_first: lines_without(&of_first, &theirs),
+            });
         }
     }
     Ok(())
+}
+
+fn lines_without(text: &str, other: &str) -> String {
+    text.lines().filter(|line| other.lines().all(|other| other != *line)).collect::<Vec<_>>().join(", ")
 }
 
 /// How often it is so in each process.

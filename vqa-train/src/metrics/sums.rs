@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::distributed::collective::Collective;
+use crate::distributed::together::sum;
+use crate::error::Result;
 use crate::metrics::lines::StepMetrics;
 
 /// Sums over some steps.
@@ -68,4 +71,37 @@ impl Sums {
             all_reduce_ms: (self.all_reduce > Duration::ZERO).then(|| ms(self.all_reduce)),
         }
     }
+}
+
+/// Makes the sums of some steps those of all processes. Of durations it is the mean.
+pub(crate) fn add_up(collective: &dyn Collective, mut steps: Vec<&mut Sums>) -> Result<()> {
+    const N_NUMBERS: usize = 8;
+    if collective.world_size() == 1 {
+        return Ok(());
+    }
+    let share = 1.0 / collective.world_size() as f64;
+    let numbers = |step: &Sums| -> [f64; N_NUMBERS] {
+        let [data, forward, backward, all_reduce] =
+            [step.data, step.forward, step.backward, step.all_reduce].map(|duration| duration.as_secs_f64() * share);
+        let counts = [step.n_questions, step.n_in_mean_loss()].map(|n| n as f64);
+        [counts[0], counts[1], step.loss, step.score, data, forward, backward, all_reduce]
+    };
+    let mut all: Vec<f64> = steps.iter().flat_map(|step| numbers(step)).collect();
+    sum(collective, &mut all)?;
+    for (step, &of_step) in steps.iter_mut().zip(all.as_chunks::<N_NUMBERS>().0) {
+        let [n_questions, n_in_mean, loss, score, data, forward, backward, all_reduce] = of_step;
+        let [data, forward, backward, all_reduce] = [data, forward, backward, all_reduce].map(Duration::from_secs_f64);
+        **step = Sums {
+            n_steps: step.n_steps,
+            n_questions: n_questions as usize,
+            n_in_mean_loss: Some(n_in_mean as usize),
+            loss,
+            score,
+            data,
+            forward,
+            backward,
+            all_reduce,
+        };
+    }
+    Ok(())
 }
