@@ -35,6 +35,13 @@ pub trait VqaModel {
         false
     }
 
+    /// Beginnings of parameters' names, group by group in the order in which a training step's backward half completes
+    /// their gradients: those that come before the end. Whoever adds up gradients of several processes begins there. The
+    /// half that [`VqaModel::train`] returns may tell of each group, by its number.
+    fn gradient_order(&self) -> &[&[&str]] {
+        &[]
+    }
+
     /// The forward half of a training step.
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
         TrainingPass::from_forward(self.forward(input, true))
@@ -45,13 +52,25 @@ pub trait VqaModel {
 pub struct TrainingPass<'a> {
     /// Logits and attention, with dropout.
     pub output: ModelOutput,
-    backward: Box<dyn FnOnce(&Tensor) + 'a>,
+    backward: Box<Backward<'a>>,
 }
+
+/// Adds to the gradients of all parameters, given that of a loss by the logits, and tells which group of them is complete.
+type Backward<'a> = dyn FnOnce(&Tensor, &mut dyn FnMut(usize)) + 'a;
 
 impl<'a> TrainingPass<'a> {
     /// A step whose backward half is `backward`: given the gradient of a loss by the logits, [B, n_answers], it
     /// adds to the gradients of all parameters.
     pub fn new(output: ModelOutput, backward: impl FnOnce(&Tensor) + 'a) -> TrainingPass<'a> {
+        TrainingPass::in_groups(output, move |grad_logits, _| backward(grad_logits))
+    }
+
+    /// [`TrainingPass::new`] with a backward half that tells when the gradients of a group of
+    /// [`VqaModel::gradient_order`] are complete, in order.
+    pub fn in_groups(
+        output: ModelOutput,
+        backward: impl FnOnce(&Tensor, &mut dyn FnMut(usize)) + 'a,
+    ) -> TrainingPass<'a> {
         TrainingPass { output, backward: Box::new(backward) }
     }
 
@@ -66,7 +85,13 @@ impl<'a> TrainingPass<'a> {
     /// The backward half: adds to the gradients of all parameters, given that of the loss by the logits,
     /// [B, n_answers].
     pub fn backward(self, grad_logits: &Tensor) {
-        (self.backward)(grad_logits);
+        self.backward_in_groups(grad_logits, &mut |_| {});
+    }
+
+    /// [`TrainingPass::backward`], which calls `complete` with the number of each group of
+    /// [`VqaModel::gradient_order`] whose gradients are complete, unless it does not know.
+    pub fn backward_in_groups(self, grad_logits: &Tensor, complete: &mut dyn FnMut(usize)) {
+        (self.backward)(grad_logits, complete);
     }
 }
 

@@ -75,7 +75,7 @@ impl Trainer<'_> {
             let position = Position { epoch: epoch - 1, batch: of_epoch, step: optimizer.n_steps() + 1 };
             let (seed, at) = (dropout_seed(self.seed, optimizer.n_steps()), (position, optimizer.lr()));
             unread.push(recorded.make(&train, &batch, &mut optimizer, at).unwrap_or_else(|| {
-                let made = Step::add_gradients(self.model, self.loss, &train, batch, seed, at);
+                let made = Step::add_gradients(self.model, self.loss, &train, batch, seed, at, &mut |_| {});
                 optimizer.apply();
                 made
             }));

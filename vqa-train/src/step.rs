@@ -51,7 +51,9 @@ impl Step {
     /// Goes through a batch, forward and backward, part by part: adds to the gradients of the parameters, of the mean
     /// loss over the whole batch, if this is a process's share of it. Dropout follows from `seed` and the places of the
     /// questions in the whole batch. Where the run stands after the step and its learning rate are for the caller to
-    /// say.
+    /// say. `complete` is told which groups of gradients are, as by [`TrainingPass::backward_in_groups`].
+    ///
+    /// [`TrainingPass::backward_in_groups`]: vqa_model::TrainingPass::backward_in_groups
     pub(crate) fn add_gradients(
         model: &dyn VqaModel,
         loss: LossKind,
@@ -59,10 +61,12 @@ impl Step {
         batch: FedBatch,
         seed: u64,
         (position, lr): (Position, f64),
+        complete: &mut dyn FnMut(usize),
     ) -> Step {
+        let n_parts = batch.parts.len();
         let mut sums = Sums { n_steps: 1, n_in_mean_loss: Some(0), ..Sums::default() };
         let mut parts = Vec::with_capacity(batch.parts.len());
-        for mut part in batch.parts {
+        for (i, mut part) in batch.parts.into_iter().enumerate() {
             let tic = Instant::now();
             let (mut input, targets) = feed.tensors(&mut part);
             let first = part.batch.first;
@@ -83,7 +87,10 @@ impl Step {
             sums.forward += tic.elapsed();
 
             let tic = Instant::now();
-            pass.backward(&(grad_logits * share));
+            match i + 1 == n_parts {
+                true => pass.backward_in_groups(&(grad_logits * share), complete),
+                false => pass.backward(&(grad_logits * share)),
+            }
             sums.backward += tic.elapsed();
             sums.n_questions += part.batch.len();
             let question_ids = part.batch.question_ids.iter().take(5).copied().collect();

@@ -277,12 +277,23 @@ impl<'a> Trainer<'a> {
         optimizer: &mut Optimizer,
         at: (Position, f64),
     ) -> Result<Step> {
-        let mut made = Step::add_gradients(self.model, self.loss, train, batch, seed, at);
-        if self.collective.world_size() > 1 {
-            let tic = Instant::now();
-            optimizer.all_reduce(self.collective)?;
-            made.sums.all_reduce = tic.elapsed();
+        if self.collective.world_size() == 1 {
+            let made = Step::add_gradients(self.model, self.loss, train, batch, seed, at, &mut |_| {});
+            optimizer.apply();
+            return Ok(made);
         }
+        // What is complete goes on its way while the rest is computed.
+        let mut sums = optimizer.gradient_sums(self.collective, self.model.gradient_order());
+        let mut begun = Ok(());
+        let mut made = Step::add_gradients(self.model, self.loss, train, batch, seed, at, &mut |number| {
+            if begun.is_ok() {
+                begun = sums.begin(number);
+            }
+        });
+        begun?;
+        let tic = Instant::now();
+        sums.finish()?;
+        made.sums.all_reduce = tic.elapsed();
         optimizer.apply();
         Ok(made)
     }

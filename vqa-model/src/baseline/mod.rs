@@ -54,6 +54,10 @@ impl VqaModel for Baseline {
         self.q_emb.config.dropout == 0.0
     }
 
+    fn gradient_order(&self) -> &[&[&str]] {
+        &[&["classifier", "q_net", "v_net"], &["v_att"]]
+    }
+
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
         if cpu::serves(input) {
             let seed = input.dropout.unwrap_or_else(|| {

@@ -33,6 +33,10 @@ struct Store {
   c10::intrusive_ptr<c10d::Store> store;
 };
 
+struct Work {
+  c10::intrusive_ptr<c10d::Work> work;
+};
+
 struct Group {
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
 };
@@ -92,10 +96,22 @@ Group* c10d_group_new(Store* store, int rank, int size, const char* interface, c
   });
 }
 
-bool c10d_group_all_reduce(Group* group, at::Tensor* tensor) {
-  return guarded(false, [&] {
+// The tensor's memory belongs to the work until it has been waited for.
+Work* c10d_group_start_all_reduce(Group* group, at::Tensor* tensor) {
+  return guarded<Work*>(nullptr, [&] {
     std::vector<at::Tensor> tensors{*tensor};
-    return group->gloo->allreduce(tensors)->wait();
+    return new Work{group->gloo->allreduce(tensors)};
+  });
+}
+
+bool c10d_work_wait(Work* work) {
+  return guarded(false, [&] { return work->work->wait(); });
+}
+
+void c10d_work_free(Work* work) {
+  guarded(false, [&] {
+    delete work;
+    return true;
   });
 }
 

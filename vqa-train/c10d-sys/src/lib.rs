@@ -40,7 +40,9 @@ unsafe extern "C" {
         address: *const c_char,
         timeout_ms: i64,
     ) -> *mut c_void;
-    fn c10d_group_all_reduce(group: *mut c_void, tensor: *mut torch_sys::C_tensor) -> bool;
+    fn c10d_group_start_all_reduce(group: *mut c_void, tensor: *mut torch_sys::C_tensor) -> *mut c_void;
+    fn c10d_work_wait(work: *mut c_void) -> bool;
+    fn c10d_work_free(work: *mut c_void);
     fn c10d_group_broadcast(group: *mut c_void, tensor: *mut torch_sys::C_tensor, root: c_int) -> bool;
     fn c10d_group_free(group: *mut c_void);
 }
@@ -194,16 +196,27 @@ impl ProcessGroup {
         self.size
     }
 
-    /// Replaces a tensor by the sum of all processes' tensors, in every process the same.
+    /// Begins to replace a tensor by the sum of all processes' tensors, in every process the same. Until the work is
+    /// waited for, what is in the tensor's memory means nothing, and is not to be written.
     ///
     /// # Errors
     ///
-    /// When a process is gone, or does not come in time; when the tensor is not on the CPU.
+    /// When the tensor is not on the CPU, or in pieces.
+    pub fn start_all_reduce(&self, mut tensor: Tensor) -> Result<Work> {
+        check_on_cpu(&tensor)?;
+        // SAFETY: the group is alive; the pointer is of a live `at::Tensor`, of which the work keeps a reference. Where the
+        // caller writes its memory meanwhile, the sum is a wrong one, as where two tensors share memory.
+        let work = unsafe { c10d_group_start_all_reduce(self.group.as_ptr(), tensor.as_mut_ptr()) };
+        NonNull::new(work).map(Work).ok_or_else(error)
+    }
+
+    /// [`ProcessGroup::start_all_reduce`] to its end.
+    ///
+    /// # Errors
+    ///
+    /// When a process is gone, or does not come in time; when the tensor is not on the CPU, or in pieces.
     pub fn all_reduce(&self, tensor: &mut Tensor) -> Result<()> {
-        check_on_cpu(tensor)?;
-        // SAFETY: the group is alive; the pointer is of a live `at::Tensor`, which the call waits for.
-        let done = unsafe { c10d_group_all_reduce(self.group.as_ptr(), tensor.as_mut_ptr()) };
-        if done { Ok(()) } else { Err(error()) }
+        self.start_all_reduce(tensor.shallow_clone())?.wait()
     }
 
     /// Replaces a tensor by that of the process `root`.
@@ -217,6 +230,30 @@ impl ProcessGroup {
         // SAFETY: as above.
         let done = unsafe { c10d_group_broadcast(self.group.as_ptr(), tensor.as_mut_ptr(), root as c_int) };
         if done { Ok(()) } else { Err(error()) }
+    }
+}
+
+/// A collective in progress.
+#[derive(Debug)]
+pub struct Work(NonNull<c_void>);
+
+impl Work {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// When a process is gone, or does not come in time.
+    pub fn wait(self) -> Result<()> {
+        // SAFETY: the work is alive.
+        let done = unsafe { c10d_work_wait(self.0.as_ptr()) };
+        if done { Ok(()) } else { Err(error()) }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // SAFETY: made by `c10d_group_start_all_reduce`, and freed once. What is in progress has references of its own.
+        unsafe { c10d_work_free(self.0.as_ptr()) }
     }
 }
 

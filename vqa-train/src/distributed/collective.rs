@@ -20,6 +20,17 @@ pub trait Collective {
     /// When a process is gone, or does not come in time.
     fn all_reduce(&self, tensor: &mut Tensor) -> Result<()>;
 
+    /// Begins an [`all_reduce`](Collective::all_reduce) that goes on beside other work, which leaves the tensor alone until
+    /// it has been waited for. Here it is done at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Collective::all_reduce`].
+    fn start_all_reduce(&self, mut tensor: Tensor) -> Result<Pending<'_>> {
+        self.all_reduce(&mut tensor)?;
+        Ok(Pending(Box::new(|| Ok(()))))
+    }
+
     /// Replaces a tensor by that of process `root`.
     ///
     /// # Errors
@@ -34,6 +45,20 @@ pub trait Collective {
     /// Those of [`Collective::all_reduce`].
     fn barrier(&self) -> Result<()> {
         self.all_reduce(&mut Tensor::from_slice(&[0i64]))
+    }
+}
+
+/// What was begun and is not over.
+pub struct Pending<'a>(pub(crate) Box<dyn FnOnce() -> Result<()> + 'a>);
+
+impl Pending<'_> {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// Those of what was begun.
+    pub fn wait(self) -> Result<()> {
+        (self.0)()
     }
 }
 

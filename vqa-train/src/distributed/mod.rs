@@ -6,6 +6,7 @@
 //! [`Launch`] finds in the environment. Process 0 alone writes files.
 
 pub(crate) mod collective;
+pub(crate) mod gradient_sums;
 pub(crate) mod launch;
 #[cfg(feature = "distributed")]
 pub(crate) mod processes;
@@ -14,7 +15,7 @@ pub(crate) mod together;
 #[cfg(feature = "distributed")]
 pub use self::processes::Processes;
 pub use self::{
-    collective::{Collective, Solo},
+    collective::{Collective, Pending, Solo},
     launch::{Launch, Master},
     together::check_same,
 };

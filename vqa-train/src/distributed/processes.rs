@@ -10,7 +10,7 @@ use c10d_sys::nccl::{Communicator, Nccl, UniqueId};
 use c10d_sys::{Listen, ProcessGroup, Store};
 use tch::{Device, Tensor};
 
-use crate::distributed::collective::Collective;
+use crate::distributed::collective::{Collective, Pending};
 use crate::distributed::launch::Launch;
 use crate::error::{Error, Result};
 
@@ -107,18 +107,22 @@ impl Processes {
     /// error of its own.
     pub fn fail(&self, reason: &str) {
         let (store, rank, others) = (self.store.clone(), self.rank(), self.world_size() - 1);
-        let keeps_store = rank == 0 && !self.launch.master.is_launcher;
+        let keeps_store = self.keeps_store();
         let value = format!("E{reason}");
-        let told = Within::start(PATIENCE + PATIENCE, move || {
+        let told = Within::start(2 * PATIENCE, move || {
             let _ = store.set(&failure_of(rank), value.as_bytes());
             // The store ends with this process, and the others have yet to read it.
-            let tic = Instant::now();
-            while keeps_store && tic.elapsed() < PATIENCE && store.add("told", 0).is_ok_and(|n| n < others as i64) {
-                std::thread::sleep(Duration::from_millis(20));
+            if keeps_store {
+                wait_until_told(&store, others);
             }
         });
         self.group.take();
         told.wait();
+    }
+
+    /// Whether the store ends with this process.
+    fn keeps_store(&self) -> bool {
+        self.rank() == 0 && !self.launch.master.is_launcher
     }
 
     /// What a failed collective means: who is gone.
@@ -126,6 +130,7 @@ impl Processes {
         // Those who wait for this process fail at once, and need not wait for their timeout.
         self.group.take();
         let (store, rank, n) = (self.store.clone(), self.rank(), self.world_size());
+        let keeps_store = self.keeps_store();
         let look = move || -> std::result::Result<Vec<Option<String>>, String> {
             store.set(&failure_of(rank), b"C")?;
             let tic = Instant::now();
@@ -138,13 +143,17 @@ impl Processes {
                 let knows =
                     found.iter().all(Option::is_some) || found.iter().flatten().any(|word| word.starts_with('E'));
                 if knows || tic.elapsed() > PATIENCE {
-                    let _ = store.add("told", 1);
+                    match keeps_store {
+                        // Those that are there look as long as this one, and may have begun later.
+                        true => wait_until_told(&store, found.iter().flatten().count() - 1),
+                        false => drop(store.add("told", 1)),
+                    }
                     return Ok(found);
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
         };
-        let found = Within::start(PATIENCE + PATIENCE, look).wait();
+        let found = Within::start(3 * PATIENCE, look).wait();
         let words = words.trim_end_matches('.');
         match found {
             Some(Ok(found)) => {
@@ -179,6 +188,10 @@ impl Processes {
         done.map_err(|words| self.failed(&words))
     }
 
+    fn count_bytes(&self, tensor: &Tensor) {
+        self.sent_bytes.set(self.sent_bytes.get() + (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64);
+    }
+
     /// Does something with a tensor where it is, if that is the CPU or NCCL is there, and else with a copy.
     fn with_tensor(
         &self,
@@ -186,7 +199,7 @@ impl Processes {
         by_gloo: impl FnOnce(&ProcessGroup, &mut Tensor) -> std::result::Result<(), String>,
         by_nccl: impl FnOnce(&Communicator, &mut Tensor) -> std::result::Result<(), String>,
     ) -> Result<()> {
-        self.sent_bytes.set(self.sent_bytes.get() + (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64);
+        self.count_bytes(tensor);
         match (tensor.device(), &self.nccl) {
             (Device::Cuda(_), Some(nccl)) => by_nccl(nccl, tensor).map_err(|words| self.failed(&words)),
             (Device::Cpu, _) => self.with_group(|group| by_gloo(group, tensor)),
@@ -213,12 +226,36 @@ impl Collective for Processes {
         self.with_tensor(tensor, |group, tensor| group.all_reduce(tensor), |nccl, tensor| nccl.all_reduce(tensor))
     }
 
+    fn start_all_reduce(&self, mut tensor: Tensor) -> Result<Pending<'_>> {
+        if tensor.device() != Device::Cpu {
+            // NCCL's is begun, and the GPU comes to it.
+            self.all_reduce(&mut tensor)?;
+            return Ok(Pending(Box::new(|| Ok(()))));
+        }
+        self.count_bytes(&tensor);
+        let mut started = None;
+        self.with_group(|group| {
+            started = Some(group.start_all_reduce(tensor)?);
+            Ok(())
+        })?;
+        let work = started.expect("started, or an error");
+        Ok(Pending(Box::new(move || work.wait().map_err(|words| self.failed(&words)))))
+    }
+
     fn broadcast(&self, tensor: &mut Tensor, root: usize) -> Result<()> {
         self.with_tensor(
             tensor,
             |group, tensor| group.broadcast(tensor, root),
             |nccl, tensor| nccl.broadcast(tensor, root),
         )
+    }
+}
+
+/// Waits, but not for long, until so many processes have read what they wanted to know.
+fn wait_until_told(store: &Store, n: usize) {
+    let tic = Instant::now();
+    while tic.elapsed() < PATIENCE && store.add("told", 0).is_ok_and(|told| told < n as i64) {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -1,5 +1,7 @@
 //! All parameters in one tensor, and their gradients in another.
 
+use std::ops::Range;
+
 use tch::{Device, Kind, Tensor};
 
 /// A model's parameters moved into one flat tensor, and their gradients into another, of which the model's own are
@@ -62,6 +64,28 @@ impl FlatParameters {
         FlatParameters { ranges, values, gradients }
     }
 
+    /// Where the parameters are whose names begin so, each with the number of its group, group by group; and then all
+    /// others. Neighbours are one range.
+    pub(super) fn parts(&self, groups: &[&[&str]]) -> Vec<(usize, Range<i64>)> {
+        let n = self.gradients.size()[0];
+        let ends = self.ranges.iter().skip(1).map(|range| range.start).chain([n]);
+        let group_of = |name: &str| {
+            let part = name.split('.').next().unwrap_or_default();
+            groups.iter().position(|group| group.contains(&part)).unwrap_or(groups.len())
+        };
+        let mut parts: Vec<(usize, Range<i64>)> = Vec::new();
+        for (range, end) in self.ranges.iter().zip(ends) {
+            let group = group_of(&range.name);
+            match parts.last_mut().filter(|(last, _)| *last == group) {
+                Some((_, last)) => last.end = end,
+                None => parts.push((group, range.start..end)),
+            }
+        }
+        // Stable, so that it is the same for all.
+        parts.sort_by_key(|&(group, _)| group);
+        parts
+    }
+
     /// A flat tensor of zeros.
     pub(super) fn zeros(&self) -> Tensor {
         self.values.zeros_like()
@@ -80,6 +104,16 @@ impl FlatParameters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// All numbers are in one of the parts, each parameter's in that of its group.
+    #[test]
+    fn parts_are_complete() {
+        let named = ["b.x", "a.y", "c.z", "a.x", "d.x"]
+            .map(|name| (name.to_owned(), Tensor::ones([3], (Kind::Float, Device::Cpu)).set_requires_grad(true)));
+        let flat = FlatParameters::new(named);
+        assert_eq!(flat.parts(&[]), [(0, 0..80)]);
+        assert_eq!(flat.parts(&[&["c"], &["b", "d", "none"]]), [(0, 48..64), (1, 32..48), (1, 64..80), (2, 0..32)]);
+    }
 
     /// As PyTorch's optimisers are given what has `requires_grad`, and leave the rest alone.
     #[test]

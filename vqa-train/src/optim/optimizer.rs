@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::config::TrainConfig;
 use crate::distributed::collective::Collective;
-use crate::error::Result;
+use crate::distributed::gradient_sums::GradientSums;
 use crate::optim::adamax::Adamax;
 use crate::optim::ema::MovingAverage;
 use crate::optim::schedule::lr_factor;
@@ -38,22 +38,12 @@ impl Optimizer {
         self.apply();
     }
 
-    /// Adds up the gradients of several processes, in every process.
-    ///
-    /// # Errors
-    ///
-    /// When a process is gone.
-    pub fn all_reduce(&mut self, collective: &dyn Collective) -> Result<()> {
-        let gradients = &mut self.adamax.flat.gradients;
-        match self.config.all_reduce.kind() {
-            Kind::Float => collective.all_reduce(gradients),
-            kind => {
-                let mut rounded = gradients.to_kind(kind);
-                collective.all_reduce(&mut rounded)?;
-                tch::no_grad(|| gradients.copy_(&rounded));
-                Ok(())
-            }
-        }
+    /// The sums of several processes' gradients in a step, part by part: those whose parameters' names begin so are
+    /// complete first, in this order.
+    pub(crate) fn gradient_sums<'a>(&self, collective: &'a dyn Collective, order: &[&[&str]]) -> GradientSums<'a> {
+        let flat = &self.adamax.flat;
+        let kind = self.config.all_reduce.kind();
+        GradientSums::new(collective, flat.gradients.shallow_clone(), flat.parts(order), kind)
     }
 
     /// Moves the parameters against the gradients that backward passes have added up, and makes them zero.
@@ -129,6 +119,8 @@ impl Optimizer {
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
 
     /// A moving average by hand, in the model for as long as is asked, and kept over a restart.

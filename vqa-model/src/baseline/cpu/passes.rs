@@ -72,7 +72,9 @@ fn pass_with<'a, T: Number, C: Cell + 'a>(
     seed: Option<DropoutSeed>,
 ) -> TrainingPass<'a> {
     let (output, pass) = tch::no_grad(|| ForwardPass::<T, C>::forward(model, input, encoded, seed));
-    TrainingPass::new(output, move |grad_logits| tch::no_grad(|| pass.backward(grad_logits)))
+    TrainingPass::in_groups(output, move |grad_logits, complete| {
+        tch::no_grad(|| pass.backward(grad_logits, complete));
+    })
 }
 
 /// A seed for the dropout of each part, so that they are independent.
@@ -128,10 +130,12 @@ impl<'a, T: Number, C: Cell> ForwardPass<'a, T, C> {
     }
 
     /// Adds to the gradients of all parameters, given that of the logits, [B, n_answers] float32.
-    fn backward(self, grad_logits: &Tensor) {
+    fn backward(self, grad_logits: &Tensor, complete: &mut dyn FnMut(usize)) {
         let (texts, question) = (&self.texts, &self.question);
         let [grad_by_fusion, grad_attended] = self.classifier.backward(texts, question, grad_logits); // [L, H], [B, D]
+        complete(0);
         let grad_by_attention = self.attention.backward(texts, question, &grad_attended); // [L, H]
+        complete(1);
         self.encoder.backward(&(grad_by_fusion + grad_by_attention)); // [L, H]
     }
 }

@@ -1,0 +1,58 @@
+//! The gradients of several processes, added up part by part, as soon as each part is complete.
+
+use std::ops::Range;
+
+use tch::{Kind, Tensor};
+
+use crate::distributed::collective::{Collective, Pending};
+use crate::error::Result;
+
+/// The sums of a step. All processes begin them in the same order.
+pub(crate) struct GradientSums<'a> {
+    collective: &'a dyn Collective,
+    /// [n] float32.
+    gradients: Tensor,
+    /// Where the parts are in it, in the order in which they are complete, each with a number that rises; the rest is
+    /// last.
+    parts: Vec<(usize, Range<i64>)>,
+    kind: Kind,
+    n_begun: usize,
+    pending: Vec<(Pending<'a>, Range<i64>, Tensor)>,
+}
+
+impl<'a> GradientSums<'a> {
+    /// Of gradients with these parts, in this number type.
+    pub(crate) fn new(
+        collective: &'a dyn Collective,
+        gradients: Tensor,
+        parts: Vec<(usize, Range<i64>)>,
+        kind: Kind,
+    ) -> GradientSums<'a> {
+        GradientSums { collective, gradients, parts, kind, n_begun: 0, pending: Vec::new() }
+    }
+
+    /// Begins the sums of the parts up to a number, which are complete.
+    pub(crate) fn begin(&mut self, number: usize) -> Result<()> {
+        for (_, range) in self.parts[self.n_begun..].iter().take_while(|&&(part, _)| part <= number) {
+            // A view of the gradients, or a copy in another type.
+            let part = self.gradients.narrow(0, range.start, range.end - range.start).to_kind(self.kind);
+            let pending = self.collective.start_all_reduce(part.shallow_clone())?;
+            self.pending.push((pending, range.clone(), part));
+            self.n_begun += 1;
+        }
+        Ok(())
+    }
+
+    /// Begins what is left, and waits for all.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.begin(usize::MAX)?;
+        for (pending, range, sum) in self.pending {
+            pending.wait()?;
+            if self.kind != Kind::Float {
+                let mut part = self.gradients.narrow(0, range.start, range.end - range.start);
+                tch::no_grad(|| part.copy_(&sum));
+            }
+        }
+        Ok(())
+    }
+}
