@@ -23,11 +23,11 @@ fn a_tiny_run_on_the_cpu() {
         .skip(2)
         .map(|row| row.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect())
         .collect();
-    let what: Vec<&[&str]> = rows.iter().map(|row| &row[..2]).collect();
-    assert_eq!(what, [["always", "tf32"], ["never", "tf32"]], "{table}");
-    assert!(rows.iter().all(|row| row[2].ends_with(" s an epoch")), "{table}");
+    let what: Vec<&[&str]> = rows.iter().map(|row| &row[..3]).collect();
+    assert_eq!(what, [["always", "tf32", "grouped"], ["never", "tf32", "grouped"]], "{table}");
+    assert!(rows.iter().all(|row| row[3].ends_with(" s an epoch")), "{table}");
     if std::env::var_os("VQA_REQUIRE_PYTORCH").is_some() {
-        assert!(rows.iter().all(|row| row.len() == 5 && row[4].ends_with(" x")), "{table}\n{said}");
+        assert!(rows.iter().all(|row| row.len() == 6 && row[5].ends_with(" x")), "{table}\n{said}");
     }
     assert!(said.contains("120 images put on the device"), "{said}");
 }
