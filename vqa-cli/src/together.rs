@@ -38,14 +38,14 @@ impl Together {
                 );
             }
             terminal::be_process(launch.rank);
-            share_cores(launch)?;
+            share_cores(launch);
         }
         Ok(Together { launch, ..Together::alone() })
     }
 
     /// Whether this process writes the files, and prints what is found.
     pub fn is_first(&self) -> bool {
-        self.launch.as_ref().is_none_or(|launch| launch.rank == 0)
+        self.rank() == 0
     }
 
     /// How many processes there are.
@@ -135,12 +135,11 @@ impl Together {
 
 /// Gives this process its share of the cores, unless the user has said how many threads there are to be. What a launcher
 /// says is no user's word: torchrun sets one thread.
-fn share_cores(launch: &Launch) -> Result<()> {
+fn share_cores(launch: &Launch) {
     let n_cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let said = std::env::var("OMP_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|&n: &usize| n > 1);
     let n_threads = said.unwrap_or_else(|| launch.n_threads(n_cores));
     tch::set_num_threads(n_threads as i32);
     // Only what has run in parallel already could have made the pool.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build_global();
-    Ok(())
 }

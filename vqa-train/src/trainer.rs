@@ -197,11 +197,10 @@ impl<'a> Trainer<'a> {
                 tch::manual_seed(seed as i64);
                 let lr = optimizer.lr();
                 let after = state.position.after_step();
-                let made = match recorded.make(&train, &batch, &mut optimizer, (after, lr)) {
-                    Some(made) => Ok(made),
-                    None => self.make_step(&train, batch, seed, &mut optimizer, (after, lr)),
+                let mut made = match recorded.make(&train, &batch, &mut optimizer, (after, lr)) {
+                    Some(made) => made,
+                    None => self.make_step(&train, batch, seed, &mut optimizer, (after, lr))?,
                 };
-                let mut made = made?;
                 made.sums.data += data;
                 if collective.world_size() > 1 {
                     made.sums.all_reduce += agreeing;

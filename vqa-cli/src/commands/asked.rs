@@ -28,11 +28,10 @@ pub fn open_together(checkpoints: &[PathBuf], args: &SplitArgs, together: &Toget
     let device = args.device.as_deref().map(|name| together.device(name)).transpose()?;
     let split = open_on(checkpoints, args, device)?;
     together.join(None, Device::Cpu)?;
+    // One process alone need not read the features for a digest.
+    let Some(sum) = together.sum() else { return Ok(split) };
     check_same(together.collective(), &[("the model, or the data, that is asked about", split.fingerprint()?)])?;
-    Ok(match together.sum() {
-        Some(sum) => split.shared(together.rank(), together.n_processes(), sum),
-        None => split,
-    })
+    Ok(split.shared(together.rank(), together.n_processes(), sum))
 }
 
 fn open_on(checkpoints: &[PathBuf], args: &SplitArgs, device: Option<Device>) -> Result<SplitWithModel> {

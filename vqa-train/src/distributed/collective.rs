@@ -28,7 +28,7 @@ pub trait Collective {
     /// Those of [`Collective::all_reduce`].
     fn start_all_reduce(&self, mut tensor: Tensor) -> Result<Pending<'_>> {
         self.all_reduce(&mut tensor)?;
-        Ok(Pending(Box::new(|| Ok(()))))
+        Ok(Pending::done())
     }
 
     /// Replaces a tensor by that of process `root`.
@@ -52,6 +52,11 @@ pub trait Collective {
 pub struct Pending<'a>(pub(crate) Box<dyn FnOnce() -> Result<()> + 'a>);
 
 impl Pending<'_> {
+    /// What is over already.
+    pub(crate) fn done() -> Self {
+        Pending(Box::new(|| Ok(())))
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Processes that a launcher has started, on libtorch's collectives.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -22,7 +22,6 @@ pub struct Processes {
     /// Nothing after a failure: the others, who may wait for this process, learn of it by its end.
     group: RefCell<Option<ProcessGroup>>,
     nccl: Option<Communicator>,
-    sent_bytes: Cell<u64>,
 }
 
 /// How long processes wait for each other unless something else is said.
@@ -56,13 +55,7 @@ impl Processes {
         let listen = listen(launch).map_err(|words| problem(format!("{at}: {words}")))?;
         let group = ProcessGroup::join(&store, *rank, *world_size, &listen, timeout)
             .map_err(|words| problem(format!("this is process {rank} of {world_size}, at {listen:?}: {words}")))?;
-        Ok(Processes {
-            launch: launch.clone(),
-            store: Arc::new(store),
-            group: RefCell::new(Some(group)),
-            nccl: None,
-            sent_bytes: Cell::new(0),
-        })
+        Ok(Processes { launch: launch.clone(), store: Arc::new(store), group: RefCell::new(Some(group)), nccl: None })
     }
 
     /// Has tensors on this process's GPU summed by NCCL, if it is there. All processes call it, or none does.
@@ -91,16 +84,6 @@ impl Processes {
         id.0.copy_from_slice(&Vec::<u8>::try_from(bytes).expect("a flat tensor of bytes"));
         self.nccl = Some(nccl.join(id, self.rank(), self.world_size()).map_err(failed)?);
         Ok(())
-    }
-
-    /// The launch.
-    pub fn launch(&self) -> &Launch {
-        &self.launch
-    }
-
-    /// Bytes of the tensors that were summed and sent so far.
-    pub fn sent_bytes(&self) -> u64 {
-        self.sent_bytes.get()
     }
 
     /// Leaves the others, and tells them why: they fail with that reason. To be called before a process ends with an
@@ -188,10 +171,6 @@ impl Processes {
         done.map_err(|words| self.failed(&words))
     }
 
-    fn count_bytes(&self, tensor: &Tensor) {
-        self.sent_bytes.set(self.sent_bytes.get() + (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64);
-    }
-
     /// Does something with a tensor where it is, if that is the CPU or NCCL is there, and else with a copy.
     fn with_tensor(
         &self,
@@ -199,7 +178,6 @@ impl Processes {
         by_gloo: impl FnOnce(&ProcessGroup, &mut Tensor) -> std::result::Result<(), String>,
         by_nccl: impl FnOnce(&Communicator, &mut Tensor) -> std::result::Result<(), String>,
     ) -> Result<()> {
-        self.count_bytes(tensor);
         match (tensor.device(), &self.nccl) {
             (Device::Cuda(_), Some(nccl)) => by_nccl(nccl, tensor).map_err(|words| self.failed(&words)),
             (Device::Cpu, _) => self.with_group(|group| by_gloo(group, tensor)),
@@ -230,9 +208,8 @@ impl Collective for Processes {
         if tensor.device() != Device::Cpu {
             // NCCL's is begun, and the GPU comes to it.
             self.all_reduce(&mut tensor)?;
-            return Ok(Pending(Box::new(|| Ok(()))));
+            return Ok(Pending::done());
         }
-        self.count_bytes(&tensor);
         let mut started = None;
         self.with_group(|group| {
             started = Some(group.start_all_reduce(tensor)?);

@@ -20,7 +20,7 @@ pub(crate) fn agree<T>(collective: &dyn Collective, own: Result<T>) -> Result<T>
         // There are no others to tell.
         return own;
     }
-    let failed = counts(collective, collective.rank(), own.is_err())?;
+    let failed = counts(collective, own.is_err())?;
     let Some(rank) = failed.iter().position(|&n| n > 0) else { return own };
     let words = own.as_ref().err().map(Error::to_string).unwrap_or_default();
     let words = broadcast_text(collective, rank, &words)?;
@@ -35,7 +35,7 @@ pub(crate) fn any(collective: &dyn Collective, own: bool) -> Result<bool> {
     if collective.world_size() == 1 {
         return Ok(own);
     }
-    Ok(counts(collective, collective.rank(), own)?.iter().any(|&n| n > 0))
+    Ok(counts(collective, own)?.iter().any(|&n| n > 0))
 }
 
 /// Adds up numbers of all processes, which are few.
@@ -59,7 +59,7 @@ pub(crate) fn sum(collective: &dyn Collective, numbers: &mut [f64]) -> Result<()
 pub fn check_same(collective: &dyn Collective, values: &[(&str, String)]) -> Result<()> {
     for (name, value) in values {
         let of_first = broadcast_text(collective, 0, value)?;
-        let differ = counts(collective, collective.rank(), *value != of_first)?;
+        let differ = counts(collective, *value != of_first)?;
         if let Some(rank) = differ.iter().position(|&n| n > 0) {
             let theirs = broadcast_text(collective, rank, value)?;
             let (what, only_theirs) = ((*name).to_owned(), lines_without(&theirs, &of_first));
@@ -79,9 +79,9 @@ fn lines_without(text: &str, other: &str) -> String {
 }
 
 /// How often it is so in each process.
-fn counts(collective: &dyn Collective, rank: usize, own: bool) -> Result<Vec<i64>> {
+fn counts(collective: &dyn Collective, own: bool) -> Result<Vec<i64>> {
     let mut flags = vec![0i64; collective.world_size()];
-    flags[rank] = i64::from(own);
+    flags[collective.rank()] = i64::from(own);
     let mut flags = Tensor::from_slice(&flags);
     collective.all_reduce(&mut flags)?;
     Ok(Vec::try_from(flags).expect("a flat tensor of integers"))
