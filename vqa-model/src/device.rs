@@ -3,6 +3,7 @@
 use tch::{Cuda, Device};
 
 use crate::error::{Error, Result};
+use crate::feed::Precision;
 
 /// The device that a config names: `auto` (the first GPU if there is one, else the CPU), `cpu`, `cuda`,
 /// `cuda:1`.
@@ -42,6 +43,25 @@ pub fn parse_device(name: &str) -> Result<Device> {
             Ok(Device::Cuda(index))
         }
     }
+}
+
+/// Warns if the device computes in float32 sooner than in this format.
+pub fn warn_if_slow(device: Device, precision: Precision) {
+    if precision == Precision::Bf16 && device == Device::Cpu && !cpu_multiplies_bf16() {
+        tracing::warn!(
+            "bf16 will be slow: this processor has no arithmetic for it, and computes in float32 what it then rounds"
+        );
+    }
+}
+
+/// Whether libtorch's products of bfloat16 matrices have instructions of their own on this processor.
+fn cpu_multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("bf16");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
 }
 
 /// Makes libtorch's CUDA part known, and counts the GPUs; or says what is missing.

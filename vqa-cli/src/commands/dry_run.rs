@@ -8,8 +8,10 @@ use crate::terminal::say;
 
 use anyhow::Result;
 use indicatif::{DecimalBytes, HumanDuration};
+use tch::Device;
 use vqa_data::batches::Loader;
-use vqa_train::{Rehearsal, Trainer};
+use vqa_model::feed::Precision;
+use vqa_train::{Rehearsal, TrainConfig, Trainer};
 
 use crate::commands::watch::show;
 use crate::config::Config;
@@ -22,6 +24,7 @@ pub fn report(config: &Config, trainer: &Trainer, n_epochs: u64) -> Result<Strin
     say!("trying some steps");
     let (seen, peak) = with_peak(|| trainer.rehearse(ENOUGH, &mut show(n_epochs)));
     let seen = seen?;
+    let precision = precision(trainer, &seen, n_epochs)?;
     let mut lines = vec![
         ("steps", steps(config, trainer, n_epochs)),
         ("parameters", parameters(trainer)),
@@ -31,6 +34,7 @@ pub fn report(config: &Config, trainer: &Trainer, n_epochs: u64) -> Result<Strin
         ("time", time(trainer, &seen, n_epochs)),
         ("loss", format!("{:.3} after {} steps", seen.loss, seen.n_steps + 1)),
     ];
+    lines.extend(precision.map(|precision| ("precision", precision)));
     for (name, loader) in [("val", trainer.val), ("train", Some(trainer.train))] {
         lines.splice(0..0, loader.map(|loader| (name, split(loader))));
     }
@@ -124,6 +128,21 @@ fn time(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> String {
         HumanDuration(train),
         HumanDuration(in_all)
     )
+}
+
+/// How a step compares with one in float32, on a CPU, where bfloat16 may be slower. On a GPU it is not.
+fn precision(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> Result<Option<String>> {
+    if trainer.config.precision != Precision::Bf16 || trainer.vs.device() != Device::Cpu {
+        return Ok(None);
+    }
+    let fp32 = TrainConfig { precision: Precision::Fp32, ..trainer.config.clone() };
+    let trainer = Trainer { config: &fp32, val: None, ..*trainer };
+    let in_fp32 = trainer.rehearse(ENOUGH, &mut show(n_epochs))?.step;
+    Ok(Some(format!(
+        "a step in bf16 takes {:.2} times as long as in fp32 ({:.3} s)",
+        seen.step.as_secs_f64() / in_fp32.as_secs_f64(),
+        in_fp32.as_secs_f64()
+    )))
 }
 
 /// Runs `work`, and samples the memory of this process meanwhile (mapped files not counted), where the system reports

@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use tch::nn::VarStore;
 use vqa_model::DataDims;
 use vqa_model::baseline::Baseline;
+use vqa_model::device::warn_if_slow;
 use vqa_model::run::RunDir;
 use vqa_train::distributed::check_same;
 use vqa_train::metrics::EpochMetrics;
@@ -115,6 +116,7 @@ fn start(config: &Config, resume: bool, dry_run: bool, together: &Together) -> R
             names.join(", ")
         );
     }
+    warn_if_slow(device, settings.train.precision);
 
     tch::manual_seed(settings.seed as i64);
     let vs = VarStore::new(device);

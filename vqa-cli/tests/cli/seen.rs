@@ -101,7 +101,8 @@ fn a_dry_run_says_what_a_run_would_take_and_writes_nothing() {
     let world = prepared();
     let at = world.path();
     let before = contents(at);
-    let report = ok(at, "train --config config.toml --dry-run");
+    let output = vqa(at, "train --config config.toml --dry-run --set train.precision=bf16").output().unwrap();
+    let [report, said] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
     assert!(contents(at) == before && !at.join("run").exists());
     let prepared = json(&ok(at, "prepare --config config.toml --json"));
     let (n, n_val) = (
@@ -116,9 +117,14 @@ fn a_dry_run_says_what_a_run_would_take_and_writes_nothing() {
         format!("w_emb {}", 8 * (prepared["n_words"].as_u64().unwrap() + 1)),
         "train.h5".to_owned(),
         " s a step (".to_owned(),
+        "a step in bf16 takes ".to_owned(),
         "nothing was written".to_owned(),
     ] {
         assert!(report.contains(&words), "{words}: {report}");
+    }
+    // The system names the instructions of the processor.
+    if let Ok(processor) = std::fs::read_to_string("/proc/cpuinfo") {
+        assert_eq!(said.contains("bf16 will be slow"), !processor.contains("bf16"), "{said}");
     }
     // It finds what training would stumble over.
     for (out_dir, problem) in [("config.toml/run", "cannot create the directory"), ("~/run", "only a shell expands")] {
@@ -130,6 +136,7 @@ fn a_dry_run_says_what_a_run_would_take_and_writes_nothing() {
     let before = contents(at);
     fails(at, "train --config config.toml --dry-run --set train.n_epochs=1", &["this run is in it already"]);
     let left = ok(at, "train --config config.toml --dry-run --resume");
+    assert!(!left.contains("bf16"), "{left}");
     assert!(left.contains(&format!("{n_steps} in 1 epoch(s)")), "{left}");
     assert!(contents(at) == before);
 }

@@ -5,7 +5,7 @@ use vqa_data::features::{Extractor, ExtractorInfo};
 use vqa_model::backbone::{
     BackboneExtractor, ExtractorOptions, OpenOptions, PreprocessingOptions, Regions, Selection, extractor_of, open_with,
 };
-use vqa_model::device::parse_device;
+use vqa_model::device::{parse_device, warn_if_slow};
 
 use crate::args::{BackboneArgs, ExtractArgs};
 
@@ -20,6 +20,7 @@ pub fn extractor(args: &ExtractArgs, like: Option<&ExtractorInfo>) -> Result<Box
         }
         return Ok(extractor_of(info, weights.as_deref(), device)?);
     };
+    warn_if_slow(device, *precision);
     let options = OpenOptions {
         device,
         weights: weights.clone(),
