@@ -3,13 +3,13 @@
 //! ```text
 //! cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json write BATCHES.safetensors
 //! cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json train|evaluate fp32|bf16 \
-//!     grouped|random|sequential [article|lstm|concat|layers=2|bidirectional]
+//!     grouped|random|sequential [article|lstm|concat|layers=2|bidirectional|lstm,layers=2|…]
 //! ```
 //!
-//! The second form prints JSON. Each kind of model but the article's differs from it in one thing. Batches, 512 questions in training and twice as many in evaluation as in `vqa
-//! evaluate`, come from the loader as it goes. Beside the questions a second, it counts the arithmetic of the matrix
-//! products that are left when what is the same is done once, and says how much of it a single large product does here.
-//! The first form writes a few batches as tensors, for `python/training.py`.
+//! The second form prints JSON. Batches, 512 questions in training and twice as many in evaluation as in `vqa evaluate`,
+//! come from the loader as it goes. Beside the questions a second, it counts the arithmetic of the matrix products that
+//! are left when what is equal is computed once. It also says how fast these products are alone, at their own shapes, and
+//! how fast a single large one is. The first form writes a few batches as tensors, for `python/training.py`.
 
 use std::collections::HashSet;
 use std::hint::black_box;
@@ -52,50 +52,105 @@ fn targets(batch: &Batch) -> SoftTargets {
     targets
 }
 
-/// The article's model, or one that differs from it in one thing.
+/// The article's model, or one that differs from it in the things named: `lstm,layers=2`.
 fn config(kind: &str) -> Result<ModelConfig, String> {
     let mut config = ModelConfig::default();
-    match kind {
-        "article" => {}
-        "lstm" => config.lm.rnn_type = RnnKind::Lstm,
-        "concat" => config.topdown_att.kind = AttentionKind::Concat,
-        "layers=2" => config.lm.n_layers = 2,
-        "bidirectional" => config.lm.bidirectional = true,
-        _ => return Err(format!("no kind of model: {kind}")),
+    for difference in kind.split(',') {
+        match difference {
+            "article" => {}
+            "lstm" => config.lm.rnn_type = RnnKind::Lstm,
+            "concat" => config.topdown_att.kind = AttentionKind::Concat,
+            "layers=2" => config.lm.n_layers = 2,
+            "bidirectional" => config.lm.bidirectional = true,
+            _ => return Err(format!("no kind of model: {kind}")),
+        }
     }
     Ok(config)
 }
 
-/// Multiplications and additions, in 10^9, of a batch's products in a forward pass, and of those that need a gradient
-/// of their input. For models of the kinds above: not for several layers in both directions.
-fn gflop(batch: &Batch, dims: DataDims, config: &ModelConfig) -> [f64; 2] {
+/// The products of one weight, [`columns`, `inner`], in a step.
+struct Products {
+    /// Rows of each product of a forward pass: as many as a recurrent layer has steps, else one.
+    rows: Vec<i64>,
+    inner: i64,
+    columns: i64,
+    /// Whether the input has a gradient too. That of the weight is one product in any case.
+    to_input: bool,
+}
+
+impl Products {
+    fn new(n_rows: usize, inner: i64, columns: i64) -> Products {
+        Products { rows: vec![n_rows as i64], inner, columns, to_input: true }
+    }
+
+    /// Multiplications and additions, in 10^9.
+    fn gflop(&self, training: bool) -> f64 {
+        let n_products = if training { 2 + i64::from(self.to_input) } else { 1 };
+        (2 * n_products * self.rows.iter().sum::<i64>() * self.inner * self.columns) as f64 / 1e9
+    }
+
+    /// Seconds of these products and nothing else, the least of so many times.
+    fn seconds(&self, training: bool, kind: Kind, n_times: usize) -> f64 {
+        let n_rows = self.rows.iter().sum();
+        let random = |shape: [i64; 2]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind);
+        let [weight, input, of_output] =
+            [[self.columns, self.inner], [n_rows, self.inner], [n_rows, self.columns]].map(random);
+        let time = |_| {
+            let started = Instant::now();
+            let mut first = 0;
+            for &n in &self.rows {
+                let _ = black_box(input.narrow(0, first, n).mm(&weight.tr()));
+                if training && self.to_input {
+                    let _ = black_box(of_output.narrow(0, first, n).mm(&weight));
+                }
+                first += n;
+            }
+            if training {
+                let _ = black_box(of_output.tr().mm(&input));
+            }
+            started.elapsed().as_secs_f64()
+        };
+        (0..n_times).map(time).fold(f64::INFINITY, f64::min)
+    }
+}
+
+/// The products that a batch needs when what is equal is computed once. Of several layers in both directions, those above
+/// the first are computed for each distinct question.
+fn products(batch: &Batch, dims: DataDims, config: &ModelConfig) -> Vec<Products> {
     let tokens: Vec<&[i64]> = batch.tokens.chunks(batch.max_len).collect();
-    let beginnings: HashSet<&[i64]> = tokens.iter().flat_map(|q| (1..=q.len()).map(|n| &q[..n])).collect();
-    let endings: HashSet<&[i64]> = tokens.iter().flat_map(|q| (0..q.len()).map(|n| &q[n..])).collect();
+    let distinct = |part: &dyn Fn(usize) -> std::ops::Range<usize>| -> Vec<i64> {
+        let n = |n: usize| tokens.iter().map(|question| &question[part(n)]).collect::<HashSet<_>>().len() as i64;
+        (1..=batch.max_len).map(n).collect()
+    };
+    let beginnings = distinct(&|n| 0..n);
+    let endings = distinct(&|n| batch.max_len - n..batch.max_len);
     let (words, texts): (HashSet<_>, HashSet<_>) = (batch.tokens.iter().collect(), tokens.iter().collect());
-    let (h, a, m) = (config.hid_dim as f64, config.topdown_att.hid_dim as f64, config.mlp.hid_dim as f64);
-    let (b, d, e) = (batch.len() as f64, dims.feature_dim as f64, config.lm.word_emb_dim as f64);
-    let gates = if config.lm.rnn_type == RnnKind::Lstm { 4.0 * h } else { 3.0 * h };
-    let regions = (batch.n_images() * batch.max_regions) as f64 * d * a;
-    let direction = |n_states: usize| words.len() as f64 * e * gates + n_states as f64 * gates * h;
-    let layers_above = (config.lm.n_layers - 1) as f64 * beginnings.len() as f64 * gates * 2.0 * h;
-    let backward = if config.lm.bidirectional { direction(endings.len()) } else { 0.0 };
-    let compared = texts.len() as f64 * config.question_dim() as f64 * (a + h);
-    let question = direction(beginnings.len()) + backward + layers_above + compared;
-    let rest = b * (d * h + h * m + m * dims.n_answers as f64);
-    [regions + question + rest, question + rest].map(|products| 2.0 * products / 1e9)
+    let (h, a, m) = (config.hid_dim, config.topdown_att.hid_dim, config.mlp.hid_dim);
+    let (lm, b, d) = (&config.lm, batch.len(), dims.feature_dim);
+    let gates = if lm.rnn_type == RnnKind::Lstm { 4 * h } else { 3 * h };
+    let mut products = vec![Products { to_input: false, ..Products::new(batch.n_images() * batch.max_regions, d, a) }];
+    for layer in 0..lm.n_layers {
+        let both = lm.bidirectional && layer > 0;
+        for of_length in [Some(&beginnings), lm.bidirectional.then_some(&endings)].into_iter().flatten() {
+            let rows = if both { vec![texts.len() as i64; batch.max_len] } else { of_length.clone() };
+            let (n_inputs, input_dim) = match layer {
+                0 => (words.len(), lm.word_emb_dim),
+                _ => (rows.iter().sum::<i64>() as usize, if both { 2 * h } else { h }),
+            };
+            products.push(Products::new(n_inputs, input_dim, gates));
+            products.push(Products { rows, ..Products::new(0, h, gates) });
+        }
+    }
+    products.push(Products::new(texts.len(), config.question_dim(), a));
+    products.push(Products::new(texts.len(), config.question_dim(), h));
+    products.extend([(d, h), (h, m), (m, dims.n_answers)].map(|(inner, columns)| Products::new(b, inner, columns)));
+    products
 }
 
 /// The most arithmetic a second of a product, in GFLOP/s: of a batch's regions with a layer's weight.
 fn matmul_peak(kind: Kind) -> f64 {
-    let (m, k, n) = (3420, 2048, 1024);
-    let [a, b] = [[m, k], [k, n]].map(|shape| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind));
-    let seconds = |_| {
-        let started = Instant::now();
-        let _ = black_box(a.mm(&b));
-        started.elapsed().as_secs_f64()
-    };
-    (2 * m * k * n) as f64 / (0..20).map(seconds).fold(f64::INFINITY, f64::min) / 1e9
+    let large = Products { to_input: false, ..Products::new(3420, 2048, 1024) };
+    large.gflop(false) / large.seconds(false, kind, 20)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -152,14 +207,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vs = VarStore::new(Device::Cpu);
     let model = Baseline::new(vs.root(), &config, dims);
     let mut optimizer = Optimizer::new(vs.variables(), &TrainConfig::default());
-    let (mut n_questions, mut arithmetic, mut started) = (0, 0.0, Instant::now());
+    let training = *what == "train";
+    let (mut n_questions, mut arithmetic, mut needed, mut started) = (0, 0.0, Vec::new(), Instant::now());
     for (i, batch) in loader.epoch(0, 0).take(N_WARM + N_COUNTED).enumerate() {
         if i == N_WARM {
             (n_questions, arithmetic, started) = (0, 0.0, Instant::now());
         }
         let batch = batch?;
         let input = ModelInput::from_batch(&batch, Device::Cpu, precision.kind());
-        if *what == "train" {
+        if training {
             let pass = model.train(&input);
             let targets = dense_targets(&targets(&batch), N_ANSWERS, Device::Cpu);
             let (loss, of_logits) = loss_and_gradient(LossKind::Logistic, &pass.output.logits, &targets);
@@ -170,12 +226,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             model.infer(&input).best_answers();
         }
         n_questions += batch.len();
-        let [forward, with_input_gradient] = gflop(&batch, dims, &config);
-        arithmetic += if *what == "train" { 2.0 * forward + with_input_gradient } else { forward };
+        needed = products(&batch, dims, &config);
+        arithmetic += needed.iter().map(|products| products.gflop(training)).sum::<f64>();
     }
     let seconds = started.elapsed().as_secs_f64();
+    // Of the last batch.
+    let alone: f64 = needed.iter().map(|products| products.gflop(training)).sum::<f64>()
+        / needed.iter().map(|products| products.seconds(training, precision.kind(), 3)).sum::<f64>();
     println!(
-        "{{\"questions_per_s\": {:.1}, \"products_gflop_per_s\": {:.0}, \"matmul_peak_gflop_per_s\": {:.0}}}",
+        "{{\"questions_per_s\": {:.1}, \"products_gflop_per_s\": {:.0}, \"products_alone_gflop_per_s\": {alone:.0}, \
+         \"matmul_peak_gflop_per_s\": {:.0}}}",
         n_questions as f64 / seconds,
         arithmetic / seconds,
         matmul_peak(precision.kind())

@@ -1,10 +1,11 @@
 """The same model in eager PyTorch, on batches that `training … write` wrote: training or evaluation, questions a second.
 
-    python3 training.py BATCHES.safetensors train|evaluate fp32|bf16 [article|lstm|concat|layers=2|bidirectional]
+    python3 training.py BATCHES.safetensors train|evaluate fp32|bf16 [article|lstm|concat|layers=2|bidirectional|lstm,layers=2|…]
 
 Loading is not counted: the batches, regions of each question's image included, are in memory before the clock starts.
 """
 
+import copy
 import json
 import sys
 import time
@@ -22,7 +23,7 @@ CONFIG = {
     "topdown_att": {"type": "product", "hid_dim": 1024, "dropout": 0.2},
     "mlp": {"hid_dim": 2048, "dropout": 0.5},
 }
-# What each kind of model has that the article's has not.
+# In what models differ from the article's.
 KINDS = {
     "article": {},
     "lstm": {"lm": {"rnn_type": "LSTM"}},
@@ -35,8 +36,10 @@ N_WARM, N_STEPS = 2, 8
 
 def main():
     path, what, precision, *kind = sys.argv[1:]
-    config = {part: {**values, **KINDS[kind[0] if kind else "article"].get(part, {})} if isinstance(values, dict) else values
-              for part, values in CONFIG.items()}
+    config = copy.deepcopy(CONFIG)
+    for difference in kind[0].split(",") if kind else []:
+        for part, values in KINDS[difference].items():
+            config[part].update(values)
     with safe_open(path, "pt") as f:
         n_words = int(json.loads(f.metadata()["vqa"])["n_words"])
         get = lambda name, i: f.get_tensor(f"{name}.{i}")
