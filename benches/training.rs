@@ -129,17 +129,19 @@ fn products(batch: &Batch, dims: DataDims, config: &ModelConfig) -> Vec<Products
     let (lm, b, d) = (&config.lm, batch.len(), dims.feature_dim);
     let gates = if lm.rnn_type == RnnKind::Lstm { 4 * h } else { 3 * h };
     let mut products = vec![Products { to_input: false, ..Products::new(batch.n_images() * batch.max_regions, d, a) }];
+    // What a layer reads of each of its sources: how many rows, of which length.
+    let mut sources = vec![(words.len(), lm.word_emb_dim)];
     for layer in 0..lm.n_layers {
         let both = lm.bidirectional && layer > 0;
-        for of_length in [Some(&beginnings), lm.bidirectional.then_some(&endings)].into_iter().flatten() {
-            let rows = if both { vec![texts.len() as i64; batch.max_len] } else { of_length.clone() };
-            let (n_inputs, input_dim) = match layer {
-                0 => (words.len(), lm.word_emb_dim),
-                _ => (rows.iter().sum::<i64>() as usize, if both { 2 * h } else { h }),
-            };
-            products.push(Products::new(n_inputs, input_dim, gates));
-            products.push(Products { rows, ..Products::new(0, h, gates) });
+        let rows =
+            |of_length: &Vec<i64>| if both { vec![texts.len() as i64; batch.max_len] } else { of_length.clone() };
+        let directions: Vec<Vec<i64>> =
+            [Some(&beginnings), lm.bidirectional.then_some(&endings)].into_iter().flatten().map(rows).collect();
+        for rows in &directions {
+            products.extend(sources.iter().map(|&(n, dim)| Products::new(n, dim, gates)));
+            products.push(Products { rows: rows.clone(), ..Products::new(0, h, gates) });
         }
+        sources = directions.iter().map(|rows| (rows.iter().sum::<i64>() as usize, h)).collect();
     }
     products.push(Products::new(texts.len(), config.question_dim(), a));
     products.push(Products::new(texts.len(), config.question_dim(), h));

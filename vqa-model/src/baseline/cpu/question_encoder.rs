@@ -9,7 +9,7 @@ use crate::baseline::cpu::gradients::grad_of;
 use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::masks::DropoutMasks;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
-use crate::baseline::cpu::recurrent_layer::{LayerPass, RecurrentLayer, States};
+use crate::baseline::cpu::recurrent_layer::{Inputs, LayerPass, RecurrentLayer, States};
 use crate::baseline::cpu::slice::{Number, from_rows, from_zeros, values};
 use crate::baseline::cpu::steps::{Steps, Unrolled};
 use crate::baseline::cpu::sums::add_rows;
@@ -25,9 +25,17 @@ pub(super) struct EncoderPass<'a, T, C> {
 
 /// A forward pass of a layer of D directions, with what its backward pass needs.
 struct Layer<'a, T, C> {
+    sources: Vec<Source>,
+    directions: Vec<Direction<'a, T, C>>,
+}
+
+/// What a layer reads: words, or the states of one direction of the layer below.
+///
+/// From the second layer on, a network of both directions reads two states side by side. They are multiplied with their
+/// halves of the weight apart from each other, since each is shared by more words than both together are.
+struct Source {
     inputs: Tensor,              // [rows, E]
     masks: Option<DropoutMasks>, // of the inputs
-    directions: Vec<Direction<'a, T, C>>,
 }
 
 struct Direction<'a, T, C> {
@@ -50,71 +58,98 @@ impl<'a, T: Number, C: Cell> EncoderPass<'a, T, C> {
         let n_directions = unrolled.layer(0).len();
         let mut layers: Vec<Layer<'a, T, C>> = Vec::new();
         for (l, parameters) in rnn.weights.as_chunks().0.chunks(n_directions).enumerate() {
-            let (inputs, masks) = match layers.last() {
-                None => (vectors.shallow_clone(), None),
+            let sources = match layers.last() {
+                None => vec![Source { inputs: vectors.shallow_clone(), masks: None }],
                 Some(below) => {
-                    let states = below.hidden(unrolled.layer(l - 1), |steps| &steps.outputs); // [rows, D H]
-                    let seed = seed.map(|seed| split_mix_64(seed.wrapping_add(l as u64)));
-                    dropped_out::<T>(states, &unrolled.row_keys, rnn.config.dropout, seed)
+                    let seed = |d| seed.map(|seed| seed_of_dropout(seed, l, d));
+                    let directions = below.directions.iter().zip(unrolled.layer(l - 1)).enumerate();
+                    let source = directions.map(|(d, (direction, steps))| {
+                        Source::dropped_out::<T>(direction.hidden(), &steps.keys, rnn.config.dropout, seed(d))
+                    });
+                    source.collect()
                 }
             };
             let directions = parameters.iter().zip(unrolled.layer(l)).map(|(parameters, steps)| {
                 let layer = RecurrentLayer::new(parameters);
-                let pass = layer.forward(steps, &inputs, seed.is_some());
+                let pass = layer.forward(&steps.tree, &inputs(&unrolled, l, steps, &sources), seed.is_some());
                 Direction { layer, pass }
             });
             let directions = directions.collect();
-            layers.push(Layer { inputs, masks, directions });
+            layers.push(Layer { sources, directions });
         }
         let last = layers.last().expect("a network has a layer");
-        let question = last.hidden(unrolled.layer(layers.len() - 1), |steps| &steps.results); // [L, D H]
+        let question = last.results(unrolled.layer(layers.len() - 1)); // [L, D H]
         (question, EncoderPass { embedding, words, unrolled, layers })
     }
 
     /// Adds to the gradients of the parameters, given that of the texts' vectors, [L, D H] float32.
     pub(super) fn backward(self, grad_question: &Tensor) {
-        let mut grad = grad_question.contiguous();
-        let mut nodes: fn(&Steps) -> &[usize] = |steps| &steps.results;
+        let (unrolled, grad_question) = (&self.unrolled, grad_question.contiguous());
+        let last = unrolled.layer(self.layers.len() - 1).iter().enumerate();
+        let h = grad_question.size()[1] as usize / last.len();
+        let mut grads: Vec<Tensor> =
+            last.map(|(d, steps)| by_node(&grad_question, d, h, &steps.results, steps.tree.len())).collect();
         for (l, layer) in self.layers.iter().enumerate().rev() {
-            grad = layer.backward(self.unrolled.layer(l), nodes, &grad); // [rows, E]
-            nodes = |steps| &steps.outputs;
+            grads = layer.backward(unrolled, l, &grads); // [rows, E]
         }
+        let [grad] = &grads[..] else { panic!("the first layer reads nothing but words") };
         if let Ok(padding) = self.words.binary_search(&self.embedding.padding) {
             let _ = grad.get(padding as i64).zero_();
         }
-        let _ = grad_of(&self.embedding.weight).index_add_(0, &Tensor::from_slice(&self.words), &grad);
+        let _ = grad_of(&self.embedding.weight).index_add_(0, &Tensor::from_slice(&self.words), grad);
     }
 }
 
-/// Dropout between two layers, and its masks.
-///
-/// A mask is drawn for each row, which questions with the same beginning share, where libtorch draws one for each question
-/// and word. Another mask for each question would leave nothing to share in the layers above. And it would not be more
-/// right: either way each question sees the network with random parts left out, all of them equally likely, so the
-/// expected gradient of a batch is the same. Only the drawings of these questions are no longer independent. A mask follows
-/// from what was read, so that it is the same whichever part of a batch is computed together.
-fn dropped_out<T: Number>(
-    mut states: Tensor,
-    keys: &[u64],
-    p: f64,
-    seed: Option<u64>,
-) -> (Tensor, Option<DropoutMasks>) {
-    let columns = states.size()[1] as usize;
-    let masks = seed.filter(|_| p > 0.0).map(|seed| DropoutMasks::draw_by_keys(seed, keys, columns, p));
-    if let Some(masks) = &masks {
-        masks.apply::<T>(&mut states);
+/// The seed of the dropout on what layer `layer` reads of direction `d`.
+pub(super) fn seed_of_dropout(seed: u64, layer: usize, d: usize) -> u64 {
+    split_mix_64(seed.wrapping_add((2 * layer + d) as u64))
+}
+
+/// What the steps of a direction of layer `layer` read of each source.
+fn inputs<'a>(unrolled: &Unrolled, layer: usize, steps: &Steps, sources: &'a [Source]) -> Vec<Inputs<'a>> {
+    let rows = |d: usize| match layer {
+        0 => steps.rows.clone(),
+        _ => steps.rows.iter().map(|&row| unrolled.layer(layer - 1)[d].outputs[row]).collect(),
+    };
+    sources.iter().enumerate().map(|(d, source)| Inputs { values: &source.inputs, rows: rows(d) }).collect()
+}
+
+impl Source {
+    /// The states of a layer with dropout, [nodes, H].
+    ///
+    /// A mask is drawn for each state, which questions with the same beginning share, where libtorch draws one for each
+    /// question and word. Another mask for each question would leave nothing to share in the layers above. And it would not
+    /// be more right: either way each question sees the network with random parts left out, all of them equally likely, so
+    /// the expected gradient of a batch is the same. Only the drawings of these questions are no longer independent. A
+    /// mask follows from what was read, so that it is the same whichever part of a batch is computed together.
+    fn dropped_out<T: Number>(mut states: Tensor, keys: &[u64], p: f64, seed: Option<u64>) -> Source {
+        let columns = states.size()[1] as usize;
+        let masks = seed.filter(|_| p > 0.0).map(|seed| DropoutMasks::draw_by_keys(seed, keys, columns, p));
+        if let Some(masks) = &masks {
+            masks.apply::<T>(&mut states);
+        }
+        Source { inputs: states, masks }
     }
-    (states, masks)
+}
+
+impl<T: Number, C: Cell> Direction<'_, T, C> {
+    /// The hidden states of all nodes, [nodes, H].
+    fn hidden(&self) -> Tensor {
+        let (states, h) = (&self.pass.states, self.layer.hid_dim());
+        from_rows::<T>(&[states.len() as i64, h as i64], h, |node, into| {
+            kernels::write_scaled(into, 1.0, &states.of(node)[..h])
+        })
+    }
 }
 
 impl<T: Number, C: Cell> Layer<'_, T, C> {
-    /// The hidden states of as many nodes of each direction, side by side: [n, D H].
-    fn hidden(&self, steps: &[Steps], nodes: fn(&Steps) -> &[usize]) -> Tensor {
+    /// The hidden states after each text, of all directions side by side: [L, D H].
+    fn results(&self, steps: &[Steps]) -> Tensor {
         let states: Vec<(&States, &[usize])> = self
             .directions
             .iter()
             .zip(steps)
-            .map(|(direction, steps)| (&direction.pass.states, nodes(steps)))
+            .map(|(direction, steps)| (&direction.pass.states, &steps.results[..]))
             .collect();
         let (d, h, n) = (states.len(), self.directions[0].layer.hid_dim(), states[0].1.len());
         from_rows::<T>(&[n as i64, (d * h) as i64], h, |i, into| {
@@ -123,21 +158,26 @@ impl<T: Number, C: Cell> Layer<'_, T, C> {
         })
     }
 
-    /// Adds to the gradients of the parameters, given that of what [`hidden`](Layer::hidden) has returned for these
-    /// nodes, in float32. Returns that of the input before dropout, [rows, E] float32.
-    fn backward(&self, steps: &[Steps], nodes: fn(&Steps) -> &[usize], grad: &Tensor) -> Tensor {
-        let mut grad_inputs: Option<Tensor> = None;
-        for (d, (direction, steps)) in self.directions.iter().zip(steps).enumerate() {
-            let grad_hidden = by_node(grad, d, direction.layer.hid_dim(), nodes(steps), steps.tree.len());
-            let grad =
-                direction.layer.backward(steps, &self.inputs, &direction.pass, &grad_hidden).to_kind(Kind::Float);
-            grad_inputs = Some(grad_inputs.map_or_else(|| grad.shallow_clone(), |other| other + &grad));
+    /// Adds to the gradients of the parameters, given those of each direction's hidden states, [m, H] float32 of its last m
+    /// nodes. Returns those of the sources before dropout, [rows, E] float32.
+    fn backward(&self, unrolled: &Unrolled, layer: usize, grads: &[Tensor]) -> Vec<Tensor> {
+        let mut sums: Vec<Option<Tensor>> = self.sources.iter().map(|_| None).collect();
+        for ((direction, steps), grad) in self.directions.iter().zip(unrolled.layer(layer)).zip(grads) {
+            let inputs = inputs(unrolled, layer, steps, &self.sources);
+            let of_inputs = direction.layer.backward(&steps.tree, &inputs, &direction.pass, grad);
+            for (sum, grad) in sums.iter_mut().zip(of_inputs) {
+                let grad = grad.to_kind(Kind::Float);
+                *sum = Some(sum.take().map_or_else(|| grad.shallow_clone(), |other| other + &grad));
+            }
         }
-        let mut grad_inputs = grad_inputs.expect("a layer has a direction");
-        if let Some(masks) = &self.masks {
-            masks.apply::<f32>(&mut grad_inputs);
-        }
-        grad_inputs
+        let with_dropout = |(sum, source): (Option<Tensor>, &Source)| {
+            let mut sum = sum.expect("a layer has a direction");
+            if let Some(masks) = &source.masks {
+                masks.apply::<f32>(&mut sum);
+            }
+            sum
+        };
+        sums.into_iter().zip(&self.sources).map(with_dropout).collect()
     }
 }
 

@@ -10,7 +10,6 @@ use crate::baseline::cpu::gradients::add_grad;
 use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::linear::prepared_weight;
 use crate::baseline::cpu::slice::{Number, from_rows, values, values_mut};
-use crate::baseline::cpu::steps::Steps;
 use crate::baseline::cpu::sums::add_rows;
 use crate::baseline::cpu::tree::Tree;
 
@@ -20,7 +19,13 @@ fn min_rows<T: Number>() -> usize {
     if T::KIND == Kind::Float { 0 } else { 16 }
 }
 
-/// A layer of cells `C` that reads inputs of length E, in a pass whose matrix products are of type `T`.
+/// What a layer reads of one source: each node a row.
+pub(super) struct Inputs<'a> {
+    pub(super) values: &'a Tensor, // [rows, E]
+    pub(super) rows: Vec<usize>,   // for each node
+}
+
+/// A layer of cells `C` that reads inputs of length E, of all sources side by side, in a pass whose matrix products are of type `T`.
 pub(super) struct RecurrentLayer<'a, T, C> {
     /// weight_ih, weight_hh, bias_ih, bias_hh.
     parameters: &'a [Tensor; 4],
@@ -40,6 +45,11 @@ impl States {
     /// The state of a node, [S H].
     pub(super) fn of(&self, node: usize) -> &[f32] {
         &self.values[node * self.row_len..][..self.row_len]
+    }
+
+    /// The number of nodes.
+    pub(super) fn len(&self) -> usize {
+        self.values.len() / self.row_len
     }
 }
 
@@ -72,11 +82,11 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
         self.hid_dim
     }
 
-    /// The states of all nodes, given the input, [rows, E]. What the backward pass needs is only kept with `train`.
-    pub(super) fn forward(&self, steps: &Steps, inputs: &Tensor, train: bool) -> LayerPass<T> {
-        let (h, tree) = (self.hid_dim, &steps.tree);
+    /// The states of all nodes. What the backward pass needs is only kept with `train`.
+    pub(super) fn forward(&self, tree: &Tree, inputs: &[Inputs], train: bool) -> LayerPass<T> {
+        let h = self.hid_dim;
         let (n_gates, n_states, n_saved) = (C::N_GATES * h, C::N_STATES * h, C::N_SAVED * h);
-        let input_gates = inputs.mm(&self.weight_ih.tr()); // [rows, G H]
+        let (input_gates, rows) = self.input_gates(inputs); // [rows, G H], [nodes]
         let input_gates = values::<T>(&input_gates);
         let biases = [2, 3].map(|i| self.parameters[i].detach());
         let [bias_ih, bias_hh] = [&biases[0], &biases[1]].map(values::<f32>); // [G H]
@@ -109,7 +119,7 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
                 .zip(values::<T>(&state_gates).par_chunks(n_gates))
                 .zip(nodes.clone())
                 .for_each(|(((state, saved), state_gates), node)| {
-                    let input_gates = &input_gates[steps.rows[node] * n_gates..][..n_gates];
+                    let input_gates = &input_gates[rows[node] * n_gates..][..n_gates];
                     let prev = &prev_of(node)[n_states - h..];
                     C::forward(Step { input_gates, state_gates, bias_ih, bias_hh, prev }, state, saved);
                 });
@@ -118,10 +128,47 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
         LayerPass { states: States { values: states, row_len: n_states }, levels }
     }
 
+    /// The part of weight_ih for each source, [G H, E].
+    fn weights_ih(&self, inputs: &[Inputs]) -> Vec<Tensor> {
+        let mut first = 0;
+        let part = |inputs: &Inputs| {
+            let (start, dim) = (first, inputs.values.size()[1]);
+            first += dim;
+            self.weight_ih.narrow(1, start, dim)
+        };
+        inputs.iter().map(part).collect()
+    }
+
+    /// The inputs' shares of the gates, [rows, G H], and for each node which of the rows is its own.
+    fn input_gates(&self, inputs: &[Inputs]) -> (Tensor, Vec<usize>) {
+        let mut products: Vec<Tensor> =
+            inputs.iter().zip(self.weights_ih(inputs)).map(|(inputs, weight)| inputs.values.mm(&weight.tr())).collect();
+        if let [only] = inputs {
+            return (products.remove(0), only.rows.clone());
+        }
+        let (n_nodes, n_gates) = (inputs[0].rows.len(), C::N_GATES * self.hid_dim);
+        let shares: Vec<(&[T], &[usize])> =
+            products.iter().zip(inputs).map(|(product, inputs)| (values::<T>(product), &inputs.rows[..])).collect();
+        let sums = from_rows::<T>(&[n_nodes as i64, n_gates as i64], n_gates, |node, into| {
+            let mut sum = vec![0f32; n_gates];
+            for (product, rows) in &shares {
+                kernels::add_scaled(&mut sum, 1.0, &product[rows[node] * n_gates..][..n_gates]);
+            }
+            kernels::write_scaled(into, 1.0, &sum)
+        });
+        (sums, (0..n_nodes).collect())
+    }
+
     /// Adds to the gradients of the parameters, given those of the hidden states of the last m nodes, [m, H] float32;
-    /// those of the others are zeros. Returns the gradient of the input, [rows, E].
-    pub(super) fn backward(&self, steps: &Steps, inputs: &Tensor, pass: &LayerPass<T>, grad_hidden: &Tensor) -> Tensor {
-        let (h, tree) = (self.hid_dim, &steps.tree);
+    /// those of the others are zeros. Returns those of the inputs, [rows, E].
+    pub(super) fn backward(
+        &self,
+        tree: &Tree,
+        inputs: &[Inputs],
+        pass: &LayerPass<T>,
+        grad_hidden: &Tensor,
+    ) -> Vec<Tensor> {
+        let h = self.hid_dim;
         let (n_gates, n_separate) = (C::N_GATES * h, C::N_SEPARATE * h);
         // Further rows of zeros, for the products of the last level.
         let n_rows = tree.len() + min_rows::<T>();
@@ -141,21 +188,26 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
         add_grad(bias_ih, &Tensor::cat(&[grad_bias_hh.narrow(0, 0, n_shared as i64), grad_separate_bias], 0));
         add_grad(bias_hh, &grad_bias_hh);
 
-        // The input's share, added up over the nodes that have read each row.
-        let mut readers = vec![Vec::new(); inputs.size()[0] as usize];
-        steps.rows.iter().enumerate().for_each(|(node, &row)| readers[row].push(node));
         let (grad_gates, grad_separate) = (values::<T>(&grad_gates), values::<T>(&grad_separate));
-        let grad_input_gates = from_rows::<T>(&[readers.len() as i64, n_gates as i64], n_gates, |row, into| {
-            let (mut sum, nodes) = (vec![0f32; n_gates], &readers[row]);
-            add_rows(&mut sum, 0..nodes.len(), &|sum, i| {
-                let (shared, separate) = sum.split_at_mut(n_shared);
-                kernels::add_scaled(shared, 1.0, &grad_gates[nodes[i] * n_gates..][..n_shared]);
-                kernels::add_scaled(separate, 1.0, &grad_separate[nodes[i] * n_separate..][..n_separate]);
-            });
-            kernels::write_scaled(into, 1.0, &sum)
-        }); // [rows, G H]
-        add_grad(weight_ih, &grad_input_gates.tr().mm(inputs));
-        grad_input_gates.mm(&self.weight_ih) // [rows, E]
+        let (mut grad_weights, mut grad_inputs) = (Vec::new(), Vec::new());
+        for (Inputs { values, rows }, weight) in inputs.iter().zip(self.weights_ih(inputs)) {
+            // The input's share, added up over the nodes that have read each row.
+            let mut readers = vec![Vec::new(); values.size()[0] as usize];
+            rows.iter().enumerate().for_each(|(node, &row)| readers[row].push(node));
+            let grad_input_gates = from_rows::<T>(&[readers.len() as i64, n_gates as i64], n_gates, |row, into| {
+                let (mut sum, nodes) = (vec![0f32; n_gates], &readers[row]);
+                add_rows(&mut sum, 0..nodes.len(), &|sum, i| {
+                    let (shared, separate) = sum.split_at_mut(n_shared);
+                    kernels::add_scaled(shared, 1.0, &grad_gates[nodes[i] * n_gates..][..n_shared]);
+                    kernels::add_scaled(separate, 1.0, &grad_separate[nodes[i] * n_separate..][..n_separate]);
+                });
+                kernels::write_scaled(into, 1.0, &sum)
+            }); // [rows, G H]
+            grad_weights.push(grad_input_gates.tr().mm(values));
+            grad_inputs.push(grad_input_gates.mm(&weight));
+        }
+        add_grad(weight_ih, &Tensor::cat(&grad_weights, 1));
+        grad_inputs
     }
 
     /// Writes the gradients of all nodes' gates before their nonlinearities: [nodes, G H] of the state's share, and

@@ -15,6 +15,8 @@ pub(super) struct Steps {
     pub(super) outputs: Vec<usize>,
     /// For each text, the node whose state is the result.
     pub(super) results: Vec<usize>,
+    /// For each node, a number that follows from what has been read up to it.
+    pub(super) keys: Vec<u64>,
 }
 
 /// The steps of all layers: for each direction, those of the first, which reads words, and of each of the others, which
@@ -22,8 +24,6 @@ pub(super) struct Steps {
 pub(super) struct Unrolled {
     first: Vec<Steps>,
     above: Vec<Steps>,
-    /// For each row of the input of the layers above the first, a number that follows from what has been read there.
-    pub(super) row_keys: Vec<u64>,
 }
 
 impl Unrolled {
@@ -37,12 +37,9 @@ impl Unrolled {
             rows: rows.to_vec(),
             outputs: each.clone(),
             results: tree.last_level().collect(),
+            keys: keys_of_prefixes(prefixes),
         };
-        Unrolled {
-            first: vec![steps(prefixes.tokens())],
-            above: vec![steps(&each)],
-            row_keys: keys_of_prefixes(prefixes),
-        }
+        Unrolled { first: vec![steps(prefixes.tokens())], above: vec![steps(&each)] }
     }
 
     /// Texts are read in both directions. Backwards, the first layer shares the endings of texts, which are the prefixes of
@@ -63,6 +60,7 @@ impl Unrolled {
             rows: texts.tokens().to_vec(),
             outputs: nodes.concat(),
             results,
+            keys: keys_of_prefixes(texts),
         };
         let first =
             vec![steps(prefixes, forward_nodes, forward_leaves), steps(reversed, backward_nodes, backward_leaves)];
@@ -72,16 +70,17 @@ impl Unrolled {
         let chains = Tree::chains(n_texts, n_levels);
         let levels = (0..n_levels).map(|t| chains.level(t));
         let orders: [Vec<usize>; 2] = [levels.clone().flatten().collect(), levels.rev().flatten().collect()];
+        let of_texts = &first[0].keys[prefixes.tree().last_level()];
+        let keys: Vec<u64> =
+            (0..n_levels).flat_map(|t| of_texts.iter().map(move |key| split_mix_64(key ^ t as u64))).collect();
         let above = orders.map(|order| Steps {
             rows: order.clone(),
             outputs: order,
             results: chains.last_level().collect(),
             tree: chains.clone(),
+            keys: keys.clone(),
         });
-        let keys = keys_of_prefixes(prefixes);
-        let key = |t: usize, text: usize| split_mix_64(keys[prefixes.tree().last_level().start + text] ^ t as u64);
-        let row_keys = (0..n_levels).flat_map(|t| (0..n_texts).map(move |text| (t, text)));
-        Unrolled { first, above: above.into(), row_keys: row_keys.map(|(t, text)| key(t, text)).collect() }
+        Unrolled { first, above: above.into() }
     }
 
     /// The steps of a layer, for each direction.
@@ -153,13 +152,12 @@ mod tests {
                 }
                 // Whatever else is in the batch, a text has the same keys.
                 let alone = |question: &[i64]| PrefixTree::new(question, 4);
-                let of_both = Unrolled::both_ways(&alone(question), &alone(&reverse(question))).row_keys;
-                let of_forwards = Unrolled::forwards(&alone(question)).row_keys;
-                let forwards = Unrolled::forwards(&prefixes).row_keys;
-                for t in 0..4 {
-                    let row = t * n_texts + text as usize;
-                    prop_assert_eq!(unrolled.row_keys[row], of_both[t]);
-                    prop_assert_eq!(forwards[forward.outputs[row]], of_forwards[t]);
+                let of_both = Unrolled::both_ways(&alone(question), &alone(&reverse(question)));
+                for (steps, alone) in (0..2).flat_map(|l| unrolled.layer(l).iter().zip(of_both.layer(l))) {
+                    for t in 0..4 {
+                        let key = steps.keys[steps.outputs[t * n_texts + text as usize]];
+                        prop_assert_eq!(key, alone.keys[alone.outputs[t]]);
+                    }
                 }
                 let results = [forward, backward].map(|steps| read(steps, steps.results[text as usize], prefixes.words()));
                 prop_assert_eq!(results, [question.clone(), reverse(question)]);

@@ -5,7 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use vqa_data::random::split_mix_64;
 
 use self::plain::plain;
 use crate::baseline::config::{
@@ -14,7 +13,8 @@ use crate::baseline::config::{
 use crate::baseline::cpu::masks::DropoutMasks;
 use crate::baseline::cpu::passes::{Seeds, encode_images, infer, infer_encoded, serves, train};
 use crate::baseline::cpu::prefix_tree::PrefixTree;
-use crate::baseline::cpu::steps::Unrolled;
+use crate::baseline::cpu::question_encoder::seed_of_dropout;
+use crate::baseline::cpu::steps::{Steps, Unrolled};
 use crate::baseline::layers::Baseline;
 use crate::model::{DataDims, DropoutSeed, ModelInput, ModelOutput, VqaModel};
 
@@ -119,38 +119,40 @@ fn dense(masks: &DropoutMasks, rows: i64, columns: i64) -> Tensor {
     Tensor::from_slice(&factors).view([rows, columns])
 }
 
-/// For each layer but the first, the masks of its input, [B, T, D H]: of the prefix up to a word, or of the word in its text.
+/// For each layer but the first, the masks of its input, [B, T, D H]: each of the state that has read up to a word, forwards
+/// or backwards.
 fn rnn_masks(kind: ModelKind, input: &ModelInput, seed: u64) -> Vec<Tensor> {
-    let tokens = Vec::<i64>::try_from(input.tokens.view([-1])).unwrap();
-    let prefixes = PrefixTree::new(&tokens, 6);
-    let (tree, n_texts) = (prefixes.tree(), prefixes.tree().last_level().len());
-    let keys = match kind.bidirectional {
-        true => {
-            let reversed = Vec::<i64>::try_from(input.tokens.flip([1]).contiguous().view([-1])).unwrap();
-            Unrolled::both_ways(&prefixes, &PrefixTree::new(&reversed, 6)).row_keys
-        }
-        false => Unrolled::forwards(&prefixes).row_keys,
+    const H: usize = 23;
+    let tokens = |tokens: &Tensor| Vec::<i64>::try_from(tokens.contiguous().view([-1])).unwrap();
+    let prefixes = PrefixTree::new(&tokens(&input.tokens), 6);
+    let unrolled = match kind.bidirectional {
+        true => Unrolled::both_ways(&prefixes, &PrefixTree::new(&tokens(&input.tokens.flip([1])), 6)),
+        false => Unrolled::forwards(&prefixes),
     };
-    let rows: Vec<i64> = prefixes
-        .leaves()
-        .iter()
-        .flat_map(|&text| {
-            let mut node = tree.last_level().start + text as usize;
-            let mut rows = [0; 6];
-            for (t, row) in rows.iter_mut().enumerate().rev() {
-                *row = if kind.bidirectional { t * n_texts + text as usize } else { node } as i64;
-                node = tree.parent(node);
+    let of_direction = |layer: usize, d: usize, steps: &Steps| {
+        let masks = DropoutMasks::draw_by_keys(seed_of_dropout(seed, layer, d), &steps.keys, H, RNN_DROPOUT);
+        let mut nodes = Vec::new();
+        for &text in prefixes.leaves() {
+            let mut node = steps.results[text as usize];
+            let mut read_last: Vec<i64> = Vec::new();
+            for _ in 0..6 {
+                read_last.push(node as i64);
+                node = steps.tree.parent(node);
             }
-            rows
-        })
-        .collect();
-    let n_rows = keys.len();
-    let dim = if kind.bidirectional { 46 } else { 23 };
-    (1..kind.n_layers as u64)
+            // Read last is the last word, backwards the first.
+            if d == 0 {
+                read_last.reverse();
+            }
+            nodes.extend(read_last);
+        }
+        let masks = dense(&masks, steps.tree.len() as i64, H as i64);
+        masks.index_select(0, &Tensor::from_slice(&nodes)).view([B, 6, H as i64])
+    };
+    (1..kind.n_layers as usize)
         .map(|layer| {
-            let masks = DropoutMasks::draw_by_keys(split_mix_64(seed.wrapping_add(layer)), &keys, dim, RNN_DROPOUT);
-            let masks = dense(&masks, n_rows as i64, dim as i64); // [n_rows, D H]
-            masks.index_select(0, &Tensor::from_slice(&rows)).view([B, 6, dim as i64])
+            let directions = unrolled.layer(layer - 1).iter().enumerate();
+            let masks: Vec<Tensor> = directions.map(|(d, steps)| of_direction(layer, d, steps)).collect();
+            Tensor::cat(&masks, 2)
         })
         .collect()
 }
