@@ -141,6 +141,7 @@ bench: setup $(if $(LIBTORCH),,$(H5PY))
 	$(CARGO) build --release -p vqa-benches --examples
 	PYTHONPATH=.libtorch:$$PYTHONPATH $(PYTHON) benches/python/compare.py
 	PYTHONPATH=.libtorch:$$PYTHONPATH $(PYTHON) benches/python/processes.py
+	$(PYTHON) benches/python/busy.py
 
 $(H5PY): $(INSTALLED)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .libtorch h5py
