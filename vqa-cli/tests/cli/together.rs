@@ -73,8 +73,7 @@ fn processes_train_what_one_does() {
     let ways = [
         ("random", "", 1e-5),
         ("grouped", "--set train.sampler=grouped --set train.ema_decay=0.9", 1e-5),
-        ("accumulated", "--set train.accumulate=3 --set train.batch_size=30", 1e-5),
-        ("softmax", "--set model.loss=softmax", 1e-5),
+        ("accumulated", "--set train.accumulate=3 --set train.batch_size=30 --set model.loss=softmax", 1e-5),
         (
             "lstm",
             "--set model.lm.rnn_type=LSTM --set model.lm.n_layers=2 --set model.lm.dropout=0.3 \
