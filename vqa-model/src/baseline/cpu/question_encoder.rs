@@ -117,11 +117,12 @@ fn inputs<'a>(unrolled: &Unrolled, layer: usize, steps: &Steps, sources: &'a [So
 impl Source {
     /// The states of a layer with dropout, [nodes, H].
     ///
-    /// A mask is drawn for each state, which questions with the same beginning share, where libtorch draws one for each
-    /// question and word. Another mask for each question would leave nothing to share in the layers above. And it would not
-    /// be more right: either way each question sees the network with random parts left out, all of them equally likely, so
-    /// the expected gradient of a batch is the same. Only the drawings of these questions are no longer independent. A
-    /// mask follows from what was read, so that it is the same whichever part of a batch is computed together.
+    /// A mask is drawn for each state, which questions with the same beginning share (backwards, the same ending),
+    /// where libtorch draws one for each question and word. Another mask for each question would leave nothing to share
+    /// in the layers above. And it would not be more right: either way each question sees the network with random parts
+    /// left out, all of them equally likely, so the expected gradient of a batch is the same. Only the drawings of
+    /// these questions are no longer independent. A mask follows from what was read, so that it is the same whichever
+    /// part of a batch is computed together.
     fn dropped_out<T: Number>(mut states: Tensor, keys: &[u64], p: f64, seed: Option<u64>) -> Source {
         let columns = states.size()[1] as usize;
         let masks = seed.filter(|_| p > 0.0).map(|seed| DropoutMasks::draw_by_keys(seed, keys, columns, p));
