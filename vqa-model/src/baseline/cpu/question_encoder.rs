@@ -168,7 +168,10 @@ impl<T: Number, C: Cell> Layer<'_, T, C> {
             let of_inputs = direction.layer.backward(&steps.tree, &inputs, &direction.pass, grad);
             for (sum, grad) in sums.iter_mut().zip(of_inputs) {
                 let grad = grad.to_kind(Kind::Float);
-                *sum = Some(sum.take().map_or_else(|| grad.shallow_clone(), |other| other + &grad));
+                *sum = Some(match sum.take() {
+                    None => grad,
+                    Some(other) => other + grad,
+                });
             }
         }
         let with_dropout = |(sum, source): (Option<Tensor>, &Source)| {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use crate::baseline::cpu::cell::{BackwardStep, Cell, Step, StepGrads};
-use crate::baseline::cpu::gradients::add_grad;
+use crate::baseline::cpu::gradients::{add_grad, grad_of};
 use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::linear::prepared_weight;
 use crate::baseline::cpu::slice::{Number, from_rows, values, values_mut};
@@ -25,7 +25,8 @@ pub(super) struct Inputs<'a> {
     pub(super) rows: Vec<usize>,   // for each node
 }
 
-/// A layer of cells `C` that reads inputs of length E, of all sources side by side, in a pass whose matrix products are of type `T`.
+/// A layer of cells `C` that reads inputs of length E, of all sources side by side, in a pass whose matrix products are
+/// of type `T`.
 pub(super) struct RecurrentLayer<'a, T, C> {
     /// weight_ih, weight_hh, bias_ih, bias_hh.
     parameters: &'a [Tensor; 4],
@@ -128,21 +129,11 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
         LayerPass { states: States { values: states, row_len: n_states }, levels }
     }
 
-    /// The part of weight_ih for each source, [G H, E].
-    fn weights_ih(&self, inputs: &[Inputs]) -> Vec<Tensor> {
-        let mut first = 0;
-        let part = |inputs: &Inputs| {
-            let (start, dim) = (first, inputs.values.size()[1]);
-            first += dim;
-            self.weight_ih.narrow(1, start, dim)
-        };
-        inputs.iter().map(part).collect()
-    }
-
     /// The inputs' shares of the gates, [rows, G H], and for each node which of the rows is its own.
     fn input_gates(&self, inputs: &[Inputs]) -> (Tensor, Vec<usize>) {
+        let weights = by_source(&self.weight_ih, inputs);
         let mut products: Vec<Tensor> =
-            inputs.iter().zip(self.weights_ih(inputs)).map(|(inputs, weight)| inputs.values.mm(&weight.tr())).collect();
+            inputs.iter().zip(weights).map(|(inputs, weight)| inputs.values.mm(&weight.tr())).collect();
         if let [only] = inputs {
             return (products.remove(0), only.rows.clone());
         }
@@ -189,8 +180,8 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
         add_grad(bias_hh, &grad_bias_hh);
 
         let (grad_gates, grad_separate) = (values::<T>(&grad_gates), values::<T>(&grad_separate));
-        let (mut grad_weights, mut grad_inputs) = (Vec::new(), Vec::new());
-        for (Inputs { values, rows }, weight) in inputs.iter().zip(self.weights_ih(inputs)) {
+        let weights = by_source(&self.weight_ih, inputs).into_iter().zip(by_source(&grad_of(weight_ih), inputs));
+        let of_source = |(Inputs { values, rows }, (weight, mut grad_weight)): (&Inputs, (Tensor, Tensor))| {
             // The input's share, added up over the nodes that have read each row.
             let mut readers = vec![Vec::new(); values.size()[0] as usize];
             rows.iter().enumerate().for_each(|(node, &row)| readers[row].push(node));
@@ -203,11 +194,10 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
                 });
                 kernels::write_scaled(into, 1.0, &sum)
             }); // [rows, G H]
-            grad_weights.push(grad_input_gates.tr().mm(values));
-            grad_inputs.push(grad_input_gates.mm(&weight));
-        }
-        add_grad(weight_ih, &Tensor::cat(&grad_weights, 1));
-        grad_inputs
+            let _ = grad_weight.g_add_(&grad_input_gates.tr().mm(values));
+            grad_input_gates.mm(&weight) // [rows, E]
+        };
+        inputs.iter().zip(weights).map(of_source).collect()
     }
 
     /// Writes the gradients of all nodes' gates before their nonlinearities: [nodes, G H] of the state's share, and
@@ -268,6 +258,17 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
             }
         }
     }
+}
+
+/// The columns of weight_ih, or of its gradient, that belong to each source: views, [G H, E].
+fn by_source(weight_ih: &Tensor, inputs: &[Inputs]) -> Vec<Tensor> {
+    let mut first = 0;
+    let part = |inputs: &Inputs| {
+        let (start, dim) = (first, inputs.values.size()[1]);
+        first += dim;
+        weight_ih.narrow(1, start, dim)
+    };
+    inputs.iter().map(part).collect()
 }
 
 /// The first `n` rows of a matrix, which may be of no columns.
