@@ -45,18 +45,16 @@ def beside_others():
 
 
 def main():
-    threads = [1, 2, 4, 8, 16]
-    figures = {n: [] for n in threads}
-    alone, beside = [], []
+    figures = {n: [] for n in sorted({1, 2, 4, 8, 16, CORES})}
+    beside = []
     for _ in range(ROUNDS):
-        for n in threads:
-            figures[n].append(train(n))
-        alone.append(train(CORES))
+        for n, rounds in figures.items():
+            rounds.append(train(n))
         beside.append(beside_others())
     print(f"{CORES} cores\n\n| threads | questions/s |\n| --- | --- |")
     for n, rounds in figures.items():
         print(f"| {n} | {statistics.median(rounds):.0f} |")
-    alone, beside = statistics.median(alone), statistics.median(beside)
+    alone, beside = statistics.median(figures[CORES]), statistics.median(beside)
     print(f"| {CORES}, beside {CORES} busy processes | {beside:.0f}, {2 * beside / alone:.2f} of the fair share |")
 
 

@@ -97,7 +97,7 @@ def main():
     figures = {}
     add = lambda key, value: figures.setdefault(key, []).append(value)
 
-    def train(what, precision, sampler, kind):
+    def vqa(what, precision, sampler, kind):
         # As `vqa` starts itself.
         environment = {"OMP_WAIT_POLICY": "passive"}
         figure = json.loads(run(TRAINING, h5, train_questions, what, precision, sampler, kind, environment=environment)[2])
@@ -106,6 +106,10 @@ def main():
         add(f"{name} {sampler} of products", figure["products_gflop_per_s"] / figure["products_alone_gflop_per_s"])
         add(f"{name} {sampler} of peak", figure["products_gflop_per_s"] / figure["matmul_peak_gflop_per_s"])
         add(f"{precision} peak", figure["matmul_peak_gflop_per_s"])
+
+    def pytorch(what, precision, kind):
+        figure = json.loads(python("training.py", batches, what, precision, kind)[2])
+        add(f"{what} {kind} {precision} py", figure["questions_per_s"])
 
     for path in [*jsons, results, tsv, h5]:
         read_all(path)
@@ -160,12 +164,10 @@ def main():
         for precision in PRECISIONS:
             for kind in KINDS:
                 for sampler in ["grouped", "random"]:
-                    train("train", precision, sampler, kind)
-                figure = python("training.py", batches, "train", precision, kind)[2]
-                add(f"train {kind} {precision} py", json.loads(figure)["questions_per_s"])
-            train("evaluate", precision, "sequential", "article")
-            figure = python("training.py", batches, "evaluate", precision)[2]
-            add(f"evaluate article {precision} py", json.loads(figure)["questions_per_s"])
+                    vqa("train", precision, sampler, kind)
+                pytorch("train", precision, kind)
+            vqa("evaluate", precision, "sequential", "article")
+            pytorch("evaluate", precision, "article")
 
     median = {key: statistics.median(values) for key, values in figures.items()}
     print(f"{os.cpu_count()} cores; medians of {ROUNDS} rounds; {sum(p.stat().st_size for p in jsons) / 1e6:.0f} MB of JSON\n")
