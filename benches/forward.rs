@@ -23,6 +23,7 @@ fn forward(c: &mut Criterion) {
         image_rows: Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)),
         padding: None,
         dropout: None,
+        order: None,
     };
     let targets = Tensor::rand([BATCH, dims.n_answers], (Kind::Float, Device::Cpu)).gt(0.999).to_kind(Kind::Float);
     let mut optimizer = Optimizer::new(vs.variables(), &TrainConfig::default());

@@ -17,6 +17,7 @@
 // Some of what they write is for other benches.
 #[allow(dead_code)]
 mod json_files;
+mod kinds;
 mod made_up;
 mod pytorch_on_gpu;
 mod questions;
@@ -38,6 +39,7 @@ use vqa_model::run::RunDir;
 use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
 use vqa_train::{Event, TrainConfig, Trainer};
 
+use crate::kinds::config_of;
 use crate::made_up::MadeUp;
 use crate::pytorch_on_gpu::Python;
 
@@ -58,6 +60,9 @@ struct Args {
     /// Order of the questions: grouped (by image), random (which PyTorch's is)
     #[arg(long, value_delimiter = ',', default_value = "grouped")]
     sampler: Vec<String>,
+    /// Of model: article, lstm, concat, layers=2, bidirectional, or several of these: lstm,layers=2
+    #[arg(long, default_value = "article")]
+    kind: String,
     /// Have no step recorded as a CUDA graph
     #[arg(long)]
     ordinary: bool,
@@ -91,16 +96,18 @@ struct Args {
 }
 
 impl Args {
-    fn model(&self) -> ModelConfig {
-        let mut config = ModelConfig::default();
+    fn model(&self) -> Result<ModelConfig, String> {
+        let mut config = config_of(&self.kind)?;
         if self.tiny {
             (config.hid_dim, config.topdown_att.hid_dim, config.mlp.hid_dim, config.lm.word_emb_dim) = (16, 16, 16, 8);
         }
-        config
+        Ok(config)
     }
 }
 
 fn main() {
+    // What is slower than it could be says so.
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     if let Err(error) = run(Args::parse()) {
         eprintln!("error: {error}");
         std::process::exit(1);
@@ -128,7 +135,7 @@ fn run(mut args: Args) -> Result<(), Error> {
         device_name(device)
     );
     let spec = serde_json::json!({
-        "device": args.device, "model": args.model(), "n_words": dims.n_words, "n_answers": dims.n_answers,
+        "device": args.device, "model": args.model()?, "n_words": dims.n_words, "n_answers": dims.n_answers,
         "n_images": args.images, "n_regions": args.regions, "feature_dim": args.feature_dim,
         "max_len": dataset.encoded().max_len, "batch_size": args.batch_size, "n_steps": args.python_steps,
     });
@@ -244,7 +251,7 @@ fn train(
 ) -> Result<Trained, Error> {
     tch::manual_seed(1);
     let vs = VarStore::new(device);
-    let model = Baseline::new(vs.root(), &args.model(), dims);
+    let model = Baseline::new(vs.root(), &args.model()?, dims);
     let config = TrainConfig {
         n_epochs: args.epochs,
         batch_size: args.batch_size,

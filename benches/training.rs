@@ -11,6 +11,8 @@
 //! are left when what is equal is computed once. It also says how fast these products are alone, at their own shapes, and
 //! how fast a single large one is. The first form writes a few batches as tensors, for `python/training.py`.
 
+mod kinds;
+
 use std::collections::HashSet;
 use std::hint::black_box;
 use std::path::Path;
@@ -24,7 +26,7 @@ use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler};
 use vqa_data::features::{FeatureFile, RegionSource};
 use vqa_data::questions::{Annotations, AnswerDict, SoftTargets, Split, WordDict, read_questions};
-use vqa_model::baseline::{AttentionKind, Baseline, ModelConfig, RnnKind};
+use vqa_model::baseline::{Baseline, ModelConfig, RnnKind};
 use vqa_model::feed::Precision;
 use vqa_model::loss::LossKind;
 use vqa_model::loss::{dense_targets, loss_and_gradient};
@@ -32,6 +34,8 @@ use vqa_model::weights::{Header, write_tensors};
 use vqa_model::{DataDims, ModelInput, VqaModel};
 use vqa_train::TrainConfig;
 use vqa_train::optim::Optimizer;
+
+use crate::kinds::config_of;
 
 const N_ANSWERS: i64 = 3129;
 /// Steps that are not counted: memory is got from the system, and pages of the file are mapped.
@@ -50,22 +54,6 @@ fn targets(batch: &Batch) -> SoftTargets {
         targets.push(drawn.into_iter().map(|answer| (answer, [0.3, 0.6, 0.9, 1.0][answer as usize % 4])));
     }
     targets
-}
-
-/// The article's model, or one that differs from it in the things named: `lstm,layers=2`.
-fn config(kind: &str) -> Result<ModelConfig, String> {
-    let mut config = ModelConfig::default();
-    for difference in kind.split(',') {
-        match difference {
-            "article" => {}
-            "lstm" => config.lm.rnn_type = RnnKind::Lstm,
-            "concat" => config.topdown_att.kind = AttentionKind::Concat,
-            "layers=2" => config.lm.n_layers = 2,
-            "bidirectional" => config.lm.bidirectional = true,
-            _ => return Err(format!("no kind of model: {kind}")),
-        }
-    }
-    Ok(config)
 }
 
 /// The products of one weight, [`columns`, `inner`], in a step.
@@ -204,7 +192,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(&"bf16") => Precision::Bf16,
         _ => Precision::Fp32,
     };
-    let config = config(rest.get(2).unwrap_or(&"article"))?;
+    let config = config_of(rest.get(2).unwrap_or(&"article"))?;
     tch::manual_seed(1);
     let vs = VarStore::new(Device::Cpu);
     let model = Baseline::new(vs.root(), &config, dims);

@@ -171,6 +171,7 @@ impl Checkpoint {
                 image_rows: Tensor::from_slice(&rows).to_device(device),
                 padding: ModelInput::padding_of(&n_regions, max_regions, device),
                 dropout: None,
+                order: None,
             };
             let output = match encoded {
                 Some(encoded) => self.model().infer_encoded(&input, &stacked(encoded, max_regions as i64)),

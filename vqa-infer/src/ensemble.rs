@@ -175,6 +175,7 @@ fn in_kind(input: &ModelInput, kind: Kind) -> ModelInput {
         image_rows: input.image_rows.shallow_clone(),
         padding: input.padding.as_ref().map(Tensor::shallow_clone),
         dropout: None,
+        order: None,
     }
 }
 

@@ -157,6 +157,7 @@ impl Hiding {
             image_rows: Tensor::arange(n_questions, (Kind::Int64, input.image_rows.device())),
             padding: None,
             dropout: None,
+            order: None,
         };
         Hiding { asked, padding: padding_of_questions(input) }
     }

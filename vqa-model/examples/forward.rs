@@ -22,6 +22,7 @@ fn main() {
         image_rows: Tensor::from_slice(&[0i64, 0, 0, 0, 1, 1, 1, 1]),
         padding: None,
         dropout: None,
+        order: None,
     };
     let started = Instant::now();
     let output = tch::no_grad(|| model.forward(&input, false));

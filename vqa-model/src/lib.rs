@@ -31,6 +31,7 @@
 //!     image_rows: Tensor::from_slice(&[0i64, 1, 1]),
 //!     padding: None,
 //!     dropout: None,
+//!     order: None,
 //! };
 //! let output = model.forward(&input, false);
 //! assert_eq!(output.logits.size(), [3, 10]);

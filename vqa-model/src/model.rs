@@ -3,6 +3,8 @@
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Batch, Dataset};
 
+use crate::feed::BatchOrder;
+
 /// What a VQA model is to the training loop and to prediction. Implement [`forward`](VqaModel::forward) to
 /// train a model of your own; the other two call it, and may be overridden by something faster.
 pub trait VqaModel {
@@ -133,6 +135,8 @@ pub struct ModelInput {
     /// What the dropout of a training step follows from; with `None`, and in models that do not know it, that is
     /// libtorch's generator.
     pub dropout: Option<DropoutSeed>,
+    /// In what order words and images occur, for models that want it known; a feed for a GPU says it.
+    pub order: Option<BatchOrder>,
 }
 
 /// What the dropout of some questions follows from: the same for the same question of a step, whichever part of the
@@ -183,6 +187,7 @@ impl ModelInput {
             image_rows: Tensor::from_slice(&batch.image_rows).to_device(device),
             padding: ModelInput::padding_of(&batch.n_regions, batch.max_regions, device),
             dropout: None,
+            order: None,
         }
     }
 

@@ -66,6 +66,7 @@ fn padding_regions_get_no_attention_and_change_nothing() {
                 image_rows: Tensor::from_slice(&[0i64]),
                 padding: None,
                 dropout: None,
+                order: None,
             };
             let off = (model.forward(&alone, false).logits.get(0) - together.logits.get(i as i64)).abs().max();
             assert!(off.double_value(&[]) < 1e-5, "{kind:?} {i}");

@@ -45,6 +45,7 @@ fn input() -> (ModelInput, Tensor) {
         image_rows: Tensor::zeros([N_QUESTIONS], integers),
         padding: None,
         dropout: None,
+        order: None,
     };
     let grad_logits = Tensor::randn([N_QUESTIONS, DIMS.n_answers], floats).sigmoid() / N_QUESTIONS as f64;
     (input, grad_logits)
@@ -59,6 +60,7 @@ fn expanded(input: &ModelInput, kind: Kind) -> ModelInput {
         image_rows: Tensor::arange(N_QUESTIONS, (Kind::Int64, Device::Cpu)),
         padding: None,
         dropout: None,
+        order: None,
     }
 }
 

@@ -102,6 +102,7 @@ fn fifty_steps_follow_pytorch() {
                     image_rows: Tensor::arange(B, (Kind::Int64, Device::Cpu)),
                     padding: None,
                     dropout: None,
+                    order: None,
                 };
                 let pass = model.train(&input);
                 let (loss, of_logits) = loss_and_gradient(config.loss, &pass.output.logits, &of_step(2));

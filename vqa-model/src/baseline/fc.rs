@@ -1,7 +1,5 @@
 //! Fully connected layers with weight norm, and the classifier made of them.
 
-use std::cell::RefCell;
-
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
 
@@ -12,8 +10,6 @@ pub struct WeightNormLinear {
     pub(crate) weight_g: Tensor, // []
     pub(crate) weight_v: Tensor, // [out_dim, in_dim]
     pub(crate) bias: Tensor,     // [out_dim]
-    /// The weight where it was computed beforehand, in the number type of the input; there may be rows of zeros at its end.
-    pub(crate) computed: RefCell<Option<Tensor>>,
 }
 
 impl WeightNormLinear {
@@ -24,7 +20,7 @@ impl WeightNormLinear {
         let weight_v = vs.var("weight_v", &[out_dim, in_dim], uniform);
         let weight_g = vs.var_copy("weight_g", &weight_v.norm());
         let bias = vs.var("bias", &[out_dim], uniform);
-        WeightNormLinear { weight_g, weight_v, bias, computed: RefCell::default() }
+        WeightNormLinear { weight_g, weight_v, bias }
     }
 
     /// The weight, [out_dim, in_dim].
@@ -37,23 +33,13 @@ impl WeightNormLinear {
         let kind = xs.kind();
         let (out_dim, mut bias) = (self.bias.size()[0], self.bias.to_kind(kind));
         let n = columns_to_align(xs.device(), out_dim);
+        let mut weight = self.weight().to_kind(kind);
         if n == 0 {
-            return xs.linear(&self.weight_in(kind), Some(&bias));
+            return xs.linear(&weight, Some(&bias));
         }
-        let computed = self.computed.borrow().as_ref().map(Tensor::shallow_clone);
-        let weight = computed.unwrap_or_else(|| self.weight().to_kind(kind).constant_pad_nd([0, 0, 0, n]));
+        weight = weight.constant_pad_nd([0, 0, 0, n]);
         bias = bias.constant_pad_nd([0, n]);
         xs.linear(&weight, Some(&bias)).narrow(-1, 0, out_dim).contiguous()
-    }
-
-    /// The weight in a number type.
-    pub(crate) fn weight_in(&self, kind: Kind) -> Tensor {
-        let out_dim = self.bias.size()[0];
-        match &*self.computed.borrow() {
-            Some(weight) if weight.size()[0] > out_dim => weight.narrow(0, 0, out_dim),
-            Some(weight) => weight.shallow_clone(),
-            None => self.weight().to_kind(kind),
-        }
     }
 }
 

@@ -45,7 +45,7 @@ impl WordEmbedding {
 #[derive(Debug)]
 pub struct QuestionEmbedding {
     pub(crate) weights: Vec<Tensor>,
-    hid_dim: i64,
+    pub(crate) hid_dim: i64,
     pub(crate) config: LanguageModelConfig,
 }
 

@@ -7,9 +7,9 @@ use tch::nn::Path;
 
 use crate::baseline::config::ModelConfig;
 use crate::baseline::fc::{FCNet, SimpleClassifier, WeightNormLinear};
+use crate::baseline::gpu::Kernels;
 use crate::baseline::language_model::{QuestionEmbedding, WordEmbedding};
 use crate::baseline::topdown_attention::TopdownAttention;
-use crate::baseline::weight_norm::WeightNormKernels;
 use crate::model::{DataDims, ModelInput, ModelOutput};
 
 /// The joint-embedding model: the question's last RNN state picks regions; question and attended regions, projected,
@@ -26,7 +26,7 @@ pub struct Baseline {
     pub(crate) v_net: FCNet,
     pub(crate) classifier: SimpleClassifier,
     /// From the first training step on a GPU in bfloat16; `None` if it cannot have them.
-    pub(super) kernels: OnceCell<Option<WeightNormKernels>>,
+    pub(super) kernels: OnceCell<Option<Kernels>>,
 }
 
 impl Baseline {

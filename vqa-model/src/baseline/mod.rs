@@ -11,11 +11,10 @@ pub(crate) mod gpu;
 pub(crate) mod language_model;
 pub(crate) mod layers;
 pub(crate) mod topdown_attention;
-pub(crate) mod weight_norm;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::baseline::weight_norm::WeightNormKernels;
+use crate::baseline::gpu::Kernels;
 use crate::model::{DropoutSeed, ModelInput, ModelOutput, TrainingPass, VqaModel};
 
 pub use self::{
@@ -67,11 +66,12 @@ impl VqaModel for Baseline {
             });
             return cpu::train(self, input, seed);
         }
-        if input.features.device().is_cuda() && input.features.kind() == Kind::BFloat16 {
-            let kernels = self.kernels.get_or_init(|| WeightNormKernels::load(input.features.device()));
-            if let Some(kernels) = kernels {
-                return gpu::train(self, kernels, input);
-            }
+        let device = input.features.device();
+        if device.is_cuda()
+            && gpu::serves(self, input)
+            && let Some(kernels) = self.kernels.get_or_init(|| Kernels::load(device))
+        {
+            return gpu::train(self, kernels, input, gpu::draw_seed(device));
         }
         TrainingPass::from_forward(self.forward(input, true))
     }

@@ -83,7 +83,7 @@ impl ConcatAttention {
         // The layer's product with [region; question] is a sum of two. The regions' is computed once for each image.
         let [layer] = &self.nonlinear.layers[..] else { panic!("one layer") };
         let kind = question.kind();
-        let (weight, bias) = (layer.weight_in(kind), layer.bias.to_kind(kind));
+        let (weight, bias) = (layer.weight().to_kind(kind), layer.bias.to_kind(kind));
         let (feature_dim, question_dim) = (input.features.size()[2], question.size()[1]);
         let v_share = input.features.linear(&weight.narrow(1, 0, feature_dim), None::<Tensor>); // [N, K, hid_dim]
         let q_share = question.linear(&weight.narrow(1, feature_dim, question_dim), Some(&bias)); // [B, hid_dim]
@@ -120,6 +120,7 @@ mod tests {
             image_rows: Tensor::from_slice(&[0i64, 1, 1]),
             padding: None,
             dropout: None,
+            order: None,
         };
         let question = Tensor::randn([3, 6], (Kind::Float, Device::Cpu));
         for kind in [AttentionKind::Concat, AttentionKind::Product] {

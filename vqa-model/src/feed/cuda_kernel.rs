@@ -1,7 +1,7 @@
-//! Kernels of our own, which the GPU's driver compiles when the program runs.
+//! Kernels of our own, which NVRTC compiles when the program runs: it is there wherever libtorch computes on GPUs.
 
-use std::ffi::{CString, c_char, c_uint, c_void};
-use std::ptr::null_mut;
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::ptr::{null, null_mut};
 use std::sync::Arc;
 
 use libloading::Library;
@@ -10,17 +10,43 @@ use tch::{Device, Kind, Tensor};
 use crate::feed::cuda::{Cuda, Status, StreamHandle};
 use crate::feed::cuda_graph::{Functions as StreamFunctions, current_stream};
 
-/// A kernel on a GPU.
+/// Kernels that were compiled together.
+#[derive(Debug, Clone)]
+pub struct CudaModule(Arc<Code>);
+
+/// Where kernels run.
 #[derive(Debug)]
-pub struct CudaKernel {
+enum Code {
+    Gpu(Gpu),
+    /// On a CPU, slowly.
+    #[cfg(test)]
+    Emulated(crate::feed::cuda_on_cpu::Emulated),
+}
+
+#[derive(Debug)]
+struct Gpu {
     cuda: Cuda,
     device: usize,
-    functions: Functions,
+    driver: Driver,
     stream_functions: Arc<StreamFunctions>,
+    module: Handle,
+}
+
+// SAFETY: the driver accepts modules and kernels from any thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Gpu {}
+// SAFETY: as above, and nothing of it is ever changed.
+#[allow(unsafe_code)]
+unsafe impl Sync for Gpu {}
+
+/// A kernel.
+#[derive(Debug)]
+pub struct CudaKernel {
+    code: CudaModule,
     kernel: Handle,
 }
 
-// SAFETY: the driver accepts a kernel from any thread.
+// SAFETY: as for its module.
 #[allow(unsafe_code)]
 unsafe impl Send for CudaKernel {}
 
@@ -31,18 +57,32 @@ pub enum KernelArgument<'a> {
     Floats(&'a Tensor),
     /// A pointer to bfloat16.
     Bf16s(&'a Tensor),
+    /// A pointer to the first of a matrix's rows of bfloat16, which need not follow each other at once.
+    Bf16Rows(&'a Tensor),
+    /// A pointer to 32-bit integers.
+    Ints(&'a Tensor),
+    /// A pointer to 64-bit integers.
+    Longs(&'a Tensor),
+    /// A pointer to float64.
+    Doubles(&'a Tensor),
+    /// A pointer to booleans.
+    Bools(&'a Tensor),
     /// A null pointer.
     Null,
     /// A float.
     Float(f32),
+    /// An int.
+    Int(i32),
     /// A long.
     Long(i64),
+    /// A structure of as many 64-bit integers.
+    Table(&'a [u64; 256]),
 }
 
-type Handle = *mut c_void;
+pub(super) type Handle = *mut c_void;
 
 #[derive(Debug, Clone, Copy)]
-struct Functions {
+struct Driver {
     module_load_data: unsafe extern "C" fn(*mut Handle, *const c_void) -> Status,
     module_get_function: unsafe extern "C" fn(*mut Handle, Handle, *const c_char) -> Status,
     launch_kernel: LaunchKernel,
@@ -64,9 +104,9 @@ type LaunchKernel = unsafe extern "C" fn(
     *mut *mut c_void,
 ) -> Status;
 
-impl Functions {
+impl Driver {
     #[allow(unsafe_code)]
-    fn load() -> Result<Functions, String> {
+    fn load() -> Result<Driver, String> {
         // SAFETY: the driver's initialisers are made to run whenever a program begins.
         let library = unsafe { Library::new("libcuda.so.1") }.map_err(|error| error.to_string())?;
         macro_rules! function {
@@ -75,7 +115,7 @@ impl Functions {
                 *unsafe { library.get($name) }.map_err(|error| error.to_string())?
             };
         }
-        let functions = Functions {
+        let functions = Driver {
             module_load_data: function!(b"cuModuleLoadData\0"),
             module_get_function: function!(b"cuModuleGetFunction\0"),
             launch_kernel: function!(b"cuLaunchKernel\0"),
@@ -86,37 +126,145 @@ impl Functions {
     }
 }
 
-fn check(what: &str, status: Status) -> Result<(), String> {
-    if status == 0 { Ok(()) } else { Err(format!("CUDA failed {what} a kernel: error {status}")) }
+/// NVIDIA's compiler of CUDA C++ to PTX, which needs no GPU.
+struct Compiler {
+    create_program: CreateProgram,
+    compile_program: unsafe extern "C" fn(Handle, c_int, *const *const c_char) -> Status,
+    get_ptx_size: unsafe extern "C" fn(Handle, *mut usize) -> Status,
+    get_ptx: unsafe extern "C" fn(Handle, *mut c_char) -> Status,
+    get_program_log_size: unsafe extern "C" fn(Handle, *mut usize) -> Status,
+    get_program_log: unsafe extern "C" fn(Handle, *mut c_char) -> Status,
+    destroy_program: unsafe extern "C" fn(*mut Handle) -> Status,
 }
 
-impl CudaKernel {
-    /// The kernel of this name in the text of a PTX file, for the GPU of this number.
+/// nvrtcCreateProgram: the program, source, its name, and no headers.
+type CreateProgram = unsafe extern "C" fn(
+    *mut Handle,
+    *const c_char,
+    *const c_char,
+    c_int,
+    *const *const c_char,
+    *const *const c_char,
+) -> Status;
+
+impl Compiler {
+    /// What is compiled for these GPUs (Turing, 2018) the driver translates for all later ones.
+    const OPTIONS: [&std::ffi::CStr; 2] = [c"--gpu-architecture=compute_75", c"--std=c++17"];
+
+    /// The compiler in the first of these libraries that can be opened.
+    #[allow(unsafe_code)]
+    fn load(names: &[&str]) -> Result<Compiler, String> {
+        let mut reasons = Vec::new();
+        // SAFETY: NVRTC's initialisers, and those of the part of libtorch that depends on it, are made to run.
+        let opened = names.iter().find_map(|name| unsafe { Library::new(name) }.map_err(|e| reasons.push(e)).ok());
+        let library = opened.ok_or_else(|| reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        macro_rules! function {
+            ($name:literal) => {
+                // SAFETY: the function has this signature in every NVRTC since CUDA 8.
+                *unsafe { library.get($name) }.map_err(|error| error.to_string())?
+            };
+        }
+        let compiler = Compiler {
+            create_program: function!(b"nvrtcCreateProgram\0"),
+            compile_program: function!(b"nvrtcCompileProgram\0"),
+            get_ptx_size: function!(b"nvrtcGetPTXSize\0"),
+            get_ptx: function!(b"nvrtcGetPTX\0"),
+            get_program_log_size: function!(b"nvrtcGetProgramLogSize\0"),
+            get_program_log: function!(b"nvrtcGetProgramLog\0"),
+            destroy_program: function!(b"nvrtcDestroyProgram\0"),
+        };
+        // The functions stay as long as the process.
+        std::mem::forget(library);
+        Ok(compiler)
+    }
+
+    /// PTX, which ends in a zero.
+    #[allow(unsafe_code)]
+    fn compile(&self, source: &str) -> Result<Vec<u8>, String> {
+        let source = CString::new(source).map_err(|error| error.to_string())?;
+        let options = Compiler::OPTIONS.map(|option| option.as_ptr());
+        let mut program = null_mut();
+        // SAFETY: texts end in a zero; sizes come before what they are the sizes of, which is written to as much room; and
+        // the program is destroyed once, at the end.
+        unsafe {
+            check("compile", (self.create_program)(&raw mut program, source.as_ptr(), null(), 0, null(), null()))?;
+            let status = (self.compile_program)(program, options.len() as c_int, options.as_ptr());
+            let (get_size, get) = match status {
+                0 => (self.get_ptx_size, self.get_ptx),
+                _ => (self.get_program_log_size, self.get_program_log),
+            };
+            let mut size = 0;
+            let mut text = Vec::new();
+            if get_size(program, &raw mut size) == 0 {
+                text = vec![0u8; size];
+                get(program, text.as_mut_ptr().cast());
+            }
+            (self.destroy_program)(&raw mut program);
+            match status {
+                0 => Ok(text),
+                _ => Err(format!("NVRTC failed: {}", String::from_utf8_lossy(&text).trim_end_matches('\0').trim())),
+            }
+        }
+    }
+}
+
+fn check(what: &str, status: Status) -> Result<(), String> {
+    if status == 0 { Ok(()) } else { Err(format!("CUDA failed to {what} a kernel: error {status}")) }
+}
+
+impl CudaModule {
+    /// The kernels in a CUDA C++ source, for the GPU of this number.
     ///
     /// # Errors
     ///
-    /// Says why there is none.
+    /// Says why there are none.
     #[allow(unsafe_code)]
-    pub fn load(device: usize, ptx: &str, name: &str) -> Result<CudaKernel, String> {
+    pub fn compile(device: usize, source: &str) -> Result<CudaModule, String> {
         let cuda = Cuda::new(device)?;
         let stream_functions = Arc::new(StreamFunctions::load()?);
-        let functions = Functions::load()?;
-        let [ptx, name] = [ptx, name].map(CString::new);
-        let (ptx, name) = (ptx.map_err(|error| error.to_string())?, name.map_err(|error| error.to_string())?);
+        let driver = Driver::load()?;
+        // The first is a part of libtorch, which knows where its NVRTC is.
+        let ptx = Compiler::load(&["libcaffe2_nvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"])?.compile(source)?;
         // The driver works for the GPU that the runtime has selected.
         cuda.select()?;
-        let (mut module, mut kernel) = (null_mut(), null_mut());
-        // SAFETY: text and name end in a zero, and the functions write to the addresses given. The module is never
-        // unloaded.
-        unsafe {
-            check("to load", (functions.module_load_data)(&raw mut module, ptx.as_ptr().cast()))?;
-            check("to find", (functions.module_get_function)(&raw mut kernel, module, name.as_ptr()))?;
-        }
-        Ok(CudaKernel { cuda, device, functions, stream_functions, kernel })
+        let mut module = null_mut();
+        // SAFETY: the text ends in a zero, and the function writes to the address given. The module is never unloaded.
+        unsafe { check("load", (driver.module_load_data)(&raw mut module, ptx.as_ptr().cast()))? };
+        Ok(CudaModule(Arc::new(Code::Gpu(Gpu { cuda, device, driver, stream_functions, module }))))
     }
 
-    /// Has the GPU run the kernel in `n_blocks` blocks of `n_threads` threads, after all that was queued before in
-    /// libtorch's current stream.
+    /// The kernels in a CUDA C++ source, on a CPU: those with these names.
+    #[cfg(test)]
+    pub(crate) fn emulated(source: &str, names: &[&str]) -> CudaModule {
+        CudaModule(Arc::new(Code::Emulated(crate::feed::cuda_on_cpu::Emulated::compile(source, names))))
+    }
+
+    /// The kernel of this name.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    #[allow(unsafe_code)]
+    pub fn kernel(&self, name: &str) -> Result<CudaKernel, String> {
+        let kernel = match &*self.0 {
+            Code::Gpu(Gpu { driver, module, .. }) => {
+                let text = CString::new(name).map_err(|error| error.to_string())?;
+                let mut kernel = null_mut();
+                // SAFETY: the name ends in a zero, and the function writes to the address given.
+                let status = unsafe { (driver.module_get_function)(&raw mut kernel, *module, text.as_ptr()) };
+                check(&format!("find {name}, "), status)?;
+                kernel
+            }
+            #[cfg(test)]
+            Code::Emulated(emulated) => emulated.kernel(name),
+        };
+        Ok(CudaKernel { code: self.clone(), kernel })
+    }
+}
+
+impl CudaKernel {
+    /// Has the GPU run the kernel in blocks, so many in two dimensions, of `n_threads` threads, after all that was queued
+    /// before in libtorch's current stream.
     ///
     /// # Errors
     ///
@@ -124,55 +272,78 @@ impl CudaKernel {
     ///
     /// # Panics
     ///
-    /// When a tensor is on another device, of another type, not contiguous or not aligned to 16 bytes.
+    /// When a tensor is on another device or of another type, or not contiguous; or not aligned to 16 bytes, if it is of
+    /// float32 or bfloat16.
     ///
     /// # Safety
     ///
     /// The arguments are those that the kernel declares, and it reads and writes nothing outside the tensors, which
     /// nothing else uses meanwhile in another stream.
     #[allow(unsafe_code)]
-    pub unsafe fn launch(&self, [n_blocks, n_threads]: [u32; 2], arguments: &[KernelArgument]) -> Result<(), String> {
-        let mut values: Vec<u64> = arguments.iter().map(|argument| argument.bits(self.device)).collect();
-        let mut addresses: Vec<*mut c_void> = values.iter_mut().map(|value| (&raw mut *value).cast()).collect();
-        self.cuda.select()?;
-        let stream = current_stream(&self.stream_functions, self.device);
-        // SAFETY: the caller vouches for kernel and arguments, whose values outlive the call, which copies them.
-        let launched = unsafe {
-            (self.functions.launch_kernel)(
-                self.kernel,
-                n_blocks,
-                1,
-                1,
-                n_threads,
-                1,
-                1,
-                0,
-                stream,
-                addresses.as_mut_ptr(),
-                null_mut(),
-            )
+    pub unsafe fn launch(
+        &self,
+        n_blocks: [u32; 2],
+        n_threads: u32,
+        arguments: &[KernelArgument],
+    ) -> Result<(), String> {
+        let device = match &*self.code.0 {
+            Code::Gpu(gpu) => Device::Cuda(gpu.device),
+            #[cfg(test)]
+            Code::Emulated(_) => Device::Cpu,
         };
-        check("to run", launched)
+        let mut values: Vec<u64> = arguments.iter().map(|argument| argument.bits(device)).collect();
+        let address = |(argument, value): (&KernelArgument, &mut u64)| match argument {
+            KernelArgument::Table(table) => table.as_ptr().cast_mut().cast(),
+            _ => (&raw mut *value).cast(),
+        };
+        let mut addresses: Vec<*mut c_void> = arguments.iter().zip(&mut values).map(address).collect();
+        match &*self.code.0 {
+            Code::Gpu(Gpu { cuda, device, driver, stream_functions, .. }) => {
+                cuda.select()?;
+                let stream = current_stream(stream_functions, *device);
+                let [x, y] = n_blocks;
+                let arguments = addresses.as_mut_ptr();
+                // SAFETY: the caller vouches for kernel and arguments, whose values outlive the call, which copies them.
+                let launched = unsafe {
+                    (driver.launch_kernel)(self.kernel, x, y, 1, n_threads, 1, 1, 0, stream, arguments, null_mut())
+                };
+                check("run", launched)
+            }
+            #[cfg(test)]
+            Code::Emulated(emulated) => {
+                // SAFETY: as above.
+                unsafe { emulated.run(self.kernel, n_blocks, n_threads, addresses.as_mut_ptr()) };
+                Ok(())
+            }
+        }
     }
 }
 
 impl KernelArgument<'_> {
     /// The value in the first bytes of a word, as GPUs and their hosts are little-endian.
-    fn bits(self, device: usize) -> u64 {
+    fn bits(self, device: Device) -> u64 {
+        let is_contiguous = |tensor: &Tensor| tensor.is_contiguous();
+        let are_rows = |tensor: &Tensor| tensor.dim() == 2 && tensor.stride()[1] == 1 && tensor.stride()[0] % 8 == 0;
         match self {
-            KernelArgument::Floats(tensor) => address(tensor, device, Kind::Float),
-            KernelArgument::Bf16s(tensor) => address(tensor, device, Kind::BFloat16),
-            KernelArgument::Null => 0,
+            KernelArgument::Floats(tensor) => address(tensor, device, Kind::Float, 16, is_contiguous(tensor)),
+            KernelArgument::Bf16s(tensor) => address(tensor, device, Kind::BFloat16, 16, is_contiguous(tensor)),
+            KernelArgument::Bf16Rows(tensor) => address(tensor, device, Kind::BFloat16, 16, are_rows(tensor)),
+            KernelArgument::Ints(tensor) => address(tensor, device, Kind::Int, 4, is_contiguous(tensor)),
+            KernelArgument::Longs(tensor) => address(tensor, device, Kind::Int64, 8, is_contiguous(tensor)),
+            KernelArgument::Doubles(tensor) => address(tensor, device, Kind::Double, 8, is_contiguous(tensor)),
+            KernelArgument::Bools(tensor) => address(tensor, device, Kind::Bool, 1, is_contiguous(tensor)),
+            KernelArgument::Null | KernelArgument::Table(_) => 0,
             KernelArgument::Float(value) => u64::from(value.to_bits()),
+            KernelArgument::Int(value) => u64::from(value as u32),
             KernelArgument::Long(value) => value as u64,
         }
     }
 }
 
-/// Where a tensor is, for a kernel that reads 16 bytes at a time.
-fn address(tensor: &Tensor, device: usize, kind: Kind) -> u64 {
-    let is_right = tensor.device() == Device::Cuda(device) && tensor.kind() == kind && tensor.is_contiguous();
+/// Where a tensor is, for a kernel that reads so many bytes at a time.
+fn address(tensor: &Tensor, device: Device, kind: Kind, alignment: u64, lies_right: bool) -> u64 {
+    let is_right = tensor.device() == device && tensor.kind() == kind && lies_right;
     let address = tensor.data_ptr() as u64;
-    assert!(is_right && address.is_multiple_of(16), "{tensor:?}");
+    assert!(is_right && address.is_multiple_of(alignment), "{tensor:?}");
     address
 }

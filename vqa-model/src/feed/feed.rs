@@ -9,6 +9,7 @@ use vqa_data::batches::{Batch, Batches, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::feed::cuda::Cuda;
 use crate::feed::options::{FeaturesOnDevice, FeedOptions};
+use crate::feed::order::BatchOrder;
 use crate::feed::pieces::{N_PIECES, pieces};
 use crate::feed::resident::{Resident, fits};
 use crate::feed::sent::SentBatch;
@@ -103,13 +104,15 @@ impl Feed {
     pub fn epoch(&self, epoch: u64, first: usize) -> Batches<Result<FedBatch>> {
         let (FeedOptions { kind, n_parts, .. }, staging) = (self.options, self.staging.clone());
         let (starts, is_padded) = (self.resident.as_ref().map(Resident::starts), self.is_padded);
+        // What passes in bfloat16 want to know.
+        let padding = (kind == Kind::BFloat16).then(|| self.loader.dataset().n_words() as i64);
         self.loader.epoch_with(epoch, first, move |batch| {
             let mut waited = Duration::ZERO;
             let bytes = size_of_val(&*batch.features) + size_of_val(&*batch.boxes) + size_of_val(&*batch.tokens);
             let send = |mut batch: Batch| {
                 let Some(staging) = &staging else { return Ok(FedPart { batch, sent: None }) };
                 let mut staging = staging.lock().unwrap_or_else(PoisonError::into_inner);
-                let sent = staging.send(&pieces(&batch, kind, starts.as_deref(), is_padded), &mut waited);
+                let sent = staging.send(&pieces(&batch, kind, starts.as_deref(), padding, is_padded), &mut waited);
                 batch.features = Vec::new().into();
                 Ok(FedPart { batch, sent: Some(sent.map_err(Error::Device)?) })
             };
@@ -129,7 +132,7 @@ impl Feed {
             let targets = SparseTargets::new(&batch.targets, device);
             return (ModelInput::from_batch(batch, device, kind), targets);
         };
-        let pieces = pieces(batch, kind, Some(&starts), false);
+        let pieces = pieces(batch, kind, Some(&starts), None, false);
         self.assemble(pieces.list.map(|piece| piece.tensor().to_device(device)), pieces.has_short_images)
     }
 
@@ -141,7 +144,7 @@ impl Feed {
 
     fn assemble(&self, pieces: [Tensor; N_PIECES], has_short_images: bool) -> (ModelInput, SparseTargets) {
         let FeedOptions { device, kind, .. } = self.options;
-        let [tokens, image_rows, n_regions, questions, answers, scores, regions, boxes] = pieces;
+        let [tokens, image_rows, n_regions, questions, answers, scores, regions, boxes, order] = pieces;
         let k = regions.size()[1];
         let padding = has_short_images
             .then(|| Tensor::arange(k, (Kind::Int64, device)).unsqueeze(0).ge_tensor(&n_regions.unsqueeze(1)));
@@ -149,8 +152,10 @@ impl Feed {
             Some(resident) => (resident.features(&regions).to_kind(kind), resident.boxes(&regions)),
             None => (regions, boxes),
         };
-        let targets = SparseTargets { n_questions: tokens.size()[0], questions, answers, scores };
-        (ModelInput { tokens, features, boxes, image_rows, padding, dropout: None }, targets)
+        let [b, t] = tokens.size()[..] else { panic!("tokens are [B, T]") };
+        let order = (order.numel() > 0).then(|| BatchOrder::new(&order, b, t, features.size()[0]));
+        let targets = SparseTargets { n_questions: b, questions, answers, scores };
+        (ModelInput { tokens, features, boxes, image_rows, padding, dropout: None, order }, targets)
     }
 }
 
@@ -205,7 +210,7 @@ mod tests {
         for kind in [Kind::Float, Kind::BFloat16] {
             let mut staging = Staging::new(Device::Cpu, None, 2);
             let mut send = |batch: &Batch, starts: Option<&[i64]>| {
-                staging.send(&pieces(batch, kind, starts, false), &mut Duration::default()).unwrap()
+                staging.send(&pieces(batch, kind, starts, Some(9), false), &mut Duration::default()).unwrap()
             };
             let loader = Loader::new(Arc::new(empty()), LoaderOptions::default());
             let options = FeedOptions { kind, ..FeedOptions::new(Device::Cpu) };
@@ -264,7 +269,7 @@ mod tests {
             let mut staging = Staging::new(Device::Cpu, None, 2);
             let mut send = |batch: &Batch, padded| {
                 let starts = is_resident.then_some(&*starts);
-                staging.send(&pieces(batch, Kind::Float, starts, padded), &mut Duration::default()).unwrap()
+                staging.send(&pieces(batch, Kind::Float, starts, Some(9), padded), &mut Duration::default()).unwrap()
             };
             for batch in [&batch(0.3), &other] {
                 let [plain, padded] = [false, true].map(|padded| {

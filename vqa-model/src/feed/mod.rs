@@ -10,9 +10,12 @@
 pub(crate) mod cuda;
 pub(crate) mod cuda_graph;
 pub(crate) mod cuda_kernel;
+#[cfg(test)]
+pub(crate) mod cuda_on_cpu;
 #[allow(clippy::module_inception)]
 pub(crate) mod feed;
 pub(crate) mod options;
+pub(crate) mod order;
 pub(crate) mod pieces;
 pub(crate) mod resident;
 pub(crate) mod sent;
@@ -21,8 +24,9 @@ pub(crate) mod staging;
 pub use self::{
     cuda::allow_tf32,
     cuda_graph::{CudaGraph, CudaGraphs},
-    cuda_kernel::{CudaKernel, KernelArgument},
+    cuda_kernel::{CudaKernel, CudaModule, KernelArgument},
     feed::{FedBatch, FedPart, Feed},
     options::{FeaturesOnDevice, FeedOptions, Precision},
+    order::BatchOrder,
     sent::{BatchLayout, SentBatch},
 };

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 use vqa_data::batches::Batch;
 
+use crate::feed::order::BatchOrder;
 use crate::loss::target_lists;
 
 /// A batch in pieces, and what the lengths of its pieces do not tell.
@@ -26,24 +27,32 @@ pub(super) struct Piece<'a> {
 
 /// Values in the type that they have on the device.
 pub(super) enum Values<'a> {
+    I32(Vec<i32>),
     I64(Cow<'a, [i64]>),
     F32(Cow<'a, [f32]>),
     /// Rounded on the way.
     Bf16(&'a [f32]),
 }
 
-pub(super) const N_PIECES: usize = 8;
+pub(super) const N_PIECES: usize = 9;
 
 /// The pieces of a batch, in this order:
 ///
 /// - tokens [B, T], image rows `[B]`, numbers of regions `[N]`;
 /// - questions, answers and scores of the targets, `[P]` each;
 /// - features [N, K, D] and boxes [N, K, 4]; or, where these are on the device with `starts` as in
-///   [`Resident`](crate::feed::resident::Resident), the rows of the regions there, [N, K], and nothing.
+///   [`Resident`](crate::feed::resident::Resident), the rows of the regions there, [N, K], and nothing;
+/// - [`BatchOrder::numbers`], if it is known which word is `padding`; otherwise nothing.
 ///
 /// With `padded`, N and P are multiples of numbers such that most batches of a size have the same shapes: images
 /// of zeros that no question is about, and scores of 0. Losses and gradients are the same.
-pub(super) fn pieces<'a>(batch: &'a Batch, kind: Kind, starts: Option<&[i64]>, padded: bool) -> Pieces<'a> {
+pub(super) fn pieces<'a>(
+    batch: &'a Batch,
+    kind: Kind,
+    starts: Option<&[i64]>,
+    padding: Option<i64>,
+    padded: bool,
+) -> Pieces<'a> {
     const IMAGES: usize = 32;
     const SCORES: usize = 1024;
     let padded_len = |n: usize, step: usize| if padded { n.next_multiple_of(step) } else { n };
@@ -69,6 +78,10 @@ pub(super) fn pieces<'a>(batch: &'a Batch, kind: Kind, starts: Option<&[i64]>, p
         Some(_) => Piece { values: Values::F32(Cow::Borrowed(&[])), shape: vec![0, 4] },
         None => Piece { values: Values::F32(Cow::Borrowed(&batch.boxes)), shape: vec![n, k, 4] },
     };
+    let order = padding.map_or_else(Vec::new, |padding| {
+        BatchOrder::numbers(&batch.tokens, batch.max_len, padding, &batch.image_rows, n as usize)
+    });
+    let order = Piece { shape: vec![order.len() as i64], values: Values::I32(order) };
     let (questions, answers, scores) = target_lists(&batch.targets);
     let p = vec![padded_len(scores.len(), SCORES) as i64];
     let integers = |values: Vec<i64>, shape| Piece { values: Values::I64(Cow::Owned(values)), shape };
@@ -81,6 +94,7 @@ pub(super) fn pieces<'a>(batch: &'a Batch, kind: Kind, starts: Option<&[i64]>, p
         Piece { values: Values::F32(Cow::Owned(scores)), shape: p },
         regions,
         boxes,
+        order,
     ];
     Pieces { list, has_short_images: batch.n_regions.iter().any(|&n| n < batch.max_regions) }
 }
@@ -112,6 +126,7 @@ impl Piece<'_> {
 impl Values<'_> {
     pub(super) fn kind(&self) -> Kind {
         match self {
+            Values::I32(_) => Kind::Int,
             Values::I64(_) => Kind::Int64,
             Values::F32(_) => Kind::Float,
             Values::Bf16(_) => Kind::BFloat16,
@@ -121,6 +136,7 @@ impl Values<'_> {
     /// Length in bytes.
     fn size(&self) -> usize {
         match self {
+            Values::I32(values) => size_of_val(&**values),
             Values::I64(values) => size_of_val(&**values),
             Values::F32(values) => size_of_val(&**values),
             Values::Bf16(values) => 2 * values.len(),
@@ -130,6 +146,7 @@ impl Values<'_> {
     /// As a flat tensor on the CPU.
     fn tensor(&self) -> Tensor {
         match self {
+            Values::I32(values) => Tensor::from_slice(values),
             Values::I64(values) => Tensor::from_slice(values),
             Values::F32(values) => Tensor::from_slice(values),
             Values::Bf16(values) => Tensor::from_slice(values).to_kind(Kind::BFloat16),
@@ -144,6 +161,7 @@ impl Values<'_> {
             from.par_chunks(CHUNK).zip(to.par_chunks_mut(CHUNK)).for_each(|(from, to)| to.copy_from_slice(from));
         };
         match self {
+            Values::I32(values) => copy(bytemuck::cast_slice(values), to),
             Values::I64(values) => copy(bytemuck::cast_slice(values), to),
             Values::F32(values) => copy(bytemuck::cast_slice(values), to),
             Values::Bf16(values) => {

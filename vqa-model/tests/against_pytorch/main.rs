@@ -37,6 +37,7 @@ fn results(vs: &VarStore, model: &Baseline, inputs: &HashMap<String, Tensor>) ->
         image_rows: inputs["image_rows"].shallow_clone(),
         padding: None,
         dropout: None,
+        order: None,
     };
     let output = model.forward(&input, false);
     (&output.logits * &inputs["logit_weights"]).sum(Kind::Float).backward();

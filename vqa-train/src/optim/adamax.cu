@@ -1,9 +1,6 @@
 // Clipping, Adamax and the zeroing of the gradients in one pass over memory.
 //
-// What the program carries is adamax.ptx, which the GPU's driver compiles when the program runs. It was made of this by
-// CUDA 13.0, and .version and .target lowered by hand to 6.0 and sm_50, for there is nothing newer in it:
-//
-//     nvcc -ptx -arch=compute_75 adamax.cu
+// NVRTC compiles this when the program first trains on a GPU.
 
 // A step of four parameters by each thread. norm: of all gradients, or null if they are not clipped.
 extern "C" __global__ void adamax(float4* parameters, float4* gradients, float4* exp_avg, float4* exp_inf,

@@ -1,7 +1,7 @@
 //! Clipping and Adamax on a GPU in one pass over memory.
 
 use tch::{Device, Tensor};
-use vqa_model::feed::{CudaKernel, KernelArgument};
+use vqa_model::feed::{CudaKernel, CudaModule, KernelArgument};
 
 use crate::config::AdamaxConfig;
 
@@ -21,7 +21,8 @@ impl FusedAdamax {
     /// The kernel for a device; nothing on a CPU, and where the driver refuses it.
     pub(super) fn new(device: Device) -> Option<FusedAdamax> {
         let Device::Cuda(index) = device else { return None };
-        CudaKernel::load(index, include_str!("adamax.ptx"), "adamax")
+        CudaModule::compile(index, include_str!("adamax.cu"))
+            .and_then(|module| module.kernel("adamax"))
             .inspect_err(|reason| tracing::warn!("the optimiser runs in a slower way ({reason})"))
             .ok()
             .map(FusedAdamax)
@@ -74,6 +75,6 @@ impl FusedAdamax {
         // SAFETY: these are the kernel's parameters, in order. It touches the first four tensors up to their length,
         // which is n times four, and reads one value of the scalars; the tensors' memory is aligned to 16 bytes, as
         // libtorch's is. All are used in libtorch's current stream only.
-        unsafe { self.0.launch([n_blocks, N_THREADS], &arguments) }
+        unsafe { self.0.launch([n_blocks, 1], N_THREADS, &arguments) }
     }
 }

@@ -107,6 +107,7 @@ fn input(kind: Kind) -> ModelInput {
         image_rows: Tensor::randint(6, [B], options),
         padding: Some(padding),
         dropout: None,
+        order: None,
     }
 }
 

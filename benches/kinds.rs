@@ -1,0 +1,19 @@
+//! Kinds of the model.
+
+use vqa_model::baseline::{AttentionKind, ModelConfig, RnnKind};
+
+/// The article's model, or one that differs from it in the things named: `lstm,layers=2`.
+pub fn config_of(kind: &str) -> Result<ModelConfig, String> {
+    let mut config = ModelConfig::default();
+    for difference in kind.split(',') {
+        match difference {
+            "article" => {}
+            "lstm" => config.lm.rnn_type = RnnKind::Lstm,
+            "concat" => config.topdown_att.kind = AttentionKind::Concat,
+            "layers=2" => config.lm.n_layers = 2,
+            "bidirectional" => config.lm.bidirectional = true,
+            _ => return Err(format!("no kind of model: {kind}")),
+        }
+    }
+    Ok(config)
+}

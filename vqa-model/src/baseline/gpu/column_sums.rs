@@ -1,0 +1,71 @@
+//! Gradients of biases: sums of columns, of many matrices at once.
+
+use tch::{Kind, Tensor};
+
+use crate::baseline::gpu::kernels::{Kernels, blocks};
+use crate::feed::KernelArgument;
+
+/// Matrices whose columns are to be added up.
+#[derive(Default)]
+pub(super) struct ColumnSums(Vec<Summed>);
+
+struct Summed {
+    matrix: Tensor, // [rows, columns] bfloat16, whose rows need not follow each other at once
+    /// `[columns]` float32.
+    to: Vec<Tensor>,
+}
+
+/// Those of a block of threads.
+const ROWS: i64 = 512;
+const COLUMNS: i64 = 64;
+
+impl ColumnSums {
+    /// The sums of a matrix, to be added to one or two vectors, which may have fewer numbers than the matrix has columns.
+    pub(super) fn add(&mut self, matrix: &Tensor, to: &[&Tensor]) {
+        let &[rows, columns] = &matrix.size()[..] else { panic!("a matrix") };
+        assert!((1..=2).contains(&to.len()) && matrix.kind() == Kind::BFloat16 && rows > 0);
+        assert!(matrix.stride()[1] == 1 && matrix.stride()[0] % 8 == 0 && columns % 8 == 0);
+        let to_first = to[0];
+        for to in to {
+            assert!(
+                to.size() == to_first.size()
+                    && to.size()[0] <= columns
+                    && to.is_contiguous()
+                    && to.kind() == Kind::Float
+            );
+        }
+        self.0.push(Summed { matrix: matrix.shallow_clone(), to: to.iter().map(|to| to.shallow_clone()).collect() });
+    }
+
+    /// Adds up what was noted.
+    pub(super) fn finish(self, kernels: &Kernels) {
+        /// As many as the kernels' table has room for.
+        const MOST: usize = 36;
+        for some in self.0.chunks(MOST) {
+            let mut table = [0; 256];
+            table[0] = some.len() as u64;
+            let mut n_blocks = 0;
+            for (Summed { matrix, to }, entry) in some.iter().zip(table[1..].chunks_exact_mut(7)) {
+                let (rows, columns) = (matrix.size()[0], to[0].size()[0]);
+                let address = |tensor: &Tensor| tensor.data_ptr() as u64;
+                let second = to.get(1).map_or(0, address);
+                let stride = matrix.stride()[0] as u64;
+                let first_block = n_blocks as u64;
+                entry.copy_from_slice(&[
+                    address(matrix),
+                    rows as u64,
+                    columns as u64,
+                    stride,
+                    address(&to[0]),
+                    second,
+                    first_block,
+                ]);
+                n_blocks += blocks(rows, ROWS) * blocks(columns, COLUMNS);
+            }
+            let partial = Tensor::empty([n_blocks, COLUMNS], (Kind::Float, some[0].matrix.device()));
+            let arguments = [KernelArgument::Table(&table), KernelArgument::Floats(&partial)];
+            kernels.for_blocks("column_sums", [n_blocks, 1], &arguments);
+            kernels.launch("add_column_sums", [n_blocks, 1], COLUMNS as u32, &arguments);
+        }
+    }
+}

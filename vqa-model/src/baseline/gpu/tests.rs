@@ -1,0 +1,143 @@
+//! The step on a GPU, its kernels run by a CPU, against the passes on a CPU, which have the same masks.
+
+use std::collections::HashMap;
+
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::baseline::config::{
+    AttentionConfig, AttentionKind, ClassifierConfig, LanguageModelConfig, ModelConfig, RnnKind,
+};
+use crate::baseline::cpu;
+use crate::baseline::gpu::kernels::Kernels;
+use crate::baseline::gpu::passes::{serves, train};
+use crate::baseline::layers::Baseline;
+use crate::feed::BatchOrder;
+use crate::model::{DataDims, DropoutSeed, ModelInput, TrainingPass};
+
+const DIMS: DataDims = DataDims { n_words: 9, n_answers: 11, feature_dim: 40 };
+const B: i64 = 70;
+const T: i64 = 6;
+const N: i64 = 7;
+const K: i64 = 5;
+const SEED: u64 = 77;
+
+fn model(config: &ModelConfig, seed: i64) -> (VarStore, Baseline) {
+    tch::manual_seed(seed);
+    let vs = VarStore::new(Device::Cpu);
+    let model = Baseline::new(vs.root(), config, DIMS);
+    // Biases that are 0 and norms that are 1 would hide mistakes.
+    let mut variables: Vec<(String, Tensor)> = vs.variables().into_iter().collect();
+    variables.sort_by(|a, b| a.0.cmp(&b.0));
+    for (name, mut parameter) in variables {
+        if name.ends_with("weight_g") || name.contains("bias") {
+            let _ = tch::no_grad(|| parameter.g_add_(&(Tensor::rand_like(&parameter) * 0.7)));
+        }
+        // Gradients are there from the first step on.
+        (&parameter * 0.0).sum(Kind::Float).backward();
+    }
+    (vs, model)
+}
+
+/// Questions of words that occur more often than a row is read, some of only padding; images with fewer regions than others,
+/// and one that no question is about.
+fn input(kind: Kind) -> ModelInput {
+    let options = (Kind::Int64, Device::Cpu);
+    let words = Tensor::randint(3, [B, T], options);
+    let is_padding = Tensor::arange(T, options).unsqueeze(0).lt_tensor(&Tensor::randint(T + 1, [B, 1], options));
+    let tokens = words.masked_fill(&is_padding, DIMS.n_words);
+    let image_rows = Tensor::randint(N - 1, [B], options);
+    let counts = Tensor::from_slice(&[5i64, 3, 5, 1, 5, 4, 5]).unsqueeze(1);
+    let numbers = |tensor: &Tensor| Vec::<i64>::try_from(tensor.contiguous().view([-1])).unwrap();
+    let order = BatchOrder::numbers(&numbers(&tokens), T as usize, DIMS.n_words, &numbers(&image_rows), N as usize);
+    ModelInput {
+        order: Some(BatchOrder::new(&Tensor::from_slice(&order), B, T, N)),
+        tokens,
+        features: Tensor::rand([N, K, DIMS.feature_dim], (Kind::Float, Device::Cpu)).to_kind(kind),
+        boxes: Tensor::zeros([N, K, 4], (Kind::Float, Device::Cpu)),
+        image_rows,
+        padding: Some(Tensor::arange(K, options).unsqueeze(0).ge_tensor(&counts)),
+        dropout: None,
+    }
+}
+
+/// Logits, attention and all gradients.
+fn results(vs: &VarStore, pass: TrainingPass, grad_logits: &Tensor) -> HashMap<String, Tensor> {
+    let output = &pass.output;
+    let mut results =
+        HashMap::from([("logits".to_owned(), output.logits.copy()), ("attention".to_owned(), output.attention.copy())]);
+    pass.backward(grad_logits);
+    for (name, mut parameter) in vs.variables() {
+        // Adding the same to all scores changes no softmax: this gradient is 0 but for rounding.
+        if name != "v_att.linear.bias" {
+            results.insert(name, parameter.grad().copy());
+        }
+        parameter.zero_grad();
+    }
+    results
+}
+
+/// For each result, how far it is from the exact one in the step on a GPU and in that on a CPU, both in bfloat16: on average
+/// over some models, as a share of its largest number, since it depends on chance which ReLUs are rounded to the other side.
+fn errors(config: &ModelConfig, kernels: &Kernels) -> HashMap<String, [f64; 2]> {
+    const N_MODELS: i64 = 4;
+    let mut errors: HashMap<String, [f64; 2]> = HashMap::new();
+    for seed in 0..N_MODELS {
+        let (vs, model) = model(config, seed);
+        let input = input(Kind::BFloat16);
+        let grad_logits = Tensor::randn([B, DIMS.n_answers], (Kind::Float, Device::Cpu));
+        assert!(serves(&model, &input));
+        let on_gpu = train(&model, kernels, &input, Tensor::from_slice(&[SEED as i64]));
+        let on_gpu = results(&vs, on_gpu, &grad_logits);
+        let seed = DropoutSeed { seed: SEED, first: 0 };
+        let on_cpu = results(&vs, cpu::train(&model, &input, seed), &grad_logits);
+        let input = ModelInput { features: input.features.to_kind(Kind::Float), ..input };
+        for (name, exact) in results(&vs, cpu::train(&model, &input, seed), &grad_logits) {
+            // That of a layer's g is a single number, a sum over the gradient of v.
+            let largest = match name.strip_suffix("weight_g") {
+                Some(layer) => on_cpu[&format!("{layer}weight_v")].norm().double_value(&[]),
+                None => exact.abs().max().double_value(&[]),
+            };
+            let error = |found: &Tensor| (found - &exact).abs().max().double_value(&[]) / largest / N_MODELS as f64;
+            let [gpu, cpu] = errors.entry(name.clone()).or_default();
+            (*gpu, *cpu) = (*gpu + error(&on_gpu[&name]), *cpu + error(&on_cpu[&name]));
+        }
+    }
+    errors
+}
+
+#[test]
+fn the_step_is_that_of_a_cpu() {
+    let article = ModelConfig {
+        hid_dim: 24,
+        lm: LanguageModelConfig { word_emb_dim: 7, ..LanguageModelConfig::default() },
+        topdown_att: AttentionConfig { kind: AttentionKind::Product, hid_dim: 64, dropout: 0.2 },
+        mlp: ClassifierConfig { hid_dim: 32, dropout: 0.5 },
+        ..ModelConfig::default()
+    };
+    let with = |change: &dyn Fn(&mut ModelConfig)| {
+        let mut config = article.clone();
+        change(&mut config);
+        config
+    };
+    let configs = [
+        article.clone(),
+        with(&|config| config.lm.rnn_type = RnnKind::Lstm),
+        with(&|config| config.topdown_att.kind = AttentionKind::Concat),
+        with(&|config| (config.topdown_att.dropout, config.mlp.dropout) = (0.0, 0.0)),
+        with(&|config| config.lm.n_layers = 2),
+        with(&|config| (config.lm.bidirectional, config.lm.n_layers) = (true, 2)),
+        with(&|config| {
+            (config.lm.rnn_type, config.lm.bidirectional, config.lm.n_layers) = (RnnKind::Lstm, true, 2);
+        }),
+    ];
+    let kernels = Kernels::emulated();
+    for config in configs {
+        let errors = errors(&config, &kernels);
+        for (name, [gpu, cpu]) in &errors {
+            assert!(*gpu < 4.0 * cpu.max(0.02), "{config:?}: {name} is off by {gpu}, on a CPU by {cpu}");
+        }
+        let [gpu, cpu] = [0, 1].map(|i| errors.values().map(|errors| errors[i]).sum::<f64>());
+        assert!(gpu < 1.5 * cpu, "{config:?}: all is off by {gpu}, on a CPU by {cpu}");
+    }
+}
