@@ -36,7 +36,7 @@ use vqa_model::baseline::{Baseline, ModelConfig};
 use vqa_model::device::parse_device;
 use vqa_model::feed::{FeaturesOnDevice, Precision};
 use vqa_model::run::RunDir;
-use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
+use vqa_model::{DataDims, ModelInput, ModelOutput, TrainingPass, VqaModel};
 use vqa_train::{Event, TrainConfig, Trainer};
 
 use crate::kinds::config_of;
@@ -66,7 +66,8 @@ struct Args {
     /// Have no step recorded as a CUDA graph
     #[arg(long)]
     ordinary: bool,
-    /// Train both with recorded and with ordinary steps, and compare this many losses, from 20 up
+    /// Compare this many losses, from 20 up: of recorded and of ordinary steps, of another seed, and without dropout those
+    /// of libtorch's layers
     #[arg(long, default_value_t = 0)]
     compare: usize,
     #[arg(long, default_value_t = 443_757)]
@@ -145,7 +146,8 @@ fn run(mut args: Args) -> Result<(), Error> {
         for precision in &args.precision {
             let theirs = python.as_ref().and_then(|python| python.train(features, precision));
             for sampler in &args.sampler {
-                let run = Run { features, precision, sampler, ordinary: args.ordinary, seed: 0 };
+                let steps = if args.ordinary { Steps::Ordinary } else { Steps::Recorded };
+                let run = Run { features, precision, sampler, steps, has_dropout: true, seed: 0 };
                 let Trained { per_s, seconds, losses } = train(&args, device, &dataset, dims, run, dir.path())?;
                 let compared = theirs.as_ref().map_or("| |".to_owned(), |(theirs, how)| {
                     let epoch = args.questions as f64 / theirs;
@@ -154,10 +156,13 @@ fn run(mut args: Args) -> Result<(), Error> {
                 println!("| {features} | {precision} | {sampler} | {per_s:.0}/s, {seconds:.1} s an epoch {compared}");
                 if args.compare > 0 {
                     let of = |run| train(&args, device, &dataset, dims, run, dir.path());
-                    let ordinary = of(Run { ordinary: true, ..run })?.losses;
+                    let ordinary = of(Run { steps: Steps::Ordinary, ..run })?.losses;
+                    compare("recorded steps", &losses, "ordinary ones", &ordinary);
                     let other_seed = of(Run { seed: 1, ..run })?.losses;
-                    compare(&losses, &ordinary, "ordinary steps");
-                    compare(&losses, &other_seed, "recorded steps of another seed");
+                    compare("recorded steps", &losses, "those of another seed", &other_seed);
+                    let without = Run { has_dropout: false, ..run };
+                    let (losses, layers) = (of(without)?.losses, of(Run { steps: Steps::Layers, ..without })?.losses);
+                    compare("recorded steps without dropout", &losses, "libtorch's layers", &layers);
                 }
             }
         }
@@ -166,11 +171,11 @@ fn run(mut args: Args) -> Result<(), Error> {
 }
 
 /// Says how far losses differ.
-fn compare(losses: &[f64], others: &[f64], what: &str) {
+fn compare(whose: &str, losses: &[f64], of_what: &str, others: &[f64]) {
     let differences = losses.iter().zip(others).map(|(a, b)| (a - b).abs() / a.abs());
     let largest = differences.clone().fold(0.0, f64::max);
     let mean = differences.sum::<f64>() / losses.len() as f64;
-    println!("losses against those of {what}: relative difference {mean:.2e}, at most {largest:.2e}");
+    println!("losses of {whose} against {of_what}: relative difference {mean:.2e}, at most {largest:.2e}");
     for i in [0, 4, 9, 19, losses.len() - 1] {
         println!("    step {}: {:.6} and {:.6}", i + 1, losses[i], others[i]);
     }
@@ -212,12 +217,29 @@ fn setting<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, Error> {
     Ok(serde_json::from_value(name.into())?)
 }
 
-/// The model, whose steps are not recorded.
-struct Ordinary<'a>(&'a Baseline);
+/// How a step is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Steps {
+    Recorded,
+    /// Operation by operation.
+    Ordinary,
+    /// By libtorch's layers and its derivatives.
+    Layers,
+}
 
-impl VqaModel for Ordinary<'_> {
+/// The model, whose steps are not recorded.
+struct Unrecorded<'a>(&'a Baseline, Steps);
+
+impl VqaModel for Unrecorded<'_> {
     fn forward(&self, input: &ModelInput, train: bool) -> ModelOutput {
         self.0.forward(input, train)
+    }
+
+    fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {
+        match self.1 {
+            Steps::Layers => TrainingPass::from_forward(self.forward(input, true)),
+            _ => self.0.train(input),
+        }
     }
 }
 
@@ -227,7 +249,8 @@ struct Run<'a> {
     features: &'a str,
     precision: &'a str,
     sampler: &'a str,
-    ordinary: bool,
+    steps: Steps,
+    has_dropout: bool,
     /// Of the dropout.
     seed: u64,
 }
@@ -246,12 +269,16 @@ fn train(
     device: Device,
     dataset: &Arc<Dataset>,
     dims: DataDims,
-    Run { features, precision, sampler, ordinary, seed }: Run,
+    Run { features, precision, sampler, steps, has_dropout, seed }: Run,
     dir: &Path,
 ) -> Result<Trained, Error> {
     tch::manual_seed(1);
     let vs = VarStore::new(device);
-    let model = Baseline::new(vs.root(), &args.model()?, dims);
+    let mut model = args.model()?;
+    if !has_dropout {
+        (model.topdown_att.dropout, model.mlp.dropout) = (0.0, 0.0);
+    }
+    let model = Baseline::new(vs.root(), &model, dims);
     let config = TrainConfig {
         n_epochs: args.epochs,
         batch_size: args.batch_size,
@@ -272,8 +299,8 @@ fn train(
     let run = RunDir::new(dir.join(format!("{features}-{precision}-{sampler}")));
     let started = std::time::Instant::now();
     let mut trained = Trained { per_s: 0.0, seconds: 0.0, losses: Vec::new() };
-    let plain = Ordinary(&model);
-    let model: &dyn VqaModel = if ordinary { &plain } else { &model };
+    let unrecorded = Unrecorded(&model, steps);
+    let model: &dyn VqaModel = if steps == Steps::Recorded { &model } else { &unrecorded };
     let trainer = Trainer { seed, ..Trainer::new(model, &vs, &config, &loader, &run) };
     trainer.run(&mut |event| match event {
         Event::Features { n, of } if n == of => {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 use vqa_model::VqaModel;
 use vqa_model::feed::{BatchLayout, CudaGraph, CudaGraphs, FedBatch, Feed, SentBatch};
-use vqa_model::loss::{LossKind, loss_and_gradient, n_in_mean};
+use vqa_model::loss::{LossKind, n_in_mean};
 
 use crate::metrics::sums::Sums;
 use crate::optim::optimizer::Optimizer;
@@ -137,11 +137,10 @@ fn record(
     let graph = graphs.record(|| {
         let (batch, targets) = feed.sent_tensors(&input);
         let pass = model.train(&batch);
-        let logits = &pass.output.logits; // [B, n_answers]
-        let (mean_loss, grad_logits) = loss_and_gradient(loss, logits, &targets.dense(logits.size()[1]));
-        output.get(0).copy_(&mean_loss);
-        output.get(1).copy_(&targets.total_score(logits));
-        pass.backward(&grad_logits);
+        let of_batch = targets.loss(loss, &pass.output.logits);
+        output.get(0).copy_(&of_batch.mean);
+        output.get(1).copy_(&of_batch.total_score);
+        pass.backward(&of_batch.grad_logits);
         optimizer.finish_step();
     })?;
     Ok(RecordedStep { graph, input, output })

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tch::{Kind, Tensor};
 use vqa_data::random::split_mix_64;
 use vqa_model::feed::{FedBatch, Feed};
-use vqa_model::loss::{LossKind, loss_and_gradient, n_in_mean, n_in_whole_mean};
+use vqa_model::loss::{BatchLoss, LossKind, n_in_mean, n_in_whole_mean};
 use vqa_model::{DropoutSeed, VqaModel};
 
 use crate::metrics::sums::Sums;
@@ -79,9 +79,7 @@ impl Step {
 
             let tic = Instant::now();
             let pass = model.train(&input);
-            let logits = &pass.output.logits; // [B, n_answers]
-            let (mean_loss, grad_logits) = loss_and_gradient(loss, logits, &targets.dense(logits.size()[1]));
-            let score = targets.total_score(logits);
+            let BatchLoss { mean, grad_logits, total_score } = targets.loss(loss, &pass.output.logits);
             let n_in_mean = n_in_mean(loss, &part.batch.targets);
             let share = n_in_mean as f64 / n_in_whole_mean(loss, &part.batch.whole).max(1) as f64;
             sums.forward += tic.elapsed();
@@ -95,7 +93,7 @@ impl Step {
             sums.n_questions += part.batch.len();
             let question_ids = part.batch.question_ids.iter().take(5).copied().collect();
             sums.n_in_mean_loss = Some(sums.n_in_mean_loss() + n_in_mean);
-            parts.push(PartLoss { n_in_mean, loss: mean_loss, score, question_ids });
+            parts.push(PartLoss { n_in_mean, loss: mean, score: total_score, question_ids });
         }
         Step { position, lr, sums, parts }
     }

@@ -55,6 +55,8 @@ unsafe impl Send for CudaKernel {}
 pub enum KernelArgument<'a> {
     /// A pointer to float32.
     Floats(&'a Tensor),
+    /// A pointer to float32 that is read one by one.
+    Singles(&'a Tensor),
     /// A pointer to bfloat16.
     Bf16s(&'a Tensor),
     /// A pointer to the first of a matrix's rows of bfloat16, which need not follow each other at once.
@@ -272,8 +274,8 @@ impl CudaKernel {
     ///
     /// # Panics
     ///
-    /// When a tensor is on another device or of another type, or not contiguous; or not aligned to 16 bytes, if it is of
-    /// float32 or bfloat16.
+    /// When a tensor is on another device or of another type, not contiguous, or not aligned: to 16 bytes, unless its
+    /// numbers are read one by one.
     ///
     /// # Safety
     ///
@@ -326,6 +328,7 @@ impl KernelArgument<'_> {
         let are_rows = |tensor: &Tensor| tensor.dim() == 2 && tensor.stride()[1] == 1 && tensor.stride()[0] % 8 == 0;
         match self {
             KernelArgument::Floats(tensor) => address(tensor, device, Kind::Float, 16, is_contiguous(tensor)),
+            KernelArgument::Singles(tensor) => address(tensor, device, Kind::Float, 4, is_contiguous(tensor)),
             KernelArgument::Bf16s(tensor) => address(tensor, device, Kind::BFloat16, 16, is_contiguous(tensor)),
             KernelArgument::Bf16Rows(tensor) => address(tensor, device, Kind::BFloat16, 16, are_rows(tensor)),
             KernelArgument::Ints(tensor) => address(tensor, device, Kind::Int, 4, is_contiguous(tensor)),

@@ -83,13 +83,13 @@ struct Barrier {
         release();
     }
 };
-static Barrier of_block, of_warps[MAX_THREADS / 32];
+static Barrier barrier_of_block, barriers_of_warps[MAX_THREADS / 32];
 
-static void __syncthreads() { of_block.wait(); }
+static void __syncthreads() { barrier_of_block.wait(); }
 
 static float __shfl_xor_sync(unsigned int, float value, int distance) {
     static float values[MAX_THREADS];
-    Barrier& warp = of_warps[threadIdx.x / 32];
+    Barrier& warp = barriers_of_warps[threadIdx.x / 32];
     values[threadIdx.x] = value;
     warp.wait();
     const float other = values[threadIdx.x ^ distance];
@@ -104,8 +104,8 @@ static void fibre() {
     for (;;) {
         call(arguments);
         is_done[threadIdx.x] = true;
-        of_block.leave();
-        of_warps[threadIdx.x / 32].leave();
+        barrier_of_block.leave();
+        barriers_of_warps[threadIdx.x / 32].leave();
         give_way();
     }
 }
@@ -127,9 +127,9 @@ static void resume(unsigned int i) {
 }
 
 static void run_block(int n_threads) {
-    of_block = {n_threads, 0, 0};
+    barrier_of_block = {n_threads, 0, 0};
     for (int warp = 0; 32 * warp < n_threads; warp++) {
-        of_warps[warp] = {n_threads - 32 * warp < 32 ? n_threads - 32 * warp : 32, 0, 0};
+        barriers_of_warps[warp] = {n_threads - 32 * warp < 32 ? n_threads - 32 * warp : 32, 0, 0};
     }
     memset(is_done, 0, sizeof is_done);
     for (int n_done = 0; n_done < n_threads;) {

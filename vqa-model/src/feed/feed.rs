@@ -15,6 +15,7 @@ use crate::feed::resident::{Resident, fits};
 use crate::feed::sent::SentBatch;
 use crate::feed::staging::Staging;
 use crate::loss::SparseTargets;
+use crate::loss::on_gpu::{LossKernels, OnGpu};
 use crate::model::ModelInput;
 
 /// The batches of a loader, for a device.
@@ -23,6 +24,7 @@ pub struct Feed {
     options: FeedOptions,
     resident: Option<Resident>,
     staging: Option<Arc<Mutex<Staging>>>,
+    loss_kernels: Option<Arc<LossKernels>>,
     is_padded: bool,
 }
 
@@ -71,7 +73,7 @@ impl Feed {
         let loader = Loader::new(dataset.clone(), loader_options);
         let n_buffers = loader_options.prefetch + 2;
         let staging = cuda.map(|cuda| Arc::new(Mutex::new(Staging::new(device, Some(cuda), n_buffers))));
-        Ok(Feed { loader, options, resident, staging, is_padded: false })
+        Ok(Feed { loader, options, resident, staging, loss_kernels: LossKernels::load(device), is_padded: false })
     }
 
     /// Has batches for a GPU padded, with images that no question is about and answers of score 0, so that there are
@@ -144,7 +146,7 @@ impl Feed {
 
     fn assemble(&self, pieces: [Tensor; N_PIECES], has_short_images: bool) -> (ModelInput, SparseTargets) {
         let FeedOptions { device, kind, .. } = self.options;
-        let [tokens, image_rows, n_regions, questions, answers, scores, regions, boxes, order] = pieces;
+        let [tokens, image_rows, n_regions, questions, answers, scores, target_starts, regions, boxes, order] = pieces;
         let k = regions.size()[1];
         let padding = has_short_images
             .then(|| Tensor::arange(k, (Kind::Int64, device)).unsqueeze(0).ge_tensor(&n_regions.unsqueeze(1)));
@@ -154,7 +156,9 @@ impl Feed {
         };
         let [b, t] = tokens.size()[..] else { panic!("tokens are [B, T]") };
         let order = (order.numel() > 0).then(|| BatchOrder::new(&order, b, t, features.size()[0]));
-        let targets = SparseTargets { n_questions: b, questions, answers, scores };
+        let on_gpu = |kernels: &Arc<LossKernels>| OnGpu { kernels: kernels.clone(), starts: target_starts };
+        let on_gpu = self.loss_kernels.as_ref().map(on_gpu);
+        let targets = SparseTargets { n_questions: b, questions, answers, scores, on_gpu };
         (ModelInput { tokens, features, boxes, image_rows, padding, dropout: None, order }, targets)
     }
 }
@@ -166,7 +170,7 @@ mod tests {
 
     use super::*;
     use crate::baseline::{Baseline, ModelConfig};
-    use crate::loss::{LossKind, loss_and_gradient};
+    use crate::loss::{BatchLoss, LossKind};
     use crate::model::{DataDims, TrainingPass, VqaModel};
 
     /// Three questions about two images of one and three regions.
@@ -214,7 +218,8 @@ mod tests {
             };
             let loader = Loader::new(Arc::new(empty()), LoaderOptions::default());
             let options = FeedOptions { kind, ..FeedOptions::new(Device::Cpu) };
-            let mut feed = Feed { loader, options, resident: None, staging: None, is_padded: false };
+            let mut feed =
+                Feed { loader, options, resident: None, staging: None, loss_kernels: None, is_padded: false };
             let batches: Vec<Batch> = (1..=5).map(|scale| batch(scale as f32 / 3.0)).collect();
             let sent: Vec<_> = batches.iter().map(|batch| send(batch, None)).collect();
             for (batch, sent) in batches.iter().zip(sent) {
@@ -250,7 +255,7 @@ mod tests {
         let model = Baseline::new(vs.root(), &config, DataDims { n_words: 12, n_answers: 5, feature_dim: 5 });
         let loader = Loader::new(Arc::new(empty()), LoaderOptions::default());
         let options = FeedOptions::new(Device::Cpu);
-        let mut feed = Feed { loader, options, resident: None, staging: None, is_padded: false };
+        let mut feed = Feed { loader, options, resident: None, staging: None, loss_kernels: None, is_padded: false };
         let mut other = batch(1.0);
         // Another image, and other answers.
         other.images.push(2);
@@ -276,16 +281,15 @@ mod tests {
                     let (input, targets) = feed.sent_tensors(&send(batch, padded));
                     assert_eq!(input.features.size()[0], if padded { 32 } else { batch.n_images() as i64 });
                     let pass = TrainingPass::from_forward(model.forward(&input, false));
-                    let (loss, gradient) =
-                        loss_and_gradient(LossKind::Logistic, &pass.output.logits, &targets.dense(5));
-                    let score = targets.total_score(&pass.output.logits);
-                    pass.backward(&gradient);
+                    let BatchLoss { mean, grad_logits, total_score } =
+                        targets.loss(LossKind::Logistic, &pass.output.logits);
+                    pass.backward(&grad_logits);
                     let take_gradient = |parameter: Tensor| {
                         let gradient = parameter.grad().copy();
                         let _ = parameter.grad().zero_();
                         gradient
                     };
-                    let mut found = vec![loss, score];
+                    let mut found = vec![mean, total_score];
                     found.extend(vs.trainable_variables().into_iter().map(take_gradient));
                     found
                 });

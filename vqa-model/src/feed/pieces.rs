@@ -34,12 +34,12 @@ pub(super) enum Values<'a> {
     Bf16(&'a [f32]),
 }
 
-pub(super) const N_PIECES: usize = 9;
+pub(super) const N_PIECES: usize = 10;
 
 /// The pieces of a batch, in this order:
 ///
 /// - tokens [B, T], image rows `[B]`, numbers of regions `[N]`;
-/// - questions, answers and scores of the targets, `[P]` each;
+/// - questions, answers and scores of the targets, `[P]` each, and where each question's begin, [B + 1];
 /// - features [N, K, D] and boxes [N, K, 4]; or, where these are on the device with `starts` as in
 ///   [`Resident`](crate::feed::resident::Resident), the rows of the regions there, [N, K], and nothing;
 /// - [`BatchOrder::numbers`], if it is known which word is `padding`; otherwise nothing.
@@ -82,6 +82,11 @@ pub(super) fn pieces<'a>(
         BatchOrder::numbers(&batch.tokens, batch.max_len, padding, &batch.image_rows, n as usize)
     });
     let order = Piece { shape: vec![order.len() as i64], values: Values::I32(order) };
+    let mut target_starts = vec![0];
+    target_starts.extend((0..batch.len()).scan(0, |end, question| {
+        *end += batch.targets.of(question).count() as i32;
+        Some(*end)
+    }));
     let (questions, answers, scores) = target_lists(&batch.targets);
     let p = vec![padded_len(scores.len(), SCORES) as i64];
     let integers = |values: Vec<i64>, shape| Piece { values: Values::I64(Cow::Owned(values)), shape };
@@ -92,6 +97,7 @@ pub(super) fn pieces<'a>(
         integers(questions, p.clone()),
         integers(answers, p.clone()),
         Piece { values: Values::F32(Cow::Owned(scores)), shape: p },
+        Piece { shape: vec![b + 1], values: Values::I32(target_starts) },
         regions,
         boxes,
         order,

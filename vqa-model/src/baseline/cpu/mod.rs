@@ -43,4 +43,4 @@ pub(crate) mod tree;
 pub(crate) use self::passes::{encode_images, infer, infer_encoded, serves, serves_images, train};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

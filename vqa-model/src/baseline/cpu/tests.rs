@@ -54,7 +54,7 @@ const KINDS: [ModelKind; 8] = [
 const RNN_DROPOUT: f64 = 0.3;
 
 /// libtorch has one random number generator for all tests.
-fn generator() -> MutexGuard<'static, ()> {
+pub(crate) fn generator() -> MutexGuard<'static, ()> {
     static GENERATOR: Mutex<()> = Mutex::new(());
     GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
 }

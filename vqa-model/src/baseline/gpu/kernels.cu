@@ -237,13 +237,19 @@ extern "C" __global__ void add_weight_gradients(Table table, const float* sums, 
 
 // ---- Between number types, and with padding. ----
 
-// float32 [rows, columns] to bf16 [rows, padded], zeros behind the columns.
+// float32 [rows, columns] to bf16 [rows, padded], zeros behind the columns. A thread for every eight numbers.
 extern "C" __global__ void to_bf16_rows(const float* from, bf16* to, long long n_rows, int columns, int padded) {
     const long long i = blockIdx.x * (long long)N_THREADS + threadIdx.x;
-    if (i < n_rows * padded) {
-        const long long row = i / padded;
-        const int column = (int)(i - row * padded);
-        to[i] = column < columns ? to_bf16(from[row * columns + column]) : (bf16)0;
+    const int eights = padded / 8;
+    if (i < n_rows * eights) {
+        const long long row = i / eights;
+        const int column = (int)(i - row * eights) * 8;
+        Eight eight;
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            eight.at[j] = column + j < columns ? from[row * columns + column + j] : 0.0f;
+        }
+        store8(to + row * padded + column, eight);
     }
 }
 

@@ -105,7 +105,7 @@ impl Kernels {
         let padded = aligned(columns);
         let rounded = Tensor::empty([rows, padded], (Kind::BFloat16, matrix.device()));
         let arguments = [KernelArgument::Floats(matrix), KernelArgument::Bf16s(&rounded)];
-        self.of_rows("to_bf16_rows", rows * padded, arguments, [rows, columns, padded]);
+        self.of_rows("to_bf16_rows", rows * padded / 8, arguments, [rows, columns, padded]);
         rounded
     }
 

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use crate::baseline::config::{
     AttentionConfig, AttentionKind, ClassifierConfig, LanguageModelConfig, ModelConfig, RnnKind,
 };
-use crate::baseline::cpu;
+use crate::baseline::cpu::{self, tests::generator};
 use crate::baseline::gpu::kernels::Kernels;
 use crate::baseline::gpu::passes::{serves, train};
 use crate::baseline::layers::Baseline;
@@ -77,37 +77,31 @@ fn results(vs: &VarStore, pass: TrainingPass, grad_logits: &Tensor) -> HashMap<S
     results
 }
 
-/// For each result, how far it is from the exact one in the step on a GPU and in that on a CPU, both in bfloat16: on average
-/// over some models, as a share of its largest number, since it depends on chance which ReLUs are rounded to the other side.
-fn errors(config: &ModelConfig, kernels: &Kernels) -> HashMap<String, [f64; 2]> {
-    const N_MODELS: i64 = 4;
-    let mut errors: HashMap<String, [f64; 2]> = HashMap::new();
-    for seed in 0..N_MODELS {
-        let (vs, model) = model(config, seed);
-        let input = input(Kind::BFloat16);
-        let grad_logits = Tensor::randn([B, DIMS.n_answers], (Kind::Float, Device::Cpu));
-        assert!(serves(&model, &input));
-        let on_gpu = train(&model, kernels, &input, Tensor::from_slice(&[SEED as i64]));
-        let on_gpu = results(&vs, on_gpu, &grad_logits);
-        let seed = DropoutSeed { seed: SEED, first: 0 };
-        let on_cpu = results(&vs, cpu::train(&model, &input, seed), &grad_logits);
-        let input = ModelInput { features: input.features.to_kind(Kind::Float), ..input };
-        for (name, exact) in results(&vs, cpu::train(&model, &input, seed), &grad_logits) {
-            // That of a layer's g is a single number, a sum over the gradient of v.
-            let largest = match name.strip_suffix("weight_g") {
-                Some(layer) => on_cpu[&format!("{layer}weight_v")].norm().double_value(&[]),
-                None => exact.abs().max().double_value(&[]),
-            };
-            let error = |found: &Tensor| (found - &exact).abs().max().double_value(&[]) / largest / N_MODELS as f64;
-            let [gpu, cpu] = errors.entry(name.clone()).or_default();
-            (*gpu, *cpu) = (*gpu + error(&on_gpu[&name]), *cpu + error(&on_cpu[&name]));
-        }
-    }
-    errors
+/// For each result, how far it is from that of a CPU in float32, by their norms.
+fn errors(config: &ModelConfig, kernels: &Kernels, seed: i64) -> HashMap<String, f64> {
+    let (vs, model) = model(config, seed);
+    let input = input(Kind::BFloat16);
+    let grad_logits = Tensor::randn([B, DIMS.n_answers], (Kind::Float, Device::Cpu));
+    assert!(serves(&model, &input));
+    let found = train(&model, kernels, &input, Tensor::from_slice(&[SEED as i64]));
+    let found = results(&vs, found, &grad_logits);
+    let input = ModelInput { features: input.features.to_kind(Kind::Float), ..input };
+    let exact = cpu::train(&model, &input, DropoutSeed { seed: SEED, first: 0 });
+    let exact = results(&vs, exact, &grad_logits);
+    let error = |name: &String| {
+        // That of a layer's g is a single number, a sum over the gradient of v.
+        let size = match name.strip_suffix("weight_g") {
+            Some(layer) => exact[&format!("{layer}weight_v")].norm(),
+            None => exact[name].norm(),
+        };
+        ((&found[name] - &exact[name]).norm() / size).double_value(&[])
+    };
+    exact.keys().map(|name| (name.clone(), error(name))).collect()
 }
 
 #[test]
 fn the_step_is_that_of_a_cpu() {
+    let _generator = generator();
     let article = ModelConfig {
         hid_dim: 24,
         lm: LanguageModelConfig { word_emb_dim: 7, ..LanguageModelConfig::default() },
@@ -133,11 +127,13 @@ fn the_step_is_that_of_a_cpu() {
     ];
     let kernels = Kernels::emulated();
     for config in configs {
-        let errors = errors(&config, &kernels);
-        for (name, [gpu, cpu]) in &errors {
-            assert!(*gpu < 4.0 * cpu.max(0.02), "{config:?}: {name} is off by {gpu}, on a CPU by {cpu}");
+        for seed in 0..3 {
+            // Rounding costs some hundredths, the more ReLUs are so near to 0 that they are rounded to the other side; a
+            // mistake costs all.
+            for (name, error) in errors(&config, &kernels, seed) {
+                let most = if name == "logits" || name == "attention" { 0.01 } else { 0.15 };
+                assert!(error < most, "{config:?}: {name} is off by {error}");
+            }
         }
-        let [gpu, cpu] = [0, 1].map(|i| errors.values().map(|errors| errors[i]).sum::<f64>());
-        assert!(gpu < 1.5 * cpu, "{config:?}: all is off by {gpu}, on a CPU by {cpu}");
     }
 }

@@ -1,9 +1,13 @@
 //! The losses, from logits and the soft targets of a batch.
 
+pub(crate) mod on_gpu;
+
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 use vqa_data::batches::WholeBatch;
 use vqa_data::questions::SoftTargets;
+
+use crate::loss::on_gpu::OnGpu;
 
 /// What the logits mean, and so which loss trains them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -31,6 +35,19 @@ pub struct SparseTargets {
     pub(crate) answers: Tensor,
     /// `[P]` float32, its soft score.
     pub(crate) scores: Tensor,
+    /// Where there are kernels for the loss.
+    pub(crate) on_gpu: Option<OnGpu>,
+}
+
+/// What the logits of a batch amount to.
+#[derive(Debug)]
+pub struct BatchLoss {
+    /// A scalar, the mean loss over its questions.
+    pub mean: Tensor,
+    /// [B, n_answers] float32, the gradient of the mean loss by the logits.
+    pub grad_logits: Tensor,
+    /// A scalar, float64: the sum of the soft scores of each question's best answer, which is exact.
+    pub total_score: Tensor,
 }
 
 /// Questions, answers and scores of [`SparseTargets`].
@@ -55,6 +72,7 @@ impl SparseTargets {
             questions: Tensor::from_slice(&questions).to_device(device),
             answers: Tensor::from_slice(&answers).to_device(device),
             scores: Tensor::from_slice(&scores).to_device(device),
+            on_gpu: None,
         }
     }
 
@@ -64,6 +82,15 @@ impl SparseTargets {
         let indices = &self.questions * n_answers + &self.answers; // [P]
         // Added, so that padding of score 0 changes nothing, wherever it points.
         dense.scatter_add_(0, &indices, &self.scores).view([self.n_questions, n_answers])
+    }
+
+    /// The configured loss of logits [B, n_answers], its gradient, and the score.
+    pub fn loss(&self, kind: LossKind, logits: &Tensor) -> BatchLoss {
+        if let (Some(OnGpu { kernels, starts }), LossKind::Logistic) = (&self.on_gpu, kind) {
+            return kernels.logistic(logits, self, starts);
+        }
+        let (mean, grad_logits) = loss_and_gradient(kind, logits, &self.dense(logits.size()[1]));
+        BatchLoss { mean, grad_logits, total_score: self.total_score(logits) }
     }
 
     /// The sum of the soft scores of each question's best answer, by logits [B, n_answers]. A float64, in which the
