@@ -29,26 +29,25 @@ struct Gpu {
     device: usize,
     driver: Driver,
     stream_functions: Arc<StreamFunctions>,
-    module: Handle,
+    module: Loaded,
 }
 
-// SAFETY: the driver accepts modules and kernels from any thread.
+/// A module or a kernel, to the driver.
+#[derive(Debug, Clone, Copy)]
+struct Loaded(Handle);
+
+// SAFETY: the driver accepts them from any thread, and never changes them.
 #[allow(unsafe_code)]
-unsafe impl Send for Gpu {}
-// SAFETY: as above, and nothing of it is ever changed.
+unsafe impl Send for Loaded {}
 #[allow(unsafe_code)]
-unsafe impl Sync for Gpu {}
+unsafe impl Sync for Loaded {}
 
 /// A kernel.
 #[derive(Debug)]
 pub struct CudaKernel {
     code: CudaModule,
-    kernel: Handle,
+    kernel: Loaded,
 }
-
-// SAFETY: as for its module.
-#[allow(unsafe_code)]
-unsafe impl Send for CudaKernel {}
 
 /// An argument of a kernel.
 #[derive(Debug, Clone, Copy)]
@@ -232,7 +231,7 @@ impl CudaModule {
         let mut module = null_mut();
         // SAFETY: the text ends in a zero, and the function writes to the address given. The module is never unloaded.
         unsafe { check("load", (driver.module_load_data)(&raw mut module, ptx.as_ptr().cast()))? };
-        Ok(CudaModule(Arc::new(Code::Gpu(Gpu { cuda, device, driver, stream_functions, module }))))
+        Ok(CudaModule(Arc::new(Code::Gpu(Gpu { cuda, device, driver, stream_functions, module: Loaded(module) }))))
     }
 
     /// The kernels in a CUDA C++ source, on a CPU: those with these names.
@@ -253,14 +252,14 @@ impl CudaModule {
                 let text = CString::new(name).map_err(|error| error.to_string())?;
                 let mut kernel = null_mut();
                 // SAFETY: the name ends in a zero, and the function writes to the address given.
-                let status = unsafe { (driver.module_get_function)(&raw mut kernel, *module, text.as_ptr()) };
+                let status = unsafe { (driver.module_get_function)(&raw mut kernel, module.0, text.as_ptr()) };
                 check(&format!("find {name}, "), status)?;
                 kernel
             }
             #[cfg(test)]
             Code::Emulated(emulated) => emulated.kernel(name),
         };
-        Ok(CudaKernel { code: self.clone(), kernel })
+        Ok(CudaKernel { code: self.clone(), kernel: Loaded(kernel) })
     }
 }
 
@@ -307,14 +306,14 @@ impl CudaKernel {
                 let arguments = addresses.as_mut_ptr();
                 // SAFETY: the caller vouches for kernel and arguments, whose values outlive the call, which copies them.
                 let launched = unsafe {
-                    (driver.launch_kernel)(self.kernel, x, y, 1, n_threads, 1, 1, 0, stream, arguments, null_mut())
+                    (driver.launch_kernel)(self.kernel.0, x, y, 1, n_threads, 1, 1, 0, stream, arguments, null_mut())
                 };
                 check("run", launched)
             }
             #[cfg(test)]
             Code::Emulated(emulated) => {
                 // SAFETY: as above.
-                unsafe { emulated.run(self.kernel, n_blocks, n_threads, addresses.as_mut_ptr()) };
+                unsafe { emulated.run(self.kernel.0, n_blocks, n_threads, addresses.as_mut_ptr()) };
                 Ok(())
             }
         }
