@@ -34,7 +34,7 @@ use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
 use vqa_data::questions::{AnswerDict, SourceConfig, Split, SplitConfig, WordDict};
 use vqa_model::baseline::{Baseline, ModelConfig};
 use vqa_model::device::parse_device;
-use vqa_model::feed::{FeaturesOnDevice, Precision};
+use vqa_model::feed::{FeaturesOnDevice, Precision, SharedStates};
 use vqa_model::run::RunDir;
 use vqa_model::{DataDims, ModelInput, ModelOutput, TrainingPass, VqaModel};
 use vqa_train::{Event, TrainConfig, Trainer};
@@ -233,6 +233,10 @@ struct Unrecorded<'a>(&'a Baseline, Steps);
 impl VqaModel for Unrecorded<'_> {
     fn forward(&self, input: &ModelInput, train: bool) -> ModelOutput {
         self.0.forward(input, train)
+    }
+
+    fn shared_states(&self) -> Option<SharedStates> {
+        self.0.shared_states()
     }
 
     fn train<'a>(&'a self, input: &'a ModelInput) -> TrainingPass<'a> {

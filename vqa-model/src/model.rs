@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Batch, Dataset};
 
-use crate::feed::BatchOrder;
+use crate::feed::{BatchOrder, SharedStates};
 
 /// What a VQA model is to the training loop and to prediction. Implement [`forward`](VqaModel::forward) to
 /// train a model of your own; the other two call it, and may be overridden by something faster.
@@ -35,6 +35,12 @@ pub trait VqaModel {
     /// anything to it, and what it has the GPU do must depend on nothing but the shapes.
     fn can_be_recorded(&self) -> bool {
         false
+    }
+
+    /// Whether the model wants to be told in what [order](ModelInput::order) words and images occur, where it trains on a GPU,
+    /// and which states its recurrent network has in common.
+    fn shared_states(&self) -> Option<SharedStates> {
+        None
     }
 
     /// Beginnings of parameters' names, group by group in the order in which a training step's backward half completes
@@ -135,7 +141,7 @@ pub struct ModelInput {
     /// What the dropout of a training step follows from; with `None`, and in models that do not know it, that is
     /// libtorch's generator.
     pub dropout: Option<DropoutSeed>,
-    /// In what order words and images occur, for models that want it known; a feed for a GPU says it.
+    /// In what order words and images occur; a feed for a GPU says it to models that [want it](VqaModel::shared_states).
     pub order: Option<BatchOrder>,
 }
 

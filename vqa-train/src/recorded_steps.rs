@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tch::{Device, Kind, Tensor};
 use vqa_model::VqaModel;
-use vqa_model::feed::{BatchLayout, CudaGraph, CudaGraphs, FedBatch, Feed, SentBatch};
+use vqa_model::feed::{CudaGraph, CudaGraphs, FedBatch, Feed, SentBatch};
 use vqa_model::loss::{LossKind, n_in_mean};
 
 use crate::metrics::sums::Sums;
@@ -15,11 +15,10 @@ use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
 use crate::step::Step;
 
-/// Steps of a layout that are made in the ordinary way before one is recorded: they set up what libtorch, cuBLAS and
-/// cuDNN keep.
+/// Steps that are made in the ordinary way before one is recorded: they set up what libtorch, cuBLAS and cuDNN keep.
 const WARM_UP: usize = 3;
 
-/// Layouts of which steps are recorded. There are more only where the numbers of regions differ much.
+/// Layouts of which steps are recorded, the latest ones. Soon there are few: see `Feed::pad_batches`.
 const MAX_RECORDED: usize = 16;
 
 /// Steps that a GPU has recorded.
@@ -28,14 +27,9 @@ pub(crate) struct RecordedSteps<'a> {
     loss: LossKind,
     /// `None` where there is nothing to record with, or a step cannot be recorded.
     graphs: Option<CudaGraphs>,
-    layouts: Vec<LayoutSteps>,
-}
-
-/// The steps of a layout.
-struct LayoutSteps {
-    layout: BatchLayout,
-    n_made: usize,
-    recorded: Option<RecordedStep>,
+    n_ordinary: usize,
+    /// Of each layout of batches one, the latest first.
+    recorded: Vec<RecordedStep>,
 }
 
 /// A whole step: forward, backward, and of the optimiser.
@@ -70,7 +64,7 @@ impl<'a> RecordedSteps<'a> {
         if graphs.is_some() {
             feed.pad_batches();
         }
-        RecordedSteps { model, loss, graphs, layouts: Vec::new() }
+        RecordedSteps { model, loss, graphs, n_ordinary: 0, recorded: Vec::new() }
     }
 
     /// Makes a whole step with the batch, the optimiser's part of it included, if one of its layout was recorded, or
@@ -86,20 +80,20 @@ impl<'a> RecordedSteps<'a> {
         let [part] = &batch.parts[..] else { return None };
         let sent = part.sent.as_ref()?;
         let tic = Instant::now();
-        let known = self.layouts.iter_mut().position(|known| known.layout == *sent.layout());
-        let index = known.unwrap_or_else(|| {
-            self.layouts.push(LayoutSteps { layout: sent.layout().clone(), n_made: 0, recorded: None });
-            self.layouts.len() - 1
-        });
-        let n_recorded = self.layouts.iter().filter(|known| known.recorded.is_some()).count();
-        let LayoutSteps { n_made, recorded, .. } = &mut self.layouts[index];
-        *n_made += 1;
-        if recorded.is_none() {
-            if *n_made <= WARM_UP || n_recorded == MAX_RECORDED {
-                return None;
-            }
+        if self.n_ordinary < WARM_UP {
+            self.n_ordinary += 1;
+            return None;
+        }
+        // The last batch of an epoch may be smaller, and another one each time.
+        if part.batch.len() < feed.loader().options().batch_size {
+            return None;
+        }
+        if !self.recorded.iter().any(|known| known.input.layout() == sent.layout()) {
             match record(graphs, (self.model, self.loss), feed, sent, optimizer) {
-                Ok(step) => *recorded = Some(step),
+                Ok(step) => {
+                    self.recorded.truncate(MAX_RECORDED - 1);
+                    self.recorded.insert(0, step);
+                }
                 Err(reason) => {
                     tracing::warn!("steps cannot be recorded as CUDA graphs, and are slower ({reason})");
                     self.graphs = None;
@@ -107,7 +101,8 @@ impl<'a> RecordedSteps<'a> {
                 }
             }
         }
-        let RecordedStep { graph, input, output } = recorded.as_mut()?;
+        let mut known = self.recorded.iter_mut();
+        let RecordedStep { graph, input, output } = known.find(|known| known.input.layout() == sent.layout())?;
         optimizer.begin_step();
         input.copy_from(sent);
         graph.replay();

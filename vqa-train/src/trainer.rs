@@ -144,7 +144,11 @@ impl<'a> Trainer<'a> {
             (_, 1) => Share::All,
             (process, of) => Share::OfEachBatch { process, of },
         };
-        self.feed(&self.train.with_share(share), self.config.accumulate, on_event)
+        let mut feed = self.feed(&self.train.with_share(share), self.config.accumulate, on_event)?;
+        if let (Precision::Bf16, Some(shared)) = (self.config.precision, self.model.shared_states()) {
+            feed.order_batches(shared);
+        }
+        Ok(feed)
     }
 
     /// The batches to validate on: this process's share of all.

@@ -15,6 +15,7 @@ pub(crate) mod topdown_attention;
 use tch::{Device, Kind, Tensor};
 
 use crate::baseline::gpu::Kernels;
+use crate::feed::SharedStates;
 use crate::model::{DropoutSeed, ModelInput, ModelOutput, TrainingPass, VqaModel};
 
 pub use self::{
@@ -51,6 +52,11 @@ impl VqaModel for Baseline {
     fn can_be_recorded(&self) -> bool {
         // cuDNN keeps random numbers of its own for the dropout between layers.
         self.q_emb.config.dropout == 0.0
+    }
+
+    fn shared_states(&self) -> Option<SharedStates> {
+        let reads_both_ways = self.q_emb.config.bidirectional;
+        Some(if reads_both_ways { SharedStates::Nothing } else { SharedStates::Beginnings })
     }
 
     fn gradient_order(&self) -> &[&[&str]] {

@@ -36,9 +36,10 @@ struct Gpu {
 #[derive(Debug, Clone, Copy)]
 struct Loaded(Handle);
 
-// SAFETY: the driver accepts them from any thread, and never changes them.
+// SAFETY: the driver accepts them from any thread.
 #[allow(unsafe_code)]
 unsafe impl Send for Loaded {}
+// SAFETY: nothing of them is ever changed.
 #[allow(unsafe_code)]
 unsafe impl Sync for Loaded {}
 

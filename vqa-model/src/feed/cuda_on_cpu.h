@@ -13,6 +13,7 @@
 #define __global__
 #define __device__
 #define __shared__ static
+#define __align__ alignas
 
 struct uint4 {
     unsigned int x, y, z, w;
@@ -23,9 +24,13 @@ struct ushort4 {
 struct float4 {
     float x, y, z, w;
 };
+struct float2 {
+    float x, y;
+};
 
 static uint4 make_uint4(unsigned int x, unsigned int y, unsigned int z, unsigned int w) { return {x, y, z, w}; }
 static ushort4 make_ushort4(unsigned short x, unsigned short y, unsigned short z, unsigned short w) { return {x, y, z, w}; }
+static float2 make_float2(float x, float y) { return {x, y}; }
 static float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 static unsigned int __float_as_uint(float value) {

@@ -1,6 +1,6 @@
 //! The batches of a loader, for a device.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tch::{Device, Kind, Tensor};
@@ -9,9 +9,10 @@ use vqa_data::batches::{Batch, Batches, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::feed::cuda::Cuda;
 use crate::feed::options::{FeaturesOnDevice, FeedOptions};
-use crate::feed::order::BatchOrder;
-use crate::feed::pieces::{N_PIECES, pieces};
+use crate::feed::order::{BatchOrder, SharedStates};
+use crate::feed::pieces::{N_PIECES, Ordering, pieces};
 use crate::feed::resident::{Resident, fits};
+use crate::feed::room::Room;
 use crate::feed::sent::SentBatch;
 use crate::feed::staging::Staging;
 use crate::loss::SparseTargets;
@@ -25,7 +26,9 @@ pub struct Feed {
     resident: Option<Resident>,
     staging: Option<Arc<Mutex<Staging>>>,
     loss_kernels: Option<Arc<LossKernels>>,
-    is_padded: bool,
+    /// What whole batches are padded to, if they are.
+    room: Option<Arc<Mutex<Room>>>,
+    order: Option<SharedStates>,
 }
 
 /// A batch on its way to the device, split into parts.
@@ -73,13 +76,27 @@ impl Feed {
         let loader = Loader::new(dataset.clone(), loader_options);
         let n_buffers = loader_options.prefetch + 2;
         let staging = cuda.map(|cuda| Arc::new(Mutex::new(Staging::new(device, Some(cuda), n_buffers))));
-        Ok(Feed { loader, options, resident, staging, loss_kernels: LossKernels::load(device), is_padded: false })
+        Ok(Feed {
+            loader,
+            options,
+            resident,
+            staging,
+            loss_kernels: LossKernels::load(device),
+            room: None,
+            order: None,
+        })
     }
 
     /// Has batches for a GPU padded, with images that no question is about and answers of score 0, so that there are
     /// fewer different [layouts](SentBatch::layout).
     pub fn pad_batches(&mut self) {
-        self.is_padded = true;
+        self.room = Some(Arc::new(Mutex::new(Room::new(self.loader.options().batch_size))));
+    }
+
+    /// Has batches for a GPU say in what [order](BatchOrder) words and images occur in them, for a recurrent network whose
+    /// questions share such states.
+    pub fn order_batches(&mut self, shared: SharedStates) {
+        self.order = Some(shared);
     }
 
     /// Whether the features of all images are on the device.
@@ -105,16 +122,19 @@ impl Feed {
     /// [`Loader::epoch`].
     pub fn epoch(&self, epoch: u64, first: usize) -> Batches<Result<FedBatch>> {
         let (FeedOptions { kind, n_parts, .. }, staging) = (self.options, self.staging.clone());
-        let (starts, is_padded) = (self.resident.as_ref().map(Resident::starts), self.is_padded);
-        // What passes in bfloat16 want to know.
-        let padding = (kind == Kind::BFloat16).then(|| self.loader.dataset().n_words() as i64);
+        let starts = self.resident.as_ref().map(Resident::starts);
+        let padding = self.loader.dataset().n_words() as i64;
+        let order = self.order.map(|shared| Ordering { shared, padding });
+        let (room, batch_size) = (self.room.clone(), self.loader.options().batch_size);
         self.loader.epoch_with(epoch, first, move |batch| {
             let mut waited = Duration::ZERO;
             let bytes = size_of_val(&*batch.features) + size_of_val(&*batch.boxes) + size_of_val(&*batch.tokens);
             let send = |mut batch: Batch| {
                 let Some(staging) = &staging else { return Ok(FedPart { batch, sent: None }) };
-                let mut staging = staging.lock().unwrap_or_else(PoisonError::into_inner);
-                let sent = staging.send(&pieces(&batch, kind, starts.as_deref(), padding, is_padded), &mut waited);
+                let mut room = room.as_ref().filter(|_| batch.len() == batch_size).map(|room| lock(room));
+                let pieces = pieces(&batch, kind, starts.as_deref(), order, room.as_deref_mut());
+                let sent = lock(staging).send(&pieces, &mut waited);
+                drop(pieces);
                 batch.features = Vec::new().into();
                 Ok(FedPart { batch, sent: Some(sent.map_err(Error::Device)?) })
             };
@@ -134,17 +154,22 @@ impl Feed {
             let targets = SparseTargets::new(&batch.targets, device);
             return (ModelInput::from_batch(batch, device, kind), targets);
         };
-        let pieces = pieces(batch, kind, Some(&starts), None, false);
-        self.assemble(pieces.list.map(|piece| piece.tensor().to_device(device)), pieces.has_short_images)
+        let pieces = pieces(batch, kind, Some(&starts), None, None);
+        self.assemble(pieces.list.map(|piece| piece.tensor().to_device(device)), pieces.has_short_images, &[])
     }
 
     /// The tensors of a batch that is in the device's memory. They are views of it, or are computed from it by the
     /// device.
     pub fn sent_tensors(&self, sent: &SentBatch) -> (ModelInput, SparseTargets) {
-        self.assemble(sent.pieces(), sent.layout().has_short_images)
+        self.assemble(sent.pieces(), sent.layout().has_short_images, &sent.layout().steps)
     }
 
-    fn assemble(&self, pieces: [Tensor; N_PIECES], has_short_images: bool) -> (ModelInput, SparseTargets) {
+    fn assemble(
+        &self,
+        pieces: [Tensor; N_PIECES],
+        has_short_images: bool,
+        steps: &[i64],
+    ) -> (ModelInput, SparseTargets) {
         let FeedOptions { device, kind, .. } = self.options;
         let [tokens, image_rows, n_regions, questions, answers, scores, target_starts, regions, boxes, order] = pieces;
         let k = regions.size()[1];
@@ -154,13 +179,17 @@ impl Feed {
             Some(resident) => (resident.features(&regions).to_kind(kind), resident.boxes(&regions)),
             None => (regions, boxes),
         };
-        let [b, t] = tokens.size()[..] else { panic!("tokens are [B, T]") };
-        let order = (order.numel() > 0).then(|| BatchOrder::new(&order, b, t, features.size()[0]));
+        let b = tokens.size()[0];
+        let order = (order.numel() > 0).then(|| BatchOrder::new(&order, steps, b, features.size()[0]));
         let on_gpu = |kernels: &Arc<LossKernels>| OnGpu { kernels: kernels.clone(), starts: target_starts };
         let on_gpu = self.loss_kernels.as_ref().map(on_gpu);
         let targets = SparseTargets { n_questions: b, questions, answers, scores, on_gpu };
         (ModelInput { tokens, features, boxes, image_rows, padding, dropout: None, order }, targets)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -172,6 +201,12 @@ mod tests {
     use crate::baseline::{Baseline, ModelConfig};
     use crate::loss::{BatchLoss, LossKind};
     use crate::model::{DataDims, TrainingPass, VqaModel};
+
+    const ORDER: Ordering = Ordering { shared: SharedStates::Beginnings, padding: 9 };
+
+    fn plain(loader: Loader, options: FeedOptions) -> Feed {
+        Feed { loader, options, resident: None, staging: None, loss_kernels: None, room: None, order: None }
+    }
 
     /// Three questions about two images of one and three regions.
     fn batch(scale: f32) -> Batch {
@@ -214,12 +249,11 @@ mod tests {
         for kind in [Kind::Float, Kind::BFloat16] {
             let mut staging = Staging::new(Device::Cpu, None, 2);
             let mut send = |batch: &Batch, starts: Option<&[i64]>| {
-                staging.send(&pieces(batch, kind, starts, Some(9), false), &mut Duration::default()).unwrap()
+                staging.send(&pieces(batch, kind, starts, Some(ORDER), None), &mut Duration::default()).unwrap()
             };
             let loader = Loader::new(Arc::new(empty()), LoaderOptions::default());
             let options = FeedOptions { kind, ..FeedOptions::new(Device::Cpu) };
-            let mut feed =
-                Feed { loader, options, resident: None, staging: None, loss_kernels: None, is_padded: false };
+            let mut feed = plain(loader, options);
             let batches: Vec<Batch> = (1..=5).map(|scale| batch(scale as f32 / 3.0)).collect();
             let sent: Vec<_> = batches.iter().map(|batch| send(batch, None)).collect();
             for (batch, sent) in batches.iter().zip(sent) {
@@ -255,7 +289,7 @@ mod tests {
         let model = Baseline::new(vs.root(), &config, DataDims { n_words: 12, n_answers: 5, feature_dim: 5 });
         let loader = Loader::new(Arc::new(empty()), LoaderOptions::default());
         let options = FeedOptions::new(Device::Cpu);
-        let mut feed = Feed { loader, options, resident: None, staging: None, loss_kernels: None, is_padded: false };
+        let mut feed = plain(loader, options);
         let mut other = batch(1.0);
         // Another image, and other answers.
         other.images.push(2);
@@ -272,14 +306,16 @@ mod tests {
             let boxes = Tensor::zeros([8, 4], (Kind::Float, Device::Cpu));
             feed.resident = is_resident.then(|| Resident { regions, boxes, starts: starts.clone() });
             let mut staging = Staging::new(Device::Cpu, None, 2);
-            let mut send = |batch: &Batch, padded| {
+            let mut room = Room::new(512);
+            let mut send = |batch: &Batch, padded: bool| {
                 let starts = is_resident.then_some(&*starts);
-                staging.send(&pieces(batch, Kind::Float, starts, Some(9), padded), &mut Duration::default()).unwrap()
+                let room = padded.then_some(&mut room);
+                staging.send(&pieces(batch, Kind::Float, starts, Some(ORDER), room), &mut Duration::default()).unwrap()
             };
             for batch in [&batch(0.3), &other] {
                 let [plain, padded] = [false, true].map(|padded| {
                     let (input, targets) = feed.sent_tensors(&send(batch, padded));
-                    assert_eq!(input.features.size()[0], if padded { 32 } else { batch.n_images() as i64 });
+                    assert_eq!(input.features.size()[0], if padded { 8 } else { batch.n_images() as i64 });
                     let pass = TrainingPass::from_forward(model.forward(&input, false));
                     let BatchLoss { mean, grad_logits, total_score } =
                         targets.loss(LossKind::Logistic, &pass.output.logits);

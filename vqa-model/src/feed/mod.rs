@@ -18,6 +18,7 @@ pub(crate) mod options;
 pub(crate) mod order;
 pub(crate) mod pieces;
 pub(crate) mod resident;
+pub(crate) mod room;
 pub(crate) mod sent;
 pub(crate) mod staging;
 
@@ -27,6 +28,6 @@ pub use self::{
     cuda_kernel::{CudaKernel, CudaModule, KernelArgument},
     feed::{FedBatch, FedPart, Feed},
     options::{FeaturesOnDevice, FeedOptions, Precision},
-    order::BatchOrder,
+    order::{BatchOrder, SharedStates},
     sent::{BatchLayout, SentBatch},
 };

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 use vqa_data::batches::Batch;
 
-use crate::feed::order::BatchOrder;
+use crate::feed::order::{Asked, BatchOrder, SharedStates};
+use crate::feed::room::{Room, Size};
 use crate::loss::target_lists;
 
 /// A batch in pieces, and what the lengths of its pieces do not tell.
@@ -16,6 +17,8 @@ pub(super) struct Pieces<'a> {
     pub(super) list: [Piece<'a>; N_PIECES],
     /// Whether an image has fewer regions than another.
     pub(super) has_short_images: bool,
+    /// How many states each step of a recurrent network has, as in [`BatchOrder`].
+    pub(super) steps: Vec<i64>,
 }
 
 /// The values of one tensor of a batch.
@@ -34,6 +37,14 @@ pub(super) enum Values<'a> {
     Bf16(&'a [f32]),
 }
 
+/// What is wanted of a batch's order.
+#[derive(Clone, Copy)]
+pub(super) struct Ordering {
+    pub(super) shared: SharedStates,
+    /// The word that is none.
+    pub(super) padding: i64,
+}
+
 pub(super) const N_PIECES: usize = 10;
 
 /// The pieces of a batch, in this order:
@@ -42,21 +53,27 @@ pub(super) const N_PIECES: usize = 10;
 /// - questions, answers and scores of the targets, `[P]` each, and where each question's begin, [B + 1];
 /// - features [N, K, D] and boxes [N, K, 4]; or, where these are on the device with `starts` as in
 ///   [`Resident`](crate::feed::resident::Resident), the rows of the regions there, [N, K], and nothing;
-/// - [`BatchOrder::numbers`], if it is known which word is `padding`; otherwise nothing.
+/// - [`BatchOrder::numbers`], if they are wanted.
 ///
-/// With `padded`, N and P are multiples of numbers such that most batches of a size have the same shapes: images
-/// of zeros that no question is about, and scores of 0. Losses and gradients are the same.
+/// With `room`, batches are padded to the sizes that it says, so that most have the same shapes: with images of zeros that no
+/// question is about, scores of 0, and states that are nobody's. Losses and gradients are the same.
 pub(super) fn pieces<'a>(
     batch: &'a Batch,
     kind: Kind,
     starts: Option<&[i64]>,
-    padding: Option<i64>,
-    padded: bool,
+    order: Option<Ordering>,
+    room: Option<&mut Room>,
 ) -> Pieces<'a> {
-    const IMAGES: usize = 32;
-    const SCORES: usize = 1024;
-    let padded_len = |n: usize, step: usize| if padded { n.next_multiple_of(step) } else { n };
-    let n = padded_len(batch.n_images(), IMAGES);
+    let mut exact = |_, n| n;
+    let mut padded;
+    let fit: &mut dyn FnMut(Size, usize) -> usize = match room {
+        Some(room) => {
+            padded = |size, n| room.fit(size, n);
+            &mut padded
+        }
+        None => &mut exact,
+    };
+    let n = fit(Size::Images, batch.n_images());
     let (b, n, t) = (batch.len() as i64, n as i64, batch.max_len as i64);
     let (k, d) = (batch.max_regions as i64, batch.feature_dim as i64);
     let mut n_regions: Vec<i64> = batch.n_regions.iter().map(|&n| n as i64).collect();
@@ -78,8 +95,10 @@ pub(super) fn pieces<'a>(
         Some(_) => Piece { values: Values::F32(Cow::Borrowed(&[])), shape: vec![0, 4] },
         None => Piece { values: Values::F32(Cow::Borrowed(&batch.boxes)), shape: vec![n, k, 4] },
     };
-    let order = padding.map_or_else(Vec::new, |padding| {
-        BatchOrder::numbers(&batch.tokens, batch.max_len, padding, &batch.image_rows, n as usize)
+    let (order, steps) = order.map_or_else(Default::default, |Ordering { shared, padding }| {
+        let Batch { tokens, max_len, image_rows, .. } = batch;
+        let asked = Asked { tokens, max_len: *max_len, padding, image_rows, n_images: n as usize };
+        BatchOrder::numbers(asked, shared, fit)
     });
     let order = Piece { shape: vec![order.len() as i64], values: Values::I32(order) };
     let mut target_starts = vec![0];
@@ -88,7 +107,7 @@ pub(super) fn pieces<'a>(
         Some(*end)
     }));
     let (questions, answers, scores) = target_lists(&batch.targets);
-    let p = vec![padded_len(scores.len(), SCORES) as i64];
+    let p = vec![fit(Size::Scores, scores.len()) as i64];
     let integers = |values: Vec<i64>, shape| Piece { values: Values::I64(Cow::Owned(values)), shape };
     let list = [
         Piece { values: Values::I64(Cow::Borrowed(&batch.tokens)), shape: vec![b, t] },
@@ -102,7 +121,7 @@ pub(super) fn pieces<'a>(
         boxes,
         order,
     ];
-    Pieces { list, has_short_images: batch.n_regions.iter().any(|&n| n < batch.max_regions) }
+    Pieces { list, has_short_images: batch.n_regions.iter().any(|&n| n < batch.max_regions), steps }
 }
 
 impl Piece<'_> {

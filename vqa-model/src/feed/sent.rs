@@ -19,6 +19,8 @@ pub struct BatchLayout {
     pieces: [PieceLayout; N_PIECES],
     /// Whether an image has fewer regions than another.
     pub(super) has_short_images: bool,
+    /// How many states each step of a recurrent network has.
+    pub(super) steps: Vec<i64>,
     /// In bytes.
     pub(super) size: usize,
 }
@@ -43,7 +45,8 @@ impl BatchLayout {
             PieceLayout { kind: piece.values.kind(), shape: piece.shape.clone(), start, size: piece.size() }
         });
         let size = end.next_multiple_of(ALIGNMENT);
-        BatchLayout { pieces: pieces_of, has_short_images: pieces.has_short_images, size }
+        let Pieces { has_short_images, steps, .. } = pieces;
+        BatchLayout { pieces: pieces_of, has_short_images: *has_short_images, steps: steps.clone(), size }
     }
 
     /// Where the piece is, in bytes.

@@ -392,100 +392,163 @@ extern "C" __global__ void add_word_gradients(const bf16* grad, const int* start
 
 // ---- Recurrent cells. ----
 //
-// A step of B states of H numbers. `from_input` are the products of input weights, a row for each of `rows`, or for each
-// state if that is null; `from_state` those of the state before, [B, gates H], null where that is zero. Eight numbers of a
-// state to each thread. States are [B, stride].
+// A step of states of H numbers: of the beginnings of questions that are as long, each of which has one word more than its
+// parent, a state of the step before. `from_input` are the products of input weights, a row for each of `rows`, or for each
+// state if that is null; `from_state` those of the states before, [states, gates H], null where these are zero. States are
+// [states, stride].
 
 __device__ inline float sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
 }
 
-// Gate `gate` of eight numbers: what comes from the input, and from the state.
-__device__ inline Eight gate_of(const bf16* product, const float* bias, int gate, int dim, int i) {
-    Eight sum = load8(bias + gate * dim + i);
-    if (product != nullptr) {
-        const Eight eight = load8(product + gate * (long long)dim + i);
-#pragma unroll
-        for (int j = 0; j < 8; j++) {
-            sum.at[j] += eight.at[j];
-        }
-    }
-    return sum;
+// As many numbers of a state as a thread has.
+#define N_OWN 2
+
+struct Own {
+    float at[N_OWN];
+};
+
+__device__ inline Own load_own(const bf16* from) {
+    const unsigned int both = *(const unsigned int*)from;
+    return Own{{__uint_as_float(both << 16), __uint_as_float(both & 0xffff0000u)}};
 }
 
-__device__ inline Eight state_of(const bf16* states, int row, int stride, int i) {
-    return states == nullptr ? zeros8() : load8(states + row * (long long)stride + i);
+__device__ inline Own load_own(const float* from) {
+    const float2 both = *(const float2*)from;
+    return Own{{both.x, both.y}};
+}
+
+__device__ inline void store_own(bf16* to, const Own& own) {
+    *(unsigned int*)to = (unsigned int)to_bf16(own.at[0]) | (unsigned int)to_bf16(own.at[1]) << 16;
+}
+
+__device__ inline void store_own(float* to, const Own& own) {
+    *(float2*)to = make_float2(own.at[0], own.at[1]);
+}
+
+// Those of a row, or zeros where there is no matrix.
+template <class Number>
+__device__ inline Own own_of(const Number* matrix, int row, long long stride, int i) {
+    return matrix == nullptr ? Own{{0.0f, 0.0f}} : load_own(matrix + row * stride + i);
+}
+
+__device__ inline Own sum_of(const Own& a, const Own& b) {
+    return Own{{a.at[0] + b.at[0], a.at[1] + b.at[1]}};
+}
+
+// The products that go into a state, and the biases: one vector of H for each gate.
+struct Inputs {
+    const bf16* from_input;
+    const bf16* from_state;
+    const float* bias_ih;
+    const float* bias_hh;
+    int dim, i;
+
+    __device__ Own by_input(int gate) const {
+        return sum_of(load_own(from_input + gate * dim + i), load_own(bias_ih + gate * dim + i));
+    }
+
+    __device__ Own by_state(int gate) const {
+        return sum_of(own_of(from_state, gate, dim, i), load_own(bias_hh + gate * dim + i));
+    }
+};
+
+__device__ inline Inputs inputs_of(int row, int n_gates, const bf16* from_input, const int* rows, const bf16* from_state,
+                                   const int* parents, const float* bias_ih, const float* bias_hh, int dim, int i) {
+    const long long width = n_gates * (long long)dim;
+    return Inputs{from_input + (rows == nullptr ? row : rows[row]) * width,
+                  from_state == nullptr ? nullptr : from_state + parents[row] * width, bias_ih, bias_hh, dim, i};
 }
 
 struct GruGates {
-    Eight reset, update, candidate, of_state;
+    Own reset, update, candidate, of_state;
 };
 
-__device__ inline GruGates gru_gates(const bf16* from_input, const bf16* from_state, const float* bias_ih,
-                                     const float* bias_hh, int dim, int i) {
+__device__ inline GruGates gru_gates(const Inputs& inputs) {
     GruGates gates;
-    const Eight ri = gate_of(from_input, bias_ih, 0, dim, i), rh = gate_of(from_state, bias_hh, 0, dim, i);
-    const Eight zi = gate_of(from_input, bias_ih, 1, dim, i), zh = gate_of(from_state, bias_hh, 1, dim, i);
-    const Eight ni = gate_of(from_input, bias_ih, 2, dim, i);
-    gates.of_state = gate_of(from_state, bias_hh, 2, dim, i);
+    const Own r = sum_of(inputs.by_input(0), inputs.by_state(0)), z = sum_of(inputs.by_input(1), inputs.by_state(1));
+    const Own n = inputs.by_input(2);
+    gates.of_state = inputs.by_state(2);
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
-        gates.reset.at[j] = sigmoid(ri.at[j] + rh.at[j]);
-        gates.update.at[j] = sigmoid(zi.at[j] + zh.at[j]);
-        gates.candidate.at[j] = tanhf(ni.at[j] + gates.reset.at[j] * gates.of_state.at[j]);
+    for (int j = 0; j < N_OWN; j++) {
+        gates.reset.at[j] = sigmoid(r.at[j]);
+        gates.update.at[j] = sigmoid(z.at[j]);
+        gates.candidate.at[j] = tanhf(n.at[j] + gates.reset.at[j] * gates.of_state.at[j]);
     }
     return gates;
 }
 
-extern "C" __global__ void gru_forward(const bf16* from_input, const int* rows, const bf16* from_state,
+extern "C" __global__ void gru_forward(const bf16* from_input, const int* rows, const bf16* from_state, const int* parents,
                                        const float* bias_ih, const float* bias_hh, const bf16* before, bf16* after,
                                        int n_states, int dim, int stride) {
-    const int index = blockIdx.x * N_THREADS + threadIdx.x, row = index / (dim / 8), i = index % (dim / 8) * 8;
+    const int index = blockIdx.x * N_THREADS + threadIdx.x, row = index / (dim / N_OWN), i = index % (dim / N_OWN) * N_OWN;
     if (row >= n_states) {
         return;
     }
-    const bf16* input = from_input + (rows == nullptr ? row : rows[row]) * 3ll * dim;
-    const bf16* state = from_state == nullptr ? nullptr : from_state + row * 3ll * dim;
-    const GruGates gates = gru_gates(input, state, bias_ih, bias_hh, dim, i);
-    Eight h = state_of(before, row, stride, i);
+    const GruGates gates =
+        gru_gates(inputs_of(row, 3, from_input, rows, from_state, parents, bias_ih, bias_hh, dim, i));
+    Own h = own_of(before, before == nullptr ? 0 : parents[row], stride, i);
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
+    for (int j = 0; j < N_OWN; j++) {
         h.at[j] = gates.candidate.at[j] + gates.update.at[j] * (h.at[j] - gates.candidate.at[j]);
     }
-    store8(after + row * (long long)stride + i, h);
+    store_own(after + row * (long long)stride + i, h);
 }
 
-// The gradient of a state: what was carried, from the product with the weights of the step after, and from the layer above.
-__device__ inline Eight grad_of_state(const float* carried, const bf16* by_product, const bf16* above, int above_stride,
-                                      int dim, int row, int i) {
-    Eight grad = load8(carried + row * (long long)dim + i);
-    const Eight product = by_product == nullptr ? zeros8() : load8(by_product + row * (long long)dim + i);
-    const Eight other = state_of(above, row, above_stride, i);
+// Of the backward kernels below, a block has a state and 512 of its numbers. Children follow each other, or are those that
+// `order` lists; their gradients are `carried`, and `by_product` with the weights. Either may be null. Four lanes of threads
+// share the children, and read eight numbers at a time.
+
+#define LANES 4
+#define VECTORS (N_THREADS / LANES)
+
+// What the children of a state have, added up: for each thread, its own two numbers.
+__device__ inline Own sum_of_children(const float* carried, const bf16* by_product, const int* starts, const int* order,
+                                      int dim) {
+    __align__(16) __shared__ float room[LANES][8 * VECTORS];
+    const int lane = threadIdx.x / VECTORS, vector = threadIdx.x % VECTORS, i = 8 * (blockIdx.y * VECTORS + vector);
+    Eight sum = zeros8();
+    if (i < dim) {
+        for (int k = starts[blockIdx.x] + lane; k < starts[blockIdx.x + 1]; k += LANES) {
+            const long long from = (order == nullptr ? k : order[k]) * (long long)dim + i;
+            const Eight a = carried == nullptr ? zeros8() : load8(carried + from);
+            const Eight b = by_product == nullptr ? zeros8() : load8(by_product + from);
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
-        grad.at[j] += product.at[j] + other.at[j];
+            for (int j = 0; j < 8; j++) {
+                sum.at[j] += a.at[j] + b.at[j];
+            }
+        }
     }
-    return grad;
+    __syncthreads();
+    store8(&room[lane][8 * vector], sum);
+    __syncthreads();
+    Own own = Own{{0.0f, 0.0f}};
+#pragma unroll
+    for (int j = 0; j < LANES; j++) {
+        own = sum_of(own, load_own(&room[j][N_OWN * threadIdx.x]));
+    }
+    return own;
 }
 
-// Writes the gradients of the products: [B, 4 H], first the candidate's by the input, then reset, update, and the candidate's
-// by the state. `carried` becomes that part of the gradient of the state before that does not go through weights.
-extern "C" __global__ void gru_backward(const bf16* from_input, const int* rows, const bf16* from_state,
-                                        const float* bias_ih, const float* bias_hh, const bf16* before, float* carried,
-                                        const bf16* by_product, const bf16* above, int above_stride, bf16* grads,
-                                        int n_states, int dim, int stride) {
-    const int index = blockIdx.x * N_THREADS + threadIdx.x, row = index / (dim / 8), i = index % (dim / 8) * 8;
-    if (row >= n_states) {
+// Writes the gradients of the products: [states, 4 H], first the candidate's by the input, then reset, update, and the
+// candidate's by the state; and to `carried_on` that part of the gradient of the parent that does not go through weights.
+extern "C" __global__ void gru_backward(const bf16* from_input, const int* rows, const bf16* from_state, const int* parents,
+                                        const float* bias_ih, const float* bias_hh, const bf16* before,
+                                        const float* carried, const bf16* by_product, const int* starts, const int* order,
+                                        const bf16* above, int above_stride, bf16* grads, float* carried_on, int dim,
+                                        int stride) {
+    Own grad = sum_of_children(carried, by_product, starts, order, dim);
+    const int row = blockIdx.x, i = N_OWN * (blockIdx.y * N_THREADS + threadIdx.x);
+    if (i >= dim) {
         return;
     }
-    const bf16* input = from_input + (rows == nullptr ? row : rows[row]) * 3ll * dim;
-    const bf16* state = from_state == nullptr ? nullptr : from_state + row * 3ll * dim;
-    const GruGates gates = gru_gates(input, state, bias_ih, bias_hh, dim, i);
-    const Eight h = state_of(before, row, stride, i);
-    Eight grad = grad_of_state(carried, by_product, above, above_stride, dim, row, i);
-    Eight of_candidate, of_reset, of_update, of_state;
+    const GruGates gates =
+        gru_gates(inputs_of(row, 3, from_input, rows, from_state, parents, bias_ih, bias_hh, dim, i));
+    const Own h = own_of(before, parents[row], stride, i);
+    grad = sum_of(grad, own_of(above, row, above_stride, i));
+    Own of_candidate, of_reset, of_update, of_state;
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
+    for (int j = 0; j < N_OWN; j++) {
         const float r = gates.reset.at[j], z = gates.update.at[j], n = gates.candidate.at[j];
         of_candidate.at[j] = grad.at[j] * (1.0f - z) * (1.0f - n * n);
         of_update.at[j] = grad.at[j] * (h.at[j] - n) * z * (1.0f - z);
@@ -494,77 +557,71 @@ extern "C" __global__ void gru_backward(const bf16* from_input, const int* rows,
         grad.at[j] *= z;
     }
     bf16* to = grads + row * 4ll * dim + i;
-    store8(to, of_candidate);
-    store8(to + dim, of_reset);
-    store8(to + 2ll * dim, of_update);
-    store8(to + 3ll * dim, of_state);
-    store8(carried + row * (long long)dim + i, grad);
+    store_own(to, of_candidate);
+    store_own(to + dim, of_reset);
+    store_own(to + 2 * dim, of_update);
+    store_own(to + 3 * dim, of_state);
+    store_own(carried_on + row * (long long)dim + i, grad);
 }
 
 // Input, forget, cell and output gate.
 struct LstmGates {
-    Eight input, forget, cell, output;
+    Own input, forget, cell, output;
 };
 
-__device__ inline LstmGates lstm_gates(const bf16* from_input, const bf16* from_state, const float* bias_ih,
-                                       const float* bias_hh, int dim, int i) {
-    Eight sums[4];
+__device__ inline LstmGates lstm_gates(const Inputs& inputs) {
+    Own gates[4];
 #pragma unroll
     for (int gate = 0; gate < 4; gate++) {
-        sums[gate] = gate_of(from_input, bias_ih, gate, dim, i);
-        const Eight other = gate_of(from_state, bias_hh, gate, dim, i);
+        const Own sum = sum_of(inputs.by_input(gate), inputs.by_state(gate));
 #pragma unroll
-        for (int j = 0; j < 8; j++) {
-            const float sum = sums[gate].at[j] + other.at[j];
-            sums[gate].at[j] = gate == 2 ? tanhf(sum) : sigmoid(sum);
+        for (int j = 0; j < N_OWN; j++) {
+            gates[gate].at[j] = gate == 2 ? tanhf(sum.at[j]) : sigmoid(sum.at[j]);
         }
     }
-    return LstmGates{sums[0], sums[1], sums[2], sums[3]};
+    return LstmGates{gates[0], gates[1], gates[2], gates[3]};
 }
 
-// Cells are float32 [B, H]; null before the first step, where they are zero.
-extern "C" __global__ void lstm_forward(const bf16* from_input, const int* rows, const bf16* from_state,
+// Cells are float32 [states, H]; those before are null in the first step, where they are zero.
+extern "C" __global__ void lstm_forward(const bf16* from_input, const int* rows, const bf16* from_state, const int* parents,
                                         const float* bias_ih, const float* bias_hh, const float* cells_before,
                                         float* cells_after, bf16* after, int n_states, int dim, int stride) {
-    const int index = blockIdx.x * N_THREADS + threadIdx.x, row = index / (dim / 8), i = index % (dim / 8) * 8;
+    const int index = blockIdx.x * N_THREADS + threadIdx.x, row = index / (dim / N_OWN), i = index % (dim / N_OWN) * N_OWN;
     if (row >= n_states) {
         return;
     }
-    const bf16* input = from_input + (rows == nullptr ? row : rows[row]) * 4ll * dim;
-    const bf16* state = from_state == nullptr ? nullptr : from_state + row * 4ll * dim;
-    const LstmGates gates = lstm_gates(input, state, bias_ih, bias_hh, dim, i);
-    Eight cell = cells_before == nullptr ? zeros8() : load8(cells_before + row * (long long)dim + i);
-    Eight h;
+    const LstmGates gates =
+        lstm_gates(inputs_of(row, 4, from_input, rows, from_state, parents, bias_ih, bias_hh, dim, i));
+    Own cell = own_of(cells_before, parents[row], dim, i), h;
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
+    for (int j = 0; j < N_OWN; j++) {
         cell.at[j] = gates.forget.at[j] * cell.at[j] + gates.input.at[j] * gates.cell.at[j];
         h.at[j] = gates.output.at[j] * tanhf(cell.at[j]);
     }
-    store8(cells_after + row * (long long)dim + i, cell);
-    store8(after + row * (long long)stride + i, h);
+    store_own(cells_after + row * (long long)dim + i, cell);
+    store_own(after + row * (long long)stride + i, h);
 }
 
-// Writes the gradients of the products, [B, 4 H]. `carried` is zero afterwards, and `carried_cell` the gradient of the cells
-// before.
-extern "C" __global__ void lstm_backward(const bf16* from_input, const int* rows, const bf16* from_state,
+// Writes the gradients of the products, [states, 4 H], and to `carried_on` each state's share of the gradient of its
+// parent's cell; `carried_cell` are those of the children.
+extern "C" __global__ void lstm_backward(const bf16* from_input, const int* rows, const bf16* from_state, const int* parents,
                                          const float* bias_ih, const float* bias_hh, const float* cells_before,
-                                         const float* cells_after, float* carried, float* carried_cell,
-                                         const bf16* by_product, const bf16* above, int above_stride, bf16* grads,
-                                         int n_states, int dim) {
-    const int index = blockIdx.x * N_THREADS + threadIdx.x, row = index / (dim / 8), i = index % (dim / 8) * 8;
-    if (row >= n_states) {
+                                         const float* cells_after, const float* carried, const float* carried_cell,
+                                         const bf16* by_product, const int* starts, const int* order, const bf16* above,
+                                         int above_stride, bf16* grads, float* carried_on, int dim) {
+    Own grad = sum_of_children(carried, by_product, starts, order, dim);
+    Own of_cell = sum_of_children(carried_cell, nullptr, starts, order, dim);
+    const int row = blockIdx.x, i = N_OWN * (blockIdx.y * N_THREADS + threadIdx.x);
+    if (i >= dim) {
         return;
     }
-    const long long place = row * (long long)dim + i;
-    const bf16* input = from_input + (rows == nullptr ? row : rows[row]) * 4ll * dim;
-    const bf16* state = from_state == nullptr ? nullptr : from_state + row * 4ll * dim;
-    const LstmGates gates = lstm_gates(input, state, bias_ih, bias_hh, dim, i);
-    const Eight before = cells_before == nullptr ? zeros8() : load8(cells_before + place), after = load8(cells_after + place);
-    const Eight grad = grad_of_state(carried, by_product, above, above_stride, dim, row, i);
-    Eight of_cell = load8(carried_cell + place);
-    Eight of_gates[4];
+    const LstmGates gates =
+        lstm_gates(inputs_of(row, 4, from_input, rows, from_state, parents, bias_ih, bias_hh, dim, i));
+    const Own before = own_of(cells_before, parents[row], dim, i), after = own_of(cells_after, row, dim, i);
+    grad = sum_of(grad, own_of(above, row, above_stride, i));
+    Own of_gates[4];
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
+    for (int j = 0; j < N_OWN; j++) {
         const float in = gates.input.at[j], forget = gates.forget.at[j], cell = gates.cell.at[j], out = gates.output.at[j];
         const float squashed = tanhf(after.at[j]);
         const float all = of_cell.at[j] + grad.at[j] * out * (1.0f - squashed * squashed);
@@ -576,10 +633,9 @@ extern "C" __global__ void lstm_backward(const bf16* from_input, const int* rows
     }
 #pragma unroll
     for (int gate = 0; gate < 4; gate++) {
-        store8(grads + row * 4ll * dim + gate * (long long)dim + i, of_gates[gate]);
+        store_own(grads + row * 4ll * dim + gate * dim + i, of_gates[gate]);
     }
-    store8(carried_cell + place, of_cell);
-    store8(carried + place, zeros8());
+    store_own(carried_on + row * (long long)dim + i, of_cell);
 }
 
 // ---- Dropout: the masks that a CPU draws. ----
@@ -809,7 +865,7 @@ __device__ inline void attend_backward(const bf16* grad_attended, const bf16* co
                                        int threshold, float scale, const float* attention, float* grad_scores,
                                        bf16* grad_questions, bf16* grad_weights, int n_regions, int dim, int feature_dim) {
     __shared__ float scores[MAX_REGIONS];
-    __shared__ float room[MAX_DIM > 16 * N_THREADS ? MAX_DIM : 16 * N_THREADS];
+    __align__(16) __shared__ float room[MAX_DIM > 16 * N_THREADS ? MAX_DIM : 16 * N_THREADS];
     const int question = blockIdx.x, image = image_of[question], warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const bf16* of_question = questions + question * (long long)dim;
     for (int i = 8 * threadIdx.x; i < feature_dim; i += 8 * N_THREADS) {

@@ -23,7 +23,7 @@ struct LayerPass<'a> {
     /// `weight_ih` of each direction.
     weights: Vec<Tensor>, // [gates H, input]
     /// What it reads, of all but the first layer.
-    input: Option<Tensor>, // [T B, directions H]
+    input: Option<Tensor>, // [M, directions H]
 }
 
 impl<'a> EncoderPass<'a> {
@@ -31,41 +31,34 @@ impl<'a> EncoderPass<'a> {
     pub(super) fn forward(kernels: &Kernels, model: &'a Baseline, order: &'a BatchOrder) -> (Tensor, EncoderPass<'a>) {
         let config = &model.q_emb.config;
         let dim = model.q_emb.hid_dim;
-        let &[n_steps, n_questions] = &order.rows.size()[..] else { panic!("positions are [T, B]") };
+        let n_states = order.rows.size()[0];
         let n_directions = if config.bidirectional { 2 } else { 1 };
         let words = embed(kernels, &model.w_emb.weight, &order.row_words);
         let mut layers: Vec<LayerPass> = Vec::new();
         let mut output = Tensor::new();
         for (layer, weights) in model.q_emb.weights.chunks_exact(4 * n_directions).enumerate() {
-            let input = (layer > 0).then(|| output.view([n_steps * n_questions, -1]));
-            let options = (Kind::BFloat16, words.device());
-            output = Tensor::empty([n_steps, n_questions, n_directions as i64 * dim], options);
+            let input = (layer > 0).then_some(output);
+            output = Tensor::empty([n_states, n_directions as i64 * dim], (Kind::BFloat16, words.device()));
             let mut pass = LayerPass { directions: Vec::new(), weights: Vec::new(), input };
             for (d, weights) in weights.chunks_exact(4).enumerate() {
                 let [weight_ih, weight_hh, bias_ih, bias_hh] = weights else { unreachable!("chunks of four") };
-                let unrolling = Unrolling { cell: config.rnn_type, n_steps, n_questions, dim, is_backward: d == 1 };
+                let unrolling = Unrolling { cell: config.rnn_type, dim, is_backward: d == 1, order };
                 let weight = kernels.to_bf16(weight_ih);
                 let from_input = pass.input.as_ref().unwrap_or(&words).mm(&weight.tr());
-                let rows = pass.input.is_none().then_some(&order.rows);
-                let states = output.narrow(2, d as i64 * dim, dim);
+                let states = output.narrow(1, d as i64 * dim, dim);
                 let parameters = Parameters { weight_ih, weight_hh, bias_ih, bias_hh };
-                pass.directions.push(DirectionPass::forward(
-                    kernels,
-                    unrolling,
-                    parameters,
-                    (from_input, rows),
-                    states,
-                ));
+                let from_input = (from_input, pass.input.is_none());
+                pass.directions.push(DirectionPass::forward(kernels, unrolling, parameters, from_input, states));
                 pass.weights.push(weight);
             }
             layers.push(pass);
         }
-        let last_states = |direction: (usize, &DirectionPass)| {
-            output.get(direction.1.unrolling.last()).narrow(1, direction.0 as i64 * dim, dim)
-        };
-        let last: Vec<Tensor> =
-            layers.last().expect("a layer").directions.iter().enumerate().map(last_states).collect();
-        let question = match &last[..] {
+        let directions = layers.last().expect("a layer").directions.iter().enumerate();
+        let last = directions.map(|(d, direction)| {
+            let of_direction = output.narrow(1, d as i64 * dim, dim);
+            direction.unrolling.of_last(&of_direction).index_select(0, &order.last_states)
+        });
+        let question = match &last.collect::<Vec<Tensor>>()[..] {
             [last] => last.shallow_clone(),
             last => Tensor::cat(last, 1),
         };
@@ -76,17 +69,14 @@ impl<'a> EncoderPass<'a> {
     /// [B, directions H] float32.
     pub(super) fn backward(&self, kernels: &Kernels, grad_question: &Tensor, sums: &mut ColumnSums) {
         let dim = self.model.q_emb.hid_dim;
-        let mut above: Option<Tensor> = None; // [T, B, directions H]
+        let mut above: Option<Tensor> = None; // [M, directions H]
         for layer in self.layers.iter().rev() {
             let mut grads = Vec::new();
             for (d, direction) in layer.directions.iter().enumerate() {
-                let share = |grad: &Tensor, axis: i64| grad.narrow(axis, d as i64 * dim, dim);
-                let grad_last = match &above {
-                    None => share(grad_question, 1).contiguous(),
-                    Some(_) => Tensor::zeros([grad_question.size()[0], dim], (Kind::Float, grad_question.device())),
-                };
-                let above = above.as_ref().map(|above| share(above, 2));
-                grads.push(direction.backward(kernels, grad_last, above.as_ref(), sums)); // [T B, 4 H]
+                let share = |grad: &Tensor| grad.narrow(1, d as i64 * dim, dim);
+                let grad_last = above.is_none().then(|| share(grad_question).contiguous());
+                let above = above.as_ref().map(share);
+                grads.push(direction.backward(kernels, grad_last, above.as_ref(), sums)); // [M, 4 H]
             }
             match &layer.input {
                 None => self.add_word_gradients(kernels, layer, &grads),
@@ -97,7 +87,7 @@ impl<'a> EncoderPass<'a> {
 
     /// Adds to the gradients of the first layer's `weight_ih` and of the word vectors.
     fn add_word_gradients(&self, kernels: &Kernels, layer: &LayerPass, grads: &[Tensor]) {
-        let BatchOrder { row_starts, positions, words, word_starts, .. } = self.order;
+        let BatchOrder { row_starts, readers, words, word_starts, .. } = self.order;
         let vectors = self.model.w_emb.weight.grad();
         let n_rows = self.words.size()[0];
         for ((direction, weight), grads) in layer.directions.iter().zip(&layer.weights).zip(grads) {
@@ -107,7 +97,7 @@ impl<'a> EncoderPass<'a> {
             let of_rows = Tensor::empty([n_rows, width], (Kind::BFloat16, grads.device()));
             let arguments = [
                 KernelArgument::Bf16s(grads),
-                KernelArgument::Ints(positions),
+                KernelArgument::Ints(readers),
                 KernelArgument::Ints(row_starts),
                 KernelArgument::Bf16s(&of_rows),
                 int(width),
@@ -131,14 +121,12 @@ impl<'a> EncoderPass<'a> {
 }
 
 impl LayerPass<'_> {
-    /// Adds to the gradients of `weight_ih`. Returns that of the input, [T, B, directions H].
+    /// Adds to the gradients of `weight_ih`. Returns that of the input, [M, directions H].
     fn add_input_gradients(&self, kernels: &Kernels, input: &Tensor, grads: &[Tensor]) -> Tensor {
         let mut of_input: Option<Tensor> = None;
-        let mut shape = [0; 3];
         for ((direction, weight), grads) in self.directions.iter().zip(&self.weights).zip(grads) {
-            let Unrolling { cell, n_steps, n_questions, dim, .. } = direction.unrolling;
-            shape = [n_steps, n_questions, input.size()[1]];
-            let by_input = direction.unrolling.by_input(grads); // [T B, gates H]
+            let Unrolling { cell, dim, .. } = direction.unrolling;
+            let by_input = direction.unrolling.by_input(grads); // [M, gates H]
             let grad_weight = by_input.tr().mm(input); // [gates H, directions H]
             let to = direction.parameters.weight_ih.grad();
             // Of a GRU, the candidate's rows come first, and last in the weights.
@@ -152,7 +140,7 @@ impl LayerPass<'_> {
             let of_direction = by_input.mm(&weight);
             of_input = Some(of_input.map_or_else(|| of_direction.shallow_clone(), |other| other + &of_direction));
         }
-        of_input.expect("a direction").view(shape)
+        of_input.expect("a direction")
     }
 }
 

@@ -4,51 +4,75 @@ use tch::{Kind, Tensor};
 
 use crate::baseline::config::RnnKind;
 use crate::baseline::gpu::column_sums::ColumnSums;
-use crate::baseline::gpu::kernels::{Kernels, int, or_null};
-use crate::feed::KernelArgument;
+use crate::baseline::gpu::kernels::{Kernels, blocks, int, or_null};
+use crate::feed::{BatchOrder, KernelArgument};
 
-/// Which numbers, of how many states, in what order.
+/// The states of a direction, of H numbers each, step by step.
 #[derive(Clone, Copy)]
-pub(super) struct Unrolling {
+pub(super) struct Unrolling<'a> {
     pub(super) cell: RnnKind,
-    pub(super) n_steps: i64,     // T
-    pub(super) n_questions: i64, // B
-    pub(super) dim: i64,         // H
-    /// Whether the last word is read first.
+    pub(super) dim: i64, // H
+    /// Whether the last word is read first. Then no two questions share a state.
     pub(super) is_backward: bool,
+    pub(super) order: &'a BatchOrder, // T steps of M states in all
 }
 
-impl Unrolling {
+impl Unrolling<'_> {
     /// Vectors of H that a product with weights has: a GRU has three gates, an LSTM four.
     fn n_gates(&self) -> i64 {
         if self.cell == RnnKind::Lstm { 4 } else { 3 }
     }
 
-    /// The position that step `step` reads.
-    fn position(&self, step: i64) -> i64 {
-        if self.is_backward { self.n_steps - 1 - step } else { step }
+    fn n_steps(&self) -> usize {
+        self.order.steps.len()
     }
 
-    /// The position that is read last.
-    pub(super) fn last(&self) -> i64 {
-        self.position(self.n_steps - 1)
+    /// Of [M, ..], what belongs to a step of this direction.
+    fn of_step(&self, all: &Tensor, step: usize) -> Tensor {
+        let read_in = if self.is_backward { self.n_steps() - 1 - step } else { step };
+        let first = self.order.steps[..read_in].iter().sum();
+        all.narrow(0, first, self.order.steps[read_in])
     }
 
-    /// Numbers from one gradient of a product to the next. Those of a GRU's candidate differ by where they come from, the
-    /// input or the state before: first is that by the input, then reset, update, and that by the state.
-    fn n_grads(&self) -> i64 {
-        4 * self.dim
+    /// Of [M, ..], what belongs to the step before; nothing before the first.
+    fn before(&self, all: &Tensor, step: usize) -> Option<Tensor> {
+        (step > 0).then(|| self.of_step(all, step - 1))
     }
 
-    /// Of [positions, 4 H], those by the input: of a GRU, the candidate's comes first.
+    /// Of [M, ..], what belongs to the last step of this direction.
+    pub(super) fn of_last(&self, all: &Tensor) -> Tensor {
+        self.of_step(all, self.n_steps() - 1)
+    }
+
+    /// [states + 1] of a step, where each one's children begin. These are the same in all steps where none are shared.
+    fn child_starts(&self, step: usize) -> Tensor {
+        let first = self.order.steps[..step].iter().sum::<i64>() + step as i64;
+        self.order.child_starts.narrow(0, first, self.order.steps[step] + 1)
+    }
+
+    /// Of [M, 4 H], those by the input: of a GRU, the candidate's comes first, as it differs by where it comes from.
     pub(super) fn by_input(&self, grads: &Tensor) -> Tensor {
         grads.narrow(1, 0, self.n_gates() * self.dim)
     }
 
-    /// Of [positions, 4 H], those by the state before, as in the weights.
+    /// Of [M, 4 H], those by the state before, as in the weights.
     fn by_state(&self, grads: &Tensor) -> Tensor {
         let n = self.n_gates() * self.dim;
-        grads.narrow(1, self.n_grads() - n, n)
+        grads.narrow(1, 4 * self.dim - n, n)
+    }
+
+    /// Rows of all states but the first step's, and those of their parents.
+    fn with_parents(&self, of_states: &Tensor, of_parents: &Tensor) -> Option<(Tensor, Tensor)> {
+        let n_states = of_states.size()[0];
+        let n_first = self.of_step(of_states, 0).size()[0];
+        let n = n_states - n_first;
+        if n == 0 {
+            return None;
+        }
+        if self.is_backward {
+            return Some((of_states.narrow(0, 0, n), of_parents.narrow(0, n_first, n)));
+        }
+        Some((of_states.narrow(0, n_first, n), of_parents.index_select(0, &self.order.parent_places)))
     }
 }
 
@@ -62,182 +86,179 @@ pub(super) struct Parameters<'a> {
 
 /// A forward pass of a layer in one direction, with what its backward pass needs. In bfloat16 where nothing else is said.
 pub(super) struct DirectionPass<'a> {
-    pub(super) unrolling: Unrolling,
+    pub(super) unrolling: Unrolling<'a>,
     pub(super) parameters: Parameters<'a>,
     weight_hh: Tensor,     // [gates H, H]
-    from_input: Tensor,    // [R, gates H], or [T B, gates H]
-    from_state: Tensor,    // [T, B, gates H], not where nothing was read before
-    states: Tensor,        // [T, B, H], rows of a layer's output
-    cells: Option<Tensor>, // [T, B, H] float32, of an LSTM
-    rows: Option<Tensor>,  // [T, B] int, which row of `from_input` is read
+    from_input: Tensor,    // [R, gates H], or [M, gates H]
+    reads_rows: bool,      // whether `from_input` is of rows of words
+    from_state: Tensor,    // [M, gates H], of all but the last step
+    states: Tensor,        // [M, H], whose rows need not follow each other at once
+    cells: Option<Tensor>, // [M, H] float32, of an LSTM
+}
+
+/// What a step's states get from their children.
+struct Children<'a> {
+    starts: Tensor,               // [states + 1]
+    order: Option<&'a Tensor>,    // the children, if they do not follow each other
+    carried: Option<Tensor>,      // [children, H] float32
+    carried_cell: Option<Tensor>, // [children, H] float32
+    by_product: Option<Tensor>,   // [children, H]
 }
 
 impl<'a> DirectionPass<'a> {
-    /// Writes the states to [T, B, H], whose rows need not follow each other at once. `from_input` are the products with
-    /// `weight_ih`, a row for each of `rows`, or for each position if there are none.
+    /// Writes the states to [M, H], whose rows need not follow each other at once. `from_input` are the products with
+    /// `weight_ih`, a row for each row of words if it `reads_rows`, otherwise for each state.
     pub(super) fn forward(
         kernels: &Kernels,
-        unrolling: Unrolling,
+        unrolling: Unrolling<'a>,
         parameters: Parameters<'a>,
-        (from_input, rows): (Tensor, Option<&Tensor>),
+        (from_input, reads_rows): (Tensor, bool),
         states: Tensor,
     ) -> DirectionPass<'a> {
-        let Unrolling { cell, n_steps, n_questions, dim, .. } = unrolling;
-        let options = (Kind::BFloat16, states.device());
-        let from_state = Tensor::empty([n_steps, n_questions, unrolling.n_gates() * dim], options);
-        let cells =
-            (cell == RnnKind::Lstm).then(|| Tensor::empty([n_steps, n_questions, dim], (Kind::Float, states.device())));
+        let Unrolling { cell, dim, .. } = unrolling;
+        let (n_states, device) = (states.size()[0], states.device());
+        let from_state = Tensor::empty([n_states, unrolling.n_gates() * dim], (Kind::BFloat16, device));
+        let cells = (cell == RnnKind::Lstm).then(|| Tensor::empty([n_states, dim], (Kind::Float, device)));
         let weight_hh = kernels.to_bf16(parameters.weight_hh);
-        let rows = rows.map(Tensor::shallow_clone);
-        let pass = DirectionPass { unrolling, parameters, weight_hh, from_input, from_state, states, cells, rows };
-        for step in 0..n_steps {
-            if step > 0 {
-                let before = pass.states_at(step - 1);
-                let _ = before.mm_out(&pass.from_state.get(unrolling.position(step)), &pass.weight_hh.tr());
-            }
+        let pass =
+            DirectionPass { unrolling, parameters, weight_hh, from_input, reads_rows, from_state, states, cells };
+        for step in 0..unrolling.n_steps() {
             pass.step_forward(kernels, step);
+            if step + 1 < unrolling.n_steps() {
+                let [states, product] = [&pass.states, &pass.from_state].map(|all| unrolling.of_step(all, step));
+                let _ = states.mm_out(&product, &pass.weight_hh.tr());
+            }
         }
         pass
     }
 
-    /// The states after a step, [B, H].
-    fn states_at(&self, step: i64) -> Tensor {
-        self.states.get(self.unrolling.position(step))
-    }
-
-    /// Of a tensor [T, B, ..], what belongs to the step before; nothing before the first.
-    fn before(&self, of_steps: &Tensor, step: i64) -> Option<Tensor> {
-        (step > 0).then(|| of_steps.get(self.unrolling.position(step - 1)))
-    }
-
-    /// What a kernel is told of the step's inputs: products of inputs, the rows that are read, products of states, biases.
-    fn with_inputs<T>(&self, step: i64, run: impl FnOnce([KernelArgument; 5]) -> T) -> T {
-        let position = self.unrolling.position(step);
-        let from_input = match self.rows {
-            Some(_) => self.from_input.shallow_clone(),
-            None => self.from_input.narrow(0, position * self.unrolling.n_questions, self.unrolling.n_questions),
+    /// What a kernel is told first: products of inputs, the rows that are read, products of states, parents, biases.
+    fn with_inputs<T>(&self, step: usize, run: impl FnOnce([KernelArgument; 6]) -> T) -> T {
+        let (unrolling, order) = (&self.unrolling, self.unrolling.order);
+        let rows = self.reads_rows.then(|| unrolling.of_step(&order.rows, step));
+        let from_input = match self.reads_rows {
+            true => self.from_input.shallow_clone(),
+            false => unrolling.of_step(&self.from_input, step),
         };
-        let rows = self.rows.as_ref().map(|rows| rows.get(position));
-        let from_state = (step > 0).then(|| self.from_state.get(position));
+        let from_state = unrolling.before(&self.from_state, step);
+        let parents = unrolling.of_step(&order.parents, step);
         run([
             KernelArgument::Bf16s(&from_input),
             or_null(rows.as_ref(), KernelArgument::Ints),
             or_null(from_state.as_ref(), KernelArgument::Bf16s),
+            KernelArgument::Ints(&parents),
             KernelArgument::Floats(self.parameters.bias_ih),
             KernelArgument::Floats(self.parameters.bias_hh),
         ])
     }
 
-    fn step_forward(&self, kernels: &Kernels, step: i64) {
-        let Unrolling { n_questions, dim, .. } = self.unrolling;
-        let (states, before) = (self.states_at(step), self.before(&self.states, step));
-        let stride = states.stride()[0];
-        let sizes = [n_questions, dim, stride].map(int);
+    fn step_forward(&self, kernels: &Kernels, step: usize) {
+        let states = self.unrolling.of_step(&self.states, step);
+        let sizes = [states.size()[0], self.unrolling.dim, states.stride()[0]].map(int);
         let after = KernelArgument::Bf16Rows(&states);
-        let n = n_questions * dim / 8;
+        // A thread has two numbers.
+        let n = states.numel() as i64 / 2;
         self.with_inputs(step, |inputs| match &self.cells {
             None => {
+                let before = self.unrolling.before(&self.states, step);
                 let before = or_null(before.as_ref(), KernelArgument::Bf16Rows);
                 kernels.for_each("gru_forward", n, &[&inputs[..], &[before, after], &sizes].concat());
             }
             Some(cells) => {
-                let cells_before = self.before(cells, step);
-                let cells_before = or_null(cells_before.as_ref(), KernelArgument::Floats);
-                let cells = cells.get(self.unrolling.position(step));
-                let cells = [cells_before, KernelArgument::Floats(&cells)];
+                let before = self.unrolling.before(cells, step);
+                let before = or_null(before.as_ref(), KernelArgument::Floats);
+                let of_step = self.unrolling.of_step(cells, step);
+                let cells = [before, KernelArgument::Floats(&of_step)];
                 kernels.for_each("lstm_forward", n, &[&inputs[..], &cells, &[after], &sizes].concat());
             }
         });
     }
 
-    /// The gradients of all products, [T B, 4 H], given those of the states: of the last one, [B, H] float32, and those that
-    /// a layer above has of all, [T, B, H], whose rows need not follow each other at once. Adds to those of `weight_hh`, and
-    /// notes those of the biases.
+    /// The gradients of all products, [M, 4 H], given those of the states: of the questions' last ones, [B, H] float32, if
+    /// they are wanted, and those that a layer above has of all, [M, H], whose rows need not follow each other at once. Adds
+    /// to those of `weight_hh`, and notes those of the biases.
     pub(super) fn backward(
         &self,
         kernels: &Kernels,
-        grad_last: Tensor,
+        grad_last: Option<Tensor>,
         above: Option<&Tensor>,
         sums: &mut ColumnSums,
     ) -> Tensor {
-        let Unrolling { cell, n_steps, n_questions, dim, .. } = self.unrolling;
-        let options = (Kind::BFloat16, self.states.device());
-        let grads = Tensor::empty([n_steps, n_questions, self.unrolling.n_grads()], options);
-        let by_product = Tensor::empty([n_questions, dim], options);
-        let carried_cell = (cell == RnnKind::Lstm).then(|| grad_last.zeros_like());
+        let Unrolling { cell, dim, order, .. } = self.unrolling;
+        let n_steps = self.unrolling.n_steps();
+        let grads = Tensor::empty([self.states.size()[0], 4 * dim], (Kind::BFloat16, self.states.device()));
+        let mut children = Children {
+            starts: self.unrolling.child_starts(n_steps - 1),
+            order: Some(&order.last_questions),
+            carried: grad_last,
+            carried_cell: None,
+            by_product: None,
+        };
         for step in (0..n_steps).rev() {
-            let position = self.unrolling.position(step);
-            let of_step = grads.get(position);
-            let product = (step + 1 < n_steps).then_some(&by_product);
-            let above = above.map(|above| above.get(position));
-            let above_stride = above.as_ref().map_or(0, |above| above.stride()[0]);
-            self.step_backward(
-                kernels,
-                step,
-                &grad_last,
-                carried_cell.as_ref(),
-                product,
-                (above, above_stride),
-                &of_step,
-            );
+            let of_step = self.unrolling.of_step(&grads, step);
+            let above = above.map(|above| self.unrolling.of_step(above, step));
+            let carried = Some(self.step_backward(kernels, step, &children, above.as_ref(), &of_step));
             if step > 0 {
-                let _ = self.unrolling.by_state(&of_step).mm_out(&by_product, &self.weight_hh);
+                let (carried, carried_cell) = if cell == RnnKind::Lstm { (None, carried) } else { (carried, None) };
+                let by_product = Some(self.unrolling.by_state(&of_step).mm(&self.weight_hh));
+                let starts = self.unrolling.child_starts(step - 1);
+                children = Children { starts, order: None, carried, carried_cell, by_product };
             }
         }
-        let grads = grads.view([n_steps * n_questions, self.unrolling.n_grads()]);
         self.add_gradients(kernels, &grads, sums);
         grads
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Writes a step's gradients, and returns what its states have for their parents, [states, H] float32.
     fn step_backward(
         &self,
         kernels: &Kernels,
-        step: i64,
-        carried: &Tensor,
-        carried_cell: Option<&Tensor>,
-        by_product: Option<&Tensor>,
-        (above, above_stride): (Option<Tensor>, i64),
+        step: usize,
+        children: &Children,
+        above: Option<&Tensor>,
         grads: &Tensor,
-    ) {
-        let Unrolling { n_questions, dim, .. } = self.unrolling;
-        let n = n_questions * dim / 8;
-        let from_above = [
-            or_null(by_product, KernelArgument::Bf16s),
-            or_null(above.as_ref(), KernelArgument::Bf16Rows),
-            int(above_stride),
+    ) -> Tensor {
+        /// Numbers of a state that a block of threads has.
+        const NUMBERS: i64 = 512;
+        let (n_states, dim) = (grads.size()[0], self.unrolling.dim);
+        let carried_on = Tensor::empty([n_states, dim], (Kind::Float, grads.device()));
+        let Children { starts, order, carried, carried_cell, by_product } = children;
+        let [carried, carried_cell] =
+            [carried, carried_cell].map(|carried| or_null(carried.as_ref(), KernelArgument::Floats));
+        let rest = [
+            or_null(by_product.as_ref(), KernelArgument::Bf16s),
+            KernelArgument::Ints(starts),
+            or_null(*order, KernelArgument::Ints),
+            or_null(above, KernelArgument::Bf16Rows),
+            int(above.map_or(0, |above| above.stride()[0])),
             KernelArgument::Bf16s(grads),
-            int(n_questions),
+            KernelArgument::Floats(&carried_on),
             int(dim),
         ];
-        let carried = KernelArgument::Floats(carried);
-        self.with_inputs(step, |inputs| match (&self.cells, carried_cell) {
-            (Some(cells), Some(carried_cell)) => {
-                let before = self.before(cells, step);
+        let n_blocks = [n_states, blocks(dim, NUMBERS)];
+        self.with_inputs(step, |inputs| match &self.cells {
+            Some(cells) => {
+                let before = self.unrolling.before(cells, step);
                 let before = or_null(before.as_ref(), KernelArgument::Floats);
-                let after = cells.get(self.unrolling.position(step));
-                let own = [before, KernelArgument::Floats(&after), carried, KernelArgument::Floats(carried_cell)];
-                kernels.for_each("lstm_backward", n, &[&inputs[..], &own, &from_above].concat());
+                let after = self.unrolling.of_step(cells, step);
+                let own = [before, KernelArgument::Floats(&after), carried, carried_cell];
+                kernels.for_blocks("lstm_backward", n_blocks, &[&inputs[..], &own, &rest].concat());
             }
-            _ => {
-                let before = self.before(&self.states, step);
+            None => {
+                let before = self.unrolling.before(&self.states, step);
                 let stride = before.as_ref().map_or(0, |before| before.stride()[0]);
                 let own = [or_null(before.as_ref(), KernelArgument::Bf16Rows), carried];
-                kernels.for_each("gru_backward", n, &[&inputs[..], &own, &from_above, &[int(stride)]].concat());
+                kernels.for_blocks("gru_backward", n_blocks, &[&inputs[..], &own, &rest, &[int(stride)]].concat());
             }
         });
+        carried_on
     }
 
     /// Adds to the gradient of `weight_hh`, and notes those of the biases.
     fn add_gradients(&self, kernels: &Kernels, grads: &Tensor, sums: &mut ColumnSums) {
-        let Unrolling { cell, n_steps, n_questions, dim, is_backward } = self.unrolling;
-        // Of the steps after the first, the states before: neighbours in the order of positions.
-        let n = (n_steps - 1) * n_questions;
-        if n > 0 {
-            let (first_grad, first_state) = if is_backward { (0, n_questions) } else { (n_questions, 0) };
-            let states = self.states.reshape([n_steps * n_questions, dim]);
-            let by_state = self.unrolling.by_state(grads).narrow(0, first_grad, n);
-            let grad = by_state.tr().mm(&states.narrow(0, first_state, n)); // [gates H, H]
+        let Unrolling { cell, dim, .. } = self.unrolling;
+        if let Some((grads, parents)) = self.unrolling.with_parents(&self.unrolling.by_state(grads), &self.states) {
+            let grad = grads.tr().mm(&parents); // [gates H, H]
             kernels.add_rows(&grad, &self.parameters.weight_hh.grad());
         }
         let [bias_ih, bias_hh] = [self.parameters.bias_ih, self.parameters.bias_hh].map(Tensor::grad);

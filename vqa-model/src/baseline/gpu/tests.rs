@@ -12,8 +12,9 @@ use crate::baseline::cpu::{self, tests::generator};
 use crate::baseline::gpu::kernels::Kernels;
 use crate::baseline::gpu::passes::{serves, train};
 use crate::baseline::layers::Baseline;
-use crate::feed::BatchOrder;
-use crate::model::{DataDims, DropoutSeed, ModelInput, TrainingPass};
+use crate::feed::SharedStates;
+use crate::feed::order::{Asked, BatchOrder};
+use crate::model::{DataDims, DropoutSeed, ModelInput, TrainingPass, VqaModel};
 
 const DIMS: DataDims = DataDims { n_words: 9, n_answers: 11, feature_dim: 40 };
 const B: i64 = 70;
@@ -41,7 +42,7 @@ fn model(config: &ModelConfig, seed: i64) -> (VarStore, Baseline) {
 
 /// Questions of words that occur more often than a row is read, some of only padding; images with fewer regions than others,
 /// and one that no question is about.
-fn input(kind: Kind) -> ModelInput {
+fn input(kind: Kind, shared: SharedStates) -> ModelInput {
     let options = (Kind::Int64, Device::Cpu);
     let words = Tensor::randint(3, [B, T], options);
     let is_padding = Tensor::arange(T, options).unsqueeze(0).lt_tensor(&Tensor::randint(T + 1, [B, 1], options));
@@ -49,9 +50,18 @@ fn input(kind: Kind) -> ModelInput {
     let image_rows = Tensor::randint(N - 1, [B], options);
     let counts = Tensor::from_slice(&[5i64, 3, 5, 1, 5, 4, 5]).unsqueeze(1);
     let numbers = |tensor: &Tensor| Vec::<i64>::try_from(tensor.contiguous().view([-1])).unwrap();
-    let order = BatchOrder::numbers(&numbers(&tokens), T as usize, DIMS.n_words, &numbers(&image_rows), N as usize);
+    let (of_tokens, of_images) = (numbers(&tokens), numbers(&image_rows));
+    let asked = Asked {
+        tokens: &of_tokens,
+        max_len: T as usize,
+        padding: DIMS.n_words,
+        image_rows: &of_images,
+        n_images: N as usize,
+    };
+    // With states that are nobody's.
+    let (order, steps) = BatchOrder::numbers(asked, shared, &mut |_, n| n + 3);
     ModelInput {
-        order: Some(BatchOrder::new(&Tensor::from_slice(&order), B, T, N)),
+        order: Some(BatchOrder::new(&Tensor::from_slice(&order), &steps, B, N)),
         tokens,
         features: Tensor::rand([N, K, DIMS.feature_dim], (Kind::Float, Device::Cpu)).to_kind(kind),
         boxes: Tensor::zeros([N, K, 4], (Kind::Float, Device::Cpu)),
@@ -80,7 +90,7 @@ fn results(vs: &VarStore, pass: TrainingPass, grad_logits: &Tensor) -> HashMap<S
 /// For each result, how far it is from that of a CPU in float32, by their norms.
 fn errors(config: &ModelConfig, kernels: &Kernels, seed: i64) -> HashMap<String, f64> {
     let (vs, model) = model(config, seed);
-    let input = input(Kind::BFloat16);
+    let input = input(Kind::BFloat16, model.shared_states().unwrap());
     let grad_logits = Tensor::randn([B, DIMS.n_answers], (Kind::Float, Device::Cpu));
     assert!(serves(&model, &input));
     let found = train(&model, kernels, &input, Tensor::from_slice(&[SEED as i64]));
