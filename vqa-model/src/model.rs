@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Batch, Dataset};
 
-use crate::feed::{BatchOrder, SharedStates};
+use crate::feed::order::{BatchOrder, SharedStates};
 
 /// What a VQA model is to the training loop and to prediction. Implement [`forward`](VqaModel::forward) to
 /// train a model of your own; the other two call it, and may be overridden by something faster.

@@ -7,7 +7,7 @@ use tch::nn::Path;
 
 use crate::baseline::config::ModelConfig;
 use crate::baseline::fc::{FCNet, SimpleClassifier, WeightNormLinear};
-use crate::baseline::gpu::Kernels;
+use crate::baseline::gpu::kernels::Kernels;
 use crate::baseline::language_model::{QuestionEmbedding, WordEmbedding};
 use crate::baseline::topdown_attention::TopdownAttention;
 use crate::model::{DataDims, ModelInput, ModelOutput};

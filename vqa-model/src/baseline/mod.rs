@@ -14,8 +14,8 @@ pub(crate) mod topdown_attention;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::baseline::gpu::Kernels;
-use crate::feed::SharedStates;
+use crate::baseline::gpu::kernels::Kernels;
+use crate::feed::order::SharedStates;
 use crate::model::{DropoutSeed, ModelInput, ModelOutput, TrainingPass, VqaModel};
 
 pub use self::{

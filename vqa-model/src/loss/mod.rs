@@ -1,5 +1,6 @@
 //! The losses, from logits and the soft targets of a batch.
 
+pub(crate) mod batch_loss;
 pub(crate) mod on_gpu;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 use vqa_data::batches::WholeBatch;
 use vqa_data::questions::SoftTargets;
 
+pub use self::batch_loss::BatchLoss;
 use crate::loss::on_gpu::OnGpu;
 
 /// What the logits mean, and so which loss trains them.
@@ -37,17 +39,6 @@ pub struct SparseTargets {
     pub(crate) scores: Tensor,
     /// Where there are kernels for the loss.
     pub(crate) on_gpu: Option<OnGpu>,
-}
-
-/// What the logits of a batch amount to.
-#[derive(Debug)]
-pub struct BatchLoss {
-    /// A scalar, the mean loss over its questions.
-    pub mean: Tensor,
-    /// [B, n_answers] float32, the gradient of the mean loss by the logits.
-    pub grad_logits: Tensor,
-    /// A scalar, float64: the sum of the soft scores of each question's best answer, which is exact.
-    pub total_score: Tensor,
 }
 
 /// Questions, answers and scores of [`SparseTargets`].
@@ -87,7 +78,7 @@ impl SparseTargets {
     /// The configured loss of logits [B, n_answers], its gradient, and the score.
     pub fn loss(&self, kind: LossKind, logits: &Tensor) -> BatchLoss {
         if let (Some(OnGpu { kernels, starts }), LossKind::Logistic) = (&self.on_gpu, kind) {
-            return kernels.logistic(logits, self, starts);
+            return kernels.logistic(logits, [&self.answers, &self.scores], starts);
         }
         let (mean, grad_logits) = loss_and_gradient(kind, logits, &self.dense(logits.size()[1]));
         BatchLoss { mean, grad_logits, total_score: self.total_score(logits) }
@@ -158,6 +149,7 @@ pub fn sce_with_logits(logits: &Tensor, targets: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loss::on_gpu::LossKernels;
 
     /// Means of batches, weighted by what they are over, make the mean of everything, however the questions are cut.
     #[test]
@@ -184,5 +176,35 @@ mod tests {
                 assert!(((a * n + b * m) / (n + m) - all).abs() < 1e-5 * all, "{kind:?} {cut}");
             }
         }
+    }
+
+    /// Loss, gradient and score are libtorch's, where logits are large, where several are the same, and with targets at the
+    /// end that stand for nothing.
+    #[test]
+    fn on_a_gpu_it_is_libtorchs_loss() {
+        let mut soft_targets = SoftTargets::default();
+        for target in [vec![(4, 0.3), (700, 1.0)], vec![], vec![(0, 0.6), (1, 0.9)], vec![(998, 1.0)]] {
+            soft_targets.push(target);
+        }
+        let mut targets = SparseTargets::new(&soft_targets, Device::Cpu);
+        let pad = |tensor: &Tensor| Tensor::cat(&[tensor, &tensor.zeros_like().narrow(0, 0, 2)], 0);
+        (targets.questions, targets.answers, targets.scores) =
+            (pad(&targets.questions), pad(&targets.answers), pad(&targets.scores));
+        let logits = Tensor::randn([4, 999], (Kind::Float, Device::Cpu)) * 4.0;
+        for (question, answer, value) in [(0, 700, 90.0), (1, 5, -95.0), (2, 1, 30.0), (3, 998, 50.0)] {
+            let _ = logits.get(question).get(answer).fill_(value);
+        }
+        let expected = targets.loss(LossKind::Logistic, &logits);
+        let starts = Tensor::from_slice(&[0i32, 2, 2, 4, 5]);
+        targets.on_gpu = Some(OnGpu { kernels: LossKernels::emulated(), starts });
+        let found = targets.loss(LossKind::Logistic, &logits);
+        let value = |tensor: &Tensor| tensor.double_value(&[]);
+        assert!((value(&found.mean) / value(&expected.mean) - 1.0).abs() < 1e-6);
+        assert!((&found.grad_logits - &expected.grad_logits).abs().max().double_value(&[]) < 1e-7);
+        assert_eq!(value(&found.total_score), value(&expected.total_score));
+        assert!(value(&found.total_score) > 2.5);
+        // What is no number is noticed.
+        let _ = logits.get(1).get(3).fill_(f64::NAN);
+        assert!(value(&targets.loss(LossKind::Logistic, &logits).mean).is_nan());
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::feed::{CudaKernel, CudaModule, KernelArgument};
-use crate::loss::{BatchLoss, SparseTargets};
+use crate::feed::cuda_kernel::{CudaKernel, CudaModule, KernelArgument};
+use crate::loss::batch_loss::BatchLoss;
 
 /// The kernels of `logistic.cu`.
 #[derive(Debug)]
@@ -35,17 +35,24 @@ impl LossKernels {
             .ok()
     }
 
+    /// The kernels on a CPU.
+    #[cfg(test)]
+    pub(super) fn emulated() -> Arc<LossKernels> {
+        LossKernels::of(&CudaModule::emulated(SOURCE, &["logistic_loss", "sum_losses"])).unwrap()
+    }
+
     fn of(module: &CudaModule) -> Result<Arc<LossKernels>, String> {
         let kernel = |name| module.kernel(name);
         Ok(Arc::new(LossKernels { logistic_loss: kernel("logistic_loss")?, sum_losses: kernel("sum_losses")? }))
     }
 
-    /// The logistic loss of logits, [B, n_answers] float32.
+    /// The logistic loss of logits, [B, n_answers] float32, against the answers that have a score and these scores, `[P]`,
+    /// those of each question from where `starts`, [B + 1], says.
     #[allow(unsafe_code)]
-    pub(super) fn logistic(&self, logits: &Tensor, targets: &SparseTargets, starts: &Tensor) -> BatchLoss {
+    pub(super) fn logistic(&self, logits: &Tensor, [answers, scores]: [&Tensor; 2], starts: &Tensor) -> BatchLoss {
         let logits = logits.detach().contiguous();
         let [n_questions, n_answers] = logits.size()[..] else { panic!("logits are [B, n_answers]") };
-        assert!(n_questions == targets.n_questions && starts.size() == [n_questions + 1]);
+        assert!(starts.size() == [n_questions + 1] && answers.size() == scores.size());
         let grad_logits = logits.empty_like();
         let [losses, best_scores] = [(); 2].map(|()| Tensor::empty([n_questions], (Kind::Float, logits.device())));
         let sums = Tensor::empty([2], (Kind::Double, logits.device()));
@@ -54,8 +61,8 @@ impl LossKernels {
         let arguments = [
             KernelArgument::Floats(&logits),
             KernelArgument::Ints(starts),
-            KernelArgument::Longs(&targets.answers),
-            KernelArgument::Singles(&targets.scores),
+            KernelArgument::Longs(answers),
+            KernelArgument::Singles(scores),
             KernelArgument::Floats(&grad_logits),
             of_questions[0],
             of_questions[1],
@@ -74,44 +81,5 @@ impl LossKernels {
         };
         launched.unwrap_or_else(|reason| panic!("the loss: {reason}"));
         BatchLoss { mean: sums.get(0), grad_logits, total_score: sums.get(1) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use vqa_data::questions::SoftTargets;
-
-    use super::*;
-    use crate::loss::LossKind;
-
-    /// Loss, gradient and score are libtorch's, where logits are large, where several are the same, and with targets at the
-    /// end that stand for nothing.
-    #[test]
-    fn it_is_libtorchs_loss() {
-        let module = CudaModule::emulated(SOURCE, &["logistic_loss", "sum_losses"]);
-        let mut soft_targets = SoftTargets::default();
-        for target in [vec![(4, 0.3), (700, 1.0)], vec![], vec![(0, 0.6), (1, 0.9)], vec![(998, 1.0)]] {
-            soft_targets.push(target);
-        }
-        let mut targets = SparseTargets::new(&soft_targets, Device::Cpu);
-        let pad = |tensor: &Tensor| Tensor::cat(&[tensor, &tensor.zeros_like().narrow(0, 0, 2)], 0);
-        (targets.questions, targets.answers, targets.scores) =
-            (pad(&targets.questions), pad(&targets.answers), pad(&targets.scores));
-        let logits = Tensor::randn([4, 999], (Kind::Float, Device::Cpu)) * 4.0;
-        for (question, answer, value) in [(0, 700, 90.0), (1, 5, -95.0), (2, 1, 30.0), (3, 998, 50.0)] {
-            let _ = logits.get(question).get(answer).fill_(value);
-        }
-        let expected = targets.loss(LossKind::Logistic, &logits);
-        let starts = Tensor::from_slice(&[0i32, 2, 2, 4, 5]);
-        targets.on_gpu = Some(OnGpu { kernels: LossKernels::of(&module).unwrap(), starts });
-        let found = targets.loss(LossKind::Logistic, &logits);
-        let value = |tensor: &Tensor| tensor.double_value(&[]);
-        assert!((value(&found.mean) / value(&expected.mean) - 1.0).abs() < 1e-6);
-        assert!((&found.grad_logits - &expected.grad_logits).abs().max().double_value(&[]) < 1e-7);
-        assert_eq!(value(&found.total_score), value(&expected.total_score));
-        assert!(value(&found.total_score) > 2.5);
-        // What is no number is noticed.
-        let _ = logits.get(1).get(3).fill_(f64::NAN);
-        assert!(value(&targets.loss(LossKind::Logistic, &logits).mean).is_nan());
     }
 }

@@ -6,7 +6,8 @@ use crate::baseline::config::AttentionKind;
 use crate::baseline::gpu::column_sums::ColumnSums;
 use crate::baseline::gpu::kernels::{Kernels, blocks, int, or_null};
 use crate::baseline::gpu::weights::{NormedLayer, NormedLayers};
-use crate::feed::{BatchOrder, KernelArgument};
+use crate::feed::cuda_kernel::KernelArgument;
+use crate::feed::order::BatchOrder;
 use crate::model::ModelInput;
 
 /// Regions and questions that a kernel can compare at most: its room for a question.

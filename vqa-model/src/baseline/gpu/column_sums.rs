@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::baseline::gpu::kernels::{Kernels, blocks};
-use crate::feed::KernelArgument;
+use crate::feed::cuda_kernel::KernelArgument;
 
 /// Matrices whose columns are to be added up.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::feed::{CudaKernel, CudaModule, KernelArgument};
+use crate::feed::cuda_kernel::{CudaKernel, CudaModule, KernelArgument};
 
 /// The kernels of `kernels.cu`, on a device.
 #[derive(Debug)]

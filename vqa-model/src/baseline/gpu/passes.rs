@@ -10,7 +10,8 @@ use crate::baseline::gpu::question_encoder::EncoderPass;
 use crate::baseline::gpu::weights::NormedLayers;
 use crate::baseline::layers::Baseline;
 use crate::baseline::topdown_attention::TopdownAttention;
-use crate::feed::{BatchOrder, KernelArgument};
+use crate::feed::cuda_kernel::KernelArgument;
+use crate::feed::order::BatchOrder;
 use crate::model::{ModelInput, ModelOutput, TrainingPass};
 
 /// Whether the step is written out for a model and an input, on whatever device: in bfloat16, of a batch whose order is

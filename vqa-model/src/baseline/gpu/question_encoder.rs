@@ -7,7 +7,8 @@ use crate::baseline::gpu::column_sums::ColumnSums;
 use crate::baseline::gpu::kernels::{Kernels, aligned, blocks, int};
 use crate::baseline::gpu::recurrent_layer::{DirectionPass, Parameters, Unrolling};
 use crate::baseline::layers::Baseline;
-use crate::feed::{BatchOrder, KernelArgument};
+use crate::feed::cuda_kernel::KernelArgument;
+use crate::feed::order::BatchOrder;
 
 /// A forward pass of the question encoder, with what its backward pass needs. In bfloat16 where nothing else is said.
 pub(super) struct EncoderPass<'a> {

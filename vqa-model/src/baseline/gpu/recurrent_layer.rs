@@ -5,7 +5,8 @@ use tch::{Kind, Tensor};
 use crate::baseline::config::RnnKind;
 use crate::baseline::gpu::column_sums::ColumnSums;
 use crate::baseline::gpu::kernels::{Kernels, blocks, int, or_null};
-use crate::feed::{BatchOrder, KernelArgument};
+use crate::feed::cuda_kernel::KernelArgument;
+use crate::feed::order::BatchOrder;
 
 /// The states of a direction, of H numbers each, step by step.
 #[derive(Clone, Copy)]

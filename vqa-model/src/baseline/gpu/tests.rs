@@ -12,8 +12,7 @@ use crate::baseline::cpu::{self, tests::generator};
 use crate::baseline::gpu::kernels::Kernels;
 use crate::baseline::gpu::passes::{serves, train};
 use crate::baseline::layers::Baseline;
-use crate::feed::SharedStates;
-use crate::feed::order::{Asked, BatchOrder};
+use crate::feed::order::{Asked, BatchOrder, SharedStates};
 use crate::model::{DataDims, DropoutSeed, ModelInput, TrainingPass, VqaModel};
 
 const DIMS: DataDims = DataDims { n_words: 9, n_answers: 11, feature_dim: 40 };

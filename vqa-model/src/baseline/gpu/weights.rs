@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use crate::baseline::fc::WeightNormLinear;
 use crate::baseline::gpu::column_sums::ColumnSums;
 use crate::baseline::gpu::kernels::{Kernels, Table, aligned, blocks};
-use crate::feed::KernelArgument;
+use crate::feed::cuda_kernel::KernelArgument;
 
 /// Layers, with their weights computed.
 pub(super) struct NormedLayers<'a> {
