@@ -5,6 +5,8 @@ use tch::{Device, Kind, Reduction, Tensor};
 use vqa_data::batches::WholeBatch;
 use vqa_data::questions::SoftTargets;
 
+use crate::baseline::cpu::bce;
+
 /// What the logits mean, and so which loss trains them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -101,6 +103,11 @@ pub fn loss(kind: LossKind, logits: &Tensor, targets: &Tensor) -> Tensor {
 
 /// The configured loss and its gradient by the logits, [B, n_answers].
 pub fn loss_and_gradient(kind: LossKind, logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
+    let are_floats =
+        [logits, targets].iter().all(|values| (values.device(), values.kind()) == (Device::Cpu, Kind::Float));
+    if kind == LossKind::Logistic && are_floats {
+        return bce::bce_with_logits(logits, targets);
+    }
     let logits = logits.detach().set_requires_grad(true);
     let loss = loss(kind, &logits, targets);
     loss.backward();
