@@ -22,6 +22,7 @@ pub(crate) mod cell;
 pub(crate) mod classifier;
 pub(crate) mod compared;
 pub(crate) mod concat_scores;
+pub(crate) mod convert;
 pub(crate) mod gradients;
 pub(crate) mod gru;
 pub(crate) mod joint_vectors;

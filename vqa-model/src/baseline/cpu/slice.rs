@@ -45,6 +45,9 @@ impl Number for bf16 {
     }
 }
 
+/// Values that a thread works on at a time: they fit into its nearest cache.
+pub(super) const CHUNK: usize = 1 << 14;
+
 /// The values of a contiguous tensor on the CPU.
 ///
 /// Safe for this folder alone, which keeps to this: kernels run between libtorch's operations, not beside them,
