@@ -6,13 +6,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
+use crate::baseline::cpu::convert;
 use crate::baseline::cpu::gradients::{add_grad, grad_of};
 use crate::baseline::cpu::kernels;
-use crate::baseline::cpu::slice::{Number, from_rows, values, values_mut};
+use crate::baseline::cpu::slice::{CHUNK, Number, values, values_mut};
+use crate::baseline::cpu::sums::column_sums;
 use crate::baseline::fc::{FCNet, WeightNormLinear};
-
-/// Values that a thread works on at a time: they fit into its nearest cache.
-const CHUNK: usize = 1 << 14;
 
 /// A float32 weight as matrix products of type `T` need it, and the factor that the products still have to be
 /// multiplied by. In float32 the weight itself is used, and the factor is left to do; otherwise weight times
@@ -21,11 +20,7 @@ pub(super) fn prepared_weight<T: Number>(weight: &Tensor, factor: f64) -> (Tenso
     if T::KIND == Kind::Float {
         return (weight.detach(), factor);
     }
-    let values = values::<f32>(weight);
-    let written = from_rows::<T>(&weight.size(), CHUNK, |i, into| {
-        kernels::write_scaled(into, factor as f32, &values[i * CHUNK..][..into.len()])
-    });
-    (written, 1.0)
+    (convert::scaled::<T>(values::<f32>(weight), &weight.size(), factor as f32), 1.0)
 }
 
 /// From the gradient after a ReLU, and after dropout with this scale if there is any, makes the one before
@@ -106,7 +101,7 @@ impl<'a, T: Number> Linear<'a, T> {
     /// Adds to the gradients of the parameters, given the input, [M, in_dim], and the gradient of the output,
     /// [M, out_dim].
     pub(super) fn backward(&self, xs: &Tensor, grad_output: &Tensor) {
-        add_grad(&self.layer.bias, &grad_output.sum_dim_intlist(0, false, Kind::Float));
+        add_grad(&self.layer.bias, &column_sums::<T>(grad_output));
         add_weight_grad::<T>(self.layer, &grad_output.tr().mm(xs));
     }
 }

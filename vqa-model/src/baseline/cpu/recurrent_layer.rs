@@ -3,14 +3,14 @@
 use std::marker::PhantomData;
 
 use rayon::prelude::*;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::baseline::cpu::cell::{BackwardStep, Cell, Step, StepGrads};
-use crate::baseline::cpu::gradients::{add_grad, grad_of};
+use crate::baseline::cpu::gradients::{add_grad, add_product, grad_of};
 use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::linear::prepared_weight;
 use crate::baseline::cpu::slice::{Number, from_padded_rows, from_rows, padded, values, values_mut};
-use crate::baseline::cpu::sums::add_rows;
+use crate::baseline::cpu::sums::{add_rows, column_sums};
 use crate::baseline::cpu::tree::Tree;
 
 /// What a layer reads of one source: each node a row.
@@ -161,11 +161,11 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
             let prev = if tree.level(0).contains(&node) { &initial } else { pass.states.of(tree.parent(node)) };
             kernels::write_scaled(row, 1.0, &prev[..h])
         }); // [nodes, H], padded
-        add_grad(weight_hh, &grad_gates.tr().mm(&prev_hidden));
+        add_product::<T>(&mut grad_of(weight_hh), &grad_gates.tr().mm(&prev_hidden));
         // The input's share of the gates has the same gradient as the state's, but for the separate ones.
         let n_shared = n_gates - n_separate;
-        let grad_bias_hh = grad_gates.sum_dim_intlist(0, false, Kind::Float); // [G H]
-        let grad_separate_bias = grad_separate.sum_dim_intlist(0, false, Kind::Float); // [N_SEPARATE H]
+        let grad_bias_hh = column_sums::<T>(&grad_gates); // [G H]
+        let grad_separate_bias = column_sums::<T>(&grad_separate); // [N_SEPARATE H]
         add_grad(bias_ih, &Tensor::cat(&[grad_bias_hh.narrow(0, 0, n_shared as i64), grad_separate_bias], 0));
         add_grad(bias_hh, &grad_bias_hh);
 
@@ -184,7 +184,7 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
                 });
                 kernels::write_scaled(into, 1.0, &sum)
             }); // [rows, G H], padded
-            let _ = grad_weight.g_add_(&grad_input_gates.tr().mm(values));
+            add_product::<T>(&mut grad_weight, &grad_input_gates.tr().mm(values));
             grad_input_gates.mm(&weight) // [rows, E], padded
         };
         inputs.iter().zip(weights).map(of_source).collect()
