@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use crate::baseline::cpu::convert;
 use crate::baseline::cpu::gradients::{add_grad, grad_of};
 use crate::baseline::cpu::kernels;
-use crate::baseline::cpu::slice::{CHUNK, Number, values, values_mut};
+use crate::baseline::cpu::slice::{CHUNK, Number, from_rows, values, values_mut};
 use crate::baseline::cpu::sums::column_sums;
 use crate::baseline::fc::{FCNet, WeightNormLinear};
 
@@ -79,6 +79,21 @@ impl<'a, T: Number> Linear<'a, T> {
     /// [M, in_dim] to [M, out_dim], and a ReLU.
     pub(super) fn forward_relu(&self, xs: &Tensor) -> Tensor {
         self.forward_with(xs, true)
+    }
+
+    /// [M, in_dim] to [M, out_dim] float32: the bias is added to what the product has rounded, and nothing is rounded again.
+    pub(super) fn forward_float(&self, xs: &Tensor) -> Tensor {
+        if T::KIND == Kind::Float {
+            return self.forward(xs);
+        }
+        let ys = xs.mm(&self.matrix.tr());
+        let (shape, ys) = (ys.size(), values::<T>(&ys));
+        let (bias, factor) = (values::<f32>(&self.bias), self.factor as f32);
+        from_rows::<f32>(&shape, bias.len(), |i, into| {
+            let row = kernels::write_scaled(into, factor, &ys[i * bias.len()..][..bias.len()]);
+            kernels::add_scaled(row, 1.0, bias);
+            row
+        })
     }
 
     fn forward_with(&self, xs: &Tensor, relu: bool) -> Tensor {

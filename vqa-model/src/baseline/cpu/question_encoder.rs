@@ -10,7 +10,7 @@ use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::masks::DropoutMasks;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
 use crate::baseline::cpu::recurrent_layer::{Inputs, LayerPass, RecurrentLayer};
-use crate::baseline::cpu::slice::{Number, from_padded_rows, from_zeros, values};
+use crate::baseline::cpu::slice::{Number, from_padded_rows, from_zeros, values, values_mut};
 use crate::baseline::cpu::steps::{Steps, Unrolled};
 use crate::baseline::cpu::sums::add_rows;
 use crate::baseline::language_model::{QuestionEmbedding, WordEmbedding};
@@ -103,7 +103,13 @@ impl<'a, T: Number, C: Cell> EncoderPass<'a, T, C> {
         if let Ok(padding) = self.words.binary_search(&self.embedding.padding) {
             let _ = grad.get(padding as i64).zero_();
         }
-        let _ = grad_of(&self.embedding.weight).index_add_(0, &Tensor::from_slice(&self.words), grad);
+        // Word by word: they are few, and libtorch's `index_add_` takes a microsecond for each.
+        let (dim, grad) = (grad.size()[1] as usize, values::<f32>(grad));
+        let mut of_weight = grad_of(&self.embedding.weight);
+        let of_weight = values_mut::<f32>(&mut of_weight);
+        for (&word, grad) in self.words.iter().zip(grad.chunks(dim)) {
+            kernels::add_scaled(&mut of_weight[word as usize * dim..][..dim], 1.0, grad);
+        }
     }
 }
 
