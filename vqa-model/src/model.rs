@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Batch, Dataset};
 
+use crate::baseline::cpu::convert;
 use crate::feed::order::{BatchOrder, SharedStates};
 
 /// What a VQA model is to the training loop and to prediction. Implement [`forward`](VqaModel::forward) to
@@ -188,7 +189,7 @@ impl ModelInput {
         let (t, k, d) = (batch.max_len as i64, batch.max_regions as i64, batch.feature_dim as i64);
         ModelInput {
             tokens: Tensor::from_slice(&batch.tokens).view([b, t]).to_device(device),
-            features: Tensor::from_slice(&batch.features).view([n, k, d]).to_device(device).to_kind(kind),
+            features: convert::tensor(&batch.features, &[n, k, d], device, kind),
             boxes: Tensor::from_slice(&batch.boxes).view([n, k, 4]).to_device(device),
             image_rows: Tensor::from_slice(&batch.image_rows).to_device(device),
             padding: ModelInput::padding_of(&batch.n_regions, batch.max_regions, device),

@@ -85,9 +85,10 @@ impl Step {
             sums.forward += tic.elapsed();
 
             let tic = Instant::now();
+            let grad_logits = if share == 1.0 { grad_logits } else { grad_logits * share };
             match i + 1 == n_parts {
-                true => pass.backward_in_groups(&(grad_logits * share), complete),
-                false => pass.backward(&(grad_logits * share)),
+                true => pass.backward_in_groups(&grad_logits, complete),
+                false => pass.backward(&grad_logits),
             }
             sums.backward += tic.elapsed();
             sums.n_questions += part.batch.len();

@@ -9,6 +9,7 @@ use vqa_data::batches::WholeBatch;
 use vqa_data::questions::SoftTargets;
 
 pub use self::batch_loss::BatchLoss;
+use crate::baseline::cpu::bce;
 use crate::loss::on_gpu::OnGpu;
 
 /// What the logits mean, and so which loss trains them.
@@ -119,6 +120,11 @@ pub fn loss(kind: LossKind, logits: &Tensor, targets: &Tensor) -> Tensor {
 
 /// The configured loss and its gradient by the logits, [B, n_answers].
 pub fn loss_and_gradient(kind: LossKind, logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
+    let are_floats =
+        [logits, targets].iter().all(|values| (values.device(), values.kind()) == (Device::Cpu, Kind::Float));
+    if kind == LossKind::Logistic && are_floats {
+        return bce::bce_with_logits(logits, targets);
+    }
     let logits = logits.detach().set_requires_grad(true);
     let loss = loss(kind, &logits, targets);
     loss.backward();

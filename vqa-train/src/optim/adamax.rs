@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use crate::config::AdamaxConfig;
-use crate::optim::clip::clip_grad_norm;
+use crate::optim::clip;
 use crate::optim::flat::FlatParameters;
 use crate::optim::fused::{AdamaxTensors, FusedAdamax};
 use crate::optim::slice::values_mut;
@@ -47,12 +47,6 @@ impl Adamax {
         Adamax { lr: config.lr, config, n_steps: 0, step_size, flat, weight_decay, exp_avg, exp_inf, fused }
     }
 
-    /// Scales the gradients down so that the norm of all together is at most `max_norm`. Returns what it was. As
-    /// `torch.nn.utils.clip_grad_norm_`.
-    pub fn clip_grad_norm(&mut self, max_norm: f64) -> Tensor {
-        clip_grad_norm(&mut self.flat.gradients, max_norm)
-    }
-
     /// Moves every parameter against its gradient, and makes the gradients zero.
     pub fn step(&mut self) {
         self.begin_step();
@@ -71,12 +65,18 @@ impl Adamax {
         if self.finish_step_at_once(max_norm) {
             return;
         }
-        if let Some(max_norm) = max_norm {
-            let _ = self.clip_grad_norm(max_norm);
-        }
+        let gradients = &mut self.flat.gradients;
         match self.step_size.on_gpu.as_ref().map(Tensor::shallow_clone) {
-            None => self.step_on_cpu(self.step_size.value),
-            Some(step_size) => tch::no_grad(|| self.step_by_libtorch(&step_size)),
+            None => {
+                let scale = max_norm.map_or(1.0, |max_norm| clip::scale_on_cpu(gradients, max_norm));
+                self.step_on_cpu(self.step_size.value, scale);
+            }
+            Some(step_size) => {
+                if let Some(max_norm) = max_norm {
+                    clip::clip_grad_norm(gradients, max_norm);
+                }
+                tch::no_grad(|| self.step_by_libtorch(&step_size));
+            }
         }
     }
 
@@ -113,7 +113,8 @@ impl Adamax {
         let _ = gradients.zero_();
     }
 
-    fn step_on_cpu(&mut self, step_size: f64) {
+    /// A step by these gradients times a factor, so that clipping is no pass of its own over memory.
+    fn step_on_cpu(&mut self, step_size: f64, scale: f32) {
         /// Numbers that a thread works on at once.
         const CHUNK: usize = 1 << 14;
         let AdamaxConfig { betas: [beta1, beta2], eps, .. } = self.config;
@@ -134,13 +135,14 @@ impl Adamax {
             for (range, &weight_decay) in of_chunk.take_while(|(range, _)| range.start < end) {
                 let share =
                     (range.start.max(start) - start) as usize..((range.start + range.len()).min(end) - start) as usize;
-                let factors = [weight_decay, 1.0 - beta1, beta2, eps, step_size].map(|factor| factor as f32);
+                let [weight_decay, towards, beta2, eps, step_size] =
+                    [weight_decay, 1.0 - beta1, beta2, eps, step_size].map(|factor| factor as f32);
                 step(
                     &mut values[share.clone()],
                     &mut gradients[share.clone()],
                     &mut exp_avg[share.clone()],
                     &mut exp_inf[share],
-                    factors,
+                    [scale, weight_decay, towards, beta2, eps, step_size],
                 );
             }
         });
@@ -162,17 +164,17 @@ impl Adamax {
     }
 }
 
-/// A step of some parameters. The factors are weight decay, decay of the mean, decay of the maximum, eps, step size.
+/// A step of some parameters. The factors are clipping, weight decay, decay of the mean, decay of the maximum, eps, step size.
 #[multiversion(targets = "simd")]
 fn step(
     parameters: &mut [f32],
     gradients: &mut [f32],
     exp_avg: &mut [f32],
     exp_inf: &mut [f32],
-    [weight_decay, towards, beta2, eps, step_size]: [f32; 5],
+    [scale, weight_decay, towards, beta2, eps, step_size]: [f32; 6],
 ) {
     for (((parameter, gradient), exp_avg), exp_inf) in parameters.iter_mut().zip(gradients).zip(exp_avg).zip(exp_inf) {
-        let g = *gradient + weight_decay * *parameter;
+        let g = *gradient * scale + weight_decay * *parameter;
         *gradient = 0.0;
         *exp_avg += towards * (g - *exp_avg);
         let (before, now) = (*exp_inf * beta2, g.abs() + eps);

@@ -48,7 +48,7 @@ impl<'a, T: Number> ClassifierPass<'a, T> {
             masks.apply::<T>(&mut activations);
             dropout_scale = masks.scale;
         }
-        let logits = output.forward(&activations).to_kind(Kind::Float); // [B, n_answers]
+        let logits = output.forward_float(&activations); // [B, n_answers]
 
         let pass = ClassifierPass {
             q_net,

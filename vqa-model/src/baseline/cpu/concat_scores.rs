@@ -11,6 +11,7 @@ use crate::baseline::cpu::joint_vectors::JointVectors;
 use crate::baseline::cpu::linear::{Linear, add_weight_grad, only_layer};
 use crate::baseline::cpu::masks::DropoutMasks;
 use crate::baseline::cpu::slice::{Number, values};
+use crate::baseline::cpu::sums::column_sums;
 use crate::baseline::topdown_attention::ConcatAttention;
 use crate::model::DropoutSeed;
 
@@ -77,7 +78,7 @@ impl<'a, T: Number> ConcatScores<'a, T> {
         let (grad_v, grad_q) = (grad_v.flatten(0, 1), texts.summed::<T>(&(passed * &weight))); // [N K, A], [L, A]
         let parts = [grad_v.tr().mm(&features.flatten(0, 1)), grad_q.tr().mm(question)]; // [A, D], [A, H]
         add_weight_grad::<T>(only_layer(&layer.nonlinear), &Tensor::cat(&parts, 1));
-        add_grad(&only_layer(&layer.nonlinear).bias, &grad_q.sum_dim_intlist(0, false, Kind::Float));
+        add_grad(&only_layer(&layer.nonlinear).bias, &column_sums::<T>(&grad_q));
         q_part.input_grad(&grad_q)
     }
 

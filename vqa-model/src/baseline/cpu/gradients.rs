@@ -1,6 +1,10 @@
 //! Gradients of parameters, where libtorch's optimisers and ours find them.
 
+use rayon::prelude::*;
 use tch::{Kind, Tensor};
+
+use crate::baseline::cpu::kernels;
+use crate::baseline::cpu::slice::{CHUNK, Number, values, values_mut};
 
 /// The gradient of a parameter, as a handle that shares its memory; zeros if it has none yet.
 pub(super) fn grad_of(parameter: &Tensor) -> Tensor {
@@ -16,4 +20,17 @@ pub(super) fn grad_of(parameter: &Tensor) -> Tensor {
 /// Adds to the gradient of a parameter.
 pub(super) fn add_grad(parameter: &Tensor, grad: &Tensor) {
     let _ = grad_of(parameter).g_add_(grad);
+}
+
+/// Adds to a float32 gradient, or to columns of one, what a product of type `T` has made of it: in one pass, where
+/// libtorch would convert it first.
+pub(super) fn add_product<T: Number>(grad: &mut Tensor, product: &Tensor) {
+    if !grad.is_contiguous() {
+        let _ = grad.g_add_(product);
+        return;
+    }
+    values_mut::<f32>(grad)
+        .par_chunks_mut(CHUNK)
+        .zip(values::<T>(product).par_chunks(CHUNK))
+        .for_each(|(grad, product)| kernels::add_scaled(grad, 1.0, product));
 }

@@ -1,10 +1,12 @@
 //! The vectors that attention by one layer over [region; question] makes of each pair of both, [B, K, A]. They are in no
 //! tensor: a ReLU and dropout of a sum of two rows, they are made again wherever they are needed.
 
+use std::hint::black_box;
+
 use multiversion::multiversion;
 use tch::Tensor;
 
-use crate::baseline::cpu::kernels::{LANES, total};
+use crate::baseline::cpu::kernels::{LANES, kept, lane_bits, total};
 use crate::baseline::cpu::masks::DropoutMasks;
 use crate::baseline::cpu::question_images::Pair;
 use crate::baseline::cpu::slice::{Number, values};
@@ -54,13 +56,13 @@ pub(super) fn dot<T: Number>(vector: JointVector<T>, weights: &[f32]) -> f32 {
     let (v, v_rest) = vector.v_share.as_chunks::<LANES>();
     let (q, q_rest) = vector.q_share.as_chunks::<LANES>();
     let (w, w_rest) = weights.as_chunks::<LANES>();
+    let bits = lane_bits();
     for (((v, q), w), &mask) in v.iter().zip(q).zip(w).zip(vector.mask) {
         for lane in 0..LANES {
-            let product = (v[lane].to_f32() + q[lane]).max(0.0) * w[lane];
-            sums[lane] += if mask >> lane & 1 != 0 { product } else { 0.0 };
+            sums[lane] += kept((v[lane].to_f32() + q[lane]).max(0.0) * w[lane], mask, bits[lane]);
         }
     }
-    let mut sum = total(sums);
+    let mut sum = total(black_box(sums));
     if let Some(&mask) = vector.mask.get(v.len()) {
         for (lane, ((v, q), w)) in v_rest.iter().zip(q_rest).zip(w_rest).enumerate() {
             sum += if mask >> lane & 1 != 0 { (v.to_f32() + q).max(0.0) * w } else { 0.0 };
@@ -76,11 +78,12 @@ pub(super) fn add_share_grad<T: Number>(sum: &mut [f32], factor: f32, weights: &
     let (v, v_rest) = vector.v_share.as_chunks::<LANES>();
     let (q, q_rest) = vector.q_share.as_chunks::<LANES>();
     let (w, w_rest) = weights.as_chunks::<LANES>();
-    let n_chunks = v.len();
+    let (n_chunks, bits) = (v.len(), lane_bits());
     for ((((sum, v), q), w), &mask) in sum.iter_mut().zip(v).zip(q).zip(w).zip(vector.mask) {
+        let mask = black_box(mask);
         for lane in 0..LANES {
-            let passes = mask >> lane & 1 != 0 && v[lane].to_f32() + q[lane] > 0.0;
-            sum[lane] += if passes { factor * w[lane] } else { 0.0 };
+            let passes = f32::from(v[lane].to_f32() + q[lane] > 0.0);
+            sum[lane] += kept(factor * w[lane] * passes, mask, bits[lane]);
         }
     }
     if let Some(&mask) = vector.mask.get(n_chunks) {
@@ -99,13 +102,13 @@ pub(super) fn add_scaled<T: Number>(sum: &mut [f32], passed: &mut [f32], factor:
     let (passed, passed_rest) = passed.as_chunks_mut::<LANES>();
     let (v, v_rest) = vector.v_share.as_chunks::<LANES>();
     let (q, q_rest) = vector.q_share.as_chunks::<LANES>();
-    let n_chunks = v.len();
+    let (n_chunks, bits) = (v.len(), lane_bits());
     for ((((sum, passed), v), q), &mask) in sum.iter_mut().zip(passed).zip(v).zip(q).zip(vector.mask) {
         for lane in 0..LANES {
             let x = v[lane].to_f32() + q[lane];
-            let kept = if mask >> lane & 1 != 0 && x > 0.0 { factor } else { 0.0 };
-            passed[lane] += kept;
-            sum[lane] += kept * x;
+            let factor = kept(factor * f32::from(x > 0.0), mask, bits[lane]);
+            passed[lane] += factor;
+            sum[lane] += factor * x;
         }
     }
     if let Some(&mask) = vector.mask.get(n_chunks) {

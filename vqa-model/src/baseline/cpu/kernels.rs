@@ -1,6 +1,13 @@
 //! Loops over rows of values. Each is compiled for several generations of processors, and the best version is
 //! chosen at run time. They are written so that the compiler turns them into vector instructions.
+//!
+//! That takes care, of loops over chunks of lanes above all. Sums are hidden from the compiler (`black_box`) before they
+//! are added up: otherwise it joins lanes in pairs, in the order of that. So are the bits of masks, and a choice by them
+//! is made by arithmetic: otherwise there is a branch for each bit. So is a mask in a loop without sums: otherwise it
+//! works on the same lane of many chunks at once. Whether it went well is seen in what was compiled: `objdump -d` should
+//! show no gathers, and `mulss` only after the loops.
 
+use std::hint::black_box;
 use std::mem::MaybeUninit;
 
 use multiversion::multiversion;
@@ -12,7 +19,7 @@ pub(super) const LANES: usize = 16;
 
 /// e to the x, with a relative error below 2e-7; x is clamped to ± 87.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     // Adding this pushes all but the whole part of a value out of the mantissa (Cody and Waite).
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_145_75;
@@ -56,19 +63,36 @@ pub(super) fn total<const N: usize>(mut sums: [f32; N]) -> f32 {
     sums[0]
 }
 
+/// The bit of each lane in a word of a mask.
+#[inline(always)]
+pub(super) fn lane_bits() -> [u32; LANES] {
+    black_box(std::array::from_fn(|lane| 1 << lane))
+}
+
+/// `x` if a word of a mask has this bit, else 0.
+#[inline(always)]
+pub(super) fn kept(x: f32, mask: u16, bit: u32) -> f32 {
+    f32::from_bits(x.to_bits() & u32::from(u32::from(mask) & bit != 0).wrapping_neg())
+}
+
 /// The dot product of two rows.
 #[multiversion(targets = "simd")]
 pub(super) fn dot<A: Number, B: Number>(a: &[A], b: &[B]) -> f32 {
-    let mut sums = [0f32; 2 * LANES];
+    // Two additions at a time, since each has to wait for the one before.
+    let (mut even, mut odd) = ([0f32; LANES], [0f32; LANES]);
     let (a, a_rest) = a.as_chunks::<{ 2 * LANES }>();
     let (b, b_rest) = b.as_chunks::<{ 2 * LANES }>();
     for (a, b) in a.iter().zip(b) {
-        for lane in 0..2 * LANES {
-            sums[lane] += a[lane].to_f32() * b[lane].to_f32();
+        for lane in 0..LANES {
+            even[lane] += a[lane].to_f32() * b[lane].to_f32();
+        }
+        for lane in 0..LANES {
+            odd[lane] += a[LANES + lane].to_f32() * b[LANES + lane].to_f32();
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a.to_f32() * b.to_f32()).sum();
-    total(sums) + rest
+    let (even, odd) = (black_box(even), black_box(odd));
+    total::<LANES>(std::array::from_fn(|lane| even[lane] + odd[lane])) + rest
 }
 
 /// Adds `factor` times a row to `sum`.
@@ -95,13 +119,13 @@ pub(super) fn masked_dot<T: Number>(mask: &[u16], a: &[T], b: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();
+    let bits = lane_bits();
     for ((a, b), &mask) in a.iter().zip(b).zip(mask) {
         for lane in 0..LANES {
-            let product = a[lane].to_f32() * b[lane];
-            sums[lane] += if mask >> lane & 1 != 0 { product } else { 0.0 };
+            sums[lane] += kept(a[lane].to_f32() * b[lane], mask, bits[lane]);
         }
     }
-    let mut sum = total(sums);
+    let mut sum = total(black_box(sums));
     if let Some(&mask) = mask.get(a.len()) {
         for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
             sum += if mask >> lane & 1 != 0 { a.to_f32() * b } else { 0.0 };
@@ -115,10 +139,11 @@ pub(super) fn masked_dot<T: Number>(mask: &[u16], a: &[T], b: &[f32]) -> f32 {
 pub(super) fn add_masked<T: Number>(sum: &mut [f32], factor: f32, mask: &[u16], row: &[T]) {
     let (sum, sum_rest) = sum.as_chunks_mut::<LANES>();
     let (row, row_rest) = row.as_chunks::<LANES>();
-    let n_chunks = sum.len();
+    let (n_chunks, bits) = (sum.len(), lane_bits());
     for ((sum, row), &mask) in sum.iter_mut().zip(row).zip(mask) {
+        let mask = black_box(mask);
         for lane in 0..LANES {
-            sum[lane] += if mask >> lane & 1 != 0 { factor * row[lane].to_f32() } else { 0.0 };
+            sum[lane] += kept(factor * row[lane].to_f32(), mask, bits[lane]);
         }
     }
     if let Some(&mask) = mask.get(n_chunks) {
@@ -133,6 +158,7 @@ pub(super) fn add_masked<T: Number>(sum: &mut [f32], factor: f32, mask: &[u16], 
 #[multiversion(targets = "simd")]
 pub(super) fn draw_mask(key: u64, threshold: u32, mask: &mut [u16]) {
     let (low, high) = (key as u32, (key >> 32) as u32);
+    let lane_bits = lane_bits();
     for (i, pair) in mask.chunks_mut(2).enumerate() {
         let mut bits = [0u32; LANES];
         for (lane, bits) in bits.iter_mut().enumerate() {
@@ -144,12 +170,20 @@ pub(super) fn draw_mask(key: u64, threshold: u32, mask: &mut [u16]) {
             x = x.wrapping_mul(0x846c_a68b);
             *bits = x ^ (x >> 16);
         }
-        let mut kept = [0u32; 2];
-        for (lane, bits) in bits.iter().enumerate() {
-            kept[0] |= u32::from(bits & 0xffff < threshold) << lane;
-            kept[1] |= u32::from(bits >> 16 < threshold) << lane;
+        // Each lane's bits of both masks, which are joined in halves.
+        let mut kept: [u32; LANES] = std::array::from_fn(|lane| {
+            let first = if bits[lane] & 0xffff < threshold { lane_bits[lane] } else { 0 };
+            let second = if bits[lane] >> 16 < threshold { lane_bits[lane] << 16 } else { 0 };
+            first | second
+        });
+        let mut n = LANES;
+        while n > 1 {
+            n /= 2;
+            for i in 0..n {
+                kept[i] |= kept[i + n];
+            }
         }
-        for (mask, kept) in pair.iter_mut().zip(kept) {
+        for (mask, kept) in pair.iter_mut().zip([kept[0], kept[0] >> 16]) {
             *mask = kept as u16;
         }
     }

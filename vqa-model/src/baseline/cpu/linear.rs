@@ -6,13 +6,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
+use crate::baseline::cpu::convert;
 use crate::baseline::cpu::gradients::{add_grad, grad_of};
 use crate::baseline::cpu::kernels;
-use crate::baseline::cpu::slice::{Number, from_rows, values, values_mut};
+use crate::baseline::cpu::slice::{CHUNK, Number, from_rows, values, values_mut};
+use crate::baseline::cpu::sums::column_sums;
 use crate::baseline::fc::{FCNet, WeightNormLinear};
-
-/// Values that a thread works on at a time: they fit into its nearest cache.
-const CHUNK: usize = 1 << 14;
 
 /// A float32 weight as matrix products of type `T` need it, and the factor that the products still have to be
 /// multiplied by. In float32 the weight itself is used, and the factor is left to do; otherwise weight times
@@ -21,11 +20,7 @@ pub(super) fn prepared_weight<T: Number>(weight: &Tensor, factor: f64) -> (Tenso
     if T::KIND == Kind::Float {
         return (weight.detach(), factor);
     }
-    let values = values::<f32>(weight);
-    let written = from_rows::<T>(&weight.size(), CHUNK, |i, into| {
-        kernels::write_scaled(into, factor as f32, &values[i * CHUNK..][..into.len()])
-    });
-    (written, 1.0)
+    (convert::scaled::<T>(values::<f32>(weight), &weight.size(), factor as f32), 1.0)
 }
 
 /// From the gradient after a ReLU, and after dropout with this scale if there is any, makes the one before
@@ -86,6 +81,21 @@ impl<'a, T: Number> Linear<'a, T> {
         self.forward_with(xs, true)
     }
 
+    /// [M, in_dim] to [M, out_dim] float32: the bias is added to what the product has rounded, and nothing is rounded again.
+    pub(super) fn forward_float(&self, xs: &Tensor) -> Tensor {
+        if T::KIND == Kind::Float {
+            return self.forward(xs);
+        }
+        let ys = xs.mm(&self.matrix.tr());
+        let (shape, ys) = (ys.size(), values::<T>(&ys));
+        let (bias, factor) = (values::<f32>(&self.bias), self.factor as f32);
+        from_rows::<f32>(&shape, bias.len(), |i, into| {
+            let row = kernels::write_scaled(into, factor, &ys[i * bias.len()..][..bias.len()]);
+            kernels::add_scaled(row, 1.0, bias);
+            row
+        })
+    }
+
     fn forward_with(&self, xs: &Tensor, relu: bool) -> Tensor {
         let mut ys = xs.mm(&self.matrix.tr());
         let (bias, factor) = (values::<f32>(&self.bias), self.factor as f32);
@@ -106,7 +116,7 @@ impl<'a, T: Number> Linear<'a, T> {
     /// Adds to the gradients of the parameters, given the input, [M, in_dim], and the gradient of the output,
     /// [M, out_dim].
     pub(super) fn backward(&self, xs: &Tensor, grad_output: &Tensor) {
-        add_grad(&self.layer.bias, &grad_output.sum_dim_intlist(0, false, Kind::Float));
+        add_grad(&self.layer.bias, &column_sums::<T>(grad_output));
         add_weight_grad::<T>(self.layer, &grad_output.tr().mm(xs));
     }
 }

@@ -54,12 +54,11 @@ impl DropoutMasks {
         &self.bits[row * self.words_per_row..][..self.words_per_row]
     }
 
-    /// Drops entries of a matrix [rows, columns], and scales the others.
+    /// Drops entries of a matrix [rows, columns], and scales the others. Rows of padding behind them stay as they are.
     pub(super) fn apply<T: Number>(&self, matrix: &mut Tensor) {
         let columns = matrix.size()[1] as usize;
-        values_mut::<T>(matrix).par_chunks_mut(columns).enumerate().for_each(|(row, values)| {
-            kernels::dropout(values, self.row(row), self.scale);
-        });
+        let rows = values_mut::<T>(matrix).par_chunks_mut(columns).zip(self.bits.par_chunks(self.words_per_row));
+        rows.for_each(|(values, mask)| kernels::dropout(values, mask, self.scale));
     }
 }
 

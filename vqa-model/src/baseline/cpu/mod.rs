@@ -14,13 +14,15 @@
 //!
 //! `passes` puts the parts together: the `question_encoder`, `attention` and the `classifier`. A `recurrent_layer` of the
 //! encoder is the same for every `cell`, be it a `gru` or an `lstm`, and attention for `product_scores` and
-//! `concat_scores`. The other files are what these are made of.
+//! `concat_scores`. `bce` is the loss of whatever model. The other files are what these are made of.
 
 pub(crate) mod attention;
+pub(crate) mod bce;
 pub(crate) mod cell;
 pub(crate) mod classifier;
 pub(crate) mod compared;
 pub(crate) mod concat_scores;
+pub(crate) mod convert;
 pub(crate) mod gradients;
 pub(crate) mod gru;
 pub(crate) mod joint_vectors;

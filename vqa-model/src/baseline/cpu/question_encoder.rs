@@ -9,8 +9,8 @@ use crate::baseline::cpu::gradients::grad_of;
 use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::masks::DropoutMasks;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
-use crate::baseline::cpu::recurrent_layer::{Inputs, LayerPass, RecurrentLayer, States};
-use crate::baseline::cpu::slice::{Number, from_rows, from_zeros, values};
+use crate::baseline::cpu::recurrent_layer::{Inputs, LayerPass, RecurrentLayer};
+use crate::baseline::cpu::slice::{Number, from_padded_rows, from_zeros, values, values_mut};
 use crate::baseline::cpu::steps::{Steps, Unrolled};
 use crate::baseline::cpu::sums::add_rows;
 use crate::baseline::language_model::{QuestionEmbedding, WordEmbedding};
@@ -34,7 +34,8 @@ struct Layer<'a, T, C> {
 /// From the second layer on, a network of both directions reads two states side by side. They are multiplied with their
 /// halves of the weight apart from each other, since each is shared by more words than both together are.
 struct Source {
-    inputs: Tensor,              // [rows, E]
+    inputs: Tensor, // [rows, E], padded
+    n_rows: usize,
     masks: Option<DropoutMasks>, // of the inputs
 }
 
@@ -44,7 +45,7 @@ struct Direction<'a, T, C> {
 }
 
 impl<'a, T: Number, C: Cell> EncoderPass<'a, T, C> {
-    /// The vectors of L distinct texts, [L, D H], in the order of the leaves of their prefixes, and the pass: for each
+    /// The vectors of L distinct texts, [L, D H], padded, in the order of the leaves of their prefixes, and the pass: for each
     /// direction the state after the word that it reads last. With a seed, dropout is on.
     pub(super) fn forward(
         embedding: &'a WordEmbedding,
@@ -54,12 +55,18 @@ impl<'a, T: Number, C: Cell> EncoderPass<'a, T, C> {
         seed: Option<u64>,
     ) -> (Tensor, EncoderPass<'a, T, C>) {
         let words = prefixes.words().to_vec();
-        let vectors = embedding.weight.detach().index_select(0, &Tensor::from_slice(&words)).to_kind(T::KIND); // [words, E]
+        let vectors = {
+            let weight = embedding.weight.detach();
+            let (weight, e) = (values::<f32>(&weight), weight.size()[1] as usize);
+            from_padded_rows::<T>(words.len(), e, |i, into| {
+                kernels::write_scaled(into, 1.0, &weight[words[i] as usize * e..][..e])
+            })
+        }; // [words, E], padded
         let n_directions = unrolled.layer(0).len();
         let mut layers: Vec<Layer<'a, T, C>> = Vec::new();
         for (l, parameters) in rnn.weights.as_chunks().0.chunks(n_directions).enumerate() {
             let sources = match layers.last() {
-                None => vec![Source { inputs: vectors.shallow_clone(), masks: None }],
+                None => vec![Source { inputs: vectors.shallow_clone(), n_rows: words.len(), masks: None }],
                 Some(below) => {
                     let seed = |d| seed.map(|seed| seed_of_dropout(seed, l, d));
                     let directions = below.directions.iter().zip(unrolled.layer(l - 1)).enumerate();
@@ -78,11 +85,11 @@ impl<'a, T: Number, C: Cell> EncoderPass<'a, T, C> {
             layers.push(Layer { sources, directions });
         }
         let last = layers.last().expect("a network has a layer");
-        let question = last.results(unrolled.layer(layers.len() - 1)); // [L, D H]
+        let question = last.results(unrolled.layer(layers.len() - 1)); // [L, D H], padded
         (question, EncoderPass { embedding, words, unrolled, layers })
     }
 
-    /// Adds to the gradients of the parameters, given that of the texts' vectors, [L, D H] float32.
+    /// Adds to the gradients of the parameters, given that of the texts' vectors, [L, D H] float32, padded.
     pub(super) fn backward(self, grad_question: &Tensor) {
         let (unrolled, grad_question) = (&self.unrolled, grad_question.contiguous());
         let last = unrolled.layer(self.layers.len() - 1).iter().enumerate();
@@ -96,7 +103,13 @@ impl<'a, T: Number, C: Cell> EncoderPass<'a, T, C> {
         if let Ok(padding) = self.words.binary_search(&self.embedding.padding) {
             let _ = grad.get(padding as i64).zero_();
         }
-        let _ = grad_of(&self.embedding.weight).index_add_(0, &Tensor::from_slice(&self.words), grad);
+        // Word by word: they are few, and libtorch's `index_add_` takes a microsecond for each.
+        let (dim, grad) = (grad.size()[1] as usize, values::<f32>(grad));
+        let mut of_weight = grad_of(&self.embedding.weight);
+        let of_weight = values_mut::<f32>(&mut of_weight);
+        for (&word, grad) in self.words.iter().zip(grad.chunks(dim)) {
+            kernels::add_scaled(&mut of_weight[word as usize * dim..][..dim], 1.0, grad);
+        }
     }
 }
 
@@ -115,7 +128,7 @@ fn inputs<'a>(unrolled: &Unrolled, layer: usize, steps: &Steps, sources: &'a [So
 }
 
 impl Source {
-    /// The states of a layer with dropout, [nodes, H].
+    /// The states of a layer with dropout, [nodes, H], padded.
     ///
     /// A mask is drawn for each state, which questions with the same beginning share (backwards, the same ending),
     /// where libtorch draws one for each question and word. Another mask for each question would leave nothing to share
@@ -129,34 +142,29 @@ impl Source {
         if let Some(masks) = &masks {
             masks.apply::<T>(&mut states);
         }
-        Source { inputs: states, masks }
+        Source { inputs: states, n_rows: keys.len(), masks }
     }
 }
 
 impl<T: Number, C: Cell> Direction<'_, T, C> {
-    /// The hidden states of all nodes, [nodes, H].
+    /// The hidden states of all nodes, [nodes, H], padded.
     fn hidden(&self) -> Tensor {
         let (states, h) = (&self.pass.states, self.layer.hid_dim());
-        from_rows::<T>(&[states.len() as i64, h as i64], h, |node, into| {
-            kernels::write_scaled(into, 1.0, &states.of(node)[..h])
-        })
+        from_padded_rows::<T>(states.len(), h, |node, into| kernels::write_scaled(into, 1.0, &states.of(node)[..h]))
     }
 }
 
 impl<T: Number, C: Cell> Layer<'_, T, C> {
-    /// The hidden states after each text, of all directions side by side: [L, D H].
+    /// The hidden states after each text, of all directions side by side: [L, D H], padded.
     fn results(&self, steps: &[Steps]) -> Tensor {
-        let states: Vec<(&States, &[usize])> = self
-            .directions
-            .iter()
-            .zip(steps)
-            .map(|(direction, steps)| (&direction.pass.states, &steps.results[..]))
-            .collect();
-        let (d, h, n) = (states.len(), self.directions[0].layer.hid_dim(), states[0].1.len());
-        from_rows::<T>(&[n as i64, (d * h) as i64], h, |i, into| {
-            let (states, nodes) = states[i % d];
-            kernels::write_scaled(into, 1.0, &states.of(nodes[i / d])[..h])
-        })
+        let of_direction = |(direction, steps): (&Direction<T, C>, &Steps)| {
+            let (states, h) = (&direction.pass.states, direction.layer.hid_dim());
+            from_padded_rows::<T>(steps.results.len(), h, |i, into| {
+                kernels::write_scaled(into, 1.0, &states.of(steps.results[i])[..h])
+            })
+        };
+        let mut results: Vec<Tensor> = self.directions.iter().zip(steps).map(of_direction).collect();
+        if results.len() == 1 { results.remove(0) } else { Tensor::cat(&results, 1) }
     }
 
     /// Adds to the gradients of the parameters, given those of each direction's hidden states, [m, H] float32 of its last m
@@ -166,8 +174,8 @@ impl<T: Number, C: Cell> Layer<'_, T, C> {
         for ((direction, steps), grad) in self.directions.iter().zip(unrolled.layer(layer)).zip(grads) {
             let inputs = inputs(unrolled, layer, steps, &self.sources);
             let of_inputs = direction.layer.backward(&steps.tree, &inputs, &direction.pass, grad);
-            for (sum, grad) in sums.iter_mut().zip(of_inputs) {
-                let grad = grad.to_kind(Kind::Float);
+            for ((sum, grad), source) in sums.iter_mut().zip(of_inputs).zip(&self.sources) {
+                let grad = grad.narrow(0, 0, source.n_rows as i64).to_kind(Kind::Float);
                 *sum = Some(match sum.take() {
                     None => grad,
                     Some(other) => other + grad,

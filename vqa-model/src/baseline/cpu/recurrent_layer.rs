@@ -3,25 +3,19 @@
 use std::marker::PhantomData;
 
 use rayon::prelude::*;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::baseline::cpu::cell::{BackwardStep, Cell, Step, StepGrads};
-use crate::baseline::cpu::gradients::{add_grad, grad_of};
+use crate::baseline::cpu::gradients::{add_grad, add_product, grad_of};
 use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::linear::prepared_weight;
-use crate::baseline::cpu::slice::{Number, from_rows, values, values_mut};
-use crate::baseline::cpu::sums::add_rows;
+use crate::baseline::cpu::slice::{Number, from_padded_rows, from_rows, padded, values, values_mut};
+use crate::baseline::cpu::sums::{add_rows, column_sums};
 use crate::baseline::cpu::tree::Tree;
-
-/// Rows that a matrix of a product should have at least: with fewer than 16, libtorch's product of bfloat16
-/// rearranges the whole weight first. Further rows change nothing in the others.
-fn min_rows<T: Number>() -> usize {
-    if T::KIND == Kind::Float { 0 } else { 16 }
-}
 
 /// What a layer reads of one source: each node a row.
 pub(super) struct Inputs<'a> {
-    pub(super) values: &'a Tensor, // [rows, E]
+    pub(super) values: &'a Tensor, // [rows, E], padded
     pub(super) rows: Vec<usize>,   // for each node
 }
 
@@ -57,13 +51,8 @@ impl States {
 /// A forward pass of a layer.
 pub(super) struct LayerPass<T> {
     pub(super) states: States,
-    levels: Vec<SavedLevel<T>>,
-}
-
-/// What the backward pass needs of a level of n nodes.
-struct SavedLevel<T> {
-    prev_hidden: Tensor, // [n, H], the hidden state before each node
-    saved: Vec<T>,       // what the cells save
+    /// What the cells of each level save for the backward pass, [n, N_SAVED H] of n nodes.
+    saved: Vec<Vec<T>>,
 }
 
 impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
@@ -94,7 +83,7 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
 
         let initial = vec![0f32; n_states];
         let mut states = vec![0f32; tree.len() * n_states];
-        let mut levels: Vec<SavedLevel<T>> = Vec::new();
+        let mut levels: Vec<Vec<T>> = Vec::new();
         for t in 0..tree.n_levels() {
             let nodes = tree.level(t);
             let (earlier, rest) = states.split_at_mut(nodes.start * n_states);
@@ -103,16 +92,14 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
                 0 => &initial[..],
                 _ => &earlier[tree.parent(node) * n_states..][..n_states],
             };
-            let n_rows = nodes.len().max(min_rows::<T>());
-            let prev_hidden = from_rows::<T>(&[n_rows as i64, h as i64], h, |i, row| {
-                let prev = if i < nodes.len() { prev_of(nodes.start + i) } else { &initial };
-                kernels::write_scaled(row, 1.0, &prev[..h])
-            }); // [n_rows, H]
-            let state_gates = prev_hidden.mm(&self.weight_hh.tr()); // [n_rows, G H]
+            let prev_hidden = from_padded_rows::<T>(nodes.len(), h, |i, row| {
+                kernels::write_scaled(row, 1.0, &prev_of(nodes.start + i)[..h])
+            }); // [n, H], padded
+            let state_gates = prev_hidden.mm(&self.weight_hh.tr()); // [n, G H], padded
 
             // Without training, nothing needs what the level before has saved: this one reuses its memory.
             let unused = if train { None } else { levels.pop() };
-            let mut saved = unused.map_or_else(Vec::new, |level| level.saved);
+            let mut saved = unused.unwrap_or_default();
             saved.resize(nodes.len() * n_saved, T::default());
             level_states
                 .par_chunks_mut(n_states)
@@ -124,12 +111,12 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
                     let prev = &prev_of(node)[n_states - h..];
                     C::forward(Step { input_gates, state_gates, bias_ih, bias_hh, prev }, state, saved);
                 });
-            levels.push(SavedLevel { prev_hidden: prev_hidden.narrow(0, 0, nodes.len() as i64), saved });
+            levels.push(saved);
         }
-        LayerPass { states: States { values: states, row_len: n_states }, levels }
+        LayerPass { states: States { values: states, row_len: n_states }, saved: levels }
     }
 
-    /// The inputs' shares of the gates, [rows, G H], and for each node which of the rows is its own.
+    /// The inputs' shares of the gates, [rows, G H], padded, and for each node which of the rows is its own.
     fn input_gates(&self, inputs: &[Inputs]) -> (Tensor, Vec<usize>) {
         let weights = by_source(&self.weight_ih, inputs);
         let mut products: Vec<Tensor> =
@@ -151,7 +138,7 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
     }
 
     /// Adds to the gradients of the parameters, given those of the hidden states of the last m nodes, [m, H] float32;
-    /// those of the others are zeros. Returns those of the inputs, [rows, E].
+    /// those of the others are zeros. Returns those of the inputs, [rows, E], padded.
     pub(super) fn backward(
         &self,
         tree: &Tree,
@@ -161,21 +148,24 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
     ) -> Vec<Tensor> {
         let h = self.hid_dim;
         let (n_gates, n_separate) = (C::N_GATES * h, C::N_SEPARATE * h);
-        // Further rows of zeros, for the products of the last level.
-        let n_rows = tree.len() + min_rows::<T>();
+        // Further rows of zeros, for the products of the last level and of all levels.
+        let n_rows = padded::<T>(tree.len()).max(tree.last_level().start + padded::<T>(tree.last_level().len()));
         let mut grad_gates = Tensor::zeros([n_rows as i64, n_gates as i64], (T::KIND, Device::Cpu));
         let mut grad_separate = Tensor::zeros([tree.len() as i64, n_separate as i64], (T::KIND, Device::Cpu));
         self.backward_through_time(tree, pass, grad_hidden, &mut grad_gates, &mut grad_separate);
 
         let [weight_ih, weight_hh, bias_ih, bias_hh] = self.parameters;
-        let grad_gates = grad_gates.narrow(0, 0, tree.len() as i64); // [nodes, G H]
-        let prev_hidden: Vec<&Tensor> = pass.levels.iter().map(|level| &level.prev_hidden).collect();
-        let prev_hidden = Tensor::cat(&prev_hidden, 0); // [nodes, H]
-        add_grad(weight_hh, &grad_gates.tr().mm(&prev_hidden));
+        let grad_gates = grad_gates.narrow(0, 0, padded::<T>(tree.len()) as i64); // [nodes, G H], padded
+        let initial = vec![0f32; h];
+        let prev_hidden = from_padded_rows::<T>(tree.len(), h, |node, row| {
+            let prev = if tree.level(0).contains(&node) { &initial } else { pass.states.of(tree.parent(node)) };
+            kernels::write_scaled(row, 1.0, &prev[..h])
+        }); // [nodes, H], padded
+        add_product::<T>(&mut grad_of(weight_hh), &grad_gates.tr().mm(&prev_hidden));
         // The input's share of the gates has the same gradient as the state's, but for the separate ones.
         let n_shared = n_gates - n_separate;
-        let grad_bias_hh = grad_gates.sum_dim_intlist(0, false, Kind::Float); // [G H]
-        let grad_separate_bias = grad_separate.sum_dim_intlist(0, false, Kind::Float); // [N_SEPARATE H]
+        let grad_bias_hh = column_sums::<T>(&grad_gates); // [G H]
+        let grad_separate_bias = column_sums::<T>(&grad_separate); // [N_SEPARATE H]
         add_grad(bias_ih, &Tensor::cat(&[grad_bias_hh.narrow(0, 0, n_shared as i64), grad_separate_bias], 0));
         add_grad(bias_hh, &grad_bias_hh);
 
@@ -193,9 +183,9 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
                     kernels::add_scaled(separate, 1.0, &grad_separate[nodes[i] * n_separate..][..n_separate]);
                 });
                 kernels::write_scaled(into, 1.0, &sum)
-            }); // [rows, G H]
-            let _ = grad_weight.g_add_(&grad_input_gates.tr().mm(values));
-            grad_input_gates.mm(&weight) // [rows, E]
+            }); // [rows, G H], padded
+            add_product::<T>(&mut grad_weight, &grad_input_gates.tr().mm(values));
+            grad_input_gates.mm(&weight) // [rows, E], padded
         };
         inputs.iter().zip(weights).map(of_source).collect()
     }
@@ -212,14 +202,14 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
     ) {
         let h = self.hid_dim;
         let (n_gates, n_states, n_separate) = (C::N_GATES * h, C::N_STATES * h, C::N_SEPARATE * h);
-        let LayerPass { states, levels } = pass;
+        let LayerPass { states, saved } = pass;
         let initial = vec![0f32; n_states];
         let first = tree.len() - grad_hidden.size()[0] as usize; // The node of the first row of `grad_hidden`.
         let grad_hidden = values::<f32>(grad_hidden);
         // Of the level after this one: the gradients of the last parts of the states before it, [n, H], and of those
         // states' hidden parts, by way of the gates.
         let mut after: Option<(Vec<f32>, Tensor)> = None;
-        for (t, level) in levels.iter().enumerate().rev() {
+        for (t, saved) in saved.iter().enumerate().rev() {
             let nodes = tree.level(t);
             let mut grad_states = vec![0f32; nodes.len() * n_states];
             let rows = grad_states.par_chunks_mut(n_states).zip(tree.children(t)).zip(nodes.clone());
@@ -242,7 +232,7 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
                 .par_chunks_mut(n_gates)
                 .zip(rows_mut(&mut values_mut::<T>(grad_separate)[nodes.start * n_separate..], n_separate, nodes.len()))
                 .zip(grad_prev.par_chunks_mut(h))
-                .zip(level.saved.par_chunks(C::N_SAVED * h))
+                .zip(saved.par_chunks(C::N_SAVED * h))
                 .zip(grad_states.par_chunks(n_states))
                 .zip(nodes.clone())
                 .for_each(|(((((gates, separate), grad_prev), saved), grad_state), node)| {
@@ -252,9 +242,9 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
                     C::backward(step, StepGrads { gates, separate, prev: grad_prev });
                 });
             if t > 0 {
-                let n_rows = nodes.len().max(min_rows::<T>()) as i64;
-                let gates = grad_gates.narrow(0, nodes.start as i64, n_rows);
-                after = Some((grad_prev, gates.mm(&self.weight_hh))); // [n_rows, H]
+                // Padded with rows of the level after this one, whatever is in them.
+                let gates = grad_gates.narrow(0, nodes.start as i64, padded::<T>(nodes.len()) as i64);
+                after = Some((grad_prev, gates.mm(&self.weight_hh))); // [n, H], padded
             }
         }
     }

@@ -2,7 +2,11 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+use tch::Tensor;
+
 use crate::baseline::cpu::kernels;
+use crate::baseline::cpu::slice::{Number, from_zeros, values};
 
 /// Rows that are added up one after the other.
 const FEW: usize = 64;
@@ -22,6 +26,22 @@ pub(super) fn add_rows(sum: &mut [f32], rows: Range<usize>, add: &impl Fn(&mut [
     kernels::add_scaled(sum, 1.0, &second);
 }
 
+/// The sums of a matrix's columns, [columns] float32, from [rows, columns].
+pub(super) fn column_sums<T: Number>(matrix: &Tensor) -> Tensor {
+    /// Columns that a thread adds up at once: their sums stay in its nearest cache.
+    const COLUMNS: usize = 512;
+    let [n_rows, n_columns] = matrix.size()[..] else { panic!("a matrix is [rows, columns]") };
+    let values = values::<T>(matrix);
+    from_zeros::<f32>(&[n_columns], |sums| {
+        sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(i, sums)| {
+            let part = |row: usize| &values[row * n_columns as usize + i * COLUMNS..][..sums.len()];
+            let mut total = vec![0f32; sums.len()];
+            add_rows(&mut total, 0..n_rows as usize, &|sum, row| kernels::add_scaled(sum, 1.0, part(row)));
+            sums.copy_from_slice(&total);
+        });
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -36,6 +56,14 @@ mod tests {
             add_rows(&mut sum, 0..rows.len(), &|sum, i| kernels::add_scaled(sum, 1.0, &rows[i].map(f32::from)));
             let expected = [0, 1, 2].map(|i| rows.iter().map(|row| f32::from(row[i])).sum::<f32>());
             prop_assert_eq!(sum, expected);
+        }
+    }
+
+    #[test]
+    fn columns_are_added_up() {
+        for columns in [1, 512, 1000] {
+            let matrix = Tensor::arange(70 * columns, (tch::Kind::Float, tch::Device::Cpu)).view([70, columns]);
+            assert_eq!(column_sums::<f32>(&matrix), matrix.sum_dim_intlist(0, false, tch::Kind::Float));
         }
     }
 

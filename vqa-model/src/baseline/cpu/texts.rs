@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
-use crate::baseline::cpu::slice::{Number, from_rows, values};
+use crate::baseline::cpu::slice::{Number, from_padded_rows, values};
 use crate::baseline::cpu::sums::add_rows;
 
 /// The L distinct texts of B questions.
@@ -26,13 +26,15 @@ impl DistinctTexts {
         texts.index_select(0, &self.text_rows)
     }
 
-    /// [B, dim] to [L, dim]: the rows of the questions, added up by text in float32. From a gradient of what
+    /// [B, dim] to [L, dim], [padded]: the rows of the questions, added up by text in float32. From a gradient of what
     /// [`per_question`](DistinctTexts::per_question) returned, this makes the gradient of what it was given.
+    ///
+    /// [padded]: crate::baseline::cpu::slice::padded
     pub(super) fn summed<T: Number>(&self, questions: &Tensor) -> Tensor {
         let dim = questions.size()[1] as usize;
         let questions = questions.to_kind(Kind::Float);
         let (questions, questions_of) = (values::<f32>(&questions), &self.questions_of);
-        from_rows::<T>(&[questions_of.len() as i64, dim as i64], dim, |text, into| {
+        from_padded_rows::<T>(questions_of.len(), dim, |text, into| {
             let (mut sum, of_text) = (vec![0f32; dim], &questions_of[text]);
             add_rows(&mut sum, 0..of_text.len(), &|sum, i| {
                 kernels::add_scaled(sum, 1.0, &questions[of_text[i] * dim..][..dim]);
