@@ -40,6 +40,7 @@
 
 #![deny(missing_docs)]
 
+mod cpu;
 mod error;
 mod model;
 

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Batch, Dataset};
 
-use crate::baseline::cpu::convert;
+use crate::cpu::convert;
 use crate::feed::order::{BatchOrder, SharedStates};
 
 /// What a VQA model is to the training loop and to prediction. Implement [`forward`](VqaModel::forward) to

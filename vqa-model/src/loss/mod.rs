@@ -9,7 +9,7 @@ use vqa_data::batches::WholeBatch;
 use vqa_data::questions::SoftTargets;
 
 pub use self::batch_loss::BatchLoss;
-use crate::baseline::cpu::bce;
+use crate::cpu::bce;
 use crate::loss::on_gpu::OnGpu;
 
 /// What the logits mean, and so which loss trains them.

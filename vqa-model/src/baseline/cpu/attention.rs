@@ -6,9 +6,9 @@ use crate::baseline::cpu::compared::{Compared, per_region};
 use crate::baseline::cpu::concat_scores::ConcatScores;
 use crate::baseline::cpu::product_scores::ProductScores;
 use crate::baseline::cpu::question_images::QuestionImages;
-use crate::baseline::cpu::slice::Number;
 use crate::baseline::cpu::texts::DistinctTexts;
 use crate::baseline::topdown_attention::TopdownAttention;
+use crate::cpu::slice::Number;
 use crate::model::{DropoutSeed, ModelInput};
 
 /// What scores compute of the regions of images, [N, K, A], whatever is asked about them; from their features, [N, K, D].

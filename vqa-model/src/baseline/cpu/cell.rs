@@ -1,6 +1,6 @@
 //! What a recurrent cell is.
 
-use crate::baseline::cpu::slice::Number;
+use crate::cpu::slice::Number;
 
 /// A recurrent cell of H units: the formulas of one step, and their derivatives.
 ///

@@ -4,9 +4,9 @@ use tch::{Kind, Tensor};
 
 use crate::baseline::cpu::linear::{Linear, relu_backward};
 use crate::baseline::cpu::masks::DropoutMasks;
-use crate::baseline::cpu::slice::Number;
 use crate::baseline::cpu::texts::DistinctTexts;
 use crate::baseline::layers::Baseline;
+use crate::cpu::slice::Number;
 use crate::model::DropoutSeed;
 
 /// A forward pass of fusion and classifier, with what its backward pass needs. Tensors are of type `T`.

@@ -10,9 +10,9 @@ use crate::baseline::cpu::joint_vectors;
 use crate::baseline::cpu::joint_vectors::JointVectors;
 use crate::baseline::cpu::linear::{Linear, add_weight_grad, only_layer};
 use crate::baseline::cpu::masks::DropoutMasks;
-use crate::baseline::cpu::slice::{Number, values};
 use crate::baseline::cpu::sums::column_sums;
 use crate::baseline::topdown_attention::ConcatAttention;
+use crate::cpu::slice::{Number, values};
 use crate::model::DropoutSeed;
 
 /// A forward pass of the scores, with what its backward pass needs. Tensors are of type `T` where no other is named.

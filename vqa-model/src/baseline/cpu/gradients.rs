@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
-use crate::baseline::cpu::kernels;
-use crate::baseline::cpu::slice::{CHUNK, Number, values, values_mut};
+use crate::cpu::kernels;
+use crate::cpu::slice::{CHUNK, Number, values, values_mut};
 
 /// The gradient of a parameter, as a handle that shares its memory; zeros if it has none yet.
 pub(super) fn grad_of(parameter: &Tensor) -> Tensor {

@@ -6,10 +6,10 @@ use std::hint::black_box;
 use multiversion::multiversion;
 use tch::Tensor;
 
-use crate::baseline::cpu::kernels::{LANES, kept, lane_bits, total};
 use crate::baseline::cpu::masks::DropoutMasks;
 use crate::baseline::cpu::question_images::Pair;
-use crate::baseline::cpu::slice::{Number, values};
+use crate::cpu::kernels::{LANES, kept, lane_bits, total};
+use crate::cpu::slice::{Number, values};
 
 /// For each pair the ReLU of the sum of a region's share and a question's, and dropout.
 pub(super) struct JointVectors<'a, T> {
@@ -127,7 +127,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::baseline::cpu::kernels::draw_mask;
+    use crate::cpu::kernels::draw_mask;
 
     proptest! {
         #[test]

@@ -6,12 +6,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
-use crate::baseline::cpu::convert;
 use crate::baseline::cpu::gradients::{add_grad, grad_of};
-use crate::baseline::cpu::kernels;
-use crate::baseline::cpu::slice::{CHUNK, Number, from_rows, values, values_mut};
 use crate::baseline::cpu::sums::column_sums;
 use crate::baseline::fc::{FCNet, WeightNormLinear};
+use crate::cpu::convert;
+use crate::cpu::kernels;
+use crate::cpu::slice::{CHUNK, Number, from_rows, values, values_mut};
 
 /// A float32 weight as matrix products of type `T` need it, and the factor that the products still have to be
 /// multiplied by. In float32 the weight itself is used, and the factor is left to do; otherwise weight times

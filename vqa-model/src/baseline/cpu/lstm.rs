@@ -3,8 +3,8 @@
 use multiversion::multiversion;
 
 use crate::baseline::cpu::cell::{BackwardStep, Cell, Step, StepGrads, parts, parts_mut};
-use crate::baseline::cpu::kernels::{sigmoid, tanh};
-use crate::baseline::cpu::slice::Number;
+use crate::cpu::kernels::{sigmoid, tanh};
+use crate::cpu::slice::Number;
 
 /// Long short-term memory, with PyTorch's order of gates: input, forget, cell, output.
 pub(super) struct Lstm;

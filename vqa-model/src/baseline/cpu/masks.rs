@@ -4,9 +4,9 @@ use rayon::prelude::*;
 use tch::Tensor;
 use vqa_data::random::split_mix_64;
 
-use crate::baseline::cpu::kernels;
-use crate::baseline::cpu::kernels::LANES;
-use crate::baseline::cpu::slice::{Number, values_mut};
+use crate::cpu::kernels;
+use crate::cpu::kernels::LANES;
+use crate::cpu::slice::{Number, values_mut};
 use crate::model::DropoutSeed;
 
 /// For each entry of a matrix, whether dropout keeps it: [rows, columns] bits, in words of 16.

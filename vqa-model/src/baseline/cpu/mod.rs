@@ -17,16 +17,13 @@
 //! `concat_scores`. `bce` is the loss of whatever model. The other files are what these are made of.
 
 pub(crate) mod attention;
-pub(crate) mod bce;
 pub(crate) mod cell;
 pub(crate) mod classifier;
 pub(crate) mod compared;
 pub(crate) mod concat_scores;
-pub(crate) mod convert;
 pub(crate) mod gradients;
 pub(crate) mod gru;
 pub(crate) mod joint_vectors;
-pub(crate) mod kernels;
 pub(crate) mod linear;
 pub(crate) mod lstm;
 pub(crate) mod masks;
@@ -36,7 +33,6 @@ pub(crate) mod product_scores;
 pub(crate) mod question_encoder;
 pub(crate) mod question_images;
 pub(crate) mod recurrent_layer;
-pub(crate) mod slice;
 pub(crate) mod steps;
 pub(crate) mod sums;
 pub(crate) mod texts;

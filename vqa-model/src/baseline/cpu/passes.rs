@@ -12,10 +12,10 @@ use crate::baseline::cpu::gru::Gru;
 use crate::baseline::cpu::lstm::Lstm;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
 use crate::baseline::cpu::question_encoder::EncoderPass;
-use crate::baseline::cpu::slice::Number;
 use crate::baseline::cpu::steps::Unrolled;
 use crate::baseline::cpu::texts::DistinctTexts;
 use crate::baseline::layers::Baseline;
+use crate::cpu::slice::Number;
 use crate::model::{DropoutSeed, ModelInput, ModelOutput, TrainingPass};
 
 /// Whether the passes are written out for an input: on a CPU, where there is something to compute.

@@ -4,11 +4,11 @@ use tch::{Kind, Tensor};
 
 use crate::baseline::cpu::compared::{Compared, per_region, scale};
 use crate::baseline::cpu::gradients::add_grad;
-use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::linear::{Linear, add_weight_grad, relu_backward};
 use crate::baseline::cpu::masks::DropoutMasks;
-use crate::baseline::cpu::slice::{Number, values};
 use crate::baseline::topdown_attention::ProductAttention;
+use crate::cpu::kernels;
+use crate::cpu::slice::{Number, values};
 use crate::model::DropoutSeed;
 
 /// A forward pass of the scores, with what its backward pass needs. Tensors are of type `T` where no other is named.

@@ -6,14 +6,14 @@ use vqa_data::random::split_mix_64;
 
 use crate::baseline::cpu::cell::Cell;
 use crate::baseline::cpu::gradients::grad_of;
-use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::masks::DropoutMasks;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
 use crate::baseline::cpu::recurrent_layer::{Inputs, LayerPass, RecurrentLayer};
-use crate::baseline::cpu::slice::{Number, from_padded_rows, from_zeros, values, values_mut};
 use crate::baseline::cpu::steps::{Steps, Unrolled};
 use crate::baseline::cpu::sums::add_rows;
 use crate::baseline::language_model::{QuestionEmbedding, WordEmbedding};
+use crate::cpu::kernels;
+use crate::cpu::slice::{Number, from_padded_rows, from_zeros, values, values_mut};
 
 /// A forward pass of the encoder, whose cells are `C`, with what its backward pass needs. Tensors are of type `T`.
 pub(super) struct EncoderPass<'a, T, C> {

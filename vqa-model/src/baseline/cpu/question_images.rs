@@ -3,9 +3,9 @@
 use rayon::prelude::*;
 use tch::Tensor;
 
-use crate::baseline::cpu::kernels;
-use crate::baseline::cpu::slice::{Number, from_rows, from_zeros, values};
 use crate::baseline::cpu::sums::add_rows;
+use crate::cpu::kernels;
+use crate::cpu::slice::{Number, from_rows, from_zeros, values};
 
 /// Which of N images, of K regions each, each of B questions is about.
 pub(super) struct QuestionImages {

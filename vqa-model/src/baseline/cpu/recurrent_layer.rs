@@ -7,11 +7,11 @@ use tch::{Device, Tensor};
 
 use crate::baseline::cpu::cell::{BackwardStep, Cell, Step, StepGrads};
 use crate::baseline::cpu::gradients::{add_grad, add_product, grad_of};
-use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::linear::prepared_weight;
-use crate::baseline::cpu::slice::{Number, from_padded_rows, from_rows, padded, values, values_mut};
 use crate::baseline::cpu::sums::{add_rows, column_sums};
 use crate::baseline::cpu::tree::Tree;
+use crate::cpu::kernels;
+use crate::cpu::slice::{Number, from_padded_rows, from_rows, padded, values, values_mut};
 
 /// What a layer reads of one source: each node a row.
 pub(super) struct Inputs<'a> {

@@ -5,8 +5,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 use tch::Tensor;
 
-use crate::baseline::cpu::kernels;
-use crate::baseline::cpu::slice::{Number, from_zeros, values};
+use crate::cpu::kernels;
+use crate::cpu::slice::{Number, from_zeros, values};
 
 /// Rows that are added up one after the other.
 const FEW: usize = 64;

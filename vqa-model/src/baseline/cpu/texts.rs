@@ -2,10 +2,10 @@
 
 use tch::{Kind, Tensor};
 
-use crate::baseline::cpu::kernels;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
-use crate::baseline::cpu::slice::{Number, from_padded_rows, values};
 use crate::baseline::cpu::sums::add_rows;
+use crate::cpu::kernels;
+use crate::cpu::slice::{Number, from_padded_rows, values};
 
 /// The L distinct texts of B questions.
 pub(super) struct DistinctTexts {
@@ -29,7 +29,7 @@ impl DistinctTexts {
     /// [B, dim] to [L, dim], [padded]: the rows of the questions, added up by text in float32. From a gradient of what
     /// [`per_question`](DistinctTexts::per_question) returned, this makes the gradient of what it was given.
     ///
-    /// [padded]: crate::baseline::cpu::slice::padded
+    /// [padded]: crate::cpu::slice::padded
     pub(super) fn summed<T: Number>(&self, questions: &Tensor) -> Tensor {
         let dim = questions.size()[1] as usize;
         let questions = questions.to_kind(Kind::Float);

@@ -11,7 +11,7 @@ use crate::slice;
 use crate::slice::Value;
 
 /// A number type that the kernels read and write. They compute in float32 whatever they read.
-pub(super) trait Number: Value + Default + Send + Sync + 'static {
+pub(crate) trait Number: Value + Default + Send + Sync + 'static {
     fn to_f32(self) -> f32;
     fn from_f32(x: f32) -> Self;
 }
@@ -46,14 +46,14 @@ impl Number for bf16 {
 }
 
 /// Values that a thread works on at a time: they fit into its nearest cache.
-pub(super) const CHUNK: usize = 1 << 14;
+pub(crate) const CHUNK: usize = 1 << 14;
 
 /// The values of a contiguous tensor on the CPU.
 ///
-/// Safe for this folder alone, which keeps to this: kernels run between libtorch's operations, not beside them,
-/// and no kernel is given the same memory to read and to write.
+/// Safe for this crate's passes on a CPU and its losses alone, which keep to this: kernels run between libtorch's operations,
+/// not beside them, and no kernel is given the same memory to read and to write.
 #[allow(unsafe_code)]
-pub(super) fn values<T: Number>(tensor: &Tensor) -> &[T] {
+pub(crate) fn values<T: Number>(tensor: &Tensor) -> &[T] {
     // SAFETY: the passes' tensors are results of libtorch's operations or of the functions below, and so have
     // been written. While a kernel reads one, nothing writes to it, as said above.
     unsafe { slice::values(tensor) }
@@ -61,7 +61,7 @@ pub(super) fn values<T: Number>(tensor: &Tensor) -> &[T] {
 
 /// The values of a contiguous tensor on the CPU, to be changed. See [`values`].
 #[allow(unsafe_code)]
-pub(super) fn values_mut<T: Number>(tensor: &mut Tensor) -> &mut [T] {
+pub(crate) fn values_mut<T: Number>(tensor: &mut Tensor) -> &mut [T] {
     // SAFETY: written, as in `values`. The passes change only tensors that they have just made, which share no
     // memory with others that are in use, and gradients of parameters, which nothing else reads during a
     // backward pass.
@@ -69,7 +69,7 @@ pub(super) fn values_mut<T: Number>(tensor: &mut Tensor) -> &mut [T] {
 }
 
 /// A new tensor on the CPU: zeros, which `change` may then change. For sums, and for what is small.
-pub(super) fn from_zeros<T: Number>(shape: &[i64], change: impl FnOnce(&mut [T])) -> Tensor {
+pub(crate) fn from_zeros<T: Number>(shape: &[i64], change: impl FnOnce(&mut [T])) -> Tensor {
     let mut tensor = Tensor::zeros(shape, (T::KIND, Device::Cpu));
     change(values_mut(&mut tensor));
     tensor
@@ -79,7 +79,7 @@ pub(super) fn from_zeros<T: Number>(shape: &[i64], change: impl FnOnce(&mut [T])
 /// `write` is given the number of a row and its memory, which it returns once all of it is written. For large
 /// tensors: no time is spent on zeros first.
 #[allow(unsafe_code)]
-pub(super) fn from_rows<T: Number>(
+pub(crate) fn from_rows<T: Number>(
     shape: &[i64],
     len: usize,
     write: impl for<'row> Fn(usize, &'row mut [MaybeUninit<T>]) -> &'row mut [T] + Sync,
@@ -100,7 +100,7 @@ pub(super) fn from_rows<T: Number>(
 
 /// [`from_rows`] of `n` rows of `len` values, with as many rows of zeros behind them as [`padded`] says: further rows of
 /// a product change nothing in the others.
-pub(super) fn from_padded_rows<T: Number>(
+pub(crate) fn from_padded_rows<T: Number>(
     n: usize,
     len: usize,
     write: impl for<'row> Fn(usize, &'row mut [MaybeUninit<T>]) -> &'row mut [T] + Sync,
@@ -120,7 +120,7 @@ pub(super) fn from_padded_rows<T: Number>(
 /// few shapes: steps of 16 rows, as many as are computed at once, and from 64 on larger ones. In an epoch's first
 /// batches, that is a fifth of the shapes for some hundredths more arithmetic. Nor are there fewer than 16 rows, which
 /// would have the whole weight rearranged first. Products of float32 gain nothing by it.
-pub(super) fn padded<T: Number>(n: usize) -> usize {
+pub(crate) fn padded<T: Number>(n: usize) -> usize {
     let step = match n {
         _ if T::KIND == Kind::Float => 1,
         0..=64 => 16,
@@ -133,7 +133,7 @@ pub(super) fn padded<T: Number>(n: usize) -> usize {
 /// Writes a value for each of `from`, and returns them.
 #[allow(unsafe_code)]
 #[inline(always)]
-pub(super) fn write_each<'a, A: Copy, B>(
+pub(crate) fn write_each<'a, A: Copy, B>(
     into: &'a mut [MaybeUninit<B>],
     from: &[A],
     value: impl Fn(A) -> B,

@@ -12,14 +12,14 @@ use std::mem::MaybeUninit;
 
 use multiversion::multiversion;
 
-use crate::baseline::cpu::slice::{Number, write_each};
+use crate::cpu::slice::{Number, write_each};
 
 /// Values that are worked on at a time: as many float32 as the widest vector registers hold.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// e to the x, with a relative error below 2e-7; x is clamped to ± 87.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // Adding this pushes all but the whole part of a value out of the mantissa (Cody and Waite).
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_145_75;
@@ -40,19 +40,19 @@ pub(super) fn exp(x: f32) -> f32 {
 }
 
 #[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
+pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 #[inline(always)]
-pub(super) fn tanh(x: f32) -> f32 {
+pub(crate) fn tanh(x: f32) -> f32 {
     2.0 * sigmoid(2.0 * x) - 1.0
 }
 
 /// The sum of what the lanes of a loop have summed, in halves: for the sake of its rounding errors, and because the
 /// halves of a register can be added at once.
 #[inline(always)]
-pub(super) fn total<const N: usize>(mut sums: [f32; N]) -> f32 {
+pub(crate) fn total<const N: usize>(mut sums: [f32; N]) -> f32 {
     let mut n = N;
     while n > 1 {
         n /= 2;
@@ -65,19 +65,19 @@ pub(super) fn total<const N: usize>(mut sums: [f32; N]) -> f32 {
 
 /// The bit of each lane in a word of a mask.
 #[inline(always)]
-pub(super) fn lane_bits() -> [u32; LANES] {
+pub(crate) fn lane_bits() -> [u32; LANES] {
     black_box(std::array::from_fn(|lane| 1 << lane))
 }
 
 /// `x` if a word of a mask has this bit, else 0.
 #[inline(always)]
-pub(super) fn kept(x: f32, mask: u16, bit: u32) -> f32 {
+pub(crate) fn kept(x: f32, mask: u16, bit: u32) -> f32 {
     f32::from_bits(x.to_bits() & u32::from(u32::from(mask) & bit != 0).wrapping_neg())
 }
 
 /// The dot product of two rows.
 #[multiversion(targets = "simd")]
-pub(super) fn dot<A: Number, B: Number>(a: &[A], b: &[B]) -> f32 {
+pub(crate) fn dot<A: Number, B: Number>(a: &[A], b: &[B]) -> f32 {
     // Two additions at a time, since each has to wait for the one before.
     let (mut even, mut odd) = ([0f32; LANES], [0f32; LANES]);
     let (a, a_rest) = a.as_chunks::<{ 2 * LANES }>();
@@ -97,7 +97,7 @@ pub(super) fn dot<A: Number, B: Number>(a: &[A], b: &[B]) -> f32 {
 
 /// Adds `factor` times a row to `sum`.
 #[multiversion(targets = "simd")]
-pub(super) fn add_scaled<T: Number>(sum: &mut [f32], factor: f32, row: &[T]) {
+pub(crate) fn add_scaled<T: Number>(sum: &mut [f32], factor: f32, row: &[T]) {
     for (sum, x) in sum.iter_mut().zip(row) {
         *sum += factor * x.to_f32();
     }
@@ -105,7 +105,7 @@ pub(super) fn add_scaled<T: Number>(sum: &mut [f32], factor: f32, row: &[T]) {
 
 /// Writes `factor` times a row, as another type, and returns it.
 #[multiversion(targets = "simd")]
-pub(super) fn write_scaled<'a, A: Number, B: Number>(
+pub(crate) fn write_scaled<'a, A: Number, B: Number>(
     into: &'a mut [MaybeUninit<B>],
     factor: f32,
     row: &[A],
@@ -115,7 +115,7 @@ pub(super) fn write_scaled<'a, A: Number, B: Number>(
 
 /// [`dot`] over the entries that a mask keeps.
 #[multiversion(targets = "simd")]
-pub(super) fn masked_dot<T: Number>(mask: &[u16], a: &[T], b: &[f32]) -> f32 {
+pub(crate) fn masked_dot<T: Number>(mask: &[u16], a: &[T], b: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();
@@ -136,7 +136,7 @@ pub(super) fn masked_dot<T: Number>(mask: &[u16], a: &[T], b: &[f32]) -> f32 {
 
 /// [`add_scaled`] for the entries that a mask keeps.
 #[multiversion(targets = "simd")]
-pub(super) fn add_masked<T: Number>(sum: &mut [f32], factor: f32, mask: &[u16], row: &[T]) {
+pub(crate) fn add_masked<T: Number>(sum: &mut [f32], factor: f32, mask: &[u16], row: &[T]) {
     let (sum, sum_rest) = sum.as_chunks_mut::<LANES>();
     let (row, row_rest) = row.as_chunks::<LANES>();
     let (n_chunks, bits) = (sum.len(), lane_bits());
@@ -156,7 +156,7 @@ pub(super) fn add_masked<T: Number>(sum: &mut [f32], factor: f32, mask: &[u16], 
 /// Draws the mask of a row: an entry is kept where 16 random bits, a hash of the key and the entry's index, are below
 /// `threshold`.
 #[multiversion(targets = "simd")]
-pub(super) fn draw_mask(key: u64, threshold: u32, mask: &mut [u16]) {
+pub(crate) fn draw_mask(key: u64, threshold: u32, mask: &mut [u16]) {
     let (low, high) = (key as u32, (key >> 32) as u32);
     let lane_bits = lane_bits();
     for (i, pair) in mask.chunks_mut(2).enumerate() {
@@ -191,7 +191,7 @@ pub(super) fn draw_mask(key: u64, threshold: u32, mask: &mut [u16]) {
 
 /// Makes the output of a layer from its matrix product: times `factor`, plus the bias, then a ReLU if `relu`.
 #[multiversion(targets = "simd")]
-pub(super) fn finish_layer<T: Number>(row: &mut [T], factor: f32, bias: &[f32], relu: bool) {
+pub(crate) fn finish_layer<T: Number>(row: &mut [T], factor: f32, bias: &[f32], relu: bool) {
     let least = if relu { 0.0 } else { f32::NEG_INFINITY };
     for (x, bias) in row.iter_mut().zip(bias) {
         let y = factor * x.to_f32() + bias;
@@ -202,7 +202,7 @@ pub(super) fn finish_layer<T: Number>(row: &mut [T], factor: f32, bias: &[f32], 
 
 /// Dropout: multiplies by `scale` what a mask keeps, and by 0 the rest.
 #[multiversion(targets = "simd")]
-pub(super) fn dropout<T: Number>(row: &mut [T], mask: &[u16], scale: f32) {
+pub(crate) fn dropout<T: Number>(row: &mut [T], mask: &[u16], scale: f32) {
     for (chunk, &mask) in row.chunks_mut(LANES).zip(mask) {
         for (lane, x) in chunk.iter_mut().enumerate() {
             let kept = if mask >> lane & 1 != 0 { scale } else { 0.0 };
@@ -214,7 +214,7 @@ pub(super) fn dropout<T: Number>(row: &mut [T], mask: &[u16], scale: f32) {
 /// From the gradient after a ReLU and dropout with this scale, makes the one before both. Their output `y` is 0
 /// where either of them stops the gradient.
 #[multiversion(targets = "simd")]
-pub(super) fn relu_backward<T: Number>(grad: &mut [T], y: &[T], scale: f32) {
+pub(crate) fn relu_backward<T: Number>(grad: &mut [T], y: &[T], scale: f32) {
     for (grad, y) in grad.iter_mut().zip(y) {
         *grad = T::from_f32(if y.to_f32() > 0.0 { grad.to_f32() * scale } else { 0.0 });
     }

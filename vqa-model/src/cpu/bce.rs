@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use multiversion::multiversion;
 use tch::Tensor;
 
-use crate::baseline::cpu::kernels;
-use crate::baseline::cpu::kernels::{LANES, exp, total};
-use crate::baseline::cpu::slice::{from_rows, values};
+use crate::cpu::kernels;
+use crate::cpu::kernels::{LANES, exp, total};
+use crate::cpu::slice::{from_rows, values};
 
 /// Binary cross-entropy with logits against targets, both [B, n] float32 on a CPU: a scalar, the sum over the n and the
 /// mean over the B, and its gradient by the logits, [B, n].

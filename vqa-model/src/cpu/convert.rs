@@ -3,11 +3,11 @@
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
-use crate::baseline::cpu::kernels;
-use crate::baseline::cpu::slice::{CHUNK, Number, from_rows};
+use crate::cpu::kernels;
+use crate::cpu::slice::{CHUNK, Number, from_rows};
 
 /// Values times a factor, as a tensor of type `T`.
-pub(super) fn scaled<T: Number>(values: &[f32], shape: &[i64], factor: f32) -> Tensor {
+pub(crate) fn scaled<T: Number>(values: &[f32], shape: &[i64], factor: f32) -> Tensor {
     assert_eq!(values.len() as i64, shape.iter().product::<i64>(), "as many values as the shape has");
     from_rows::<T>(shape, CHUNK, |i, into| kernels::write_scaled(into, factor, &values[i * CHUNK..][..into.len()]))
 }
