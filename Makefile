@@ -83,10 +83,11 @@ demo: setup
 # measurement is made once.
 #
 # Cargo builds a dependency again for a command that needs other features of it: HDF5 takes minutes. So all commands are
-# about the whole workspace, with the dependencies of its tests; but vqa-data without its features needs no HDF5.
+# about the whole workspace, with the dependencies of its tests, which one test is named for: without their features, only
+# the crates themselves and the program are linked; but vqa-data without its features needs no HDF5.
 LINTED = RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
 test: setup style
-	$(LINTED) $(CARGO) build --workspace --no-default-features --all-targets
+	$(LINTED) $(CARGO) build --workspace --no-default-features --lib --bins --test errors
 	$(LINTED) $(CARGO) test --workspace --all-targets --no-run
 	@echo "the tests of the program run beside all others, for some minutes; what they print comes when they end"
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-program test-others
