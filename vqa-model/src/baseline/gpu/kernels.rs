@@ -1,4 +1,4 @@
-//! The kernels of `kernels.cu`.
+//! The kernels in the files beside this, `kernels/*.cu`.
 
 use std::collections::HashMap;
 
@@ -6,14 +6,24 @@ use tch::{Device, Kind, Tensor};
 
 use crate::feed::cuda_kernel::{CudaKernel, CudaModule, KernelArgument};
 
-/// The kernels of `kernels.cu`, on a device.
+/// The kernels, on a device.
 #[derive(Debug)]
 pub(crate) struct Kernels(HashMap<&'static str, CudaKernel>);
 
 /// A table that a kernel reads.
 pub(super) type Table = [u64; 256];
 
-const SOURCE: &str = include_str!("kernels.cu");
+const SOURCE: &str = concat!(
+    include_str!("kernels/numbers.cu"),
+    include_str!("kernels/weight_norm.cu"),
+    include_str!("kernels/rows.cu"),
+    include_str!("kernels/column_sums.cu"),
+    include_str!("kernels/words.cu"),
+    include_str!("kernels/recurrent_cells.cu"),
+    include_str!("kernels/dropout.cu"),
+    include_str!("kernels/activations.cu"),
+    include_str!("kernels/attention.cu"),
+);
 const N_THREADS: u32 = 256;
 
 const NAMES: [&str; 27] = [

@@ -10,7 +10,7 @@
 //! - Dropout's masks are drawn where they are needed, forwards and backwards: those that a CPU draws from the same seed.
 //!
 //! libtorch computes the matrix products. `passes` puts the parts together: the `question_encoder`, whose
-//! `recurrent_layer`s are the same for GRU and LSTM, and `attention`. `kernels` calls what is in `kernels.cu`.
+//! `recurrent_layer`s are the same for GRU and LSTM, and `attention`. `kernels` calls what is in `kernels/*.cu`.
 
 pub(crate) mod attention;
 pub(crate) mod column_sums;

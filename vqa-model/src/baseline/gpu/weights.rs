@@ -28,7 +28,7 @@ pub(super) struct NormedLayer<'a> {
     grad: RefCell<Option<Tensor>>,
 }
 
-/// The table's fields: see `kernels.cu`.
+/// The table's fields: see `weight_norm.cu`.
 const FIRST_FIELD: usize = 16;
 const MAX_LAYERS: usize = 8;
 const GRAD_WEIGHT: usize = 9;
