@@ -19,7 +19,7 @@ pub enum SharedStates {
 ///
 /// A recurrent network has states: of step t, those of the different beginnings of t + 1 words, in such an order that the
 /// children of a state, one word longer, follow each other. Each distinct word of the batch has one or more rows: a row is
-/// read by [`MAX_READERS`] states at most, so that no gradient is the sum of many more numbers than another. Rows of a word
+/// read by 32 states at most, so that no gradient is the sum of many more numbers than another. Rows of a word
 /// follow each other.
 #[derive(Debug)]
 pub struct BatchOrder {
