@@ -1,9 +1,8 @@
 // What a training step in bfloat16 does between its matrix products.
 //
 // NVRTC compiles this, and the other files here behind it, when the program first trains on a GPU; the tests have a C++
-// compiler do it, and run it on the CPU.
-// So there is no more of CUDA in it than what they know: threads of a block that wait for each other, and those of a warp
-// that exchange numbers.
+// compiler do it, and run it on the CPU. So there is no more of CUDA in it than what both know: threads of a block that wait
+// for each other, and those of a warp that exchange numbers.
 //
 // Matrices are row by row. Rows of bfloat16 begin at multiples of 16 bytes, and are read eight numbers at a time. All is
 // computed in float32. What is added up is added up in one order, so that results are the same every time.
