@@ -215,13 +215,28 @@ fn check(what: &str, status: Status) -> Result<(), String> {
 }
 
 impl CudaModule {
+    /// What `kernels_of` makes of the kernels in a CUDA C++ source, for a device. Nothing on a CPU, nor where there are none,
+    /// which is warned of: `what` is done in a slower way then.
+    pub fn load<T>(
+        device: Device,
+        source: &str,
+        what: &str,
+        kernels_of: impl FnOnce(&CudaModule) -> Result<T, String>,
+    ) -> Option<T> {
+        let Device::Cuda(index) = device else { return None };
+        CudaModule::compile(index, source)
+            .and_then(|module| kernels_of(&module))
+            .inspect_err(|reason| tracing::warn!("{what} in a slower way ({reason})"))
+            .ok()
+    }
+
     /// The kernels in a CUDA C++ source, for the GPU of this number.
     ///
     /// # Errors
     ///
     /// Says why there are none.
     #[allow(unsafe_code)]
-    pub fn compile(device: usize, source: &str) -> Result<CudaModule, String> {
+    fn compile(device: usize, source: &str) -> Result<CudaModule, String> {
         let cuda = Cuda::new(device)?;
         let stream_functions = Arc::new(StreamFunctions::load()?);
         let driver = Driver::load()?;

@@ -28,11 +28,7 @@ const N_THREADS: u32 = 256;
 impl LossKernels {
     /// The kernels for a device; nothing on a CPU, and where the driver refuses them.
     pub(crate) fn load(device: Device) -> Option<Arc<LossKernels>> {
-        let Device::Cuda(index) = device else { return None };
-        CudaModule::compile(index, SOURCE)
-            .and_then(|module| LossKernels::of(&module))
-            .inspect_err(|reason| tracing::warn!("the loss is computed in a slower way ({reason})"))
-            .ok()
+        CudaModule::load(device, SOURCE, "the loss is computed", LossKernels::of)
     }
 
     /// The kernels on a CPU.

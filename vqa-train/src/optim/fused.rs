@@ -20,11 +20,7 @@ pub(super) struct AdamaxTensors<'a> {
 impl FusedAdamax {
     /// The kernel for a device; nothing on a CPU, and where the driver refuses it.
     pub(super) fn new(device: Device) -> Option<FusedAdamax> {
-        let Device::Cuda(index) = device else { return None };
-        CudaModule::compile(index, include_str!("adamax.cu"))
-            .and_then(|module| module.kernel("adamax"))
-            .inspect_err(|reason| tracing::warn!("the optimiser runs in a slower way ({reason})"))
-            .ok()
+        CudaModule::load(device, include_str!("adamax.cu"), "the optimiser runs", |module| module.kernel("adamax"))
             .map(FusedAdamax)
     }
 

@@ -59,11 +59,7 @@ const NAMES: [&str; 27] = [
 impl Kernels {
     /// The kernels for a device; nothing on a CPU, and where the driver refuses them.
     pub(crate) fn load(device: Device) -> Option<Kernels> {
-        let Device::Cuda(index) = device else { return None };
-        CudaModule::compile(index, SOURCE)
-            .and_then(|module| Kernels::of(&module))
-            .inspect_err(|reason| tracing::warn!("training steps are made in a slower way ({reason})"))
-            .ok()
+        CudaModule::load(device, SOURCE, "training steps are made", Kernels::of)
     }
 
     /// The kernels on a CPU.
