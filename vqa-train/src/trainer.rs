@@ -145,6 +145,7 @@ impl<'a> Trainer<'a> {
             (process, of) => Share::OfEachBatch { process, of },
         };
         let mut feed = self.feed(&self.train.with_share(share), self.config.accumulate, on_event)?;
+        feed.load_loss();
         if let (Precision::Bf16, Some(shared)) = (self.config.precision, self.model.shared_states()) {
             feed.order_batches(shared);
         }

@@ -76,21 +76,18 @@ impl Feed {
         let loader = Loader::new(dataset.clone(), loader_options);
         let n_buffers = loader_options.prefetch + 2;
         let staging = cuda.map(|cuda| Arc::new(Mutex::new(Staging::new(device, Some(cuda), n_buffers))));
-        Ok(Feed {
-            loader,
-            options,
-            resident,
-            staging,
-            loss_kernels: LossKernels::load(device),
-            room: None,
-            order: None,
-        })
+        Ok(Feed { loader, options, resident, staging, loss_kernels: None, room: None, order: None })
     }
 
     /// Has batches for a GPU padded, with images that no question is about and answers of score 0, so that there are
     /// fewer different [layouts](SentBatch::layout).
     pub fn pad_batches(&mut self) {
         self.room = Some(Arc::new(Mutex::new(Room::new(self.loader.options().batch_size))));
+    }
+
+    /// Has losses on a GPU computed by kernels of our own, which takes a moment to compile them.
+    pub fn load_loss(&mut self) {
+        self.loss_kernels = LossKernels::load(self.options.device);
     }
 
     /// Has batches for a GPU say in what [order](BatchOrder) words and images occur in them, for a recurrent network whose
