@@ -56,7 +56,8 @@ impl VqaModel for Baseline {
 
     fn shared_states(&self) -> Option<SharedStates> {
         let reads_both_ways = self.q_emb.config.bidirectional;
-        Some(if reads_both_ways { SharedStates::Nothing } else { SharedStates::Beginnings })
+        let shared = if reads_both_ways { SharedStates::Nothing } else { SharedStates::Beginnings };
+        gpu::serves_model(self).then_some(shared)
     }
 
     fn gradient_order(&self) -> &[&[&str]] {

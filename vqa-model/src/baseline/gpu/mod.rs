@@ -20,7 +20,7 @@ pub(crate) mod question_encoder;
 pub(crate) mod recurrent_layer;
 pub(crate) mod weights;
 
-pub(crate) use self::passes::{draw_seed, serves, train};
+pub(crate) use self::passes::{draw_seed, serves, serves_model, train};
 
 #[cfg(test)]
 mod tests;

@@ -14,16 +14,21 @@ use crate::feed::cuda_kernel::KernelArgument;
 use crate::feed::order::BatchOrder;
 use crate::model::{ModelInput, ModelOutput, TrainingPass};
 
-/// Whether the step is written out for a model and an input, on whatever device: in bfloat16, of a batch whose order is
-/// known, with widths that kernels can cut into their pieces, where all parameters are learnt. There is no dropout between
-/// recurrent layers.
-pub(crate) fn serves(model: &Baseline, input: &ModelInput) -> bool {
-    let [_, k, d] = input.features.size()[..] else { return false };
+/// Whether the step is written out for a model, given batches whose order is known: with widths that kernels can cut into
+/// their pieces, and without dropout between recurrent layers.
+pub(crate) fn serves_model(model: &Baseline) -> bool {
     let (hid_dim, mlp_dim) = (model.q_emb.hid_dim, model.classifier.hidden.bias.size()[0]);
     let dim = model.v_att.weight_norm_layers()[0].bias.size()[0];
     let is_cut = |dim: i64, by: i64| dim % by == 0;
-    let widths = is_cut(hid_dim, 8) && is_cut(d, 8) && is_cut(dim, 32) && is_cut(mlp_dim, 32);
-    let fits = k <= MAX_REGIONS && d <= MAX_DIM && dim <= MAX_DIM;
+    let widths = is_cut(hid_dim, 8) && is_cut(dim, 32) && is_cut(mlp_dim, 32) && dim <= MAX_DIM;
+    widths && model.q_emb.config.dropout == 0.0
+}
+
+/// Whether the step is written out for a model and an input, on whatever device: as [`serves_model`] says, in bfloat16, where
+/// all parameters are learnt.
+pub(crate) fn serves(model: &Baseline, input: &ModelInput) -> bool {
+    let [_, k, d] = input.features.size()[..] else { return false };
+    let fits = k <= MAX_REGIONS && d <= MAX_DIM && d % 8 == 0;
     let is_learnt = |parameter: &Tensor| {
         let has_gradient = || parameter.grad().defined() && parameter.grad().is_contiguous();
         parameter.kind() == Kind::Float && parameter.requires_grad() && parameter.is_contiguous() && has_gradient()
@@ -34,8 +39,7 @@ pub(crate) fn serves(model: &Baseline, input: &ModelInput) -> bool {
     input.features.kind() == Kind::BFloat16
         && input.features.numel() > 0
         && input.order.is_some()
-        && model.q_emb.config.dropout == 0.0
-        && widths
+        && serves_model(model)
         && fits
         && parameters.all(is_learnt)
 }
