@@ -17,6 +17,12 @@ pub(super) struct DropoutMasks {
     pub(super) scale: f32,
 }
 
+/// For dropout with probability `p`: an entry is kept where 16 random bits are below the first, and multiplied by the second.
+pub(crate) fn threshold_and_scale(p: f64) -> (u32, f32) {
+    let threshold = (((1.0 - p) * 65_536.0).round() as u32).max(1);
+    (threshold, (65_536.0 / f64::from(threshold)) as f32)
+}
+
 impl DropoutMasks {
     /// Masks of questions, each of which has `rows_per_question` of the rows: the same for a question, however many
     /// questions and rows there are beside it. Drops each entry with probability `p`, in steps of 1 / 65,536 and below 1.
@@ -42,11 +48,11 @@ impl DropoutMasks {
     fn of_rows(rows: usize, columns: usize, p: f64, seed_of: impl Fn(usize) -> u64 + Sync) -> DropoutMasks {
         let words_per_row = columns.div_ceil(LANES);
         let mut bits = vec![0; rows * words_per_row];
-        let threshold = (((1.0 - p) * 65_536.0).round() as u32).max(1);
+        let (threshold, scale) = threshold_and_scale(p);
         bits.par_chunks_mut(words_per_row).enumerate().for_each(|(row, mask)| {
             kernels::draw_mask(split_mix_64(seed_of(row)), threshold, mask);
         });
-        DropoutMasks { bits, words_per_row, scale: (65_536.0 / f64::from(threshold)) as f32 }
+        DropoutMasks { bits, words_per_row, scale }
     }
 
     /// The bits of a row. Column `i` is bit `i % 16` of word `i / 16`.

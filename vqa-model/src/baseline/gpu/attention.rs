@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::baseline::config::AttentionKind;
+use crate::baseline::cpu::masks::threshold_and_scale;
 use crate::baseline::gpu::column_sums::ColumnSums;
 use crate::baseline::gpu::kernels::{Kernels, blocks, int, or_null};
 use crate::baseline::gpu::weights::{NormedLayer, NormedLayers};
@@ -17,21 +18,23 @@ pub(super) const MAX_DIM: i64 = 4096;
 /// What dropout's masks follow from.
 pub(super) struct Dropout {
     /// `[1]` int64, on the device.
-    pub(super) seed: Tensor,
-    pub(super) p: f64,
+    seed: Tensor,
+    threshold: u32,
+    /// What kept entries are multiplied by.
+    pub(super) scale: f32,
 }
 
 impl Dropout {
-    /// Seed, threshold and scale, as kernels take them: 65,536 kept entries of as many are all.
-    pub(super) fn arguments(&self) -> [KernelArgument<'_>; 3] {
-        let threshold = (((1.0 - self.p) * 65_536.0).round() as u32).max(1);
-        [KernelArgument::Longs(&self.seed), int(i64::from(threshold)), KernelArgument::Float(self.scale())]
+    /// With probability `p`.
+    pub(super) fn new(seed: &Tensor, p: f64) -> Dropout {
+        let (threshold, scale) = threshold_and_scale(p);
+        Dropout { seed: seed.shallow_clone(), threshold, scale }
     }
 
-    /// What kept entries are multiplied by.
-    pub(super) fn scale(&self) -> f32 {
-        let threshold = (((1.0 - self.p) * 65_536.0).round() as u32).max(1);
-        (65_536.0 / f64::from(threshold)) as f32
+    /// Seed, threshold and scale, as kernels take them.
+    pub(super) fn arguments(&self) -> [KernelArgument<'_>; 3] {
+        let threshold = int(i64::from(self.threshold));
+        [KernelArgument::Longs(&self.seed), threshold, KernelArgument::Float(self.scale)]
     }
 }
 

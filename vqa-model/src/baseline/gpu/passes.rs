@@ -86,7 +86,7 @@ impl<'a> ForwardPass<'a> {
             TopdownAttention::Product(attention) => (AttentionKind::Product, attention.dropout),
             TopdownAttention::Concat(attention) => (AttentionKind::Concat, attention.dropout),
         };
-        let dropout = Dropout { seed: seed.shallow_clone(), p };
+        let dropout = Dropout::new(&seed, p);
         let (weights, attended, attention) =
             AttentionPass::forward(kernels, kind, &layers, input, order, &question, dropout);
 
@@ -98,14 +98,14 @@ impl<'a> ForwardPass<'a> {
         let factors = [&q_repr, &v_repr, &joint].map(KernelArgument::Bf16s);
         kernels.for_each_eight("multiply", &joint, &factors);
         let hidden = layers.of(first + 2).forward_relu(&joint);
-        let dropout = Dropout { seed, p: model.classifier.dropout };
+        let dropout = Dropout::new(&seed, model.classifier.dropout);
         let [rows, columns] = hidden.size()[..] else { panic!("[B, M]") };
         let arguments = [&[KernelArgument::Bf16s(&hidden)][..], &dropout.arguments(), &[int(rows), int(columns)]];
         kernels.for_each("dropout", rows * columns / 16, &arguments.concat());
         let logits = layers.of(first + 3).forward(&hidden);
         let logits = kernels.to_float(&logits, model.classifier.output.bias.size()[0]);
 
-        let scale = dropout.scale();
+        let scale = dropout.scale;
         let pass =
             ForwardPass { layers, first, encoder, attention, question, attended, q_repr, v_repr, joint, hidden, scale };
         (ModelOutput { logits, attention: weights }, pass)
