@@ -204,8 +204,14 @@ impl Store {
 }
 
 fn copy_f32(bytes: &[u8], out: &mut [f32]) {
-    for (to, from) in out.iter_mut().zip(bytes.chunks_exact(4)) {
-        *to = f32::from_le_bytes(from.try_into().expect("chunks of 4"));
+    bytemuck::must_cast_slice_mut(out).copy_from_slice(bytes);
+    from_little_endian(out);
+}
+
+/// Makes numbers of this machine of ones whose bytes are in the order of the files.
+pub(super) fn from_little_endian(values: &mut [f32]) {
+    if cfg!(target_endian = "big") {
+        values.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits().swap_bytes()));
     }
 }
 

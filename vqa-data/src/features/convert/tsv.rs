@@ -24,6 +24,7 @@ use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
 use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
 use crate::features::image_name::image_id;
+use crate::features::store::from_little_endian;
 use crate::features::table::ImageEntry;
 use crate::features::whole_number::whole_number;
 use crate::files::input::open_input;
@@ -110,9 +111,7 @@ fn decode(base64: &[u8], n: usize, values: &mut Vec<f32>) -> Result<(), String> 
         return Err(format!("has {len} bytes, and {} are wanted", n * 4));
     }
     values.truncate(n);
-    if cfg!(target_endian = "big") {
-        values.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits().swap_bytes()));
-    }
+    from_little_endian(values);
     Ok(())
 }
 
