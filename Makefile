@@ -92,10 +92,11 @@ test: setup style
 	@echo "the tests of the program run beside all others, for some minutes; what they print comes when they end"
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-program test-others
 
-# Most tests keep one core busy, those of the program both. The patterns of names leave out "cli".
+# Most tests keep one core busy. Those of the program often wait, for each other's processes or for a signal to act, so there
+# are more of them at once than cores. The patterns of names leave out "cli".
 .PHONY: test-program test-others
 test-program:
-	$(LINTED) $(TEST_ENV) $(CARGO) test --workspace --test cli
+	$(LINTED) $(TEST_ENV) RUST_TEST_THREADS=$$(($$(getconf _NPROCESSORS_ONLN) + 1)) $(CARGO) test --workspace --test cli
 test-others:
 	$(LINTED) $(TEST_ENV) $(CARGO) test --workspace --lib --bins --examples --benches --test '[!c]*' --test 'c[!l]*'
 	$(LINTED) RUSTDOC=$(CURDIR)/.ci/rustdoc $(CARGO) test --workspace --doc
