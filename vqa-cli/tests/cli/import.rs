@@ -203,6 +203,30 @@ fn the_config_has_every_key() {
     }
 }
 
+/// Answers on which annotators agree exclude each other; others do not.
+#[test]
+fn the_loss_suits_the_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    table(at);
+    let agreeing = |n: usize| vec!["red"; n];
+    let disagreeing = |n: usize| [vec!["red"; n - 1], vec!["blue"]].concat();
+    for (answers, loss) in [
+        (agreeing(1), "softmax"),
+        (agreeing(4), "softmax"),
+        (disagreeing(4), "logistic"),
+        (agreeing(10), "softmax"),
+        (disagreeing(10), "logistic"),
+        (disagreeing(12), "logistic"),
+    ] {
+        let row = serde_json::json!([{"image": "c.png", "question": "what color is it?", "answers": answers}]);
+        fs::write(at.join("qa.json"), row.to_string()).unwrap();
+        ok(at, "import qa.json --images photos --out data --force");
+        let config = fs::read_to_string(at.join("data/config.toml")).unwrap();
+        assert!(config.contains(&format!("loss = \"{loss}\"")), "{answers:?}: {config}");
+    }
+}
+
 #[test]
 fn parquet_brings_its_pictures_along() {
     let directory = tempfile::tempdir().unwrap();

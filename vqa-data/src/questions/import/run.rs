@@ -146,7 +146,7 @@ impl Import {
         let choices = Choices {
             min_answer_count,
             max_question_len: max_len,
-            has_one_answer: report.n_few_answers == 0 && report.n_more_answers == 0,
+            has_one_answer: answered().all(|row| rows.given(row).iter().all(|&answer| answer == rows.given(row)[0])),
         };
         let config = config_text(&self.out, &splits, &choices);
         waiting.write(&report.config, |out| out.write_all(config.as_bytes()))?;
