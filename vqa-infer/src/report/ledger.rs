@@ -16,6 +16,9 @@ use crate::report::folder::{is_complete, remove_folder, remove_temporaries};
 /// The ledger's file: a line when a folder is begun, and one when it is finished.
 const NAME: &str = "report.jsonl";
 
+/// The page over all folders.
+pub(super) const PAGE: &str = "index.html";
+
 /// A line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Line {
@@ -49,7 +52,7 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or another process has it locked.
+    /// When it cannot be read, another process has it locked, or the directory has a page that no report wrote.
     pub(super) fn open(directory: &Path) -> Result<Ledger> {
         let path = directory.join(NAME);
         let mut ledger = Ledger { directory: directory.to_owned(), file: Mutex::new(None), earlier: BTreeMap::new() };
@@ -70,6 +73,10 @@ impl Ledger {
                 };
             }
             ledger.file = Mutex::new(Some(file));
+        } else if directory.join(PAGE).exists() && ledger.folders()?.next().is_none() {
+            let problem =
+                "no report wrote it, and this one would overwrite it: move it away, or choose another directory";
+            return Err(Error::Exists { path: directory.join(PAGE), problem: problem.to_owned() }.into());
         }
         Ok(ledger)
     }
@@ -118,21 +125,24 @@ impl Ledger {
     ///
     /// When something cannot be removed, or the ledger cannot be written.
     pub(super) fn close(self, kept: BTreeMap<String, Finished>) -> Result<()> {
-        let entries = fs::read_dir(&self.directory).map_err(Error::io("read the directory", &self.directory))?;
-        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        // Versions that kept no ledger have made whole folders.
-        let whole = names.filter(|name| is_name(name) && is_complete(&self.directory.join(name)));
-        let made: HashSet<String> = whole.chain(self.earlier.into_keys()).collect();
+        let made: HashSet<String> = self.folders()?.chain(self.earlier.keys().cloned()).collect();
         for folder in made.iter().filter(|folder| !kept.contains_key(*folder)) {
             remove_folder(&self.directory.join(folder))?;
         }
-        remove_temporaries(&self.directory, &["index.html", NAME])?;
+        remove_temporaries(&self.directory, &[PAGE, NAME])?;
         let line = |(folder, finished)| {
             let line = Line { folder, finished: Some(finished) };
             serde_json::to_string(&line).expect("strings and numbers") + "\n"
         };
         let text: String = kept.into_iter().map(line).collect();
         Ok(write_atomic(&self.directory.join(NAME), text.as_bytes())?)
+    }
+
+    /// The complete folders of questions in the directory. Early versions left them without a ledger.
+    fn folders(&self) -> Result<impl Iterator<Item = String>> {
+        let entries = fs::read_dir(&self.directory).map_err(Error::io("read the directory", &self.directory))?;
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names.filter(|name| is_name(name) && is_complete(&self.directory.join(name))))
     }
 }
 
@@ -225,5 +235,17 @@ mod tests {
         assert_eq!(["1", "2/qa.txt", "3"].map(left), [false; 3]);
         assert_eq!(["2/notes.txt", "4/qa.txt", "mine/qa.txt", "thesis.tex", "5/qa.txt"].map(left), [true; 5]);
         assert_eq!(Ledger::open(at).unwrap().finished("5", "a"), Some(&finished("a")));
+    }
+
+    #[test]
+    fn a_page_that_no_report_wrote_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        write_atomic(&at.join(PAGE), b"mine").unwrap();
+        let error = Ledger::open(at).unwrap_err().to_string();
+        assert!(error.contains("index.html: no report wrote it"), "{error}");
+        // An early version left no ledger, but folders.
+        make(&at.join("7"));
+        Ledger::open(at).unwrap();
     }
 }

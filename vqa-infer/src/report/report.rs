@@ -17,7 +17,7 @@ use crate::report::card::Cards;
 use crate::report::contents::{Page, Skipped};
 use crate::report::explained::Explained;
 use crate::report::folder::{original_jpeg, qa_text, write_folder};
-use crate::report::ledger::{Finished, Ledger};
+use crate::report::ledger::{Finished, Ledger, PAGE};
 use crate::report::page::html;
 use crate::report::scores::Scores;
 
@@ -107,7 +107,8 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// When a folder cannot be written, memory is full, or another process draws into the directory.
+    /// When a folder cannot be written, memory is full, another process draws into the directory, or the directory has
+    /// an `index.html` that no report wrote.
     pub fn add_all(&mut self, explained: &[Explained], progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
         let ledger = match self.ledger.take() {
             Some(ledger) => ledger,
@@ -173,7 +174,7 @@ impl Report {
             cards: &self.cards,
             skipped: &self.skipped,
         };
-        let path = self.directory.join("index.html");
+        let path = self.directory.join(PAGE);
         write_atomic(&path, html(&page).as_bytes())?;
         // Only now, so that a page never shows what is gone.
         let ledger = match self.ledger {
