@@ -1,6 +1,6 @@
 use std::slice;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use vqa_data::files::try_directory;
 use vqa_infer::SplitWithModel;
 use vqa_infer::report::{Choice, Report, Sample, Skipped, Verdict};
@@ -13,6 +13,9 @@ use crate::terminal::{on_one_line, print, say};
 const N_NAMED: usize = 5;
 
 pub fn run(args: &VisualizeArgs) -> Result<()> {
+    if args.seed.is_some() && matches!(args.sample, SampleArg::First) {
+        bail!("--seed fixes which questions --sample random draws: pass both, or neither");
+    }
     try_directory(&args.out_dir)?;
     let split = asked::open(slice::from_ref(&args.checkpoint), &args.split)?;
     let choice = choice(args, &split);

@@ -162,6 +162,7 @@ fn what_cannot_be_chosen_is_explained() {
     refused("--question-ids 999999", &["split \"val\"", "999999"]);
     refused("--n 5 --n-batches 2", &["--n"]);
     refused("--n 0", &["--n"]);
+    refused("--n 5 --seed 7", &["--seed", "--sample random"]);
     refused("--style dots", &["dots"]);
 
     let test = "[[data.test.composition]]\nq_jsons = [\"data/v2_OpenEnded_shapes_val_questions.json\"]\n\
