@@ -35,7 +35,7 @@ impl ExtractorInfo {
     ///
     /// When the settings cannot be JSON: a map whose keys are not strings, say.
     pub fn of(settings: &impl Serialize) -> ExtractorInfo {
-        // Via the text, so that it equals what will be read from a file.
+        // Goes through text, so that it equals what will be read from a file.
         ExtractorInfo::parse(&serde_json::to_string(settings).expect("settings are JSON"))
     }
 

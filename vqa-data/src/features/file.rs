@@ -57,7 +57,7 @@ impl FeatureFile {
         FeatureFile::open_unfinished(path)
     }
 
-    /// Like [`FeatureFile::open`], but opens an unfinished file too.
+    /// Like [`FeatureFile::open`], but also opens unfinished files.
     pub(super) fn open_unfinished(path: &Path) -> Result<FeatureFile> {
         let container = Container::open(path)?;
         let features = Store::open(&container, "image_features")?;

@@ -192,7 +192,7 @@ fn with_header<T>(
 ) -> Result<T, Unreadable> {
     /// In bytes; NumPy writes 128.
     const LONGEST_HEADER: usize = 64 << 10;
-    /// Those of a dictionary and a shape, and some more.
+    /// More than a dictionary and a shape need.
     const MOST_BRACKETS: usize = 16;
     let malformed = |problem: String| Unreadable::Malformed(format!("{name} {problem}"));
     let Some(index) = archive.zip.index_for_name(&format!("{name}.npy")) else {

@@ -6,8 +6,8 @@
 //! header. Where Python 3 wrote bytes without decoding them, the base64 is in a `b'…'`.
 //!
 //! The index is built without reading the features, which are nearly all of the file: the first columns of a line say
-//! how long it must be, and a read at that offset confirms it. Only if there is no line break there is the line
-//! searched for its end.
+//! how long it must be, and a read at that offset confirms it. If there is no line break at that offset, the
+//! line is searched for its end.
 
 use std::fs::File;
 use std::ops::Range;

@@ -27,7 +27,7 @@ pub struct ImageFolder {
 ///
 /// # Errors
 ///
-/// Those of [`ImageFolder::search`]; and when an image would be set aside, as one without an id in its name is.
+/// Those of [`ImageFolder::search`]; and when an image would be set aside, such as one without an id in its name.
 pub fn list_images(directory: &Path) -> Result<Vec<ImageFile>> {
     let folder = ImageFolder::search(directory)?;
     folder.refuse_bad()?;

@@ -19,7 +19,8 @@ const MAX_PIXELS: u64 = 178_956_970;
 const MAX_JPEG_BYTES: u64 = 1 << 30;
 
 /// Decodes an image to RGB, upright as its EXIF data say: JPEG, PNG, WebP, GIF (the first frame), BMP or TIFF,
-/// recognised by the first bytes of the file and not by its name. 16-bit values become 8-bit, and transparency is dropped.
+/// recognised by the first bytes of the file and not by its name. 16-bit values become 8-bit, and transparency is
+/// dropped.
 ///
 /// # Errors
 ///
