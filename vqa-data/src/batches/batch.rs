@@ -9,17 +9,17 @@ use crate::batches::dataset::Dataset;
 use crate::error::Result;
 use crate::questions::soft_targets::SoftTargets;
 
-/// Some questions with the regions of their images, in plain memory.
+/// A batch of questions and the regions of their images, in host memory.
 ///
-/// B questions are about N distinct images of at most K regions. Each image is there once, however many
-/// questions ask about it; [`Batch::image_rows`] says which is whose.
+/// B questions ask about N distinct images of at most K regions each. An image is stored once, however many questions
+/// ask about it; [`Batch::image_rows`] maps questions to images.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
     /// `[B]` The questions' indices in the dataset.
     pub questions: Vec<usize>,
-    /// `[B]`
+    /// `[B]` The questions' ids.
     pub question_ids: Vec<u64>,
-    /// `[B]`
+    /// `[B]` The ids of the questions' images.
     pub image_ids: Vec<u64>,
     /// [B, max_len], padded in front.
     pub tokens: Vec<i64>,
@@ -41,18 +41,18 @@ pub struct Batch {
     pub max_regions: usize,
     /// D, the length of a feature vector.
     pub feature_dim: usize,
-    /// The place of the first question in the whole batch that this one is cut from; 0 if it is whole.
+    /// Index of the first question in the full batch that this one is part of; 0 if this is the full batch.
     pub first: usize,
-    /// The whole batch that this one is cut from, or this one.
+    /// Sizes of the full batch that this one is part of; its own if this is the full batch.
     pub whole: WholeBatch,
 }
 
-/// Sizes of a batch that several processes have cut up between them.
+/// Sizes of a full batch, before it is split between processes or into parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WholeBatch {
-    /// Questions.
+    /// Number of questions.
     pub n_questions: usize,
-    /// Questions that have a candidate among their answers.
+    /// Number of questions with a candidate among their answers.
     pub n_with_candidate: usize,
 }
 
@@ -66,7 +66,8 @@ impl Batch {
         Batch::gather_share(&BufferPool::new(0), dataset, questions, 0..questions.len(), true)
     }
 
-    /// [`Batch::gather`] of a share of a batch, with memory from a pool, and with or without features and boxes.
+    /// Like [`Batch::gather`], but for a share of a batch, with memory from a pool, and optionally without features and
+    /// boxes.
     pub(crate) fn gather_share(
         pool: &Arc<BufferPool>,
         dataset: &Dataset,
@@ -114,7 +115,7 @@ impl Batch {
         let (k, dim) = (batch.max_regions, batch.feature_dim);
         batch.features = pool.take(images.len() * k * dim);
         batch.boxes = vec![0.0; images.len() * k * 4];
-        // A source may have images without regions, and then chunks would have no length.
+        // A source may have images without regions, and a chunk length of 0 would panic.
         if k * dim > 0 {
             batch
                 .features
@@ -131,8 +132,8 @@ impl Batch {
         Ok(batch)
     }
 
-    /// The batch cut into at most `n` of about the same number of questions, each with the images that it asks about;
-    /// into none, if it is empty.
+    /// Splits the batch into at most `n` parts of about equal size, each with only the images that its questions are
+    /// about. An empty batch has no parts.
     pub fn parts(self, n: usize) -> Vec<Batch> {
         if self.is_empty() {
             return Vec::new();
@@ -155,7 +156,7 @@ impl Batch {
         };
         let image_rows = self.image_rows[range.clone()].iter().map(new_row).collect();
         let of_images = |values: &[f32], len: usize| -> Vec<f32> {
-            // Nothing, where features are left out.
+            // Empty if features are left out.
             let of = |&image: &usize| values.get(image * len..(image + 1) * len).unwrap_or_default();
             images.iter().flat_map(of).copied().collect()
         };
@@ -182,7 +183,7 @@ impl Batch {
         self.question_ids.len()
     }
 
-    /// Whether there is no question.
+    /// Whether there are no questions.
     pub fn is_empty(&self) -> bool {
         self.question_ids.is_empty()
     }

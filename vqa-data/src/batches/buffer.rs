@@ -1,18 +1,18 @@
-//! Memory for features that is used again: fresh pages from the system cost more than the copy into them.
+//! Reusable memory for features: fresh pages from the system cost more than the copy into them.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A slice of values. One from a [`Loader`](crate::batches::Loader) goes back to it when it is dropped, for a later
-/// batch.
+/// A slice of values. Dropping one that came from a [`Loader`](crate::batches::Loader) returns its memory to the
+/// loader, for a later batch.
 #[derive(Default)]
 pub struct Buffer {
     values: Vec<f32>,
     pool: Option<Arc<BufferPool>>,
 }
 
-/// Buffers that wait to be used again.
+/// Buffers waiting to be reused.
 #[derive(Debug)]
 pub(crate) struct BufferPool {
     waiting: Mutex<Vec<Vec<f32>>>,
@@ -25,7 +25,7 @@ impl BufferPool {
         Arc::new(BufferPool { waiting: Mutex::new(Vec::new()), most })
     }
 
-    /// A buffer of this length, whatever values are in it.
+    /// Returns a buffer of this length with unspecified values.
     pub(crate) fn take(self: &Arc<BufferPool>, len: usize) -> Buffer {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut values = waiting.unwrap_or_default();

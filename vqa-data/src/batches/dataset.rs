@@ -1,4 +1,4 @@
-//! A split as ids: tokens, soft targets, and where each question's regions are.
+//! A split encoded as ids: tokens, soft targets, and where each question's regions are.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -33,19 +33,19 @@ fn first_unknown_words(split: &Split, words: &WordDict) -> Vec<String> {
     unknown
 }
 
-/// Everything that batches are made of: a split, encoded, with its region features.
+/// A split, encoded and joined with its region features: everything that batches are gathered from.
 pub struct Dataset {
     split: Split,
     encoded: EncodedQuestions,
     sources: Vec<Arc<dyn RegionSource>>,
     /// The distinct images of the questions, by source and row.
     images: Vec<Location>,
-    /// For each question, its image's index among them.
+    /// For each question, the index of its image in `images`.
     image_of: Vec<u32>,
     n_words: usize,
     n_answers: usize,
     dictionaries: DictFingerprint,
-    /// Made when it is first asked for, in a pass over all questions.
+    /// Computed on first use, in a pass over all questions.
     pub(super) questions_digest: OnceLock<String>,
 }
 
@@ -57,16 +57,16 @@ pub(crate) struct Location {
 }
 
 impl Dataset {
-    /// Joins a split with the regions of its images, one [`RegionSource`] for each source of the split.
+    /// Joins a split with the regions of its images, from one [`RegionSource`] for each source of the split.
     ///
     /// # Errors
     ///
-    /// When images lack features (they are counted, and the first few named), or the sources' feature
-    /// dimensions differ.
+    /// When images lack features (the message says how many, and names the first few), or the sources differ in feature
+    /// dimension or extractor.
     ///
     /// # Panics
     ///
-    /// When the number of region sources is not that of the split.
+    /// When the number of region sources differs from the number of sources in the split.
     pub fn new(
         split: Split,
         words: &WordDict,
@@ -144,7 +144,7 @@ impl Dataset {
         self.split.len()
     }
 
-    /// Whether there is no question.
+    /// Whether there are no questions.
     pub fn is_empty(&self) -> bool {
         self.split.is_empty()
     }
@@ -159,17 +159,17 @@ impl Dataset {
         &self.encoded
     }
 
-    /// Number of words in the dictionary that it is encoded with.
+    /// Number of words in the dictionary that the questions are encoded with.
     pub fn n_words(&self) -> usize {
         self.n_words
     }
 
-    /// Number of answers in the dictionary that it is encoded with.
+    /// Number of answers in the dictionary that the answers are encoded with.
     pub fn n_answers(&self) -> usize {
         self.n_answers
     }
 
-    /// Digests of the dictionaries that it is encoded with.
+    /// Digests of the dictionaries that the split is encoded with.
     pub(crate) fn dictionaries(&self) -> &DictFingerprint {
         &self.dictionaries
     }
@@ -179,12 +179,12 @@ impl Dataset {
         self.sources.first().map_or(0, |source| source.feature_dim())
     }
 
-    /// How the regions were made, where one of the sources says it.
+    /// How the regions were extracted, if one of the sources says so.
     pub fn extractor(&self) -> Option<&ExtractorInfo> {
         self.sources.iter().find_map(|source| source.extractor())
     }
 
-    /// Number of distinct images. They are in order of where their features are.
+    /// Number of distinct images, which are ordered by source and row.
     pub fn n_images(&self) -> usize {
         self.images.len()
     }
@@ -200,7 +200,7 @@ impl Dataset {
         if halves { ElementType::F16 } else { ElementType::F32 }
     }
 
-    /// Reads the regions of some images, in parallel: one image's after the other's, features [regions, D] and boxes
+    /// Reads the regions of a range of images in parallel, concatenated in order: features [regions, D] and boxes
     /// [regions, 4].
     ///
     /// # Errors
@@ -209,7 +209,7 @@ impl Dataset {
     ///
     /// # Panics
     ///
-    /// When `features` or `boxes` has another length.
+    /// When `features` or `boxes` has the wrong length.
     pub fn read_regions(&self, images: Range<usize>, features: &mut [f32], boxes: &mut [f32]) -> Result<()> {
         let (mut features, mut boxes) = (features, boxes);
         let mut shares = Vec::with_capacity(images.len());

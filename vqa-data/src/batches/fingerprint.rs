@@ -1,4 +1,4 @@
-//! What a dataset is made of, in a few digests.
+//! Digests that identify what a dataset is made of.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,21 +7,21 @@ use crate::error::Result;
 use crate::files::fingerprint::Fingerprint;
 use crate::questions::fingerprint::DictFingerprint;
 
-/// Digests of what a model learns from: equal ones mean that training can be resumed with a dataset.
+/// Digests of what a model learns from: if they are equal, training can be resumed with the dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetFingerprint {
-    /// Of the dictionaries that the questions are encoded with.
+    /// Digests of the dictionaries that the questions are encoded with.
     #[serde(flatten)]
     pub dictionaries: DictFingerprint,
-    /// Of the questions: ids, images, tokens and soft targets, in order.
+    /// Digest of the questions: ids, images, tokens and soft targets, in order.
     pub questions: String,
-    /// Of the features: how many, of which size and by which extractor, and the values of a few images. Where the files
-    /// are does not matter.
+    /// Digest of the features: how many, of which dimension and by which extractor, and the values of a few images.
+    /// Where the files are stored does not matter.
     pub features: String,
 }
 
 impl Dataset {
-    /// Digests of what is in it.
+    /// Computes the digests of the dataset's content.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl Dataset {
     }
 
     fn digest_features(&self) -> Result<String> {
-        /// Enough to notice that a file was made anew in another way.
+        /// The most images to sample: enough to notice that a file was rebuilt with other settings.
         const SAMPLE: usize = 8;
         let mut digest = Fingerprint::default();
         digest.add(self.extractor().map(ToString::to_string).unwrap_or_default().as_bytes());

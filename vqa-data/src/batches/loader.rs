@@ -1,4 +1,4 @@
-//! Batches in a seeded order, made ahead of time.
+//! Batches in a seeded order, prepared ahead of time.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -11,20 +11,20 @@ use crate::batches::sampler::Sampler;
 use crate::batches::share::Share;
 use crate::error::Result;
 
-/// How a [`Loader`] makes batches.
+/// How a [`Loader`] builds batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoaderOptions {
     /// Questions in a batch; the last batch of an epoch may have fewer.
     pub batch_size: usize,
     /// The order of the questions.
     pub sampler: Sampler,
-    /// Fixes the order.
+    /// Seed of the order.
     pub seed: u64,
-    /// How many batches are made ahead. Each takes its size in memory.
+    /// How many batches are prepared ahead of the consumer. Each takes the memory of a batch.
     pub prefetch: usize,
-    /// Whether batches have features and boxes. Who has them already needs only [`Batch::images`].
+    /// Whether batches have features and boxes. A caller that has them already needs only [`Batch::images`].
     pub features: bool,
-    /// Which part of it all, where several processes make an epoch together.
+    /// The share of each epoch to load, if several processes share the work.
     pub share: Share,
 }
 
@@ -35,9 +35,9 @@ impl Default for LoaderOptions {
     }
 }
 
-/// Makes the batches of a dataset, epoch by epoch.
+/// Builds the batches of a dataset, epoch by epoch.
 ///
-/// The content of every batch depends on the options and the epoch only, not on threads or timing.
+/// The content of every batch depends only on the options and the epoch, not on threads or timing.
 #[derive(Clone)]
 pub struct Loader {
     dataset: Arc<Dataset>,
@@ -47,14 +47,14 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// A loader for `dataset`.
+    /// Creates a loader for `dataset`.
     ///
     /// # Panics
     ///
     /// When the batch size is 0.
     pub fn new(dataset: Arc<Dataset>, options: LoaderOptions) -> Loader {
         assert!(options.batch_size > 0, "a batch has at least one question");
-        // Those waiting in the channel, one being made, one being used.
+        // The batches waiting in the channel, one being built, one being used.
         let pool = BufferPool::new(options.prefetch + 2);
         Loader { dataset, options, pool }
     }
@@ -69,7 +69,7 @@ impl Loader {
         &self.options
     }
 
-    /// The same loader with this share of its batches.
+    /// Returns the same loader, but for this share of its batches.
     pub fn with_share(&self, share: Share) -> Loader {
         Loader { options: LoaderOptions { share, ..self.options }, ..self.clone() }
     }
@@ -79,13 +79,13 @@ impl Loader {
         self.dataset.len().div_ceil(self.options.batch_size)
     }
 
-    /// Starts an epoch at its batch number `first` (0 for all of it). A thread of its own makes the batches,
-    /// with the help of rayon's pool, up to `prefetch` ahead of the consumer; dropping the iterator stops it.
+    /// Starts an epoch at batch number `first` (0 for the full epoch). A separate thread builds the batches, with the
+    /// help of rayon's pool, up to `prefetch` ahead of the consumer; dropping the iterator stops it.
     pub fn epoch(&self, epoch: u64, first: usize) -> Batches {
         self.epoch_with(epoch, first, |batch| batch)
     }
 
-    /// [`Loader::epoch`], whose thread also makes something of each batch.
+    /// Like [`Loader::epoch`], but the thread also applies `make` to each batch.
     pub fn epoch_with<T: Send + 'static>(
         &self,
         epoch: u64,
@@ -104,7 +104,7 @@ impl Loader {
             let mut batches =
                 of_epoch.filter(|&(number, _)| share.has_batch(number)).map(|(_, whole)| whole).peekable();
             while let Some(whole) = batches.next() {
-                // Page by page on demand, a disk would read far more than is wanted, and wait in between.
+                // Left to page faults, a disk would read far more than is needed, and wait in between.
                 if let Some(next) = batches.peek().filter(|_| features) {
                     dataset.prefetch(&next[share_of(next)]);
                 }
@@ -119,7 +119,8 @@ impl Loader {
     }
 }
 
-/// The batches of an epoch, or what was made of them: an iterator. It ends after the first error.
+/// An iterator over the batches of an epoch, or over what [`Loader::epoch_with`] made of them. It ends after the first
+/// error.
 #[derive(Debug)]
 pub struct Batches<T = Batch> {
     receiver: Option<Receiver<Result<T>>>,
@@ -139,7 +140,7 @@ impl<T> Iterator for Batches<T> {
 }
 
 impl<T> Batches<T> {
-    /// Waits for the thread, and hands on its panic, if it had one: a bug must not look like a short epoch.
+    /// Waits for the thread, and resumes its panic if it had one: a bug must not look like a short epoch.
     fn stop(&mut self) {
         drop(self.receiver.take());
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)

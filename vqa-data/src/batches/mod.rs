@@ -1,4 +1,4 @@
-//! Questions with the regions of their images, in batches, ahead of time.
+//! Batches of questions with the regions of their images, prepared ahead of time.
 //!
 //! A [`Dataset`] is a split encoded with the dictionaries, joined with one
 //! [`RegionSource`](crate::features::RegionSource) for each of its sources. A [`Loader`] cuts it into [`Batch`]es on

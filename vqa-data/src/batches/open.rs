@@ -11,8 +11,8 @@ use crate::features::source::RegionSource;
 use crate::questions::dictionary::{AnswerDict, WordDict};
 use crate::questions::split::{SourceConfig, Split, SplitConfig};
 
-/// Opens the feature files that a split's config names, as far as it names any, and closes them again: what is wrong
-/// with them is known before there is a dataset.
+/// Opens the feature files that a split's config names, if it names any, and closes them again, so that problems with
+/// them are found before a dataset is built.
 ///
 /// # Errors
 ///

@@ -13,19 +13,19 @@ use crate::batches::dataset::Dataset;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sampler {
-    /// Shuffled again each epoch.
+    /// Questions, reshuffled each epoch.
     #[default]
     Random,
-    /// Images shuffled again each epoch, all questions about an image in one batch, so that it has fewer distinct
-    /// images. Only where no batch could be filled otherwise are an image's questions in two.
+    /// Images, reshuffled each epoch, with all questions about an image in one batch, so that batches have fewer
+    /// distinct images. An image's questions are split only if a batch could not be filled otherwise.
     Grouped,
-    /// As in the files.
+    /// Questions in the order of the files.
     Sequential,
 }
 
 impl Sampler {
-    /// The indices in the dataset of an epoch's questions, in order: the same for the same seed, epoch and batch
-    /// size, which matters only to [`Sampler::Grouped`].
+    /// Returns the dataset indices of an epoch's questions, in order. They are the same for the same seed, epoch and
+    /// batch size; the batch size matters only to [`Sampler::Grouped`].
     pub fn order(self, dataset: &Dataset, batch_size: usize, seed: u64, epoch: u64) -> Vec<usize> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(epoch);
@@ -51,9 +51,9 @@ impl Sampler {
     }
 }
 
-/// Puts groups one after the other so that the borders of batches fall between them: in the given order, but where
-/// the next group would not fit, or would leave room that none could fill, another one is preferred; and if there is
-/// none, it is cut.
+/// Concatenates groups so that batch boundaries fall between them. Groups stay in the given order, but if the next one
+/// would not fit, or would leave room that no group could fill, another one is preferred; if there is none, a group is
+/// cut.
 fn pack(groups: Vec<Vec<usize>>, batch_size: usize) -> Vec<usize> {
     let mut groups: Vec<Option<Vec<usize>>> = groups.into_iter().map(Some).collect();
     let mut by_size: BTreeMap<usize, VecDeque<usize>> = BTreeMap::new();
@@ -73,7 +73,7 @@ fn pack(groups: Vec<Vec<usize>>, batch_size: usize) -> Vec<usize> {
         let mut others = by_size.range(..=room).rev().filter(|&(&size, _)| fits(size));
         let other = if fits(size) { None } else { others.next() };
         let (chosen, size) = other.map_or((next, size), |(&size, groups)| (groups[0], size));
-        // Either way it is the first of its size.
+        // Either way, it is the first group of its size.
         let same_size = by_size.get_mut(&size).expect("a group that is left");
         same_size.pop_front();
         if same_size.is_empty() {
@@ -116,7 +116,7 @@ mod tests {
         #[test]
         fn packing_loses_nothing(sizes in prop::collection::vec(1usize..12, 0..200), batch_size in 1usize..40) {
             let mut order = pack(groups(&sizes), batch_size);
-            // Each batch can be the end of one cut group, and no more.
+            // Each batch boundary cuts at most one group.
             prop_assert!(n_cut(&sizes, &order, batch_size) <= order.len().div_ceil(batch_size));
             order.sort_unstable();
             prop_assert_eq!(order, (0..sizes.iter().sum()).collect::<Vec<_>>());
@@ -126,7 +126,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// As in VQA2.0: three questions an image or more, most often four to six.
+        /// As in VQA2.0: three or more questions per image, mostly four to six.
         #[test]
         fn groups_stay_whole(
             sizes in prop::collection::vec(prop_oneof![3usize..12, 4usize..7], 2000), batch_size in 100usize..513

@@ -1,47 +1,47 @@
-//! What one of several processes makes of an epoch.
+//! The share of an epoch that one of several processes loads.
 
 use std::ops::Range;
 
-/// The share of an epoch that a loader makes. Loaders of several processes, each with the share of its own, make all of
-/// it, and each the same wherever it runs.
+/// The share of an epoch that a loader builds. The shares of all processes make up the full epoch, and a share is the
+/// same wherever its process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Share {
     /// All of it.
     #[default]
     All,
-    /// Some consecutive questions of each batch, about as many as any other process: the borders between processes are
-    /// the nearest ones between two images. It may be none of a small batch.
+    /// A run of consecutive questions of each batch, about as long as any other process's: runs meet at the boundary
+    /// between two images that is nearest to an even split. It may be empty in a small batch.
     OfEachBatch {
-        /// Which process, from 0.
+        /// Index of the process, from 0.
         process: usize,
-        /// How many there are.
+        /// Number of processes.
         of: usize,
     },
-    /// Whole batches, every `of`th, from the one whose number is that of the process.
+    /// Every `of`th batch, starting with the batch whose number is `process`.
     OfBatches {
-        /// Which process, from 0.
+        /// Index of the process, from 0.
         process: usize,
-        /// How many there are.
+        /// Number of processes.
         of: usize,
     },
 }
 
 impl Share {
-    /// The share of a batch of `n` questions. `is_border` says whether a question is about another image than the one
-    /// before.
+    /// Returns the range of this share in a batch of `n` questions. `is_border` says whether a question is about a
+    /// different image from the one before it.
     pub(crate) fn of_batch(self, n: usize, is_border: impl Fn(usize) -> bool) -> Range<usize> {
         let Share::OfEachBatch { process, of } = self else { return 0..n };
         let border = |process: usize| {
             let even = n * process / of;
             let is_border = |&i: &usize| i == 0 || i >= n || is_border(i);
             let distances = 0..=n;
-            // Of two that are as near, the same one for both of its neighbours.
+            // Of two equally near boundaries, both neighbours choose the same one.
             distances.flat_map(|d| [even.checked_sub(d), Some(even + d)]).flatten().find(is_border).unwrap_or(n).min(n)
         };
         border(process)..border(process + 1)
     }
 
-    /// Whether a whole batch is in it, by its number in the epoch.
+    /// Whether the share may have questions of the batch with this number in the epoch.
     pub(crate) fn has_batch(self, number: usize) -> bool {
         match self {
             Share::OfBatches { process, of } => number % of == process,
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Together all questions, in order; no image is in two shares; and no share is larger than an even one by more
+        /// The shares cover all questions in order; no image is in two shares; and no share exceeds an even one by more
         /// than a group.
         #[test]
         fn shares_of_a_batch_make_it_up(sizes in prop::collection::vec(1usize..9, 1..60), of in 1usize..9) {

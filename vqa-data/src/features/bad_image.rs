@@ -8,7 +8,7 @@ use serde::Serialize;
 pub struct BadImage {
     /// The file.
     pub path: PathBuf,
-    /// Its line, from 1 on, in a TSV file.
+    /// Its line in a TSV file, counted from 1.
     pub line: Option<usize>,
     /// What is wrong with it.
     pub problem: String,

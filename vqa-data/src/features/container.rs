@@ -1,4 +1,4 @@
-//! HDF5 files and their datasets, before anything is known of what is in them.
+//! HDF5 files and their datasets, before anything is known about their content.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub(super) struct Container {
 pub(super) struct Dataset {
     pub(super) hdf5: hdf5::Dataset,
     pub(super) name: &'static str,
-    /// The file that holds the values: another one than the container's where that has only a link.
+    /// The file that holds the values, which is not the container's if that has only a link to it.
     pub(super) path: PathBuf,
     pub(super) map: Arc<MappedFile>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Dataset {
 impl Container {
     /// Opens a file.
     pub(super) fn open(path: &Path) -> Result<Container> {
-        /// HDF5's cache of decompressed chunks, for each dataset: with its default of 1 MB, chunks of several images
+        /// HDF5's cache of decompressed chunks, for each dataset: with its default of 1 MB, a chunk of several images
         /// would be decompressed again for each of them.
         const CHUNK_CACHE: (usize, usize, f64) = (12_421, 64 << 20, 0.75);
         let map = Arc::new(map_file(path)?);
@@ -58,9 +58,9 @@ impl Container {
         self.file.attr(name).ok()
     }
 
-    /// An attribute that is a text, as h5py and this crate write it, if it is there.
+    /// A text attribute, as h5py and this crate write it, if it is there.
     pub(super) fn text_attribute(&self, name: &str) -> Option<String> {
-        /// Longer ones are no attribute of ours.
+        /// Longer texts are not attributes of ours.
         const MOST: usize = 4096;
         let attribute = self.attribute(name).filter(|attribute| attribute.is_scalar())?;
         match attribute.dtype().and_then(|dtype| dtype.to_descriptor()).ok()? {
@@ -74,18 +74,18 @@ impl Container {
         }
     }
 
-    /// What is in it, in words.
+    /// The names of what is in the file, for a message.
     pub(super) fn contents(&self) -> String {
         let names = self.file.member_names().unwrap_or_default();
         if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
     }
 
-    /// A dataset, if it is there.
+    /// Opens a dataset, if it is there.
     ///
     /// # Errors
     ///
-    /// When its values are not all in one file, or it is larger than that can hold: a damaged or hostile file says any
-    /// size, and memory is reserved by it.
+    /// When its values are not all in one file, or are more than that file can hold: a damaged or hostile file can
+    /// claim any size, and memory is reserved accordingly.
     pub(super) fn dataset(&self, name: &'static str) -> Result<Option<Dataset>> {
         if !self.file.link_exists(name) {
             return Ok(None);
@@ -103,7 +103,7 @@ impl Container {
         let dataset = if is_ours.map_err(cannot_read())? {
             Dataset { hdf5, name, path: self.path.clone(), map: self.map.clone() }
         } else {
-            // An external link. The offsets of such a dataset are those in its own file.
+            // An external link: the offsets of such a dataset are those in its own file.
             let path = PathBuf::from(hdf5.filename());
             let map = Arc::new(map_file(&path)?);
             Dataset { hdf5, name, path, map }
@@ -115,7 +115,7 @@ impl Container {
 
 impl Dataset {
     fn check_storage(&self) -> Result<()> {
-        /// A chunk may be mostly empty.
+        /// Chunks of at most this many bytes may be mostly empty.
         const SMALL: u64 = 64 << 20;
         let Dataset { hdf5, name, path, map } = self;
         let shape = hdf5.shape();
@@ -147,7 +147,7 @@ impl Dataset {
             }
             Layout::Compact if bytes > storage => refuse("is larger than what is stored of it: it is damaged"),
             Layout::Compact => Ok(()),
-            // HDF5 gives fill values, without a word, for what it does not find in the other files.
+            // HDF5 silently gives fill values for what it does not find in the other files.
             Layout::Virtual => {
                 let problem = format!(
                     "\"{name}\" is a virtual dataset, whose values are in other files: give those files, or make \
@@ -158,9 +158,9 @@ impl Dataset {
         }
     }
 
-    /// Its values, of any numeric type, which must be whole and not negative: HDF5 would convert others without a word.
+    /// Reads the values, of any numeric type. They must be whole and not negative: HDF5 would silently convert others.
     pub(super) fn read_whole_numbers(&self) -> Result<Vec<u64>> {
-        /// Above, doubles skip whole numbers.
+        /// Above this, doubles skip whole numbers.
         const LARGEST: f64 = (1u64 << 53) as f64;
         let dtype = self.hdf5.dtype().and_then(|dtype| dtype.to_descriptor()).map_err(cannot_read(&self.path))?;
         match dtype {

@@ -1,4 +1,4 @@
-//! What makes regions of pictures.
+//! Extractors, which turn pictures into regions.
 
 use image::RgbImage;
 
@@ -7,14 +7,14 @@ use crate::features::extractor_info::ExtractorInfo;
 use crate::features::finite::all_finite;
 use crate::features::source::ImageRegions;
 
-/// What makes regions of pictures: the cells of a grid, a network's map, a detector. Implement it to extract with a
-/// network of your own; `Extraction` writes what it makes to a feature file.
+/// Turns pictures into regions: the cells of a grid, a network's map, a detector's boxes. Implement it to extract with
+/// a network of your own; `Extraction` writes the regions to a feature file.
 ///
-/// A picture takes two steps: [`Extractor::prepare`], of one picture, which threads call side by side, and
-/// [`Extractor::extract`], of a batch, which one thread calls while the others prepare what comes next.
+/// Each picture takes two steps. [`Extractor::prepare`] takes a single picture, and is called by several threads at
+/// once; [`Extractor::extract`] takes a batch, and is called by one thread while the others prepare the next pictures.
 pub trait Extractor: Send + Sync {
-    /// All that two files must have in common to be mixed. It travels with the features into checkpoints, and must be
-    /// enough to make the same extractor again.
+    /// Describes everything that two files must have in common for their features to be mixed. It is stored with the
+    /// features and in checkpoints, and must be enough to build the same extractor again.
     fn info(&self) -> ExtractorInfo;
 
     /// Length D of a region's feature vector.
@@ -28,27 +28,28 @@ pub trait Extractor: Send + Sync {
         [1, 1]
     }
 
-    /// How many pictures [`Extractor::extract`] takes best at once. What it makes of a picture must not depend on it.
+    /// The number of pictures that [`Extractor::extract`] handles best at once. Its result for a picture must not
+    /// depend on it.
     fn batch_size(&self) -> usize {
         16
     }
 
-    /// All that can be done of one upright picture alone: resizing it, as a rule.
+    /// Does whatever can be done with one upright picture alone, usually resizing it.
     ///
     /// # Errors
     ///
-    /// What is wrong with the picture, in words that follow its name.
+    /// What is wrong with the picture, as a text that follows its name.
     fn prepare(&self, picture: &RgbImage) -> Result<Prepared, String>;
 
-    /// The regions of each picture, in order.
+    /// Extracts the regions of each picture, in order.
     ///
     /// # Errors
     ///
-    /// When memory is full, or a network fails on a picture. Whoever calls knows the pictures' names, and can ask about
-    /// one after the other.
+    /// When memory is full, or a network fails on a picture. The error need not say which: the caller knows the
+    /// pictures' names, and can try them one by one.
     fn extract(&self, pictures: &[Prepared]) -> Result<Vec<ImageRegions>>;
 
-    /// The regions of one upright picture.
+    /// Extracts the regions of one upright picture.
     ///
     /// # Errors
     ///
@@ -73,21 +74,21 @@ pub enum Prepared {
         /// Width and height of the upright picture, in pixels.
         size: [u32; 2],
     },
-    /// Done already: an extractor that has no second step.
+    /// Regions already: the extractor has no second step.
     Regions(ImageRegions),
 }
 
 /// How many regions pictures have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegionCount {
-    /// Every picture as many.
+    /// The same number for every picture.
     Fixed(usize),
-    /// A detector's: one picture more than another, but none more than this.
+    /// A number that differs between pictures, as a detector's does, but is never larger than this.
     AtMost(usize),
 }
 
 impl RegionCount {
-    /// The most regions of a picture.
+    /// The most regions that a picture can have.
     pub fn most(self) -> usize {
         match self {
             RegionCount::Fixed(n) | RegionCount::AtMost(n) => n,
@@ -95,7 +96,8 @@ impl RegionCount {
     }
 }
 
-/// What is wrong with the regions that an extractor made of a picture, in words that follow the picture's name.
+/// Returns what is wrong with the regions extracted from a picture, if anything, as a text that follows the picture's
+/// name.
 pub(crate) fn problem_of(regions: &ImageRegions) -> Option<String> {
     let ImageRegions { features, boxes } = regions;
     if boxes.is_empty() {

@@ -1,4 +1,4 @@
-//! How regions were made.
+//! How regions were extracted.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// How regions were made, as one JSON value: what a feature file and a checkpoint say of it.
+/// How regions were extracted, as one JSON value that feature files and checkpoints store.
 ///
 /// ```
 /// use vqa_data::features::ExtractorInfo;
@@ -20,40 +20,40 @@ use serde_json::{Map, Value};
 pub struct ExtractorInfo(Value);
 
 impl ExtractorInfo {
-    /// The attribute of a feature file, and the key of a checkpoint's header, that has the text.
+    /// The attribute of a feature file, and the key of a checkpoint's header, that holds the text.
     pub const KEY: &str = "extractor";
 
-    /// From the text in a file. What is no JSON is a name of its own.
+    /// Parses the text in a file. Text that is not JSON is taken as a name.
     pub fn parse(text: &str) -> ExtractorInfo {
         ExtractorInfo(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())))
     }
 
-    /// Of an extractor's settings, by the names of their fields. They must have a `kind`, which tells what else is
-    /// there.
+    /// Describes an extractor by its settings, with the names of their fields as keys. They must have a `kind`, which
+    /// determines the other fields.
     ///
     /// # Panics
     ///
-    /// When the settings are no JSON: a map whose keys are no texts, say.
+    /// When the settings cannot be JSON: a map whose keys are not strings, say.
     pub fn of(settings: &impl Serialize) -> ExtractorInfo {
-        // By way of the text, so that it equals what will be read from a file.
+        // Goes through text, so that it equals what will be read from a file.
         ExtractorInfo::parse(&serde_json::to_string(settings).expect("settings are JSON"))
     }
 
-    /// What kind of extractor it was: `grid`, `backbone`; `None` where the text is no JSON object that says so.
+    /// The kind of extractor, such as `grid` or `backbone`; `None` if the text is not a JSON object with a `kind`.
     pub fn kind(&self) -> Option<&str> {
         self.0.get("kind")?.as_str()
     }
 
-    /// The settings of an extractor, by the names of their fields.
+    /// Reads the settings of an extractor, by the names of their fields.
     ///
     /// # Errors
     ///
-    /// When fields are missing or of another type; the message names the first.
+    /// When fields are missing or of the wrong type; the message names the first.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T, String> {
         T::deserialize(&self.0).map_err(|error| error.to_string())
     }
 
-    /// What is different, in a few words; nothing if features of the two can be mixed.
+    /// Names what differs; returns `None` if features of the two can be mixed.
     pub fn difference(&self, other: &ExtractorInfo) -> Option<String> {
         if self == other {
             return None;
@@ -71,7 +71,8 @@ impl ExtractorInfo {
         Some(if keys.is_empty() { "the whole of it".to_owned() } else { keys.join(", ") })
     }
 
-    /// What is wrong with features that are to be used with those of `other_name`, if both are known and differ.
+    /// Returns the problem with mixing these features with those of `other_name`, if both extractors are known and
+    /// differ.
     pub fn mismatch(info: Option<&ExtractorInfo>, other: Option<&ExtractorInfo>, other_name: &str) -> Option<String> {
         let (info, other) = (info?, other?);
         let difference = info.difference(other)?;

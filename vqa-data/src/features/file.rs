@@ -13,7 +13,7 @@ use crate::features::store::Store;
 use crate::features::table::{FeatureTable, ImageEntry};
 use crate::files::partial::destination_of_unfinished;
 
-/// How the regions of an image lie in the file.
+/// How the images' regions are laid out in the file.
 #[derive(Debug)]
 enum Regions {
     /// The same number for every image.
@@ -29,10 +29,10 @@ enum Regions {
 /// | fixed K | `image_features` [N, K, D], `image_bb` [N, K, 4] |
 /// | adaptive | `image_features` [total, D], `image_bb` [total, 4], `pos_boxes` [N, 2] (first, end) |
 ///
-/// The image of each row is named by `image_ids` `[N]`, or by the pickle `NAME_imgid2idx.pkl` beside the file.
-/// Contiguous float32 and float16 are memory-mapped, so that opening costs nothing and the operating system's page
-/// cache is the only copy; every other layout is read through HDF5, slower. The file must not change while it
-/// is open.
+/// The image of each row is given by `image_ids` `[N]`, or by the pickle `NAME_imgid2idx.pkl` beside the file.
+/// Contiguous float32 and float16 datasets are memory-mapped, so that opening costs nothing and the operating system's
+/// page cache is the only copy; every other layout is read through HDF5, which is slower. The file must not change
+/// while it is open.
 #[derive(Debug)]
 pub struct FeatureFile {
     container: Container,
@@ -57,7 +57,7 @@ impl FeatureFile {
         FeatureFile::open_unfinished(path)
     }
 
-    /// [`FeatureFile::open`] of a file that is not whole, too.
+    /// Like [`FeatureFile::open`], but also opens unfinished files.
     pub(super) fn open_unfinished(path: &Path) -> Result<FeatureFile> {
         let container = Container::open(path)?;
         let features = Store::open(&container, "image_features")?;
@@ -110,7 +110,7 @@ impl FeatureFile {
         self.image_ids.ids()
     }
 
-    /// Width and height of each image, where the file has `image_sizes` [N, 2].
+    /// Width and height of each image, if the file has `image_sizes` [N, 2].
     ///
     /// # Errors
     ///
@@ -132,7 +132,7 @@ impl FeatureFile {
         dataset.read_whole_numbers()?.chunks_exact(2).enumerate().map(size).collect::<Result<_>>().map(Some)
     }
 
-    /// All of the file but its features and boxes.
+    /// Everything in the file except the features and boxes.
     ///
     /// # Errors
     ///
@@ -159,7 +159,7 @@ impl FeatureFile {
         })
     }
 
-    /// The offsets of features and boxes in the file; 0 for those that are not mapped or empty.
+    /// The offsets of features and boxes in the file; 0 if they are empty or not mapped.
     pub(super) fn data_offsets(&self) -> [u64; 2] {
         [&self.features, &self.boxes].map(|store| store.offset().unwrap_or(0))
     }
@@ -184,12 +184,12 @@ impl FeatureFile {
         self.features.dtype()
     }
 
-    /// Bytes of a value in `image_features`.
+    /// Bytes per value in `image_features`.
     pub(super) fn element_size(&self) -> usize {
         self.features.element_size()
     }
 
-    /// Element type, layout and way of reading of `image_features`, in words.
+    /// Describes the element type and layout of `image_features`, and how it is read.
     pub fn layout(&self) -> String {
         self.features.describe()
     }
@@ -259,7 +259,7 @@ impl RegionSource for FeatureFile {
     }
 }
 
-/// Whether this is the first question about a path in this process, for what is said once.
+/// Whether this is the first call for a path in this process, for warnings that are given only once.
 fn first_time(path: &Path) -> bool {
     static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned())

@@ -1,4 +1,4 @@
-//! Feature files made in parallel, image by image, so that a killed run can be resumed where it stopped.
+//! Fills feature files in parallel, image by image, so that a killed run can be resumed where it stopped.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::ScopedJoinHandle;
@@ -10,29 +10,28 @@ use crate::error::{Error, Result};
 use crate::features::source::ImageRegions;
 use crate::features::writer::FeatureWriter;
 
-/// How many images are made before their rows count as done: enough that cores seldom wait for each other in between.
+/// How many images are computed before their rows count as done: enough that cores seldom wait for each other.
 const IMAGES_AT_A_TIME: usize = 128;
 
-/// From one flush to the next: a power cut costs at most the work of this time, and the disk has something to do
-/// meanwhile.
+/// Time between flushes: a power cut costs at most the work of this time, and the disk has something to do meanwhile.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-/// An image to make, and where it goes.
+/// An image to compute, and where it goes.
 pub(crate) struct Job {
-    /// The index of the image that it is made from.
+    /// The index of the source image.
     pub(crate) source: usize,
-    /// The files that want it, with its row in each. The rows of a file rise from job to job.
+    /// The files that get it, with its row in each. The rows of a file increase from job to job.
     pub(crate) targets: Vec<(usize, usize)>,
 }
 
-/// Memory for making an image, used again for the next.
+/// Memory for computing an image, reused for the next.
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) bytes: Vec<u8>,
     pub(crate) regions: ImageRegions,
 }
 
-/// What is left to do of some files, and how to do it.
+/// Does the jobs that are left, writing their images through the [`Filling`].
 pub(crate) type Work<'a> = dyn Fn(&Filling, &[&Job]) -> Result<()> + 'a;
 
 /// Files that are being filled.
@@ -55,7 +54,7 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// Writes an image that has at most as many regions as there is room for.
+    /// Writes an image that may have fewer regions than there is room for.
     pub(crate) fn write_first(&self, job: &Job, regions: &ImageRegions) -> Result<()> {
         for &(file, row) in &job.targets {
             self.writers[file].write_first(row, &regions.features, &regions.boxes)?;
@@ -64,8 +63,8 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// Says that these images are written, and all before them. Returns whether there is sense in writing more: there
-    /// is none after a flush that failed.
+    /// Marks these images, and all before them, as written. Returns whether to continue: after a failed flush, writing
+    /// more is pointless.
     pub(crate) fn set_done(&self, jobs: &[&Job]) -> bool {
         for &(file, row) in jobs.iter().flat_map(|job| &job.targets) {
             self.writers[file].set_done(self.writers[file].n_done().max(row + 1));
@@ -74,13 +73,13 @@ impl Filling<'_> {
     }
 }
 
-/// Makes all images with `make`, on all cores, writes them, and finishes the files; leaves out what an earlier run has
+/// Computes all images with `make` on all cores, writes them, and finishes the files. Skips what an earlier run has
 /// done. `progress` is called with the number of images just done.
 ///
 /// # Errors
 ///
-/// The first error of `make`, in the order of the jobs, or of writing. Unfinished files are then removed, unless it
-/// was the system that refused, so that the same command may succeed later.
+/// The first error of `make`, in the order of the jobs, or of writing. Unfinished files are then removed, unless the
+/// error is retryable, so that the same command may succeed later.
 pub(crate) fn fill(
     writers: Vec<FeatureWriter>,
     jobs: &[Job],
@@ -90,8 +89,8 @@ pub(crate) fn fill(
     finish(fill_by(writers, jobs, &|filling, jobs| fill_each(filling, jobs, make), progress)?)
 }
 
-/// Does `work` for all images that an earlier run has not done. The files are then whole, and [`finish`] gives them
-/// their names. Errors are those of [`fill`].
+/// Does `work` for all images that an earlier run has not done. The files are then complete, and [`finish`] gives them
+/// their final names. Errors are those of [`fill`].
 pub(crate) fn fill_by(
     writers: Vec<FeatureWriter>,
     jobs: &[Job],
@@ -102,11 +101,11 @@ pub(crate) fn fill_by(
     fill_and_save(writers, jobs, work, progress, SAVE_EVERY, &save)
 }
 
-/// Gives whole files their names.
+/// Gives complete files their final names.
 pub(crate) fn finish(writers: Vec<FeatureWriter>) -> Result<()> {
     let mut writers = writers.into_iter();
     while let Some(writer) = writers.next() {
-        // What was not finished of the others is whole too, and needs only its name.
+        // The remaining files are complete too, and need only their names.
         if let Err(error) = writer.finish() {
             writers.for_each(FeatureWriter::keep);
             return Err(error);
@@ -115,7 +114,7 @@ pub(crate) fn finish(writers: Vec<FeatureWriter>) -> Result<()> {
     Ok(())
 }
 
-/// Makes images on all cores.
+/// Computes images on all cores, and writes them.
 fn fill_each(
     filling: &Filling,
     jobs: &[&Job],
@@ -135,7 +134,7 @@ fn fill_each(
     Ok(())
 }
 
-/// [`fill_by`], which calls `save` once in every `save_every` to flush the files and note what is done.
+/// [`fill_by`], which calls `save` every `save_every` to flush the files and note what is done.
 fn fill_and_save(
     writers: Vec<FeatureWriter>,
     jobs: &[Job],
@@ -154,7 +153,7 @@ fn fill_and_save(
     if let Err((error, is_synced)) = fill_rest(&writers, &left, work, progress, save_every, save) {
         if error.is_retryable() {
             if is_synced {
-                // The disk may have room for a few bytes, and what is not noted is done again.
+                // The disk may have room for a few bytes. What is not noted is done again.
                 writers.iter().for_each(|writer| drop(writer.save_progress()));
             }
             writers.into_iter().for_each(FeatureWriter::keep);
@@ -176,7 +175,7 @@ fn fill_rest(
 ) -> Result<(), (Error, bool)> {
     std::thread::scope(|scope| {
         let (finished, is_finished) = channel::<()>();
-        // It ends before the images do only when it fails.
+        // It ends before the work does only if it fails.
         let saver = scope.spawn(move || {
             while is_finished.recv_timeout(save_every) == Err(RecvTimeoutError::Timeout) {
                 save(writers)?;
@@ -208,7 +207,8 @@ mod tests {
         FeatureTable { images: (0..N).map(entry).collect(), feature_dim: 2, ..FeatureTable::default() }
     }
 
-    /// Makes two files, the second of every other image, failing at an image. Returns which images were made.
+    /// Fills two files, the second with every other image, and fails at image `fails_at`. Returns which images were
+    /// computed.
     fn run(directory: &Path, made_from: &str, fails_at: usize, error: fn() -> Error) -> (Result<()>, Vec<usize>) {
         let mut halved = table();
         halved.images = halved.images.into_iter().step_by(2).collect();
@@ -266,8 +266,8 @@ mod tests {
         assert_eq!(names(&broken), ["a.h5", "b.h5"]);
     }
 
-    /// The system may say only once that what was written is lost. The first image waits for that, however fast the
-    /// machine is.
+    /// The system may report only once that written data is lost. The first image waits for that report, however fast
+    /// the machine is.
     #[test]
     fn a_failed_flush_ends_the_run() {
         let directory = tempfile::tempdir().unwrap();
@@ -283,7 +283,7 @@ mod tests {
         };
         let make = |i: usize, scratch: &mut Scratch| {
             if i == 0 {
-                // There are images left to make when saving fails.
+                // So that images are left to compute when saving fails.
                 assert!(has_failed.lock().unwrap().recv().unwrap());
             }
             scratch.regions.features = vec![0.0; 2 * (1 + i % 3)];

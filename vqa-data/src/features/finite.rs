@@ -1,4 +1,4 @@
-//! NaN and infinity among features.
+//! Finding NaN and infinity among features.
 
 /// Whether no value is NaN or infinite: a loop without branches, which the compiler turns into vector code.
 pub(crate) fn all_finite(values: &[f32]) -> bool {

@@ -1,11 +1,11 @@
-//! What HDF5 reports, as errors of this crate.
+//! HDF5's errors as errors of this crate.
 
 use std::io;
 use std::path::Path;
 
 use crate::error::Error;
 
-/// The error for a file that HDF5 could not open or read, with a remedy where its message gives the cause away.
+/// The error for a file that HDF5 could not open or read, with a remedy if its message reveals the cause.
 pub(super) fn cannot_read(path: &Path) -> impl FnOnce(hdf5::Error) -> Error {
     move |source| {
         let text = source.to_string();
@@ -30,11 +30,11 @@ pub(super) fn cannot_read(path: &Path) -> impl FnOnce(hdf5::Error) -> Error {
     }
 }
 
-/// The error for a file that HDF5 could not write: whatever the reason, the system refused.
+/// The error for a file that HDF5 could not write, which is always an I/O error.
 pub(super) fn cannot_write(path: &Path) -> impl FnOnce(hdf5::Error) -> Error {
     move |source| {
         let text = source.to_string();
-        // HDF5 reports the system's answers by their words.
+        // HDF5 reports system errors by their text.
         let kind = match () {
             () if text.contains("No space left") => io::ErrorKind::StorageFull,
             () if text.contains("File too large") => io::ErrorKind::FileTooLarge,

@@ -1,4 +1,4 @@
-//! Which row is which image.
+//! Which row holds which image.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ impl ImageIds {
         self.rows.get(&image_id).map(|&row| row as usize)
     }
 
-    /// From `image_ids` in the file, or else from the pickle beside it.
+    /// Reads the ids from `image_ids` in the file, or else from the pickle beside it.
     pub(super) fn open(container: &Container, n_images: usize) -> Result<ImageIds> {
         let path = container.path();
         if let Some(dataset) = container.dataset("image_ids")? {
@@ -109,7 +109,7 @@ fn read_pickle(path: &Path, n_images: usize) -> Result<Vec<u64>> {
     Ok(ids.into_iter().map(|id| id.expect("n images in n distinct rows")).collect())
 }
 
-/// An id: a number, or its digits.
+/// Reads an id: a number, or its digits as text.
 fn image_id(key: Value) -> Option<u64> {
     match key.as_text() {
         Some(text) => text.parse().ok(),

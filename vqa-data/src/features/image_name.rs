@@ -1,11 +1,11 @@
-//! The image id in a name.
+//! Image ids in file names.
 
-/// How the names of pictures end, in lower case.
+/// The file extensions of pictures, in lower case.
 pub(crate) const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"];
 
-/// The image id in the name of a file, with or without directories and a picture's extension: the number that the name
-/// ends in, 42 of `val2014/COCO_val2014_000000000042.jpg`. Such a number is the whole name, or stands behind `_` or
-/// `-`: the digits at the end of `003a8ae2ef43b901` belong to a hash.
+/// Returns the image id in the name of a file, with or without directories and a picture's extension: the number that
+/// the name ends in, such as 42 in `val2014/COCO_val2014_000000000042.jpg`. The number must be the whole name, or
+/// follow `_` or `-`: the digits at the end of `003a8ae2ef43b901` belong to a hash.
 pub(crate) fn image_id(name: &str) -> Option<u64> {
     let name = name.rsplit(['/', '\\']).next().unwrap_or(name);
     let stem = match name.rsplit_once('.') {
@@ -13,12 +13,12 @@ pub(crate) fn image_id(name: &str) -> Option<u64> {
         _ => name,
     };
     let before = stem.trim_end_matches(|c: char| c.is_ascii_digit());
-    // "-3" alone is less than nothing, and no id.
+    // "-3" alone is a negative number, not an id.
     let is_number = before.is_empty() || (before.ends_with(['_', '-']) && before != "-");
     if is_number { stem[before.len()..].parse().ok() } else { None }
 }
 
-/// Whether names that end so, upper or lower case, are those of pictures.
+/// Whether this is a picture's extension, in upper or lower case.
 pub(crate) fn is_picture_extension(extension: &str) -> bool {
     EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }

@@ -12,16 +12,16 @@ use crate::features::file::FeatureFile;
 use crate::features::finite::all_finite;
 use crate::features::source::RegionSource;
 
-/// What is in a feature file, from a pass over all of it.
+/// A summary of a feature file, from a pass over all of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FeatureSummary {
     /// Shape of `image_features`.
     pub shape: Vec<usize>,
     /// Its element type: "float32", "float16" …
     pub dtype: String,
-    /// Element type, layout and way of reading, in words.
+    /// Element type and layout, and how it is read, as text.
     pub layout: String,
-    /// How the regions were made, where the file says it.
+    /// How the regions were extracted, if the file says so.
     pub extractor: Option<ExtractorInfo>,
     /// Number of images N.
     pub n_images: usize,
@@ -41,7 +41,7 @@ pub struct FeatureSummary {
     pub mean: f64,
     /// Images with a NaN or infinite value.
     pub n_not_finite: usize,
-    /// The first of them, if any.
+    /// The id of the first of them, if any.
     pub first_not_finite: Option<u64>,
     /// Images whose features are all zero.
     pub n_zero: usize,
@@ -51,23 +51,23 @@ pub struct FeatureSummary {
     pub min_image_id: Option<u64>,
     /// Largest image id.
     pub max_image_id: Option<u64>,
-    /// How fast images are read in random order and on all cores, as for training, measured before the pass. What is
-    /// not in the page cache comes from the disk.
+    /// How fast images are read in random order and on all cores, as for training, measured before the pass. Images
+    /// that are not in the page cache come from the disk.
     pub load_speed: Option<LoadSpeed>,
 }
 
 /// How fast images are read in random order.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct LoadSpeed {
-    /// Images a second.
+    /// Images per second.
     pub images_per_s: f64,
-    /// Bytes of the file a second.
+    /// Bytes of the file per second.
     pub bytes_per_s: f64,
     /// How many images this was measured on.
     pub n_images: usize,
 }
 
-/// The part of a summary that comes from some of the images.
+/// The part of a summary that is computed from the values of some of the images.
 #[derive(Clone, Copy)]
 struct Values {
     min: f32,
@@ -124,7 +124,7 @@ impl Values {
 }
 
 impl FeatureFile {
-    /// Reads the whole file and sums it up. `progress` is called with the number of images just done.
+    /// Reads the whole file and summarises it. `progress` is called with the number of images just done.
     ///
     /// # Errors
     ///
@@ -166,7 +166,8 @@ impl FeatureFile {
         })
     }
 
-    /// Reads images in random order for a moment. `None` if there are too few to measure.
+    /// Reads images in random order for a moment. Returns `None` if there are too few to measure, or they cannot be
+    /// read.
     fn measure_load_speed(&self) -> Option<LoadSpeed> {
         const IMAGES_AT_A_TIME: usize = 64;
         const LONG_ENOUGH: Duration = Duration::from_millis(300);

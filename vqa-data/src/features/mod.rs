@@ -1,16 +1,16 @@
-//! The regions of images: where they come from, and the HDF5 files that they are kept in.
+//! The regions of images: where they come from, and the HDF5 files that store them.
 //!
 //! Batches take regions from a [`RegionSource`]. A [`FeatureFile`] is one, memory-mapped; a type of your own can be
 //! another.
 //!
 //! A [`FeatureWriter`] writes such a file from a [`FeatureTable`], which says what will be in it, and the regions of
-//! one image after the other. Two things use it: a [`Collection`] opens features in the other forms that circulate
-//! (TSV, folders of `.npz`, HDF5 in other layouts) and converts them; an [`Extraction`] makes features from image
-//! files, with an [`Extractor`]: a [`PixelGrid`], or a network of another crate. Either job can be split into
-//! [`Shard`]s, and resumes after a kill.
+//! one image after another. It has two users: a [`Collection`] opens features in the other common formats (TSV, folders
+//! of `.npz`, HDF5 in other layouts) and converts them; an [`Extraction`] extracts features from image files with an
+//! [`Extractor`], which is a [`PixelGrid`] or a network of another crate. Either job can be split into [`Shard`]s, and
+//! resumed if it was killed.
 //!
-//! Without the cargo feature `hdf5` there are [`RegionSource`], [`ImageRegions`], [`ElementType`] and
-//! [`ExtractorInfo`], and with `images` alone [`Extractor`], [`PixelGrid`], [`list_images`] and [`read_image`] too.
+//! Without the cargo feature `hdf5`, this module still has [`RegionSource`], [`ImageRegions`], [`ElementType`] and
+//! [`ExtractorInfo`], and with `images` alone also [`Extractor`], [`PixelGrid`], [`list_images`] and [`read_image`].
 
 pub(crate) mod bad_image;
 pub(crate) mod element_type;

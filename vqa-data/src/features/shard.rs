@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use crate::error::Result;
 
-/// One of several parts of a job, for machines that do not know of each other: `3/8` is the third of eight.
+/// One of several parts of a job, for machines that know nothing of each other: `3/8` is the third of eight.
 ///
 /// ```
 /// let shard: vqa_data::features::Shard = "3/8".parse().unwrap();
@@ -18,34 +18,35 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// The attribute of a feature file that says which shard it is: (index, count, how many images all of them have).
+    /// The attribute of a feature file that says which shard it is: (index, count, number of images in all shards).
     pub(crate) const ATTRIBUTE: &str = "shard";
 
-    /// The most that may be asked for: more is a typing error.
+    /// The largest count: more must be a typing error.
     const MOST: u32 = 100_000;
 
-    /// Shard `index` of `count`, from 1 on. `None` if there is no such shard.
+    /// Shard `index` of `count`, counted from 1. Returns `None` if there is no such shard.
     pub fn new(index: u32, count: u32) -> Option<Shard> {
         ((1..=count).contains(&index) && count <= Shard::MOST).then_some(Shard { index, count })
     }
 
-    /// Which shard it is, from 1 on.
+    /// The index of the shard, counted from 1.
     pub fn index(self) -> u32 {
         self.index
     }
 
-    /// How many there are.
+    /// The number of shards.
     pub fn count(self) -> u32 {
         self.count
     }
 
-    /// Which of `n` items are its own. The ranges of all shards, one after the other, cover all items in order.
+    /// The range of this shard's items among `n`. The ranges of all shards, one after the other, cover all items in
+    /// order.
     pub fn range(self, n: usize) -> Range<usize> {
         let edge = |i: u32| (n as u128 * u128::from(i) / u128::from(self.count)) as usize;
         edge(self.index - 1)..edge(self.index)
     }
 
-    /// The shard's own file beside that of the whole job. Sorted by name, shards are in order.
+    /// The path of the shard's own file, beside that of the whole job. Sorted by name, these files are in order.
     pub fn path(self, whole: &Path) -> PathBuf {
         let width = self.count.to_string().len();
         let mut name = whole.file_stem().unwrap_or_default().to_os_string();
@@ -57,12 +58,12 @@ impl Shard {
         whole.with_file_name(name)
     }
 
-    /// The file that is written: the whole, or that of a shard.
+    /// The path of the file to write: that of the shard, or `whole` without one.
     pub fn output(shard: Option<Shard>, whole: &Path) -> PathBuf {
         shard.map_or_else(|| whole.to_owned(), |shard| shard.path(whole))
     }
 
-    /// The items of a shard; all of them without one.
+    /// The items of a shard, or all of them without one.
     pub fn part<T>(shard: Option<Shard>, all: &[T]) -> &[T] {
         shard.map_or(all, |shard| &all[shard.range(all.len())])
     }
@@ -71,7 +72,7 @@ impl Shard {
         vec![f64::from(self.index), f64::from(self.count), n_images as f64]
     }
 
-    /// The shard, and how many images all of them have.
+    /// The shard, and the number of images in all shards.
     pub(crate) fn from_attribute(values: &[f64]) -> Option<(Shard, usize)> {
         match *values {
             [index, count, n_images] => Some((Shard::new(index as u32, count as u32)?, n_images as usize)),

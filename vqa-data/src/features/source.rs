@@ -1,4 +1,4 @@
-//! Where regions come from.
+//! Sources of regions.
 
 use crate::error::Result;
 use crate::features::element_type::ElementType;
@@ -20,7 +20,7 @@ impl ImageRegions {
     }
 }
 
-/// Where regions come from. Implement it to train on features from elsewhere; `FeatureFile` is the one for HDF5 files.
+/// A source of regions. Implement it to train on features from elsewhere; `FeatureFile` is the one for HDF5 files.
 ///
 /// Images are addressed by *row*, an index below [`RegionSource::n_images`].
 pub trait RegionSource: Send + Sync {
@@ -33,7 +33,7 @@ pub trait RegionSource: Send + Sync {
     /// Length D of a region's feature vector.
     fn feature_dim(&self) -> usize;
 
-    /// The row of an image, if it is there.
+    /// The row of an image, if the source has it.
     fn row(&self, image_id: u64) -> Option<usize>;
 
     /// Number of regions of the image in `row`.
@@ -44,7 +44,7 @@ pub trait RegionSource: Send + Sync {
         ElementType::F32
     }
 
-    /// How the regions were made, where that is known. Features that are known to be made otherwise are not mixed.
+    /// How the regions were extracted, if known. Features that are known to be extracted differently are not mixed.
     fn extractor(&self) -> Option<&ExtractorInfo> {
         None
     }
@@ -62,7 +62,7 @@ pub trait RegionSource: Send + Sync {
     /// When the source cannot be read, or a feature is NaN or infinite.
     fn read(&self, row: usize, features: &mut [f32], boxes: &mut [f32]) -> Result<()>;
 
-    /// The regions of the image in `row`, in memory of their own.
+    /// Reads the regions of the image in `row` into newly allocated memory.
     ///
     /// # Errors
     ///

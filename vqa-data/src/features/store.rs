@@ -62,7 +62,7 @@ impl Store {
                 return Err(Error::wrong_format(path, format!("\"{name}\" holds {other}, and numbers are wanted")));
             }
         }
-        // By all of its fields, for there are other floats of these sizes: bfloat16.
+        // Compares all fields of the type, since there are other floats of these sizes, such as bfloat16.
         let mapped = match dtype.byte_order() {
             ByteOrder::LittleEndian if dtype.is::<f32>() => Some(ElementType::F32),
             ByteOrder::LittleEndian if dtype.is::<f16>() => Some(ElementType::F16),
@@ -77,7 +77,7 @@ impl Store {
         let width = shape[shape.len() - 1];
         let store = Store { reader, shape, width, element_type: mapped.unwrap_or_default() };
         if store.is_slow() {
-            // A filter that is not built in shows only when something is read.
+            // A filter that is not built in shows up only when something is read.
             store.read(path, 0, &mut vec![0.0; width]).map_err(|error| {
                 let problem = format!(
                     "\"{name}\" ({}) cannot be read: it is damaged, or compressed in a way that is not built in; \
@@ -94,12 +94,12 @@ impl Store {
         &self.shape
     }
 
-    /// The type to store these values in again.
+    /// The type in which to store these values again.
     pub(super) fn element_type(&self) -> ElementType {
         self.element_type
     }
 
-    /// Where the values are in the file, if they are mapped.
+    /// The offset of the values in the file, if they are mapped.
     pub(super) fn offset(&self) -> Option<u64> {
         match self.reader {
             Reader::Map { start, .. } => Some(start as u64),
@@ -112,7 +112,7 @@ impl Store {
         matches!(self.reader, Reader::Hdf5(_)) && !self.shape.contains(&0)
     }
 
-    /// The element type, in words.
+    /// The name of the element type.
     pub(super) fn dtype(&self) -> String {
         match &self.reader {
             Reader::Map { .. } => match self.element_type {
@@ -125,7 +125,7 @@ impl Store {
         }
     }
 
-    /// Bytes of a value in the file.
+    /// Bytes per value in the file.
     pub(super) fn element_size(&self) -> usize {
         match &self.reader {
             Reader::Map { .. } => self.element_type.size(),
@@ -133,7 +133,7 @@ impl Store {
         }
     }
 
-    /// Layout and element type in words.
+    /// Describes the element type and layout.
     pub(super) fn describe(&self) -> String {
         let dtype = self.dtype();
         let Reader::Hdf5(dataset) = &self.reader else { return format!("{dtype}, contiguous, memory-mapped") };
@@ -208,14 +208,14 @@ fn copy_f32(bytes: &[u8], out: &mut [f32]) {
     from_little_endian(out);
 }
 
-/// Makes numbers of this machine of ones whose bytes are in the order of the files.
+/// Converts values in the byte order of the files to that of this machine.
 pub(super) fn from_little_endian(values: &mut [f32]) {
     if cfg!(target_endian = "big") {
         values.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits().swap_bytes()));
     }
 }
 
-/// Widens through a small aligned buffer: the map may lie at an odd address, and the processor's conversion
+/// Widens through a small aligned buffer: the map may start at an odd address, and the processor's conversion
 /// instructions work on slices.
 fn widen_f16(bytes: &[u8], out: &mut [f32]) {
     const LEN: usize = 512;
@@ -234,7 +234,7 @@ fn type_in_words(dtype: &Datatype) -> String {
     let is_known = dtype.is::<f16>() || dtype.is::<f32>() || dtype.is::<f64>();
     match (dtype.byte_order(), &descriptor) {
         (ByteOrder::BigEndian, _) => format!("big-endian {descriptor}"),
-        // bfloat16, for example, of which HDF5 knows only how many bits are which.
+        // bfloat16, for example, of which HDF5 knows only the bit layout.
         (_, TypeDescriptor::Float(_)) if !is_known => format!("{}-byte float other than IEEE's", dtype.size()),
         _ => descriptor.to_string(),
     }

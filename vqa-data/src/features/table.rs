@@ -1,11 +1,11 @@
-//! All of a feature file but its features and boxes.
+//! Everything in a feature file except the features and boxes.
 
 use std::collections::BTreeMap;
 
 use crate::features::element_type::ElementType;
 use crate::features::extractor_info::ExtractorInfo;
 
-/// All of a feature file but its features and boxes.
+/// Everything in a feature file except the features and boxes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FeatureTable {
     /// The images, in order of rows.
@@ -14,7 +14,7 @@ pub struct FeatureTable {
     pub feature_dim: usize,
     /// How the features are stored.
     pub element_type: ElementType,
-    /// How the regions were made, where that is known.
+    /// How the regions were extracted, if known.
     pub extractor: Option<ExtractorInfo>,
     /// Named values about where the features come from: a grid, a mean.
     pub attributes: BTreeMap<String, Vec<f64>>,
@@ -23,16 +23,16 @@ pub struct FeatureTable {
 /// An image of a [`FeatureTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageEntry {
-    /// The image.
+    /// The image's id.
     pub image_id: u64,
-    /// Its width and height in pixels, where they are known.
+    /// Its width and height in pixels, if known.
     pub size: Option<[u32; 2]>,
     /// The number of its regions, K.
     pub n_regions: usize,
 }
 
 impl FeatureTable {
-    /// First and end of each image's regions among those of all images.
+    /// The first region and the end of each image's regions among those of all images.
     pub(super) fn region_ranges(&self) -> impl Iterator<Item = [u64; 2]> {
         let mut end = 0;
         self.images.iter().map(move |image| {

@@ -6,7 +6,7 @@ pub(crate) fn whole_number(text: &str) -> Option<u64> {
         Some((digits, zeros)) if !zeros.is_empty() && zeros.bytes().all(|digit| digit == b'0') => digits,
         _ => text,
     };
-    // Rust would read a sign too.
+    // Rust's parser would accept a sign too.
     if digits.bytes().all(|digit| digit.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 

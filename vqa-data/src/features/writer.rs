@@ -18,11 +18,11 @@ use crate::files::atomic::IfExists;
 use crate::files::partial::{Partial, Progress, partial_path};
 use crate::files::unfinished::making;
 
-/// Writes a feature file: contiguous `image_features` and `image_bb`, `image_ids`, `image_sizes` where all sizes are
+/// Writes a feature file: contiguous `image_features` and `image_bb`, `image_ids`, `image_sizes` if all sizes are
 /// known, and `pos_boxes` if the images have different numbers of regions.
 ///
-/// The file gets its whole form at the start, as `NAME.partial`; images can then be written in any order and from
-/// several threads. It appears under its name when [`FeatureWriter::finish`] has succeeded, and not before.
+/// The file gets its complete structure at the start, as `NAME.partial`; images can then be written in any order and
+/// from several threads. It appears under its final name only when [`FeatureWriter::finish`] has succeeded.
 ///
 /// ```
 /// use vqa_data::features::{FeatureFile, FeatureTable, FeatureWriter, ImageEntry, RegionSource};
@@ -42,13 +42,13 @@ pub struct FeatureWriter {
     partial: Partial,
     table: FeatureTable,
     made_from: Option<String>,
-    /// The first region of each image among those of all.
+    /// The index of each image's first region among those of all images.
     first_regions: Vec<u64>,
-    /// Where the two datasets begin in the file.
+    /// The offsets of the two datasets in the file.
     features_at: u64,
     boxes_at: u64,
     n_written: AtomicUsize,
-    /// How many images, from the first on, are certainly written.
+    /// How many images, counted from the first, are certainly written.
     n_done: AtomicUsize,
 }
 
@@ -57,20 +57,20 @@ impl FeatureWriter {
     ///
     /// # Errors
     ///
-    /// When the file cannot be made or is there already, or another process is writing it.
+    /// When the file cannot be created or exists and is not to be replaced, or another process is writing it.
     pub fn create(path: &Path, table: FeatureTable, if_exists: IfExists) -> Result<FeatureWriter> {
         let partial = Partial::open(path, if_exists)?;
         FeatureWriter::start(partial, table, None)
     }
 
-    /// Resumes the file that a killed process left at `path`, if that was to have the same table and was made from
-    /// the same things; otherwise starts it. [`FeatureWriter::n_done`] says how many images are there already.
+    /// Resumes the file that a killed process left for `path`, if that was to have the same table and was made from the
+    /// same inputs; otherwise starts a new one. [`FeatureWriter::n_done`] says how many images it has already.
     ///
-    /// `made_from` is a text that differs whenever the images would: a digest of the inputs.
+    /// `made_from` is a text that differs whenever the images would, such as a digest of the inputs.
     ///
     /// # Errors
     ///
-    /// When the file cannot be made or is there already, or another process is writing it.
+    /// When the file cannot be created or exists and is not to be replaced, or another process is writing it.
     pub fn resume(path: &Path, table: FeatureTable, made_from: &str, if_exists: IfExists) -> Result<FeatureWriter> {
         let partial = Partial::open(path, if_exists)?;
         let Some(Progress { made_from: earlier, n_done }) = partial.progress() else {
@@ -110,7 +110,7 @@ impl FeatureWriter {
             let path = partial.destination().display();
             return Err(Error::invalid(format!("{path}: features of no values would be in it, which nothing can use")));
         }
-        // HDF5 would make the file again if a signal handler had removed it.
+        // HDF5 would create the file again if a signal handler had removed it.
         let _making = making();
         partial.clear()?;
         let offsets = create_hdf5(partial.path(), &table).map_err(cannot_write(partial.destination()))?;
@@ -125,17 +125,17 @@ impl FeatureWriter {
         FeatureWriter { partial, table, made_from, first_regions, features_at, boxes_at, n_written, n_done }
     }
 
-    /// Where the unfinished file of a destination is.
+    /// The path of a destination's unfinished file.
     pub fn partial_path(destination: &Path) -> PathBuf {
         partial_path(destination)
     }
 
-    /// What the file holds.
+    /// The table that the file was started with.
     pub fn table(&self) -> &FeatureTable {
         &self.table
     }
 
-    /// How many images, from the first on, are certainly written.
+    /// How many images, counted from the first, are certainly written.
     pub fn n_done(&self) -> usize {
         self.n_done.load(Ordering::Acquire)
     }
@@ -195,12 +195,12 @@ impl FeatureWriter {
         Ok(())
     }
 
-    /// Says that the first `n_done` images are written.
+    /// Marks the first `n_done` images as written.
     pub(crate) fn set_done(&self, n_done: usize) {
         self.n_done.store(n_done, Ordering::Release);
     }
 
-    /// Notes on the disk which images are done, for [`FeatureWriter::resume`].
+    /// Notes on the disk how many images are done, for [`FeatureWriter::resume`].
     pub(crate) fn save_progress(&self) -> Result<()> {
         let n_done = self.n_done();
         match &self.made_from {
@@ -209,19 +209,19 @@ impl FeatureWriter {
         }
     }
 
-    /// Makes [`FeatureWriter::save_progress`] fail, as a disk does.
+    /// Makes [`FeatureWriter::save_progress`] fail, as a full disk would.
     #[cfg(test)]
     pub(super) fn break_down(&mut self) {
         self.partial.break_down();
     }
 
-    /// Writes less than the K regions of the image in row `row`: its first ones, and leaves the others zero.
+    /// Writes only the first regions of the image in row `row`, at most K, and leaves the others zero.
     pub(crate) fn write_first(&self, row: usize, features: &[f32], boxes: &[f32]) -> Result<()> {
         assert!(boxes.len() <= self.table.images[row].n_regions * 4, "an image has at most K regions");
         self.write_regions(row, features, boxes)
     }
 
-    /// The unfinished file.
+    /// The path of the unfinished file.
     pub(crate) fn unfinished(&self) -> &Path {
         self.partial.path()
     }
@@ -236,7 +236,7 @@ impl FeatureWriter {
         self.partial.keep();
     }
 
-    /// Flushes the file to the disk and gives it its name.
+    /// Flushes the file to the disk and gives it its final name.
     ///
     /// # Errors
     ///
@@ -244,7 +244,7 @@ impl FeatureWriter {
     ///
     /// # Panics
     ///
-    /// When images were not written.
+    /// When the number of images written is not that of the table.
     pub fn finish(self) -> Result<()> {
         let n_written = self.n_written.into_inner();
         assert_eq!(n_written, self.table.images.len(), "every image is written once");
@@ -252,22 +252,24 @@ impl FeatureWriter {
     }
 }
 
-/// Writes all of a file but its features and boxes, for which there is room. Returns where the two begin.
+/// Writes everything in a file except the features and boxes, for which it reserves room. Returns the offsets of the
+/// two.
 fn create_hdf5(path: &Path, table: &FeatureTable) -> hdf5::Result<[u64; 2]> {
-    /// Large datasets begin at a page of memory.
+    /// Large datasets are aligned to pages of memory.
     const PAGE: u64 = 4096;
     let mut options = hdf5::File::with_options();
     options.with_fapl(|p| p.alignment(16 * PAGE, PAGE));
-    // The same content makes the same bytes, whenever it is written.
+    // The same content gives the same bytes, whenever it is written.
     options.with_fcpl(|p| p.obj_track_times(false));
     let file = options.create(path)?;
-    // At the head of the file, before the large datasets: HDF5 does not recover from metadata that a full disk refuses.
+    // Attributes come at the head of the file, before the large datasets: HDF5 does not recover if a full disk refuses
+    // metadata.
     for (name, values) in &table.attributes {
         let attribute = file.new_attr::<f64>().shape(values.len()).create(name.as_str())?;
         attribute.write(ArrayView::from(values.as_slice()))?;
     }
     if let Some(extractor) = &table.extractor {
-        // JSON has no byte 0, which is all that such a text must not have.
+        // JSON has no NUL byte, the only thing that such a text must not have.
         let text = extractor.to_string().parse::<VarLenUnicode>().map_err(|error| error.to_string())?;
         file.new_attr::<VarLenUnicode>().create(ExtractorInfo::KEY)?.write_scalar(&text)?;
     }
@@ -280,7 +282,7 @@ fn create_hdf5(path: &Path, table: &FeatureTable) -> hdf5::Result<[u64; 2]> {
             Some(k) => vec![n, k, width],
             None => vec![total, width],
         };
-        // The room is reserved, and nothing is written to it yet.
+        // The space is allocated, but nothing is written to it yet.
         let builder = builder().alloc_time(Some(AllocTime::Early)).fill_time(FillTime::Never);
         let dataset = match element_type {
             ElementType::F32 => builder.empty::<f32>().shape(shape).create(name)?,

@@ -10,8 +10,8 @@ use tempfile::{TempDir, TempPath};
 use crate::error::{Error, Result};
 use crate::files::unfinished::{IfStopped, forget_unfinished, making, note_unfinished};
 
-/// A file being written beside its destination, under a temporary name. Dropping it removes it;
-/// [`AtomicFile::finish`] gives it its name.
+/// A file being written beside its destination, under a temporary name. Dropping it removes the file;
+/// [`AtomicFile::finish`] gives it its final name.
 #[derive(Debug)]
 pub struct AtomicFile {
     temporary: TempPath,
@@ -19,11 +19,11 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Starts an empty file that will become `destination`, or what that links to. Missing directories are made.
+    /// Starts an empty file that will become `destination`, or what that links to. Missing directories are created.
     ///
     /// # Errors
     ///
-    /// When the directory or the file cannot be made, or there is a directory or a device of that name.
+    /// When the directory or the file cannot be created, or `destination` is a directory or a device.
     pub fn create(destination: &Path) -> Result<AtomicFile> {
         let destination = resolve(destination)?;
         let directory = make_parent(&destination)?;
@@ -42,7 +42,7 @@ impl AtomicFile {
         Ok(AtomicFile { temporary, destination })
     }
 
-    /// Where to write.
+    /// The temporary path, to write to.
     pub fn path(&self) -> &Path {
         &self.temporary
     }
@@ -52,11 +52,11 @@ impl AtomicFile {
         &self.destination
     }
 
-    /// Flushes the file to the disk and gives it its name, replacing what had it before.
+    /// Flushes the file to the disk and gives it its final name, replacing any file there.
     ///
     /// # Errors
     ///
-    /// When the disk is full or the rename fails; the destination is then as it was.
+    /// When the disk is full or the rename fails; the destination is then unchanged.
     pub fn finish(mut self) -> Result<()> {
         sync_file(&self.temporary).map_err(Error::io("write", &self.destination))?;
         rename(&self.temporary, &self.destination)?;
@@ -71,8 +71,8 @@ impl Drop for AtomicFile {
     }
 }
 
-/// A directory being filled beside its destination, under a temporary name. Dropping it removes it with all that is in
-/// it; [`AtomicDir::finish`] gives it its name.
+/// A directory being filled beside its destination, under a temporary name. Dropping it removes the directory with
+/// everything in it; [`AtomicDir::finish`] gives it its final name.
 #[derive(Debug)]
 pub struct AtomicDir {
     temporary: Option<TempDir>,
@@ -81,11 +81,11 @@ pub struct AtomicDir {
 }
 
 impl AtomicDir {
-    /// Starts an empty directory that will become `destination`. Missing directories above it are made.
+    /// Starts an empty directory that will become `destination`. Missing parent directories are created.
     ///
     /// # Errors
     ///
-    /// When there is something at `destination` already, or the directory cannot be made.
+    /// When `destination` exists already, or the directory cannot be created.
     pub fn create(destination: &Path) -> Result<AtomicDir> {
         if destination.exists() {
             return Err(Error::exists(destination, "is there already: remove it, or choose another directory"));
@@ -106,16 +106,16 @@ impl AtomicDir {
         Ok(AtomicDir { temporary: Some(temporary), path, destination: destination.to_owned() })
     }
 
-    /// Where to write.
+    /// The temporary path, to write to.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Flushes all files in the directory to the disk and gives it its name.
+    /// Flushes all files in the directory to the disk and gives it its final name.
     ///
     /// # Errors
     ///
-    /// When the disk is full or the rename fails, because another file appeared under that name, for example.
+    /// When the disk is full or the rename fails, for example because another file has appeared under that name.
     pub fn finish(mut self) -> Result<()> {
         sync_tree(&self.path).map_err(Error::io("write", &self.destination))?;
         rename(&self.path, &self.destination)?;
@@ -132,11 +132,11 @@ impl Drop for AtomicDir {
     }
 }
 
-/// Writes `bytes` to `path`, whole or not at all. Into a pipe or a device they are just written.
+/// Writes `bytes` to `path`, completely or not at all. A pipe or a device is written to directly.
 ///
 /// # Errors
 ///
-/// When the directory cannot be made, the disk is full, or the rename fails.
+/// When the directory cannot be created, the disk is full, or the rename fails.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     if is_pipe_or_device(path) {
         return fs::write(path, bytes).map_err(Error::io("write", path));
@@ -146,12 +146,12 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     file.finish()
 }
 
-/// Makes a directory and those above it, so that they survive a power cut too. A directory that is named "~" is not
-/// made: the name was meant for a shell, which has not seen it.
+/// Creates a directory and its missing parents, in such a way that they survive a power cut. A directory named "~" is
+/// not created: the name was meant for a shell to expand, and none did.
 ///
 /// # Errors
 ///
-/// When one cannot be made.
+/// When one of them cannot be created.
 pub fn create_directory(directory: &Path) -> Result<()> {
     let missing = missing_directories(directory);
     let made = match missing.iter().any(|path| path.file_name().is_some_and(|name| name == "~")) {
@@ -163,7 +163,8 @@ pub fn create_directory(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Tries whether a file can be written in a directory, which is made for that if it is missing. Nothing is left behind.
+/// Checks that a file can be written in a directory, which is created for the check if it is missing. Nothing is left
+/// behind.
 ///
 /// # Errors
 ///
@@ -173,13 +174,13 @@ pub fn try_directory(directory: &Path) -> Result<()> {
     let file = create_directory(directory)
         .and_then(|()| tempfile::tempfile_in(directory).map_err(Error::io("write to the directory", directory)));
     for made in missing {
-        // Some may not have been made, and others are in use by now.
+        // Some may not have been created, and others may be in use by now.
         let _ = fs::remove_dir(made);
     }
     file.map(drop)
 }
 
-/// Tries whether a file can be written, for a command that writes it at the end of long work. Nothing is left behind.
+/// Checks that a file can be written, for a command that writes it at the end of long work. Nothing is left behind.
 ///
 /// # Errors
 ///
@@ -191,7 +192,7 @@ pub fn try_file(destination: &Path) -> Result<()> {
     }
 }
 
-/// A directory and those above it that do not exist, the innermost first.
+/// Returns those of a directory and its parents that do not exist, innermost first.
 fn missing_directories(directory: &Path) -> Vec<&Path> {
     directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect()
 }
@@ -200,7 +201,7 @@ fn is_pipe_or_device(path: &Path) -> bool {
     path.exists() && !path.is_file() && !path.is_dir()
 }
 
-/// The path itself, or what it links to. Refuses directories and devices.
+/// Returns the path itself, or what it links to. Refuses directories and devices.
 pub(crate) fn resolve(destination: &Path) -> Result<PathBuf> {
     let destination = if destination.is_symlink() {
         fs::canonicalize(destination).map_err(Error::io("write", destination))?
@@ -213,22 +214,22 @@ pub(crate) fn resolve(destination: &Path) -> Result<PathBuf> {
     Ok(destination)
 }
 
-/// What is to be done with a finished file that has the name of one to be written.
+/// What to do if a finished file already has the name of the one to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IfExists {
-    /// It stays, and its name is an error.
+    /// Keep it, and return an error.
     #[default]
     Refuse,
-    /// The new file replaces it, once that is whole.
+    /// Replace it once the new file is complete.
     Replace,
 }
 
 impl IfExists {
-    /// Refuses a name that is taken, before any work is done.
+    /// Refuses a path that is taken, before any work is done.
     ///
     /// # Errors
     ///
-    /// When there is something of that name which is not to be replaced.
+    /// When there is a file at `path` that is not to be replaced.
     pub fn check(self, path: &Path) -> Result<()> {
         if self == IfExists::Refuse && path.is_file() {
             return Err(Error::exists(path, "is there already: choose another name, or replace it with --force"));
@@ -237,7 +238,7 @@ impl IfExists {
     }
 }
 
-/// Gives something finished its name, unless that has been given to something else meanwhile.
+/// Gives a finished file its final name, unless another file has taken that name meanwhile.
 #[cfg(feature = "hdf5")]
 pub(crate) fn rename_new(unfinished: &Path, destination: &Path) -> Result<()> {
     let mut file = TempPath::try_from_path(unfinished).map_err(Error::io("write", destination))?;
@@ -257,7 +258,7 @@ pub(crate) fn rename_new(unfinished: &Path, destination: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gives something finished its name.
+/// Gives a finished file or directory its final name.
 pub(crate) fn rename(unfinished: &Path, destination: &Path) -> Result<()> {
     fs::rename(unfinished, destination).map_err(Error::io("write", destination))?;
     forget_unfinished(unfinished);
@@ -265,7 +266,7 @@ pub(crate) fn rename(unfinished: &Path, destination: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the directory that `destination` is in.
+/// Creates and returns the directory that `destination` is in.
 pub(crate) fn make_parent(destination: &Path) -> Result<&Path> {
     let directory = parent(destination);
     create_directory(directory)?;
@@ -276,7 +277,7 @@ fn temporary_prefix(destination: &Path) -> String {
     format!(".{}.", destination.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// A name itself must survive a power cut.
+/// Flushes the name of a file, so that it survives a power cut too.
 fn sync_parent(path: &Path) {
     sync_directory(parent(path));
 }
@@ -292,13 +293,14 @@ fn sync_file(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Flushes a directory and all that is in it to the disk, many files at a time: the disk writes them together.
+/// Flushes a directory and everything in it to the disk, many files at a time, so that the disk can write them
+/// together.
 fn sync_tree(directory: &Path) -> io::Result<()> {
     let entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
     entries.par_iter().try_for_each(|entry| match entry.file_type()? {
         kind if kind.is_dir() => sync_tree(&entry.path()),
         kind if kind.is_file() => sync_file(&entry.path()),
-        // A link is a name, and what it links to was not written here.
+        // A link is only a name: its target was not written here.
         _ => Ok(()),
     })?;
     sync_directory(directory);
@@ -341,8 +343,8 @@ mod tests {
         assert!(AtomicDir::create(&path).unwrap_err().to_string().contains("is there already"));
     }
 
-    /// What the operating system was asked to do, in order: the descriptors that were flushed by their paths, and the
-    /// renames. Skipped where there is no strace, or it may not trace.
+    /// Checks the order of system calls with strace: flushes, by the path of the descriptor, and renames. Skipped if
+    /// there is no strace, or it may not trace.
     #[cfg(target_os = "linux")]
     #[test]
     fn all_is_on_the_disk_before_it_has_its_name() {
@@ -414,7 +416,7 @@ mod tests {
             assert!(error.to_string().contains("only a shell expands \"~\""), "{error}");
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-        // Whoever has one keeps it.
+        // If there is already such a directory, it is used.
         fs::create_dir(path.parent().unwrap()).unwrap();
         write_atomic(&path, b"").unwrap();
     }

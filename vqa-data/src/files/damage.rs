@@ -1,4 +1,4 @@
-//! Libraries that panic where a file is damaged.
+//! Handling of libraries that panic on a damaged file.
 
 use std::cell::Cell;
 #[cfg(feature = "parquet")]
@@ -8,8 +8,8 @@ thread_local! {
     static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Reads a file through a library that takes some things in it on trust. Nothing where that panics; what it was given
-/// must not be used after that.
+/// Reads a file through a library that trusts some of its content. Returns `None` if the library panics; what it was
+/// given must not be used after that.
 #[cfg(feature = "parquet")]
 pub(crate) fn catch_damage<T>(read: impl FnOnce() -> T) -> Option<T> {
     IS_CAUGHT.set(true);
@@ -18,8 +18,8 @@ pub(crate) fn catch_damage<T>(read: impl FnOnce() -> T) -> Option<T> {
     result.ok()
 }
 
-/// Whether a panic of this thread becomes an [`Error`](crate::Error) about a damaged file: then there is nothing for a
-/// panic hook to report.
+/// Whether a panic on this thread becomes an [`Error`](crate::Error) about a damaged file, so that a panic hook has
+/// nothing to report.
 pub fn panic_means_damage() -> bool {
     IS_CAUGHT.get()
 }

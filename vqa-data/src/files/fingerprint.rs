@@ -1,4 +1,4 @@
-//! Telling inputs apart.
+//! Digests that tell inputs apart.
 
 use std::fmt::Write;
 #[cfg(feature = "hdf5")]
@@ -12,17 +12,17 @@ use sha2::{Digest, Sha256};
 #[cfg(feature = "hdf5")]
 use crate::error::{Error, Result};
 
-/// A digest of what something is made from: fields, one after the other. It is the same in every build of the program,
-/// so that a newer one can resume what an older one began.
+/// A digest of what something is made from, given as a sequence of fields. It is the same in every build of the
+/// program, so that a newer build can resume what an older one began.
 #[derive(Default)]
 pub(crate) struct Fingerprint(Sha256);
 
 impl Fingerprint {
-    /// Adds a file without reading it: its path, length and time of change.
+    /// Adds a file without reading it: its path, length and modification time.
     #[cfg(feature = "hdf5")]
     pub(crate) fn add_file(&mut self, path: &Path) -> Result<()> {
         let file = std::fs::metadata(path).map_err(Error::io("read", path))?;
-        // The same file, from whatever directory the program is run.
+        // So that the path is the same from whatever directory the program is run.
         let path = std::fs::canonicalize(path).map_err(Error::io("read", path))?;
         self.add(path.as_os_str().as_bytes());
         self.add(&file.len().to_le_bytes());
@@ -31,7 +31,7 @@ impl Fingerprint {
         Ok(())
     }
 
-    /// Each field with its length before it, so that no two lists of fields are the same bytes.
+    /// Adds a field, preceded by its length, so that different lists of fields never give the same bytes.
     pub(crate) fn add(&mut self, field: &[u8]) {
         self.0.update((field.len() as u64).to_le_bytes());
         self.0.update(field);

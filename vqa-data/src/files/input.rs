@@ -1,4 +1,4 @@
-//! How inputs are opened, whatever is in them.
+//! Opens input files, whatever their content.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,14 +7,14 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Opens a file to read. Only a regular file: a named pipe without a writer would be waited for, for ever, and a device
-/// never ends.
+/// Opens a regular file for reading. Anything else is refused: opening a named pipe without a writer would block
+/// forever, and a device never ends.
 ///
 /// # Errors
 ///
 /// When the file is missing, cannot be read, or is not a regular file.
 pub fn open_input(path: &Path) -> Result<File> {
-    // Before it is opened, for that is when a pipe waits.
+    // Checked before opening, since that is when a pipe blocks.
     let kind = std::fs::metadata(path).map_err(Error::io("read", path))?.file_type();
     if !kind.is_file() {
         let kind = match kind {
@@ -28,7 +28,8 @@ pub fn open_input(path: &Path) -> Result<File> {
     File::open(path).map_err(Error::io("read", path))
 }
 
-/// Reads a small text, such as a config or a list of ids: [`read_text_within`] a hundred times VQA2.0's image ids.
+/// Reads a small text, such as a config or a list of ids: [`read_text_within`] with a limit of 256 MiB, a hundred times
+/// VQA2.0's image ids.
 ///
 /// # Errors
 ///
@@ -37,12 +38,12 @@ pub fn read_text(path: &Path) -> Result<String> {
     read_text_within(256 << 20, path)
 }
 
-/// Reads a text of at most so many bytes. It may also come from a pipe that this process already has, as `<(…)` and
-/// `/dev/stdin` are in a shell: small texts are made on the fly, and read only once.
+/// Reads a text of at most `max_bytes` bytes. It may also come from a pipe that this process already has, such as a
+/// shell's `<(…)` or `/dev/stdin`: small texts may be generated on the fly, and are read only once.
 ///
 /// # Errors
 ///
-/// When the file is missing, cannot be read, is larger, or is not UTF-8.
+/// When the file is missing, cannot be read, is too large, or is not UTF-8.
 pub fn read_text_within(max_bytes: u64, path: &Path) -> Result<String> {
     let is_ours = ["/dev/stdin", "/dev/fd", "/proc/self/fd"].iter().any(|ours| path.starts_with(ours));
     let is_pipe = is_ours && std::fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo());
@@ -85,7 +86,7 @@ mod tests {
         std::fs::write(&text, b"\xff\xfe").unwrap();
         assert!(read_text(&text).unwrap_err().to_string().contains("not a text in UTF-8"));
         assert!(matches!(read_text(&at.join("nowhere")), Err(Error::NotFound { .. })));
-        // A file without content that claims terabytes is not read to its end.
+        // A sparse file that claims a terabyte is not read to its end.
         File::create(&text).unwrap().set_len(1 << 40).unwrap();
         assert!(read_text(&text).unwrap_err().to_string().contains("more than 256 MiB"));
     }

@@ -1,6 +1,6 @@
-//! What a file is that was given in the place of another, by its first bytes.
+//! Recognises, by their first bytes, files that were given in place of others.
 
-/// A kind of file that people take for another, or save in its place.
+/// A kind of file that people mistake for another, or save in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kind {
     what: &'static str,
@@ -8,13 +8,13 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    /// What the message says where something else was wanted.
+    /// Returns the part of an error message that says what the file is where `wanted` was expected, and what to do.
     pub(crate) fn instead_of(&self, wanted: &str) -> String {
         format!("{}, and {wanted} is wanted: {}", self.what, self.remedy)
     }
 }
 
-/// The kind of a file that begins with these bytes, if it is one of those that end up in the place of a text.
+/// Returns the kind of a file that begins with these bytes, if it is one that often ends up in place of a text.
 pub(crate) fn kind_of(bytes: &[u8]) -> Option<Kind> {
     const UNPACK: &str = "unpack it";
     const UTF_8: &str = "save it as UTF-8";
@@ -44,7 +44,7 @@ pub(crate) fn kind_of(bytes: &[u8]) -> Option<Kind> {
         .then_some(Kind { what: "a web page", remedy: "download the file again, from the address of the file itself" })
 }
 
-/// Whether a text begins as HTML or XML does.
+/// Whether a text begins like HTML or XML.
 fn is_web_page(bytes: &[u8]) -> bool {
     const STARTS: [&[u8]; 6] = [b"<!doctype", b"<html", b"<head", b"<body", b"<!--", b"<?xml"];
     let text = bytes.trim_ascii_start();

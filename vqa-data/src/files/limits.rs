@@ -1,12 +1,13 @@
-//! What the sizes that a file claims may be.
+//! Limits on the sizes that a file may claim.
 
-/// What deflate makes of nothing but zeros, and somewhat more: no data is larger than this times what is stored of it.
+/// Slightly more than deflate's compression ratio for nothing but zeros: no data is larger than this times its stored
+/// size.
 #[cfg(feature = "hdf5")]
 pub(crate) const MAX_COMPRESSION: u64 = 1100;
 
-/// What gzip makes of the most repetitive text that people have reason to write, and somewhat more: indented
-/// annotations in which everybody said "yes" shrink to a 150th.
+/// Somewhat more than gzip's compression ratio for the most repetitive text that people have reason to write: indented
+/// annotations in which everybody said "yes" shrink to 1/150 of their size.
 pub(crate) const MAX_TEXT_COMPRESSION: u64 = 256;
 
-/// A text of at most so many bytes may have been compressed by any factor.
+/// A text of at most this many bytes may have been compressed by any factor.
 pub(crate) const SMALL_TEXT: u64 = 64 << 20;

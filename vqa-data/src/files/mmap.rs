@@ -1,4 +1,4 @@
-//! Files as memory. The only unsafe code of this crate.
+//! Memory-mapped files. The only unsafe code of this crate.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -10,22 +10,22 @@ use memmap2::Mmap;
 use crate::error::{Error, Result};
 use crate::files::input::open_input;
 
-/// The files that are mapped now, by the address of their first byte, with the address behind their last.
+/// The files that are currently mapped: address of the first byte, address past the last byte, and path.
 static MAPPED: Mutex<BTreeMap<usize, (usize, PathBuf)>> = Mutex::new(BTreeMap::new());
 
-/// A whole file as memory, read-only.
+/// A whole file mapped into memory, read-only.
 #[derive(Debug)]
 pub(crate) struct MappedFile(Mmap);
 
 /// Maps a whole file into memory.
 ///
-/// Nothing can promise that the file stays as it is. If another process changes it while it is mapped, the bytes
-/// change under a `&[u8]`, which is undefined behaviour by the letter, and in practice gives wrong values; if it is
-/// cut short, reading behind its new end raises SIGBUS, for which [`mapped_file_at`] knows the name. File locks do not
-/// help, since other programs need not heed them. Maps are used nevertheless, because a copy of the 58 GB of VQA2.0's
-/// features fits into few memories, and because the inputs are data sets that nobody edits in place. The documentation
-/// of this crate asks for that, and its own writers never touch a file that has its final name: they rename a complete
-/// one over it, which leaves existing maps as they were.
+/// Nothing can guarantee that the file stays unchanged. If another process changes it while it is mapped, the bytes
+/// change under a `&[u8]`, which is formally undefined behaviour, and in practice gives wrong values; if it is
+/// truncated, reading past its new end raises SIGBUS, for which [`mapped_file_at`] finds the path. File locks do not
+/// help, since other programs need not respect them. Maps are used nevertheless, because few machines have the memory
+/// for a copy of VQA2.0's 58 GB of features, and because the inputs are data sets that nobody edits in place. The
+/// documentation of this crate asks for that, and its own writers never touch a file that has its final name: they
+/// rename a complete one over it, which leaves existing maps as they were.
 ///
 /// # Errors
 ///
@@ -40,8 +40,9 @@ pub(crate) fn map_file(path: &Path) -> Result<MappedFile> {
     Ok(MappedFile(map))
 }
 
-/// The file that is mapped at an address, for handlers of SIGBUS, which is raised where a truncated file, or one on a
-/// failing disk, is read. It takes a lock: the signal handler itself must not call it, but another thread may.
+/// Returns the path of the file that is mapped at an address, for handlers of SIGBUS, which is raised when a file that
+/// was truncated, or is on a failing disk, is read. This takes a lock: the signal handler itself must not call it, but
+/// another thread may.
 pub fn mapped_file_at(address: usize) -> Option<PathBuf> {
     let mapped = mapped();
     let (_, (end, path)) = mapped.range(..=address).next_back()?;

@@ -1,4 +1,5 @@
-//! How files are read and written, whatever is in them: whole or not at all, and never by two processes at once.
+//! Reading and writing of files, whatever their content. Files appear complete or not at all, and a feature file is
+//! never written by two processes at once.
 //!
 //! [`AtomicFile`] and [`AtomicDir`] are written under a temporary name and renamed when they are complete;
 //! [`write_atomic`] does that for bytes in memory. Feature files, which take hours, are written beside their

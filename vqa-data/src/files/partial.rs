@@ -14,13 +14,13 @@ use crate::files::unfinished::{IfStopped, forget_unfinished, making, note_unfini
 
 const EXTENSION: &str = "partial";
 
-/// `DESTINATION.partial`, and beside it `DESTINATION.partial.json`, the journal, which says that we made both, and how
-/// much is safe.
+/// `DESTINATION.partial`, and beside it the journal `DESTINATION.partial.json`, which says that this program created
+/// both, and how much is safely written.
 ///
-/// Without a journal of ours, what has these names is somebody else's and is left alone; links are never followed.
-/// Dropping it removes both, unless it holds progress to resume from, or [`Partial::keep`] was called; a killed
-/// process leaves them. The journal is locked, so that two processes never write one file; not the large file,
-/// which HDF5 locks when it opens it.
+/// Without a journal of ours, files of these names are somebody else's and are left alone; links are never followed.
+/// Dropping it removes both, unless it was opened with progress to resume from, or [`Partial::keep`] was called when
+/// there was some; a killed process leaves them. The journal is locked, so that two processes never write the same
+/// file; the large file is not, because HDF5 locks it when it opens it.
 #[derive(Debug)]
 pub(crate) struct Partial {
     file: File,
@@ -32,32 +32,32 @@ pub(crate) struct Partial {
     kept: bool,
 }
 
-/// What is written in the journal.
+/// The content of the journal.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Journal {
     /// A digest of what the file is made from; none before there is something to resume.
     made_from: Option<String>,
-    /// How many images are safely on the disk, from the first on.
+    /// How many images, counted from the first, are safely on the disk.
     n_done: usize,
 }
 
-/// How far an earlier process has come.
+/// How far an earlier process got.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// A digest of what the file is made from.
     pub(crate) made_from: String,
-    /// How many images are safely on the disk, from the first on.
+    /// How many images, counted from the first, are safely on the disk.
     pub(crate) n_done: usize,
 }
 
 impl Partial {
-    /// Opens or makes the unfinished file of `destination`, or of what that links to.
+    /// Opens or creates the unfinished file of `destination`, or of what that links to.
     ///
     /// # Errors
     ///
-    /// When the destination is there and not to be replaced, when another process is writing it, or when a name is
-    /// taken by something that we did not make.
+    /// When the destination exists and is not to be replaced, when another process is writing it, or when a name is
+    /// taken by something that this program did not create.
     pub(crate) fn open(destination: &Path, if_exists: IfExists) -> Result<Partial> {
         let destination = resolve(destination)?;
         if_exists.check(&destination)?;
@@ -72,7 +72,7 @@ impl Partial {
                     let problem = "another process is writing it: wait for that one, or end it".to_owned();
                     return Err(Error::InUse { path: destination, problem, source: None });
                 }
-                // A file system without locks: nothing can be known.
+                // A file system without locks cannot tell.
                 Ok(()) | Err(TryLockError::Error(_)) => {}
             }
             // Between opening and locking, another process may have finished, and removed this file.
@@ -90,13 +90,13 @@ impl Partial {
         Ok(partial)
     }
 
-    /// What an earlier process has left, if it can be resumed.
+    /// Returns the progress in the journal, if there is any to resume from.
     pub(crate) fn progress(&self) -> Option<Progress> {
         let Journal { made_from, n_done } = read(&self.journal_path)?;
         (n_done > 0).then_some(Progress { made_from: made_from?, n_done })
     }
 
-    /// Empties it.
+    /// Empties the file, and forgets its progress.
     pub(crate) fn clear(&mut self) -> Result<()> {
         // First the journal: an emptied file must not look like one that can be resumed.
         self.set_kept(false);
@@ -104,7 +104,7 @@ impl Partial {
         self.file.set_len(0).map_err(Error::io("write", &self.path))
     }
 
-    /// Makes sure that what is written is on the disk, and notes that the first `n_done` images are.
+    /// Flushes what has been written to the disk, and notes in the journal that the first `n_done` images are there.
     pub(crate) fn save_progress(&self, made_from: &str, n_done: usize) -> Result<()> {
         self.file.sync_data().map_err(Error::io("write", &self.destination))?;
         if n_done > 0 {
@@ -114,12 +114,12 @@ impl Partial {
         write(&self.journal, &self.journal_path, &Journal { made_from: Some(made_from.to_owned()), n_done })
     }
 
-    /// Leaves it for a later process, if it holds progress to resume from.
+    /// Leaves both files for a later process, if they hold progress to resume from.
     pub(crate) fn keep(&mut self) {
         self.set_kept(self.progress().is_some());
     }
 
-    /// Removes it, whatever progress it holds.
+    /// Removes both files, whatever progress they hold.
     pub(crate) fn remove(mut self) {
         self.set_kept(false);
     }
@@ -135,7 +135,7 @@ impl Partial {
         }
     }
 
-    /// Makes [`Partial::save_progress`] fail, as a disk does.
+    /// Makes [`Partial::save_progress`] fail, as a full disk would.
     #[cfg(test)]
     pub(crate) fn break_down(&mut self) {
         self.journal = File::open(&self.journal_path).expect("a journal that cannot be written");
@@ -153,7 +153,8 @@ impl Partial {
         &self.destination
     }
 
-    /// Flushes it to the disk and gives it its name. If that cannot be done, it is kept as it is.
+    /// Flushes the file to the disk and gives it its final name. If that fails, it is kept if there is progress to
+    /// resume from.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.keep();
         self.file.sync_all().map_err(Error::io("write", &self.destination))?;
@@ -179,40 +180,40 @@ impl Drop for Partial {
     }
 }
 
-/// Where the unfinished file of a destination is.
+/// Returns the path of a destination's unfinished file.
 pub(crate) fn partial_path(destination: &Path) -> PathBuf {
     destination.with_added_extension(EXTENSION)
 }
 
-/// Where the journal of a destination's unfinished file is.
+/// Returns the path of the journal of a destination's unfinished file.
 pub(crate) fn journal_path(destination: &Path) -> PathBuf {
     partial_path(destination).with_added_extension("json")
 }
 
-/// The destination of a file that has the name of an unfinished one.
+/// Returns the destination of a path that has the name of an unfinished file.
 pub(crate) fn destination_of_unfinished(path: &Path) -> Option<PathBuf> {
     path.extension().is_some_and(|extension| extension == EXTENSION).then(|| path.with_extension(""))
 }
 
-/// What a journal says. `None` if it is no journal of ours.
+/// Reads a journal. Returns `None` if it is not a journal of ours.
 fn read(path: &Path) -> Option<Journal> {
-    /// A journal is a digest and a number.
+    /// In bytes; a journal is only a digest and a number.
     const MOST: u64 = 4096;
     let mut text = Vec::new();
     File::open(path).ok()?.take(MOST).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }
 
-/// In place and within one sector, which the file already has: it works even on a full disk.
+/// Writes the journal in place and within one sector, which the file already has, so that it works even on a full disk.
 fn write(journal: &File, path: &Path, content: &Journal) -> Result<()> {
     let text = serde_json::to_vec(content).expect("a journal is valid JSON");
     let written = journal.write_all_at(&text, 0).and_then(|()| journal.set_len(text.len() as u64));
     written.and_then(|()| journal.sync_data()).map_err(Error::io("write", path))
 }
 
-/// Opens the unfinished file that a journal belongs to, or makes it.
+/// Opens the unfinished file that a journal belongs to, or creates it.
 fn open_unfinished(path: &Path, journal: &File, journal_path: &Path) -> Result<File> {
-    // A journal is empty if it was made just now, or by a process that was killed at once: before the other file.
+    // A journal is empty if it was created just now, or by a process that was killed before it created the other file.
     if journal.metadata().map_err(Error::io("read", journal_path))?.len() == 0 {
         if fs::symlink_metadata(path).is_ok() {
             return Err(not_ours(path));
@@ -224,11 +225,11 @@ fn open_unfinished(path: &Path, journal: &File, journal_path: &Path) -> Result<F
     Ok(open_or_create(path)?.0)
 }
 
-/// Opens a file, and says whether it is new. Anything else that has the name, a link too, is not ours.
+/// Opens or creates a file, and says whether it is new. Anything else of that name, even a link, is not ours.
 fn open_or_create(path: &Path) -> Result<(File, bool)> {
     let mut options = File::options();
     options.read(true).write(true);
-    // Another process may remove or make it between two of these steps.
+    // Another process may remove or create the file between two of these steps.
     loop {
         let (opened, is_new) = match fs::symlink_metadata(path) {
             Ok(there) if there.is_file() => (options.create_new(false).open(path), false),
@@ -284,7 +285,7 @@ mod tests {
         first.keep();
         drop(first);
         assert_eq!(files(), 2);
-        // Looking changes nothing.
+        // Opening it changes nothing.
         let progress = open(&out).unwrap().progress().unwrap();
         assert_eq!(progress, Progress { made_from: "a.tsv".to_owned(), n_done: 70 });
         let mut second = open(&out).unwrap();
@@ -296,7 +297,7 @@ mod tests {
         assert_eq!(files(), 1);
     }
 
-    /// What a directory holds: names, and what is in the files or where the links lead.
+    /// The content of a directory: paths, and what is in the files or where the links lead.
     fn content(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
         let mut content: Vec<_> = entries
@@ -357,7 +358,7 @@ mod tests {
         fs::write(late.path(), "late").unwrap();
         fs::write(&out, "old").unwrap();
         assert!(open(&out).unwrap_err().to_string().contains("is there already"));
-        // It has appeared since, and both are kept.
+        // The destination has appeared since, and both files are kept.
         late.save_progress("a.tsv", 1).unwrap();
         assert!(late.finish().unwrap_err().to_string().contains("another file appeared under that name"));
         assert_eq!(fs::read(&out).unwrap(), b"old");

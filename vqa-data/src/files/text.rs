@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::files::limits::{MAX_TEXT_COMPRESSION, SMALL_TEXT};
 use crate::files::mmap::{MappedFile, map_file};
 
-/// The bytes of a text file, without the mark that Windows' editors begin UTF-8 with. A plain file is mapped; what
-/// gzip has compressed, whatever its name, is unpacked into memory.
+/// The bytes of a text file, without the byte order mark that Windows editors put before UTF-8. A plain file is mapped;
+/// a gzip file, whatever its name, is unpacked into memory.
 pub(crate) enum Text {
     Mapped(MappedFile),
     Unpacked(Vec<u8>),
@@ -34,7 +34,7 @@ impl Deref for Text {
 ///
 /// # Errors
 ///
-/// When it cannot be read, or is gzip that is damaged, or that unpacks to far more than text does.
+/// When the file cannot be read, or is gzip that is damaged or unpacks to far more than text does.
 pub(crate) fn open_text(path: &Path) -> Result<Text> {
     let bytes = map_file(path)?;
     if !bytes.starts_with(b"\x1f\x8b") {
@@ -44,7 +44,7 @@ pub(crate) fn open_text(path: &Path) -> Result<Text> {
     unpack(path, &bytes, limit).map(Text::Unpacked)
 }
 
-/// Unpacks gzip, of several members too, unless that gives more bytes than `limit`.
+/// Unpacks gzip, which may have several members. Fails if that gives more than `limit` bytes.
 fn unpack(path: &Path, stored: &[u8], limit: u64) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     MultiGzDecoder::new(stored).take(limit + 1).read_to_end(&mut text).map_err(|e| match e.kind() {

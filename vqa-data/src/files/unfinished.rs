@@ -21,9 +21,9 @@ pub(crate) enum IfStopped {
     Keep,
 }
 
-/// Removes the temporary files and directories of this process, except those that the same command could resume,
-/// which are returned. It is for a signal handler that is about to exit, since an exit runs no destructors. From then
-/// on other threads block where they would create another.
+/// Removes the temporary files and directories of this process, except those that the same command could resume, whose
+/// paths are returned. Meant for a signal handler that is about to exit, since exiting runs no destructors. From then
+/// on, other threads block when they try to create another.
 pub fn remove_unfinished() -> Vec<PathBuf> {
     std::mem::forget(making());
     let mut kept = Vec::new();
@@ -37,7 +37,7 @@ pub fn remove_unfinished() -> Vec<PathBuf> {
     kept
 }
 
-/// A signal handler waits while this is held.
+/// Takes the lock that [`remove_unfinished`] waits for.
 pub(crate) fn making() -> std::sync::MutexGuard<'static, ()> {
     MAKING.lock().unwrap_or_else(PoisonError::into_inner)
 }

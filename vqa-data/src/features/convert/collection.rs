@@ -25,25 +25,25 @@ use crate::files::fingerprint::Fingerprint;
 use crate::files::partial::{journal_path, partial_path};
 use crate::message::first_few;
 
-/// Region features in any of the formats that circulate, indexed, to be converted to feature files:
+/// Region features in any of the common formats, indexed, to be converted to feature files:
 ///
 /// | format | what is in it |
 /// | --- | --- |
-/// | TSV | a line an image, arrays in base64: bottom-up-attention's 6 columns, or LXMERT's 10 |
-/// | a folder of `.npz` (openvqa) | a file an image: `x` [D, K] or [K, D], `bbox` [K, 4], maybe `image_w`, `image_h` |
+/// | TSV | one line per image, arrays in base64: bottom-up-attention's 6 columns, or LXMERT's 10 |
+/// | a folder of `.npz` (openvqa) | one per image: `x` [D, K] or [K, D], `bbox` [K, 4], maybe `image_w`, `image_h` |
 /// | HDF5 | what [`FeatureFile`](crate::features::FeatureFile) opens; all shards of one job, in any order |
 ///
 /// The name of an `.npz` file ends in the image id, as in `COCO_train2014_000000000009.jpg.npz`.
 ///
-/// Several inputs are one after the other. TSV files and `.npz` are read piece by piece, so that memory does not grow
-/// with them; HDF5 is memory-mapped.
+/// Several inputs are concatenated. TSV files and `.npz` are read piece by piece, so that memory does not grow with
+/// them; HDF5 is memory-mapped.
 pub struct Collection {
     inputs: Vec<Box<dyn Input>>,
     /// The images that can be used.
     images: Vec<ImagePosition>,
     bad: Vec<BadImage>,
     feature_dim: usize,
-    /// What was opened.
+    /// The paths that were opened.
     paths: Vec<PathBuf>,
     made_from: Fingerprint,
 }
@@ -60,10 +60,10 @@ pub struct Output {
 }
 
 impl Collection {
-    /// Opens files and folders, and finds their images. `progress` is called with the number of bytes just looked at,
-    /// of [`Collection::n_bytes`].
+    /// Opens files and folders, and finds their images. `progress` is called with the number of bytes just examined,
+    /// out of [`Collection::n_bytes`].
     ///
-    /// Images that are malformed, of another feature length than the first, or there already, are set aside: see
+    /// Images that are malformed, differ in feature length from the first, or are duplicates are set aside: see
     /// [`Collection::bad_images`].
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Collection {
         let mut bad = Vec::new();
         let mut made_from = Fingerprint::default();
         let inputs = open_inputs(paths, check, &mut made_from, &mut bad, progress)?;
-        // What cannot be read cannot stand in the way of a later image of the same id.
+        // So that an image that cannot be read does not stand in the way of a later one of the same id.
         let broken = match check {
             Check::Index => BTreeMap::new(),
             Check::Everything => read_all(&inputs)?,
@@ -89,7 +89,7 @@ impl Collection {
         }
     }
 
-    /// Bytes in the files and folders, as far as they are there.
+    /// Number of bytes in the files and folders; missing ones count as 0.
     pub fn n_bytes(paths: &[PathBuf]) -> u64 {
         let of_file = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
         let of_folder = |path: &Path| {
@@ -114,20 +114,20 @@ impl Collection {
         &self.bad
     }
 
-    /// The type to store the features in if there is no other wish: float16 if that is what all of them are.
+    /// The default type to store the features in: float16 if all of them are, float32 otherwise.
     pub fn element_type(&self) -> ElementType {
         let all_half = self.inputs.iter().all(|input| input.element_type() == ElementType::F16);
         if all_half && !self.inputs.is_empty() { ElementType::F16 } else { ElementType::F32 }
     }
 
-    /// Writes each output's images to it, in order, or its shard of them to [`Shard::path`]; every image is read once.
-    /// Decodes in parallel, in constant memory, and resumes a run that was killed. `progress` is called with the
-    /// number of images just done, of [`Collection::n_wanted`].
+    /// Writes each output's images to it in order, or only a shard of them to [`Shard::path`]; every image is read
+    /// once. Decodes in parallel, in constant memory, and resumes a run that was killed. `progress` is called with the
+    /// number of images just done, out of [`Collection::n_wanted`].
     ///
     /// # Errors
     ///
     /// When an output wants images that are not there, an image is malformed, its values are NaN, infinite or too large
-    /// for the type, or a file cannot be written. Outputs that are not finished are then as before.
+    /// for the type, or a file cannot be written. Unfinished outputs are left unchanged.
     pub fn convert(
         &self,
         outputs: &[Output],
@@ -162,7 +162,7 @@ impl Collection {
         fill(writers, &jobs(&wanted), &make, progress)
     }
 
-    /// Which of some images are not among those that can be used, rising.
+    /// Returns those of `image_ids` that are not among the usable images, in ascending order.
     pub fn missing(&self, image_ids: &HashSet<u64>) -> Vec<u64> {
         let there: HashSet<u64> = (0..self.images.len()).map(|image| self.indexed(image).entry.image_id).collect();
         let mut missing: Vec<u64> = image_ids.difference(&there).copied().collect();
@@ -179,7 +179,7 @@ impl Collection {
         Ok(jobs(&self.wanted(outputs, shard)?).len())
     }
 
-    /// The indices of the images that each output gets, rising; and how many it would get without a shard.
+    /// The indices of the images that each output gets, in ascending order; and how many it would get without a shard.
     fn wanted(&self, outputs: &[Output], shard: Option<Shard>) -> Result<Vec<(Vec<usize>, usize)>> {
         let of_output = |output: &Output| {
             let mut wanted: Vec<usize> = (0..self.images.len()).collect();
@@ -208,12 +208,12 @@ impl Collection {
         outputs.iter().map(of_output).collect()
     }
 
-    /// An output must not be an input, and each has files of its own, the unfinished ones included.
+    /// Checks that no output is an input, and that each has files of its own, including the unfinished ones.
     fn refuse_clashes(&self, outputs: &[PathBuf]) -> Result<()> {
         let mut seen: HashSet<PathBuf> = self.paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
         for output in outputs {
             let mut paths = vec![output.clone(), partial_path(output), journal_path(output)];
-            // A directory has no unfinished file.
+            // A path without a file name, such as `..`, has no unfinished file.
             paths.dedup();
             for path in paths {
                 let whole =
@@ -240,7 +240,7 @@ impl Collection {
         BadImage { path: path.clone(), line: *line, problem }
     }
 
-    /// How the regions of all inputs were made, where all of them say it.
+    /// How the regions were extracted, if all inputs say so.
     fn common_extractor(&self) -> Option<ExtractorInfo> {
         let first = self.inputs.first()?.extractor()?;
         self.inputs.iter().all(|input| input.extractor().is_some()).then(|| first.clone())
@@ -256,7 +256,7 @@ impl Collection {
     }
 }
 
-/// Reads an image into `scratch.regions`, and checks that it has the size that the index says, and no NaN.
+/// Reads an image into `scratch.regions`, and checks that it has the size given by the index, and only finite values.
 fn read(input: &dyn Input, image: usize, scratch: &mut Scratch) -> Result<(), Unreadable> {
     input.read(image, scratch)?;
     let Indexed { entry: ImageEntry { image_id, n_regions, .. }, feature_dim, .. } = input.images()[image];

@@ -19,7 +19,7 @@ pub(super) struct H5Input {
     images: Vec<Indexed>,
     element_type: ElementType,
     attributes: BTreeMap<String, Vec<f64>>,
-    /// Which shard it is, if it is one, and how many images all of them have.
+    /// Which shard the file is, if it is one, and the number of images in all shards.
     shard: Option<(Shard, usize)>,
 }
 
@@ -67,7 +67,8 @@ impl Input for H5Input {
     }
 }
 
-/// Whether a file begins as HDF5 does, also behind a user block. What cannot be read is not: its error comes later.
+/// Whether a file begins with HDF5's signature, perhaps after a user block. A file that cannot be read counts as none:
+/// its error comes later.
 pub(super) fn is_hdf5(path: &Path) -> bool {
     const SIGNATURE: &[u8; 8] = b"\x89HDF\r\n\x1a\n";
     let Ok(mut file) = open_input(path) else { return false };
@@ -78,7 +79,7 @@ pub(super) fn is_hdf5(path: &Path) -> bool {
     [0, 512, 1024, 2048, 4096].iter().any(|&at| start.get(at..at + 8) == Some(SIGNATURE))
 }
 
-/// Features of different extractors are not one collection.
+/// Refuses features of different extractors, which cannot be one collection.
 fn refuse_other_extractors(inputs: &[H5Input]) -> Result<()> {
     let Some(first) = inputs.iter().find(|input| input.extractor().is_some()) else { return Ok(()) };
     let first_name = first.file.name();
@@ -90,8 +91,8 @@ fn refuse_other_extractors(inputs: &[H5Input]) -> Result<()> {
     Ok(())
 }
 
-/// The files as they are given; but shards in the order of the whole, once it is sure that they are all there and of
-/// one job.
+/// Returns the files in the order given, except that shards are put in order once it is certain that they are all there
+/// and of one job.
 pub(super) fn in_order(mut inputs: Vec<H5Input>) -> Result<Vec<H5Input>> {
     refuse_other_extractors(&inputs)?;
     let Some((first, n_images)) = inputs.iter().find_map(|input| input.shard) else { return Ok(inputs) };

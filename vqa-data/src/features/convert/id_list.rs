@@ -13,11 +13,12 @@ use crate::files::input::read_text;
 use crate::message::shorten;
 
 /// Reads a list of image ids: one on each line, or a JSON list. An id is a number, in quotes or not, or a name that
-/// ends in one, as in `COCO_val2014_000000000042.jpg`; or a line is a name and its id, as in `val2014/dog.jpg 42`.
+/// ends in one, as in `COCO_val2014_000000000042.jpg`. A line may also be a name and its id, as in
+/// `val2014/dog.jpg 42`.
 ///
 /// # Errors
 ///
-/// Those of [`read_text`]; and when the file has something else in it or nothing.
+/// Those of [`read_text`]; and when the file contains anything else, or nothing.
 pub fn read_image_ids(path: &Path) -> Result<HashSet<u64>> {
     let text = read_text(path)?;
     let text = text.trim_start_matches('\u{feff}');
@@ -84,7 +85,7 @@ impl Visitor<'_> for ListedIdVisitor {
     }
 
     fn visit_f64<E: serde::de::Error>(self, id: f64) -> Result<ListedId, E> {
-        /// Above, doubles skip whole numbers.
+        /// Above this, doubles skip whole numbers.
         const LARGEST: f64 = (1u64 << 53) as f64;
         let is_whole = id.fract() == 0.0 && (0.0..=LARGEST).contains(&id);
         if is_whole { Ok(ListedId(id as u64)) } else { Err(E::custom(format!("{id} is no image id"))) }

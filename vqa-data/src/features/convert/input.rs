@@ -9,15 +9,15 @@ use crate::features::extractor_info::ExtractorInfo;
 use crate::features::fill::Scratch;
 use crate::features::table::ImageEntry;
 
-/// A file or folder of one format, opened and indexed. Its images are counted from 0.
+/// A file or folder of one format, opened and indexed. Its images are numbered from 0.
 pub(super) trait Input: Send + Sync {
     /// The images, in order.
     fn images(&self) -> &[Indexed];
 
-    /// How the features are best stored.
+    /// The best type to store the features in.
     fn element_type(&self) -> ElementType;
 
-    /// How the regions were made, where that is known.
+    /// How the regions were extracted, if known.
     fn extractor(&self) -> Option<&ExtractorInfo> {
         None
     }
@@ -37,15 +37,15 @@ pub(super) struct Indexed {
     /// Length of its feature vectors.
     pub(super) feature_dim: usize,
     pub(super) path: PathBuf,
-    /// Its line, from 1 on, where the format has lines.
+    /// Its line, counted from 1, if the format has lines.
     pub(super) line: Option<usize>,
 }
 
 /// Why an image cannot be read.
 pub(super) enum Unreadable {
-    /// What is there is not an image's regions.
+    /// The data is not the regions of an image.
     Malformed(String),
-    /// The system refused.
+    /// The system could not read it.
     Error(Error),
 }
 
@@ -55,12 +55,12 @@ impl From<Error> for Unreadable {
     }
 }
 
-/// How closely [`Collection::open`](crate::features::Collection::open) looks.
+/// How much [`Collection::open`](crate::features::Collection::open) checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// At what says which images there are. What is wrong with an image's values shows when it is converted, and ends
+    /// Only what is needed to list the images. A problem with an image's values shows when it is converted, and ends
     /// the conversion.
     Index,
-    /// At every value too, which takes about as long as converting, so that all bad images are known before.
+    /// Every value too, so that all bad images are known before converting. This takes about as long as converting.
     Everything,
 }

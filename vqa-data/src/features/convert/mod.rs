@@ -1,7 +1,7 @@
-//! Region features in the formats that circulate, converted to feature files.
+//! Conversion of region features in the common formats to feature files.
 //!
 //! Each format is an `Input`, which lists its images and reads one at a time. A [`Collection`] is one or more of them,
-//! and sets aside what is malformed or there twice; each [`Output`] gets some of its images.
+//! and sets aside images that are malformed or duplicates; each [`Output`] gets some of its images.
 
 pub(crate) mod collection;
 pub(crate) mod hdf5;

@@ -22,7 +22,7 @@ use crate::files::input::open_input;
 use crate::files::limits::MAX_COMPRESSION;
 use crate::message::shorten;
 
-/// The most that an array of one image may take as float32. Zeros that inflate to gigabytes are some megabytes.
+/// The most that an array of one image may take as float32. Zeros that inflate to gigabytes are only megabytes stored.
 const MAX_ARRAY_BYTES: u64 = 256 << 20;
 
 /// The archives of a folder, in order of image ids.
@@ -90,7 +90,7 @@ impl Input for NpzFolder {
         let mut archive = open(path)?;
         let Scratch { bytes, regions } = scratch;
         let header = read_array(&mut archive, "x", bytes)?;
-        // openvqa's [D, K], also where D is K. Fortran's order of that is C's of [K, D].
+        // openvqa's [D, K], even if D equals K. In Fortran's order, that is [K, D] in C's.
         let is_dim_first = header.shape().get(1) == Some(&(k as u64));
         let is_transposed = is_dim_first != (header.order() == Order::Fortran);
         let features = values(&header, bytes, "x")?;
@@ -107,7 +107,7 @@ fn id_of(path: &Path) -> Option<u64> {
     image_id(&path.file_stem()?.to_string_lossy())
 }
 
-/// Looks at the headers of an archive's arrays. Says too whether the features are float16.
+/// Reads the headers of an archive's arrays. Also returns whether the features are float16.
 fn index(image_id: Option<u64>, path: &Path) -> Result<(Indexed, bool), Unreadable> {
     let malformed = |problem: String| Err(Unreadable::Malformed(problem));
     let Some(image_id) = image_id else {
@@ -158,17 +158,17 @@ fn open(path: &Path) -> Result<Archive, Unreadable> {
     }
 }
 
-/// Whether it was the system that failed, not the content of the file: those errors have a number.
+/// Whether the system failed, rather than the content of the file: only such errors have a system error code.
 fn is_refusal(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some()
 }
 
-/// The header of an array in an archive.
+/// Reads the header of an array in an archive.
 fn read_header(archive: &mut Archive, name: &str) -> Result<NpyHeader, Unreadable> {
     with_header(archive, name, |header, _| Ok(header))
 }
 
-/// Reads an array of an archive: its values as they are stored, into `bytes`.
+/// Reads the stored bytes of an array into `bytes`, and returns its header.
 fn read_array(archive: &mut Archive, name: &str, bytes: &mut Vec<u8>) -> Result<NpyHeader, Unreadable> {
     with_header(archive, name, |header, rest| {
         let malformed = |problem: String| Unreadable::Malformed(format!("{name} {problem}"));
@@ -190,19 +190,19 @@ fn with_header<T>(
     name: &str,
     and_then: impl FnOnce(NpyHeader, &mut dyn Read) -> Result<T, Unreadable>,
 ) -> Result<T, Unreadable> {
-    /// NumPy writes 128 bytes.
+    /// In bytes; NumPy writes 128.
     const LONGEST_HEADER: usize = 64 << 10;
-    /// A dictionary and the shape.
+    /// More than a dictionary and a shape need.
     const MOST_BRACKETS: usize = 16;
     let malformed = |problem: String| Unreadable::Malformed(format!("{name} {problem}"));
     let Some(index) = archive.zip.index_for_name(&format!("{name}.npy")) else {
         return Err(malformed(format!("is not in it, {}", there(archive))));
     };
     let mut member = archive.zip.by_index(index).map_err(|e| malformed(format!("cannot be read ({e})")))?;
-    // The header says how long it is, and the reader of headers believes it; and it follows brackets to any depth.
+    // A header says how long it is, which npyz's parser believes, and that parser follows brackets to any depth.
     let mut start = [0; 12];
     member.read_exact(&mut start).map_err(|e| malformed(format!("is no array ({e})")))?;
-    // The first version has two bytes for the length, and the others four.
+    // The first version has two bytes for the length, later ones four.
     let (header_len, n_read) = match start[6] {
         1 => (usize::from(u16::from_le_bytes([start[8], start[9]])), 2),
         _ => (u32::from_le_bytes([start[8], start[9], start[10], start[11]]) as usize, 0),
@@ -226,13 +226,13 @@ fn with_header<T>(
     and_then(header, &mut from_start)
 }
 
-/// What an array takes, by its header.
+/// Number of bytes that an array takes, according to its header.
 fn n_bytes(header: &NpyHeader) -> u64 {
     let element = header.dtype().num_bytes().unwrap_or(0) as u64;
     header.shape().iter().fold(element, |n, &axis| n.saturating_mul(axis))
 }
 
-/// The element type of an array of numbers, as NumPy says it: `<f4`, `|u1`.
+/// The element type of an array of numbers, as NumPy writes it: `<f4`, `|u1`.
 struct ValueType {
     is_big_endian: bool,
     /// `f`, `i` or `u`.
@@ -250,7 +250,7 @@ impl ValueType {
     }
 }
 
-/// The values of an array as float32. Doubles are rounded, and integers must not be.
+/// Converts the values of an array to float32. Doubles are rounded; integers must be exact.
 fn values(header: &NpyHeader, bytes: &[u8], name: &str) -> Result<Vec<f32>, Unreadable> {
     let malformed = |problem: String| Unreadable::Malformed(format!("{name} {problem}"));
     let unknown = || {
@@ -276,7 +276,7 @@ fn values(header: &NpyHeader, bytes: &[u8], name: &str) -> Result<Vec<f32>, Unre
     }
 }
 
-/// Makes a value of every N bytes, which come in little-endian order.
+/// Converts every N bytes to a value. `value` gets them in little-endian order.
 fn each<const N: usize, C: FromIterator<T>, T>(bytes: &[u8], is_big_endian: bool, value: impl Fn([u8; N]) -> T) -> C {
     let in_order = |mut bytes: [u8; N]| {
         if is_big_endian {
@@ -287,7 +287,7 @@ fn each<const N: usize, C: FromIterator<T>, T>(bytes: &[u8], is_big_endian: bool
     bytes.as_chunks().0.iter().map(|&bytes| value(in_order(bytes))).collect()
 }
 
-/// Integers as the floats that equal them, or the first that has none.
+/// Converts integers to the floats that equal them, or returns the first that has none.
 fn each_exactly<const N: usize, T: Into<i128>>(
     bytes: &[u8],
     is_big_endian: bool,
@@ -300,7 +300,7 @@ fn each_exactly<const N: usize, T: Into<i128>>(
     })
 }
 
-/// What is in an archive, and what is wanted.
+/// Says what is in an archive, and what is wanted, for a message.
 fn there(archive: &Archive) -> String {
     const FEW: usize = 8;
     let name = |file: &str| shorten(file.strip_suffix(".npy").unwrap_or(file));
@@ -312,13 +312,13 @@ fn there(archive: &Archive) -> String {
     format!("{there}{more}: openvqa's arrays are wanted, x [numbers, regions] and bbox [regions, 4] in pixels")
 }
 
-/// [rows, columns] to [columns, rows].
+/// Transposes [rows, columns] to [columns, rows].
 fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
     let rows = values.len() / columns.max(1);
     (0..rows * columns).map(|i| values[i % rows * columns + i / rows]).collect()
 }
 
-/// An array of one number, if the archive has it.
+/// Reads an array of one number, if the archive has it.
 fn scalar(archive: &mut Archive, name: &str) -> Option<u32> {
     if read_header(archive, name).ok()?.shape().iter().any(|&axis| axis != 1) {
         return None;
@@ -371,7 +371,7 @@ mod tests {
         Ok((collection.element_type(), scratch, folder.images()[0].entry.size))
     }
 
-    /// Whatever the order of bytes: only float16 is float16, and integers are what they are.
+    /// Whatever the byte order, only float16 is stored as float16, and integers are exact.
     #[test]
     fn values_stay_what_they_are() {
         let halves = [1.5, -2.0].map(f16::from_f32);
@@ -379,7 +379,7 @@ mod tests {
             ("<f2", halves.map(f16::to_le_bytes).concat(), ElementType::F16, [1.5, -2.0]),
             (">f2", halves.map(f16::to_be_bytes).concat(), ElementType::F16, [1.5, -2.0]),
             (">f4", [1.5, -2.0].map(f32::to_be_bytes).concat(), ElementType::F32, [1.5, -2.0]),
-            // The first whole number that float16 has not.
+            // A whole number that float16 cannot hold.
             ("<i2", [4097, -4097].map(i16::to_le_bytes).concat(), ElementType::F32, [4097.0, -4097.0]),
             (">u2", [4097, 65_535].map(u16::to_be_bytes).concat(), ElementType::F32, [4097.0, 65_535.0]),
             (
@@ -392,7 +392,8 @@ mod tests {
             let (stored_as, scratch, _) = open(&[("x", npy(dtype, "2, 1", &bytes)), ("bbox", boxes(1))]).unwrap();
             assert_eq!((stored_as, &scratch.regions.features[..]), (element_type, &values[..]), "{dtype}");
         }
-        // The first that float32 has not; and the largest, which a cast back would take for itself.
+        // The first whole number that float32 cannot hold; and the largest ones, which a saturating cast back would
+        // reproduce.
         for (dtype, bytes, words) in [
             ("<i4", 16_777_217i32.to_le_bytes().to_vec(), "x holds 16777217, which is no float32"),
             (">u8", u64::MAX.to_be_bytes().to_vec(), "x holds 18446744073709551615, which is no float32"),

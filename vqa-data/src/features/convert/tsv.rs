@@ -1,12 +1,13 @@
 //! Bottom-up-attention's TSV files of region features.
 //!
-//! A line is an image, its arrays in base64: `image_id image_w image_h num_boxes boxes features` in the files of
-//! peteanderson80/bottom-up-attention, `img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes
-//! features` in LXMERT's. There is no header. Where Python 3 wrote what it has not decoded, base64 stands in `b'…'`.
+//! Each line is an image, with its arrays in base64: `image_id image_w image_h num_boxes boxes features` in the files
+//! of peteanderson80/bottom-up-attention,
+//! `img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes features` in LXMERT's. There is no
+//! header. Where Python 3 wrote bytes without decoding them, the base64 is in a `b'…'`.
 //!
-//! The index is made without reading the features, which are nearly all of the file: the first columns of a line say
-//! how long it must be, and a look at that offset confirms it. Only where there is no line break is the line searched
-//! for its end.
+//! The index is built without reading the features, which are nearly all of the file: the first columns of a line say
+//! how long it must be, and a read at that offset confirms it. If there is no line break at that offset, the
+//! line is searched for its end.
 
 use std::fs::File;
 use std::ops::Range;
@@ -38,7 +39,7 @@ pub(super) struct TsvFile {
     columns: Vec<ColumnRanges>,
 }
 
-/// Which bytes of the file the two large columns of a line are.
+/// The byte ranges of a line's two large columns in the file.
 #[derive(Debug, PartialEq)]
 struct ColumnRanges {
     boxes: Range<u64>,
@@ -102,7 +103,7 @@ impl Input for TsvFile {
 
 /// Decodes base64 to `n` little-endian float32.
 fn decode(base64: &[u8], n: usize, values: &mut Vec<f32>) -> Result<(), String> {
-    // The decoder wants room for the padding too.
+    // The decoder needs room for the padding too.
     values.resize(n + 1, 0.0);
     let len = STANDARD
         .decode_slice(base64, bytemuck::must_cast_slice_mut(values))
@@ -115,7 +116,7 @@ fn decode(base64: &[u8], n: usize, values: &mut Vec<f32>) -> Result<(), String> 
     Ok(())
 }
 
-/// Archives, which are given by mistake.
+/// Refuses archives, which are given by mistake.
 fn refuse_archives(file: &File) -> Result<(), String> {
     let mut start = [0; 2];
     match file.read_exact_at(&mut start, 0).map(|()| &start) {
@@ -125,10 +126,10 @@ fn refuse_archives(file: &File) -> Result<(), String> {
     }
 }
 
-/// Bytes in one task of the thread pool.
+/// Bytes per task of the thread pool.
 const PIECE: u64 = 64 << 20;
 
-/// The lines of a file, in order, found in parallel pieces.
+/// Finds the lines of a file, in order, in parallel pieces.
 fn index(
     file: &File,
     len: u64,
@@ -164,13 +165,14 @@ struct Lines<'a> {
 impl Lines<'_> {
     /// Parses the lines that begin in `start..end`.
     fn index(&self, start: u64, end: u64, check: Check) -> std::io::Result<Vec<Line>> {
-        /// Enough for the columns before the features, of a hundred regions; and of any number that makes sense.
+        /// Enough for the columns before the features: `HEAD` with a hundred regions, `LONGEST_HEAD` with any sensible
+        /// number of them.
         const HEAD: usize = 8 << 10;
         const LONGEST_HEAD: usize = 4 << 20;
         let mut lines = Vec::new();
         let mut at = match start {
             0 => 0,
-            // A line that begins before the piece and ends behind it leaves it empty.
+            // If a line begins before the piece and ends after it, the piece has no lines.
             _ => self.line_end(start - 1, end)? + 1,
         };
         let mut feature_dim = None;
@@ -183,7 +185,7 @@ impl Lines<'_> {
                 if line_end.is_some() || columns.is_ok() || head.len() >= LONGEST_HEAD {
                     break columns;
                 }
-                // The features begin behind it.
+                // The features begin further on.
                 head = self.read(at, head.len() * 8)?;
             };
             let line_end = match (&columns, feature_dim) {
@@ -211,14 +213,14 @@ impl Lines<'_> {
         Ok(lines)
     }
 
-    /// Bytes of the file, up to `n`.
+    /// Reads at most `n` bytes of the file.
     fn read(&self, at: u64, n: usize) -> std::io::Result<Vec<u8>> {
         let mut bytes = vec![0; (self.len - at.min(self.len)).min(n as u64) as usize];
         self.file.read_exact_at(&mut bytes, at)?;
         Ok(bytes)
     }
 
-    /// The next line break from `at` on, or `limit`, if there is none before it.
+    /// The offset of the next line break from `at` on, or `limit` if there is none before it.
     fn line_end(&self, mut at: u64, limit: u64) -> std::io::Result<u64> {
         while at < limit {
             let bytes = self.read(at, (limit - at).min(256 << 10) as usize)?;
@@ -230,7 +232,7 @@ impl Lines<'_> {
         Ok(limit)
     }
 
-    /// Where a line whose `n` feature values begin at `features` must end, if there is indeed a line break.
+    /// Returns where a line whose `n` feature values begin at `features` must end, if there is in fact a line break.
     fn expected_end(&self, features: u64, n: usize, is_bytes: bool) -> std::io::Result<Option<u64>> {
         let Some(bytes) = n.checked_mul(4) else { return Ok(None) };
         let at = features.saturating_add(bytes.div_ceil(3) as u64 * 4 + u64::from(is_bytes));
@@ -254,12 +256,12 @@ struct Columns {
     boxes: Range<usize>,
     /// Where the features begin.
     features: usize,
-    /// Whether they are a `b'…'`, whose end is still to come.
+    /// Whether they are in a `b'…'`, whose end is still to be found.
     is_bytes: bool,
 }
 
 impl Columns {
-    /// Finds the columns in the beginning of a line, or in all of it.
+    /// Finds the columns at the beginning of a line, or in all of it.
     fn find(head: &[u8], is_whole: bool) -> Result<Columns, String> {
         let mut columns: Vec<Range<usize>> = Vec::with_capacity(10);
         let mut at = 0;
@@ -269,12 +271,12 @@ impl Columns {
             columns.push(at..at + tab);
             at += tab + 1;
         }
-        // Windows' editors begin a file with a mark, which belongs to no id.
+        // Windows editors begin a file with a byte order mark, which is not part of the id.
         let text = |column: usize| {
             let text = std::str::from_utf8(&head[columns[column].clone()]).unwrap_or_default();
             text.trim_start_matches('\u{feff}').trim()
         };
-        // In the fourth column one form has the number of regions, the other base64 of as many 8-byte integers.
+        // In the fourth column, one format has the number of regions, the other base64 of as many 8-byte integers.
         let is_count = |text: &str| whole_number(text).is_some_and(|number| number <= u32::MAX.into());
         let is_short = columns.len() == 5 || (columns.len() > 5 && is_count(text(3)));
         let (id, width, height, count, boxes) = match columns.len() {
@@ -312,7 +314,7 @@ impl Columns {
         Ok(Columns { image_id, size, n_regions, boxes, features, is_bytes })
     }
 
-    /// The whole line, which begins at `start` and ends at `line_end`.
+    /// Parses the rest of the line, which begins at `start` and ends at `line_end`.
     fn finish(self, start: u64, line_end: u64, lines: &Lines) -> std::io::Result<Line> {
         /// Base64's padding, the end of `b'…'`, and Windows' line break.
         const TAIL: u64 = 4;
@@ -341,7 +343,7 @@ impl Columns {
     }
 }
 
-/// Bytes that a base64 column of this length holds, by its end.
+/// Number of bytes that a base64 column of this length decodes to, given how it ends.
 fn decoded_len(len: u64, end: &[u8]) -> u64 {
     let padding = end.iter().rev().take_while(|&&byte| byte == b'=').count() as u64;
     (len / 4 * 3).saturating_sub(padding)
@@ -354,7 +356,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// However a file is cut into pieces, and however closely it is looked at: the lines are those of plain
+        /// However a file is cut into pieces, and however closely it is checked, its lines are those of plain
         /// splitting.
         #[test]
         fn pieces_change_nothing(

@@ -1,4 +1,4 @@
-//! How bright images are.
+//! Mean and deviation of the pixels of images.
 
 use image::RgbImage;
 use rayon::prelude::*;
@@ -23,7 +23,7 @@ impl ChannelStats {
     ///
     /// # Errors
     ///
-    /// When images cannot be decoded: all of them are named. When there are none.
+    /// When images cannot be decoded, all of which are named; or when there are none.
     pub fn measure(images: &[ImageFile], progress: &(dyn Fn(u64) + Sync)) -> Result<ChannelStats> {
         match measure(images, [1, 1], progress)? {
             (Some(stats), bad) if bad.is_empty() => Ok(stats),
@@ -32,8 +32,8 @@ impl ChannelStats {
     }
 }
 
-/// Measures the images that can be decoded and are as large as `min_size`, and says what is wrong with the others. If
-/// there are only others, there is nothing to measure.
+/// Measures the images that can be decoded and are at least as large as `min_size`, and says what is wrong with the
+/// others. The statistics are `None` if there are only others.
 pub(super) fn measure(
     images: &[ImageFile],
     min_size: [u32; 2],
@@ -62,7 +62,7 @@ pub(super) fn measure(
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
     n_pixels: u128,
-    /// Of the values of each channel, and of their squares.
+    /// Sums of the values of each channel, and of their squares.
     values: [u128; 3],
     squares: [u128; 3],
 }
@@ -97,7 +97,7 @@ impl Sums {
         let std = std::array::from_fn(|c| {
             let mean: f64 = self.values[c] as f64 / n;
             let variance = self.squares[c] as f64 / n - mean * mean;
-            // A channel that never varies is left as it is.
+            // A channel that never varies is not scaled.
             let std = variance.max(0.0).sqrt() / 255.0;
             if std > 0.0 { std } else { 1.0 }
         });

@@ -1,18 +1,18 @@
-//! How much memory images take while they are decoded, on all threads together.
+//! A limit on the memory that images take while they are decoded, over all threads.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// What all images that are being decoded may take together: 2 GiB, which the photos of 16 cores do not reach.
+/// What all images being decoded may take in total: 2 GiB, which the photos of 16 cores do not reach.
 pub(super) static DECODING_MEMORY: DecodingMemory = DecodingMemory::new(2 << 30);
 
-/// Bytes that are shared out. An image that is larger than all of them gets them alone, so that none waits for ever.
+/// A budget of bytes. An image that is larger than the budget gets all of it, so that none waits forever.
 pub(super) struct DecodingMemory {
     total: u64,
     taken: Mutex<u64>,
     given_back: Condvar,
 }
 
-/// A share, which is given back when it is dropped.
+/// A share of the budget, returned on drop.
 pub(super) struct Share<'a> {
     memory: &'a DecodingMemory,
     bytes: u64,
@@ -23,7 +23,7 @@ impl DecodingMemory {
         DecodingMemory { total, taken: Mutex::new(0), given_back: Condvar::new() }
     }
 
-    /// Waits until there are so many bytes left. Whoever holds a share must not ask for a second one.
+    /// Waits until this many bytes are free, and takes them. A thread that holds a share must not take a second one.
     pub(super) fn take(&self, bytes: u64) -> Share<'_> {
         let bytes = bytes.min(self.total);
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,7 +55,7 @@ mod tests {
             for i in 0..64 {
                 let (memory, taken, most) = (&memory, &taken, &most);
                 scope.spawn(move || {
-                    // The larger ones want more than everything.
+                    // The larger ones ask for more than the total.
                     let share = memory.take(10 + i * 2);
                     most.fetch_max(taken.fetch_add(share.bytes, Ordering::SeqCst) + share.bytes, Ordering::SeqCst);
                     std::thread::yield_now();

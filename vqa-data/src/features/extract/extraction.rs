@@ -1,4 +1,4 @@
-//! Images to feature files.
+//! Extraction of feature files from images.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -24,30 +24,30 @@ use crate::features::writer::FeatureWriter;
 use crate::files::atomic::IfExists;
 use crate::files::fingerprint::Fingerprint;
 
-/// The most that the features of one image may be: more is a typing error.
+/// The most bytes that the features of one image may take: more must be a typing error.
 const MAX_IMAGE_BYTES: usize = 1 << 28;
 
-/// How images become a feature file.
+/// How to extract a feature file from images.
 #[derive(Clone, Copy)]
 pub struct Extraction<'a> {
-    /// What makes their regions.
+    /// What extracts the regions.
     pub extractor: &'a dyn Extractor,
     /// How the features are stored.
     pub element_type: ElementType,
-    /// Which of the images; all of them if `None`.
+    /// Which shard of the images to extract; all of them if `None`.
     pub shard: Option<Shard>,
-    /// How many images the extractor gets at once; as many as it likes best if `None`.
+    /// How many images the extractor gets at once; its [`Extractor::batch_size`] if `None`.
     pub batch_size: Option<usize>,
 }
 
 /// How long an extraction took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExtractionTime {
-    /// How many images it was, without those that an earlier run had done.
+    /// How many images were extracted, without those that an earlier run had done.
     pub n_extracted: usize,
-    /// From the first image to the last.
+    /// The time from the first image to the last.
     pub total: Duration,
-    /// How much of that [`Extractor::extract`] could not run because the next images were not yet prepared.
+    /// How long [`Extractor::extract`] could not run because the next images were not yet prepared.
     pub waiting: Duration,
 }
 
@@ -55,16 +55,16 @@ impl Extraction<'_> {
     /// Extracts the regions of images into a feature file, in parallel and in constant memory; or those of a shard, to
     /// [`Shard::path`]. It resumes a run that was killed. `progress` is called with the number of images just done.
     ///
-    /// A detector's regions are only counted when they are made, and a feature file says first how many there are. So
-    /// they go first to an unfinished file beside the other, `NAME.regions.partial`, which has room for the most
-    /// regions of every image (and takes no more of the disk than there are), and are copied from there.
+    /// The number of a detector's regions is known only once they are extracted, but a feature file states it first. So
+    /// the regions first go to an unfinished file beside the other, `NAME.regions.partial`, which has room for the most
+    /// regions of every image (but takes disk space only for those that there are), and are copied from there.
     ///
     /// # Errors
     ///
     /// When images cannot be decoded or are too small for the extractor, all of which are named, their features would
-    /// be over 256 MiB, the extractor fails or makes NaN of one, or the file cannot be written or is there already.
-    /// What had its name is then as it was. After an error that [`is_retryable`](Error::is_retryable), the same call
-    /// resumes.
+    /// be over 256 MiB, the extractor fails or gives NaN for one, or the file cannot be written or exists and is not to
+    /// be replaced. The destination is then unchanged. After an error that [`is_retryable`](Error::is_retryable), the
+    /// same call resumes.
     pub fn write(
         &self,
         images: &[ImageFile],
@@ -81,7 +81,7 @@ impl Extraction<'_> {
         })
     }
 
-    /// [`Extraction::write`], whose error is about the first bad image.
+    /// Like [`Extraction::write`], but the error is about the first bad image only.
     fn write_unless_bad(
         &self,
         images: &[ImageFile],
@@ -142,7 +142,7 @@ impl Extraction<'_> {
         }
     }
 
-    /// Extracts all images that `writer` has not yet, and hands their regions to `write`.
+    /// Extracts all images that `writer` does not have yet, and passes their regions to `write`.
     fn extract(
         &self,
         images: &[ImageFile],
@@ -152,7 +152,7 @@ impl Extraction<'_> {
     ) -> Result<(Vec<FeatureWriter>, ExtractionTime)> {
         let extractor = self.extractor;
         let batch_size = self.batch_size.unwrap_or(extractor.batch_size()).max(1);
-        // A batch being extracted, one that waits, and an image on every thread.
+        // A batch being extracted, one that is waiting, and an image on every thread.
         let ahead = 2 * batch_size + rayon::current_num_threads();
         let prepare = |job: &&Job| {
             let path = &images[job.source].path;
@@ -173,7 +173,7 @@ impl Extraction<'_> {
                     Error::BadImage(BadImage { path: images[job.source].path.clone(), line: None, problem })
                 };
                 let regions = extractor.extract(&batch).map_err(|error| {
-                    // Of one picture alone, as a rule.
+                    // Usually a single picture is the cause.
                     let alone = |(job, picture): (&&Job, &Prepared)| {
                         let error = extractor.extract(std::slice::from_ref(picture)).err()?;
                         Some(bad(job, error.to_string()))
@@ -201,12 +201,12 @@ impl Extraction<'_> {
     }
 }
 
-/// The file that has room for the most regions of every image.
+/// The path of the file that has room for the most regions of every image.
 fn roomy_path(out: &Path) -> PathBuf {
     out.with_added_extension("regions")
 }
 
-/// Copies the regions that there are from a file that has room for more.
+/// Copies the regions that were found from a file that has room for more.
 fn copy_counted(
     roomy: &FeatureWriter,
     mut table: FeatureTable,
@@ -220,7 +220,7 @@ fn copy_counted(
     for (row, image) in table.images.iter_mut().enumerate() {
         boxes.resize(source.n_regions(row) * 4, 0.0);
         source.read_boxes(row, &mut boxes)?;
-        // What was not written is zero, and boxes have an area.
+        // Boxes that were not written are all zero, and real ones have an area.
         image.n_regions = boxes.iter().rposition(|&corner| corner != 0.0).map_or(0, |last| last / 4 + 1);
     }
     let counts: Vec<usize> = table.images.iter().map(|image| image.n_regions).collect();
@@ -239,7 +239,7 @@ fn copy_counted(
     fill(vec![writer], &jobs, &copy, &|_| {})
 }
 
-/// An error that names all images that cannot be used, or the one that there was if it is about something else.
+/// Returns an error that names all unusable images, or the given one if it is about something else.
 fn all_bad(images: &[ImageFile], min_size: [u32; 2], error: Error) -> Error {
     match measure(images, min_size, &|_| {}) {
         Ok((_, bad)) if !bad.is_empty() => Error::BadImages(bad),
@@ -294,9 +294,9 @@ mod tests {
         assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4, "{mean} {variance}");
     }
 
-    /// Finds a region for each pixel that a picture is wide, and fails where it is told to.
+    /// Finds as many regions as a picture is wide in pixels, and fails where it is told to.
     struct Detector {
-        /// Of a picture's width.
+        /// The width of the picture to fail at, and the error.
         fails_at: Option<(u32, fn() -> Error)>,
         value: f32,
         n_extracted: AtomicUsize,
@@ -342,7 +342,7 @@ mod tests {
         Detector { fails_at, value: 7.0, n_extracted: AtomicUsize::new(0) }
     }
 
-    /// Pictures of 1 to 10 pixels, with these as their ids.
+    /// Pictures that are 1 to 10 pixels wide, with the width as their id.
     fn strips(directory: &Path) -> Vec<ImageFile> {
         for width in 1..=10 {
             RgbImage::new(width, 1).save(directory.join(format!("{width}.png"))).unwrap();

@@ -1,4 +1,4 @@
-//! Images as the cells of a grid.
+//! Images cut into the cells of a grid.
 
 use image::RgbImage;
 use image::imageops::{self, FilterType};
@@ -22,7 +22,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// The most rows, and the most columns.
+    /// The largest number of rows, and of columns.
     pub const MOST_CELLS: u32 = 256;
 
     /// The largest [`Grid::patch`].

@@ -14,7 +14,7 @@ use crate::features::extract::read_image::is_picture;
 use crate::features::image_name::{EXTENSIONS, image_id, is_picture_extension};
 use crate::questions::image_paths::ImagePaths;
 
-/// The images of a folder and the folders in it.
+/// The images of a folder and its subfolders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFolder {
     images: Vec<ImageFile>,
@@ -22,12 +22,12 @@ pub struct ImageFolder {
     left_out: LeftOut,
 }
 
-/// The images of a folder and the folders in it, in order of their ids. This is [`ImageFolder::search`] where every
-/// image must be sound.
+/// Lists the images of a folder and its subfolders, in order of their ids. This is [`ImageFolder::search`], but an
+/// image that would be set aside is an error.
 ///
 /// # Errors
 ///
-/// As [`ImageFolder::search`], and when there is no id in the name of an image.
+/// Those of [`ImageFolder::search`]; and when an image would be set aside, such as one without an id in its name.
 pub fn list_images(directory: &Path) -> Result<Vec<ImageFile>> {
     let folder = ImageFolder::search(directory)?;
     folder.refuse_bad()?;
@@ -35,12 +35,12 @@ pub fn list_images(directory: &Path) -> Result<Vec<ImageFile>> {
 }
 
 impl ImageFolder {
-    /// The images of a folder, as [`ImageFolder::search`] finds them, or those that a JSON file `{"image_id": "path"}`
-    /// lists, as [`ImagePaths::read`] reads it. Listed ones that are not there are set aside.
+    /// Finds the images of a folder, as [`ImageFolder::search`] does, or those that a JSON file `{"image_id": "path"}`
+    /// lists, as [`ImagePaths::read`] reads it. Listed images that do not exist are set aside.
     ///
     /// # Errors
     ///
-    /// As those two, and when the file lists no images.
+    /// Those of these two, and when the file lists no images.
     pub fn open(images: &Path) -> Result<ImageFolder> {
         if std::fs::metadata(images).map_err(Error::io("read", images))?.is_dir() {
             return ImageFolder::search(images);
@@ -73,12 +73,13 @@ impl ImageFolder {
         Ok(folder)
     }
 
-    /// Looks for images in a folder and the folders in it, links included: files with the extension of a picture, or
-    /// with none and the first bytes of one. Hidden files and folders, whose names begin with a dot, are left out, as
-    /// are all others.
+    /// Finds the images in a folder and its subfolders, following links: files with the extension of a picture, or with
+    /// no extension and the first bytes of one. Hidden files and folders, whose names begin with a dot, are left out,
+    /// as is everything else.
     ///
     /// The id of an image is the number that the stem of its name ends in: `COCO_val2014_000000000042.jpg` is image 42,
-    /// `42.png` too, and `003a8ae2ef43b901.jpg` has none. Those without are set aside, see [`ImageFolder::bad_images`].
+    /// as is `42.png`, and `003a8ae2ef43b901.jpg` has no id. Images without an id are set aside: see
+    /// [`ImageFolder::bad_images`].
     ///
     /// # Errors
     ///
@@ -111,7 +112,7 @@ impl ImageFolder {
         Ok(ImageFolder { images, bad, left_out })
     }
 
-    /// The images that can be used as far as is known, in order of their ids.
+    /// The images that are usable, as far as is known, in order of their ids.
     pub fn images(&self) -> &[ImageFile] {
         &self.images
     }
@@ -121,7 +122,7 @@ impl ImageFolder {
         &self.bad
     }
 
-    /// Files that are no images.
+    /// Files that are not images.
     pub fn left_out(&self) -> &LeftOut {
         &self.left_out
     }
@@ -138,11 +139,11 @@ impl ImageFolder {
         self.images.retain(|image| !unusable.contains(image.path.as_path()));
         self.bad.append(&mut bad);
         self.bad.sort_by(|a, b| a.path.cmp(&b.path));
-        // Without one there are bad images: the folder was not empty.
+        // If no image is left, some were bad: the folder was not empty.
         stats.ok_or_else(|| Error::BadImages(self.bad.clone()))
     }
 
-    /// An error that names the images that were set aside, if there are any.
+    /// Returns an error that names the images that were set aside, if there are any.
     ///
     /// # Errors
     ///
@@ -161,7 +162,7 @@ struct Search {
     paths: Vec<PathBuf>,
     bad: Vec<BadImage>,
     left_out: LeftOut,
-    /// Device and inode of the folders: links can lead in circles.
+    /// Device and inode of the folders seen: links can form cycles.
     folders: HashSet<(u64, u64)>,
 }
 
@@ -178,8 +179,8 @@ impl Search {
             for entry in std::fs::read_dir(&directory).map_err(read_error())? {
                 paths.push(entry.map_err(read_error())?.path());
             }
-            // Whatever order the system has: where a link leads to a folder that is there too, the same paths are
-            // found.
+            // The same paths are found whatever order the system lists them in, even if a link leads to a folder that
+            // is found without it too.
             paths.sort();
             for path in paths {
                 match std::fs::metadata(&path) {
@@ -225,7 +226,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes small pictures, with the formats of their names, and other files.
+    /// Writes small pictures, in the formats that their names say, and other files.
     fn folder(pictures: &[&str], others: &[&str]) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         for name in pictures.iter().chain(others) {
@@ -251,7 +252,7 @@ mod tests {
         let at = directory.path();
         // Some programs download without an extension.
         std::fs::copy(at.join("11.gif"), at.join("b/21")).unwrap();
-        // In a circle, to nowhere, and a second way to the same folder.
+        // A cycle, a link to nowhere, and a second path to the same folder.
         std::os::unix::fs::symlink(at, at.join("b/c/circle")).unwrap();
         std::os::unix::fs::symlink(at.join("b"), at.join("a")).unwrap();
         std::os::unix::fs::symlink("nowhere", at.join("link")).unwrap();

@@ -1,4 +1,4 @@
-//! Things made ahead of time by many threads, and used one after the other.
+//! Results computed ahead of time by many threads, and used in order.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +9,13 @@ use rayon::Yield;
 
 use crate::error::Result;
 
-/// Makes something of each item on rayon's threads, at most `ahead` things before they are used, and uses them in
-/// order on this thread, until `use_made` says that it wants no more. Returns how long this thread waited for things.
+/// Calls `make` for each item on rayon's threads, at most `ahead` items before the results are used, and passes the
+/// results to `use_made` in order on this thread, until that returns false. Returns how long this thread waited for
+/// results.
 ///
 /// # Errors
 ///
-/// The first of `use_made`, after which nothing more is begun.
+/// The first of `use_made`, after which nothing more is started.
 pub(super) fn in_order<I: Sync, T: Send>(
     items: &[I],
     ahead: usize,
@@ -32,7 +33,7 @@ pub(super) fn in_order<I: Sync, T: Send>(
                 let (sender, receiver) = sync_channel(1);
                 scope.spawn_fifo(move |_| {
                     if !is_over.load(Ordering::Relaxed) {
-                        // Nobody may want it any more.
+                        // The receiver may be gone.
                         let _ = sender.send(make(item));
                     }
                 });
@@ -40,7 +41,7 @@ pub(super) fn in_order<I: Sync, T: Send>(
             }
             let Some(next) = made.pop_front() else { return Ok(waited) };
             let started = Instant::now();
-            // Nothing comes from a thread that panicked, which the scope hands on.
+            // Nothing comes from a job that panicked; the scope resumes its panic.
             let Some(next) = receive(&next) else { return Ok(waited) };
             waited += started.elapsed();
             let goes_on = use_made(next);
@@ -52,7 +53,7 @@ pub(super) fn in_order<I: Sync, T: Send>(
     })
 }
 
-/// Waits for what a thread makes.
+/// Waits for a result.
 fn receive<T>(receiver: &Receiver<T>) -> Option<T> {
     loop {
         match receiver.try_recv() {
@@ -60,7 +61,7 @@ fn receive<T>(receiver: &Receiver<T>) -> Option<T> {
             Err(TryRecvError::Disconnected) => return None,
             Err(TryRecvError::Empty) => {}
         }
-        // A thread of the pool, which may be its only one, must not sleep but do the work itself.
+        // A thread of the pool, which may be its only one, must not sleep but help with the work.
         match rayon::yield_now() {
             None => return receiver.recv().ok(),
             Some(Yield::Executed) => {}

@@ -1,13 +1,13 @@
-//! Whether a JPEG file is whole.
+//! Checks that JPEG files are complete.
 
 use memchr::memchr;
 
 use crate::features::extract::jpeg_scan::{Frame, Huffman, ScanError, Tables, walk};
 
-/// What is wrong with a JPEG of at most `max_pixels` that decoders say nothing about: they fill what is missing with
-/// grey. What follows the end-of-image marker, such as the second picture that phones append, is not looked at.
+/// Finds damage in a JPEG of at most `max_pixels` that decoders do not report: they fill what is missing with grey.
+/// Whatever follows the end-of-image marker, such as the second picture that phones append, is ignored.
 pub(super) fn find_damage(bytes: &[u8], max_pixels: u64) -> Option<&'static str> {
-    /// Decoders have such a limit too. A file of many scans keeps them busy for long.
+    /// Decoders have such a limit too: a file of many scans keeps them busy for a long time.
     const MOST_SCANS: usize = 100;
     let mut tables = Tables::default();
     let (mut frame, mut restart_interval, mut n_scans, mut damage) = (None, 0, 0, None);
@@ -16,7 +16,7 @@ pub(super) fn find_damage(bytes: &[u8], max_pixels: u64) -> Option<&'static str>
         let Some(Segment { marker, payload, end }) = next_segment(bytes, at) else { return Some("it is cut short") };
         match (marker, payload) {
             (END_OF_IMAGE, _) => return damage,
-            // What else there is, decoders refuse: arithmetic coding, lossless, 12 bits.
+            // Decoders refuse all other kinds: arithmetic coding, lossless, 12 bits.
             (0xc0..=0xc2, _) if frame.is_none() => frame = Frame::parse(payload, marker == 0xc2, max_pixels),
             (DEFINE_HUFFMAN_TABLES, _) => define_tables(&mut tables, payload),
             (DEFINE_RESTART_INTERVAL, &[high, low, ..]) => restart_interval = u16::from_be_bytes([high, low]).into(),
@@ -47,8 +47,8 @@ struct Segment<'a> {
     end: usize,
 }
 
-/// The first segment from an offset on that decoding depends on. Previews, which have markers of their own, lie within
-/// segments, and those are skipped by their length.
+/// Returns the first segment from an offset on that decoding may depend on. Previews, which have markers of their own,
+/// are inside segments, and those are skipped by their length.
 fn next_segment(bytes: &[u8], mut at: usize) -> Option<Segment<'_>> {
     loop {
         at += memchr(0xff, bytes.get(at..)?)?;
@@ -56,7 +56,7 @@ fn next_segment(bytes: &[u8], mut at: usize) -> Option<Segment<'_>> {
         match marker {
             // Padding in front of a marker.
             0xff => at += 1,
-            // A byte 0xff of a scan; markers without a segment: TEM, restarts, start of image.
+            // A byte 0xff of a scan, or a marker without a segment: TEM, restarts, start of image.
             0x00 | 0x01 | 0xd0..=0xd8 => at += 2,
             END_OF_IMAGE => return Some(Segment { marker, payload: &[], end: at + 2 }),
             _ => {
@@ -68,7 +68,7 @@ fn next_segment(bytes: &[u8], mut at: usize) -> Option<Segment<'_>> {
     }
 }
 
-/// A segment holds one or more tables: class and number, 16 counts, values.
+/// Reads the tables of a segment, which has one or more: class and number, 16 counts, values.
 fn define_tables(tables: &mut Tables, mut payload: &[u8]) {
     while let Some((&[number, ref counts @ ..], rest)) = payload.split_first_chunk::<17>() {
         let n: usize = counts.iter().map(|&count| usize::from(count)).sum();
@@ -111,7 +111,7 @@ mod tests {
         assert!(is_sound(&[&whole[..], b"\xff\xd8 and more"].concat()));
     }
 
-    /// Some programs end what they have cut as if it was whole.
+    /// Some programs add an end-of-image marker to what they have cut short.
     #[test]
     fn missing_pixels_are_found() {
         let whole = jpeg();
@@ -123,14 +123,14 @@ mod tests {
         }
     }
 
-    /// From Pillow: refining scans with runs of blocks that are at their end, restart markers, four components.
+    /// From Pillow: refining scans with end-of-band runs, restart markers, four components.
     const PICTURES: [&[u8]; 3] = [
         include_bytes!("../../../tests/data/jpeg/progressive.jpg"),
         include_bytes!("../../../tests/data/jpeg/restarts.jpg"),
         include_bytes!("../../../tests/data/jpeg/cmyk.jpg"),
     ];
 
-    /// The data of all scans.
+    /// The byte ranges of the data of all scans.
     fn scans(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
         let mut scans = Vec::new();
         let mut at = 0;
@@ -160,7 +160,7 @@ mod tests {
         }
     }
 
-    /// Whatever is damaged, it is looked at to the end.
+    /// Whatever is damaged, the check runs to the end.
     #[test]
     fn damage_does_no_harm() {
         for picture in PICTURES {

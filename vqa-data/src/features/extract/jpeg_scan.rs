@@ -1,14 +1,15 @@
-//! Whether the scans of a JPEG hold all of its pixels.
+//! Checks that the scans of a JPEG hold all of its pixels.
 //!
-//! A decoder that runs out of a scan's data goes on with zeros, and the rest of the picture is grey; no decoder says
-//! so. So the codes are walked through here once before, without making pixels of them. Names are those of ITU-T T.81.
+//! A decoder that runs out of a scan's data continues with zeros, which leaves the rest of the picture grey, and no
+//! decoder reports it. So the codes are walked through here beforehand, without decoding pixels. Names are those of
+//! ITU-T T.81.
 
-/// The data of a scan that do not hold what the frame says.
+/// How the data of a scan differ from what the frame promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ScanError {
     /// The data end before the last block.
     Short,
-    /// There are bits that are no code, or more coefficients than a block has.
+    /// Some bits are not a code, or a block has too many coefficients.
     Invalid,
 }
 
@@ -31,12 +32,12 @@ struct Component {
     v: usize,
     /// For each block of a progressive picture, row by row, which of its coefficients are not zero.
     nonzero: Vec<u64>,
-    /// Blocks in a row of `nonzero`, those that fill up the last unit of an interleaved scan included.
+    /// Blocks in a row of `nonzero`, including those that fill up the last unit of an interleaved scan.
     blocks_per_row: usize,
 }
 
 impl Frame {
-    /// Parses the payload of a SOF0, SOF1 or SOF2 segment, of a picture with at most so many pixels.
+    /// Parses the payload of a SOF0, SOF1 or SOF2 segment, of a picture with at most `max_pixels`.
     pub(super) fn parse(payload: &[u8], is_progressive: bool, max_pixels: u64) -> Option<Frame> {
         let &[8, h1, h2, w1, w2, n, ref rest @ ..] = payload else { return None };
         let [height, width] = [[h1, h2], [w1, w2]].map(|bytes| usize::from(u16::from_be_bytes(bytes)));
@@ -67,21 +68,21 @@ impl Frame {
     }
 }
 
-/// A Huffman table: for each 16 bits the value of the code that they begin with, and its length, 0 if there is none.
+/// A Huffman table, which maps the next 16 bits to the value and the length of the code that they begin with.
 pub(super) struct Huffman {
-    /// By the first bits.
+    /// By the first `SHORT` bits, the value and length of their code; the length is 0 for longer codes.
     short: [(u8, u8); 1 << Huffman::SHORT],
-    /// For each length, what is above its last code, in 16 bits, and what is added to a code to get its index.
+    /// For each length, the 16 bits just above its last code, and what is added to a code to get its index in `values`.
     above: [u32; 17],
     index: [i32; 17],
     values: Vec<u8>,
 }
 
 impl Huffman {
-    /// Bits of most codes.
+    /// Most codes have at most this many bits.
     const SHORT: u32 = 9;
 
-    /// Makes the table of 16 counts and the values, by length.
+    /// Builds the table from the 16 counts and the values, by length.
     pub(super) fn new(counts: &[u8; 16], values: &[u8]) -> Huffman {
         let mut table =
             Huffman { short: [(0, 0); 1 << Huffman::SHORT], above: [0; 17], index: [0; 17], values: values.to_vec() };
@@ -124,7 +125,7 @@ impl Huffman {
 struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// The next bits, from the highest on.
+    /// The next `n` bits, from the highest on.
     next: u64,
     n: u32,
 }
@@ -138,7 +139,7 @@ impl<'a> Bits<'a> {
         while self.n <= 56 {
             let Some(&byte) = self.bytes.get(self.at) else { return };
             if byte == 0xff {
-                // 0xff 0x00 is a byte 0xff, and everything else a marker.
+                // 0xff 0x00 is a byte 0xff, and 0xff before anything else is a marker.
                 if self.bytes.get(self.at + 1) != Some(&0) {
                     return;
                 }
@@ -150,7 +151,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// The next 16 bits, zeros where there are no more.
+    /// The next 16 bits, filled up with zeros if there are fewer.
     fn peek16(&mut self) -> u32 {
         if self.n < 16 {
             self.fill();
@@ -170,14 +171,14 @@ impl<'a> Bits<'a> {
         Ok(())
     }
 
-    /// The next bits as a number, at most 16.
+    /// Takes the next `n` bits, at most 16, as a number.
     fn take(&mut self, n: u32) -> Result<u32> {
         let bits = self.peek16().checked_shr(16 - n).unwrap_or(0);
         self.skip(n)?;
         Ok(bits)
     }
 
-    /// Leaves out the rest up to a restart marker, and the marker.
+    /// Skips everything up to and including the next restart marker.
     fn restart(&mut self) -> Result<()> {
         (self.next, self.n) = (0, 0);
         while let Some(&byte) = self.bytes.get(self.at) {
@@ -196,18 +197,18 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// The Huffman tables that are defined at some place of a file: those of DC and of AC coefficients.
+/// The Huffman tables defined at some point in a file: those for DC and those for AC coefficients.
 pub(super) type Tables = [[Option<Huffman>; 4]; 2];
 
 /// A start-of-scan segment.
 struct Scan<'a> {
-    /// The index of each component in the frame, with its tables.
+    /// The index of each component in the frame, with its DC and AC tables.
     components: Vec<(usize, Option<&'a Huffman>, Option<&'a Huffman>)>,
     /// First and last coefficient.
     first: u32,
     last: u32,
     is_progressive: bool,
-    /// Whether bits are added to coefficients that an earlier scan has begun.
+    /// Whether the scan adds bits to coefficients that an earlier scan began.
     is_refinement: bool,
 }
 
@@ -230,8 +231,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Walks through a scan: the payload of its SOS segment, and the data that follow. What cannot be understood here is
-/// the decoder's to refuse.
+/// Walks through a scan: the payload of its SOS segment, and the data that follow. Whatever is not understood here is
+/// left to the decoder to refuse.
 pub(super) fn walk(
     frame: &mut Frame,
     tables: &Tables,
@@ -262,7 +263,7 @@ pub(super) fn walk(
         let (row, column) = (unit / columns, unit % columns);
         for &(i, dc, ac) in &scan.components {
             let component = &mut frame.components[i];
-            // One component alone has a block a unit.
+            // A scan of one component has one block per unit.
             let (h, v) = if scan.components.len() == 1 { (1, 1) } else { (component.h, component.v) };
             for block in 0..h * v {
                 let at = (row * v + block / h) * component.blocks_per_row + column * h + block % h;
@@ -275,7 +276,7 @@ pub(super) fn walk(
     Ok(())
 }
 
-/// Walks through one block. `end_of_bands` counts the next blocks of which nothing new is left.
+/// Walks through one block. `end_of_bands` counts the following blocks that have nothing new.
 fn walk_block(
     bits: &mut Bits,
     scan: &Scan,
@@ -309,7 +310,7 @@ fn walk_block(
             if !scan.is_progressive {
                 return Ok(());
             }
-            // As many blocks are at their end, this one included.
+            // This block ends here, and that many following blocks have nothing new.
             *end_of_bands = (1 << run) - 1 + bits.take(run)?;
             return if scan.is_refinement { refine(bits, nonzero, k..scan.last + 1) } else { Ok(()) };
         }
@@ -337,8 +338,8 @@ fn refine(bits: &mut Bits, nonzero: &u64, band: std::ops::Range<u32>) -> Result<
     (0..n).try_for_each(|_| bits.skip(1))
 }
 
-/// Goes past `run` coefficients that are zero still, and all others before the next one of those; reads a bit for each
-/// of the others.
+/// Skips `run` coefficients that are still zero, and all nonzero ones up to the next zero one; reads a bit for each of
+/// the nonzero ones. Returns the index reached.
 fn skip_zeros(bits: &mut Bits, nonzero: &u64, mut k: u32, last: u32, mut run: u32) -> Result<u32> {
     while k <= last {
         if nonzero >> k & 1 == 1 {

@@ -1,4 +1,4 @@
-//! Files that are no images.
+//! Files that are not images.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// Files of a folder that are no images, counted by what tells so: their extension, as in `.txt`, `hidden`,
-/// `without extension`, `pipe or device`. Shown, it is a short list with an example of each.
+/// Files of a folder that are not images, counted by the reason: an extension such as `.txt`, `hidden`,
+/// `without extension`, `pipe or device`. Displayed as a short list with an example of each.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(transparent)]
 pub struct LeftOut(BTreeMap<String, Kind>);
 
-/// How many files of a kind there are. In JSON it is that number.
+/// The files of one kind. In JSON, only their number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(into = "usize")]
 struct Kind {

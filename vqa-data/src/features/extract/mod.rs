@@ -1,9 +1,9 @@
-//! Region features from image files: an [`Extraction`] writes to a feature file what an
-//! [`Extractor`](crate::features::Extractor) makes of them.
+//! Region features from image files: an [`Extraction`] runs an [`Extractor`](crate::features::Extractor) on them, and
+//! writes the regions to a feature file.
 //!
 //! The extractor of this crate is a [`PixelGrid`]: images are cut into the cells of a [`Grid`], and a cell's
 //! standardised pixels are its feature vector. [`list_images`] finds the images of a folder, and
-//! [`ChannelStats::measure`] their mean and deviation. An [`ImageFolder`] does without the images that cannot be used.
+//! [`ChannelStats::measure`] their mean and deviation. An [`ImageFolder`] sets aside the images that cannot be used.
 
 pub(crate) mod channel_stats;
 mod decoding_memory;

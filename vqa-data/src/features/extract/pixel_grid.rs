@@ -15,11 +15,11 @@ use crate::features::source::ImageRegions;
 pub struct PixelGrid {
     /// How pictures are cut.
     pub grid: Grid,
-    /// How pixels are standardised: the same for all files that a model sees.
+    /// How pixels are standardised, which must be the same for all files that a model sees.
     pub stats: ChannelStats,
 }
 
-/// A [`PixelGrid`] as feature files and checkpoints say it.
+/// A [`PixelGrid`] as feature files and checkpoints store it.
 #[derive(Serialize, Deserialize)]
 struct Settings {
     kind: String,
@@ -31,14 +31,14 @@ struct Settings {
 }
 
 impl PixelGrid {
-    /// What [`ExtractorInfo::kind`] says of it.
+    /// The [`ExtractorInfo::kind`] of this extractor.
     pub const KIND: &str = "grid";
 
-    /// The extractor that `info` describes.
+    /// Builds the extractor that `info` describes.
     ///
     /// # Errors
     ///
-    /// When it describes none of this kind, or one that makes no features.
+    /// When it describes an extractor of another kind, or one that gives no features.
     pub fn from_info(info: &ExtractorInfo) -> Result<PixelGrid, String> {
         let Settings { kind, grid: [rows, columns], whole, patch, mean, deviation } = info.settings()?;
         if kind != PixelGrid::KIND {
@@ -79,7 +79,7 @@ impl Extractor for PixelGrid {
         self.grid.min_size()
     }
 
-    /// There is nothing to gain: all is done of one picture alone.
+    /// Returns 1: each picture is processed alone, so that larger batches gain nothing.
     fn batch_size(&self) -> usize {
         1
     }

@@ -1,4 +1,4 @@
-//! Images in files: whole, upright, and of a size that memory has room for.
+//! Reads image files: complete, upright, and of a size that fits into memory.
 
 use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
@@ -11,15 +11,16 @@ use crate::features::extract::decoding_memory::DECODING_MEMORY;
 use crate::features::extract::jpeg;
 use crate::files::input::open_input;
 
-/// The most pixels that an image may have: those of 13,377 x 13,377, which is also where Pillow refuses. A file of some
+/// The most pixels that an image may have: about 13,377 x 13,377, which is also where Pillow refuses. A file of a few
 /// kilobytes can claim any number.
 const MAX_PIXELS: u64 = 178_956_970;
 
-/// The largest JPEG file, which is decoded from memory.
+/// The largest JPEG file, in bytes; JPEG files are decoded from memory.
 const MAX_JPEG_BYTES: u64 = 1 << 30;
 
-/// Decodes an image to RGB, upright as its EXIF data say: JPEG, PNG, WebP, GIF (the first frame), BMP or TIFF, told by
-/// the first bytes of the file and not by its name. 16 bits become 8, and transparency is left out.
+/// Decodes an image to RGB, upright as its EXIF data say: JPEG, PNG, WebP, GIF (the first frame), BMP or TIFF,
+/// recognised by the first bytes of the file and not by its name. 16-bit values become 8-bit, and transparency is
+/// dropped.
 ///
 /// # Errors
 ///
@@ -28,7 +29,7 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
     with_image(path, Ok)
 }
 
-/// Decodes an image that is in memory, as [`read_image`] does one in a file; `name` is what errors call it.
+/// Decodes an image in memory, as [`read_image`] does one in a file; `name` is what errors call it.
 ///
 /// # Errors
 ///
@@ -40,15 +41,15 @@ pub fn decode_image(name: &Path, bytes: Vec<u8>, max_pixels: u64) -> Result<RgbI
     image.decode()
 }
 
-/// Decodes an image as [`read_image`] does, and uses it. Threads that would take more memory than there should be for
-/// all of them wait for each other: `use_image` must read no other.
+/// Decodes an image as [`read_image`] does, and uses it. Threads that would exceed the memory budget for decoding wait
+/// for each other, so `use_image` must not read another image.
 pub(super) fn with_image<T>(path: &Path, use_image: impl FnOnce(RgbImage) -> Result<T>) -> Result<T> {
     let file = ImageInFile::open(path, |bytes| jpeg::find_damage(bytes, MAX_PIXELS))?;
     let _share = DECODING_MEMORY.take(file.n_bytes());
     use_image(file.decode()?)
 }
 
-/// Width and height of an image in pixels when it is upright, without decoding the rest.
+/// Reads the width and height in pixels of an image when upright, without decoding its pixels.
 ///
 /// # Errors
 ///
@@ -57,8 +58,8 @@ pub fn read_image_size(path: &Path) -> Result<[u32; 2]> {
     Ok(ImageInFile::open(path, |_| None)?.upright_size())
 }
 
-/// The bytes of a JPEG file, if it is one and its pixels lie upright in it: then it looks the same in every program,
-/// also in those that do not know of EXIF.
+/// Returns the bytes of a file if it is a JPEG whose pixels are stored upright. Such a file looks the same in every
+/// program, even in those that ignore EXIF.
 ///
 /// # Errors
 ///
@@ -77,7 +78,7 @@ struct ImageInFile<'a> {
     format: ImageFormat,
     decoder: Box<dyn ImageDecoder>,
     orientation: Orientation,
-    /// What decoders would not find out, in a JPEG.
+    /// Damage in a JPEG that decoders would not report.
     damage: Option<&'static str>,
 }
 
@@ -87,7 +88,7 @@ impl ImageInFile<'_> {
         ImageInFile::read(path, BufReader::new(open_input(path)?), find_damage, MAX_PIXELS)
     }
 
-    /// Reads the header. `find_damage` looks at a JPEG as a whole.
+    /// Reads the header. `find_damage` checks a JPEG as a whole.
     fn read(
         path: &Path,
         mut reader: impl BufRead + Seek + 'static,
@@ -104,7 +105,7 @@ impl ImageInFile<'_> {
             }
             _ => (open_decoder(path, reader, format)?, None),
         };
-        // What cannot be read of EXIF says nothing about the pixels.
+        // EXIF data that cannot be read says nothing about the pixels.
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let (width, height) = decoder.dimensions();
         if width == 0 || height == 0 {
@@ -137,7 +138,7 @@ impl ImageInFile<'_> {
         }
     }
 
-    /// What decoding takes at most, about: the values as they are stored, and twice three bytes a pixel (the
+    /// About the most memory that decoding takes: the values as they are stored, and twice three bytes per pixel (the
     /// coefficients of a progressive JPEG, or RGB before and after it is turned).
     fn n_bytes(&self) -> u64 {
         let (width, height) = self.decoder.dimensions();
@@ -145,7 +146,7 @@ impl ImageInFile<'_> {
     }
 
     fn decode(mut self) -> Result<RgbImage> {
-        /// Tables, and a strip or two of the pixels.
+        /// For tables, and a strip or two of the pixels.
         const BESIDE: u64 = 64 << 20;
         if let Some(damage) = self.damage {
             return Err(unreadable(self.path, damage));
@@ -172,7 +173,7 @@ fn open_decoder<R: BufRead + Seek + 'static>(
     reader: R,
     format: ImageFormat,
 ) -> Result<Box<dyn ImageDecoder>> {
-    /// What stands beside the pixels may be compressed, too.
+    /// Limit for what comes beside the pixels, which may be compressed too.
     const HEADER: u64 = 256 << 20;
     let mut reader = ImageReader::with_format(reader, format);
     reader.limits(limit(HEADER));
@@ -185,18 +186,18 @@ fn limit(n_bytes: u64) -> Limits {
     limits
 }
 
-/// Whether a file begins as a picture does.
+/// Whether a file begins like a picture.
 pub(super) fn is_picture(path: &Path) -> bool {
     let Ok(file) = open_input(path) else { return false };
     BufReader::new(file).fill_buf().is_ok_and(|start| format_of(start).is_some())
 }
 
-/// The format of a file that begins so, if it is read.
+/// Returns the format of a file that begins with these bytes, if it is one that is read.
 fn format_of(start: &[u8]) -> Option<ImageFormat> {
     image::guess_format(start).ok().filter(ImageFormat::reading_enabled)
 }
 
-/// The error for a file that does not begin as a picture does.
+/// The error for a file that does not begin like a picture.
 fn no_picture(path: &Path, start: &[u8]) -> Error {
     let problem = match start {
         [] => not_readable("it is empty"),
@@ -210,7 +211,7 @@ fn no_picture(path: &Path, start: &[u8]) -> Error {
 
 fn cannot_decode(path: &Path) -> impl FnOnce(ImageError) -> Error {
     move |error| match error {
-        // The disk failed, and not the decoder, whose own errors have no number.
+        // The disk failed, not the decoder, whose own errors have no system error code.
         ImageError::IoError(error) if error.raw_os_error().is_some() => Error::io("read", path)(error),
         ImageError::Unsupported(_) => {
             let problem = format!("not a readable picture ({error}): convert it to PNG, or leave it out");
@@ -248,7 +249,7 @@ mod tests {
         bytes.into_inner()
     }
 
-    /// Large blocks of one colour, which JPEG keeps: red on the left of the first row, green on its right, the rest
+    /// Large blocks of one colour, which JPEG keeps: red on the left of the first row, green on the right, the rest
     /// blue.
     fn picture() -> RgbImage {
         RgbImage::from_fn(64, 32, |x, y| match (x / 16, y / 16) {
@@ -323,7 +324,7 @@ mod tests {
         assert!(error.contains("a directory, not a file"), "{error}");
     }
 
-    /// A file that lacks some of its end is refused, unless nothing but padding is missing.
+    /// A truncated file is refused, unless nothing but padding is missing.
     #[test]
     fn what_is_cut_short_is_refused() {
         let noise =
@@ -358,7 +359,7 @@ mod tests {
         for error in [size.unwrap_err(), image.unwrap_err()] {
             assert!(error.to_string().contains("20000 x 20000 pixels, and at most 178 million"), "{error}");
         }
-        // Pillow's limit is passed by the second of these.
+        // The second of these exceeds Pillow's limit.
         assert_eq!(with_size(13_377, 13_377).0.unwrap(), [13_377; 2]);
         assert!(with_size(13_378, 13_377).0.is_err());
         assert!(with_size(0, 1).0.is_err());

@@ -1,4 +1,4 @@
-//! Pictures of other sizes.
+//! Resizing of pictures.
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
@@ -6,12 +6,12 @@ use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-/// How the pixels of a resized picture are made: as Pillow's `Image.resize` does it, whose filters grow with the
-/// reduction, so that no detail turns into false ones (antialiasing). Values are within 1 of Pillow's.
+/// How the pixels of a resized picture are computed: as in Pillow's `Image.resize`, whose filters widen as the picture
+/// shrinks, so that fine detail does not alias. Values are within 1 of Pillow's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Filter {
-    /// A triangle, `Image.BILINEAR`: what torchvision's transforms do.
+    /// A triangle, `Image.BILINEAR`, as in torchvision's transforms.
     #[default]
     Bilinear,
     /// Cubics with a = -1/2, `Image.BICUBIC`.
@@ -19,13 +19,13 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// A picture with this height and width, in pixels.
+    /// Resizes a picture to this height and width, in pixels.
     ///
     /// # Panics
     ///
     /// When the picture has no pixels.
     pub fn resize(self, picture: &RgbImage, [height, width]: [u32; 2]) -> RgbImage {
-        // In Pillow's order, with bytes in between: the other order rounds otherwise.
+        // In Pillow's order, with bytes in between: the other order rounds differently.
         let wide = self.resize_plainly(picture, width, picture.height());
         self.resize_plainly(&wide, width, height)
     }
@@ -34,7 +34,7 @@ impl Filter {
         if picture.dimensions() == (width, height) {
             return picture.clone();
         }
-        // Of one pixel type, for the code of all that there are takes minutes to compile.
+        // For one pixel type only, since the code for all of them takes minutes to compile.
         let from = TypedImageRef::<U8x3>::from_buffer(picture.width(), picture.height(), picture.as_raw())
             .expect("a picture has three bytes a pixel");
         let mut resized = RgbImage::new(width, height);

@@ -1,11 +1,11 @@
-//! What a pickle may call: the few names that make data of data.
+//! The few names that a pickle may call, which turn data into data.
 
 use std::borrow::Cow;
 
 use crate::files::pickle::heap::Heap;
 use crate::files::pickle::node::{Dtype, Node, Place};
 
-/// Calls what has this name, if it is among the names that may be called.
+/// Calls the function or class of this name, if it is one that may be called.
 pub(super) fn call<'a>(heap: &mut Heap<'a>, name: &str, arguments: &[Place]) -> Result<Place, String> {
     let refuse = || format!("it calls {name}, and only data is read: save plain numbers, text, lists and dicts");
     match (name, arguments) {
@@ -25,7 +25,7 @@ pub(super) fn call<'a>(heap: &mut Heap<'a>, name: &str, arguments: &[Place]) -> 
             heap.copied(n)?;
             heap.add(scalar.ok_or("it holds a NumPy scalar of a kind that is not read: save it as a plain number")?)
         }
-        // Bytes of Python 3 in the protocols of Python 2.
+        // Python 3's bytes in the protocols of Python 2.
         ("_codecs.encode", &[text, encoding]) if matches!(heap.text(encoding), Some("latin1" | "latin-1")) => {
             let bytes = heap.text(text).and_then(latin_1).ok_or_else(refuse)?;
             heap.copied(bytes.len())?;
@@ -36,7 +36,8 @@ pub(super) fn call<'a>(heap: &mut Heap<'a>, name: &str, arguments: &[Place]) -> 
     }
 }
 
-/// The dict of a dict, or of a list of pairs. It takes the place of what it is made of, which so is never there twice.
+/// Builds a dict from a dict or from a list of pairs. It replaces what it is built from, which is therefore never
+/// stored twice.
 fn dict_of(heap: &mut Heap, content: Place) -> Option<Place> {
     let entries = match heap.node(content) {
         Node::Dict(_) => return Some(content),
@@ -57,7 +58,7 @@ fn latin_1(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|character| u8::try_from(character).ok()).collect()
 }
 
-/// The number or text of this type that these bytes are.
+/// Decodes the bytes of a NumPy scalar of this type.
 fn scalar<'a>(dtype: Dtype, bytes: &[u8]) -> Option<Node<'a>> {
     let mut little_endian = bytes.to_vec();
     if dtype.is_big_endian {

@@ -1,17 +1,17 @@
-//! Where the values of a pickle lie.
+//! Storage for the values of a pickle.
 
 use crate::files::pickle::node::{Node, Place};
 
-/// The values that were made so far.
+/// The values created so far.
 pub(super) struct Heap<'a> {
     nodes: Vec<Node<'a>>,
-    /// Bytes of values that were made of other values, instead of the file; and the most that are allowed.
+    /// Bytes of values that were copied from other values rather than from the file; and the most that are allowed.
     n_copied: usize,
     limit: usize,
 }
 
 impl<'a> Heap<'a> {
-    /// For a pickle of so many bytes.
+    /// Creates a heap for a pickle of `n_bytes` bytes.
     pub(super) fn new(n_bytes: usize) -> Heap<'a> {
         Heap { nodes: Vec::new(), n_copied: 0, limit: n_bytes.saturating_mul(4) }
     }
@@ -42,7 +42,8 @@ impl<'a> Heap<'a> {
         Ok(Place(place))
     }
 
-    /// Notes that bytes were copied. A text that is copied again and again would make a large value of a small file.
+    /// Counts copied bytes, and fails if there are too many: copying a text again and again would turn a small file
+    /// into a large value.
     pub(super) fn copied(&mut self, n: usize) -> Result<(), String> {
         self.n_copied += n;
         if self.n_copied > self.limit {

@@ -1,4 +1,4 @@
-//! Text as protocol 0 writes it: literals of Python's source.
+//! Text as protocol 0 writes it: literals of Python source code.
 
 /// The bytes of a literal like `'it\'s'`.
 pub(super) fn string(literal: &[u8]) -> Option<Vec<u8>> {
@@ -59,7 +59,7 @@ pub(super) fn raw_unicode(line: &[u8]) -> Option<String> {
         units.push(u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
         rest = after;
     }
-    // Python 2 may have written a character as two halves.
+    // Python 2 may have written a character as two surrogates.
     let halves = units.iter().flat_map(|&unit| match char::from_u32(unit) {
         Some(character) => character.encode_utf16(&mut [0; 2]).to_vec(),
         None => vec![u16::try_from(unit).unwrap_or(0xd800)],

@@ -1,4 +1,4 @@
-//! The machine that pickles are programs for.
+//! The stack machine that pickles are programs for.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,13 +11,13 @@ use crate::files::pickle::heap::Heap;
 use crate::files::pickle::literals::{raw_unicode, string};
 use crate::files::pickle::node::{Node, Place};
 
-/// A pickle that is being read. Names of instructions are those of Python's `pickletools`.
+/// A pickle being read. Names of instructions are those of Python's `pickletools`.
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     heap: Heap<'a>,
     stack: Vec<Place>,
-    /// Heights of the stack.
+    /// Heights of the stack at the marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Place, FixedState>,
 }
@@ -46,12 +46,12 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// One instruction. Returns the place of the result after the last one.
+    /// Runs one instruction. After the last one, returns the place of the result.
     fn step(&mut self) -> Result<Option<Place>, String> {
         let instruction = self.byte()?;
         match instruction {
             b'.' => return self.pop().map(Some),
-            // PROTO and FRAME say nothing that is needed.
+            // PROTO and FRAME hold nothing that is needed.
             0x80 => match self.byte()? {
                 0..=5 => {}
                 version => return Err(format!("its protocol is {version}, and up to 5 is known")),
@@ -157,7 +157,7 @@ impl<'a> Machine<'a> {
         Ok(None)
     }
 
-    /// A value that is written out.
+    /// Reads a value that is written out in the pickle.
     fn literal(&mut self, instruction: u8) -> Result<Node<'a>, String> {
         Ok(match instruction {
             b'N' => Node::None,
@@ -218,13 +218,13 @@ impl<'a> Machine<'a> {
         let (Node::Global(name), Node::Tuple(arguments)) = (self.heap.node(global), self.heap.node(arguments)) else {
             return Err(DAMAGED.to_owned());
         };
-        /// More than any name takes are not copied.
+        /// More than any of the names takes; further arguments need not be copied.
         const MOST: usize = 4;
         let (name, arguments) = (name.clone(), arguments[..arguments.len().min(MOST)].to_vec());
         call(&mut self.heap, &name, &arguments)
     }
 
-    /// BUILD: `__setstate__` of the value on the stack. What a dict has beside its entries is no data.
+    /// BUILD: `__setstate__` of the value on top of the stack. The state of a dict, apart from its entries, is ignored.
     fn set_state(&mut self, state: Place) -> Result<(), String> {
         let target = self.top()?;
         let order = match self.heap.node(state) {
@@ -307,14 +307,14 @@ impl<'a> Machine<'a> {
         self.take(4).map(|bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")))
     }
 
-    /// A length of so many bytes.
+    /// Reads a length of `n_bytes` bytes.
     fn length(&mut self, n_bytes: usize) -> Result<usize, String> {
         let mut length = [0; 8];
         length[..n_bytes].copy_from_slice(self.take(n_bytes)?);
         usize::try_from(u64::from_le_bytes(length)).map_err(|_| DAMAGED.to_owned())
     }
 
-    /// The line that begins here.
+    /// Reads up to the next line break, and skips that.
     fn line(&mut self) -> Result<&'a [u8], String> {
         let n = memchr(b'\n', &self.bytes[self.at..]).unwrap_or(self.bytes.len());
         let line = self.take(n)?;
@@ -340,7 +340,7 @@ fn number<T: std::str::FromStr>(digits: &[u8]) -> Result<T, String> {
     number.ok_or_else(|| "a number in it is too large, or none".to_owned())
 }
 
-/// A number in two's complement, the lowest byte first.
+/// Reads a little-endian integer in two's complement.
 fn integer(bytes: &[u8]) -> Result<i64, String> {
     let is_negative = bytes.last().is_some_and(|&last| last >= 0x80);
     let fill = if is_negative { 0xff } else { 0 };
@@ -352,7 +352,7 @@ fn integer(bytes: &[u8]) -> Result<i64, String> {
     if fits { Ok(number) } else { Err("a number in it is too large".to_owned()) }
 }
 
-/// Keys and values by turns.
+/// Pairs up alternating keys and values.
 fn pairs(items: &[Place]) -> Result<Vec<(Place, Place)>, String> {
     let (pairs, rest) = items.as_chunks::<2>();
     if !rest.is_empty() {

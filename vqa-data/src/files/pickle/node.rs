@@ -1,12 +1,12 @@
-//! What a value is.
+//! The values of a pickle.
 
 use std::borrow::Cow;
 
-/// The place of a value among all.
+/// The index of a value in the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(pub(super) u32);
 
-/// A value. Those within it are meant by their places.
+/// A value. It refers to the values within it by their places.
 #[derive(Debug)]
 pub(super) enum Node<'a> {
     None,
@@ -14,12 +14,12 @@ pub(super) enum Node<'a> {
     Int(i64),
     Float(f64),
     Text(Cow<'a, str>),
-    /// Python 2's strings too, which are text or not.
+    /// Python 2's strings too, which may or may not be text.
     Bytes(Cow<'a, [u8]>),
     List(Vec<Place>),
     Tuple(Vec<Place>),
     Dict(Vec<(Place, Place)>),
-    /// The name of something that is to be called: `collections.OrderedDict`.
+    /// The name of something to call, such as `collections.OrderedDict`.
     Global(String),
     Dtype(Dtype),
 }
@@ -33,7 +33,7 @@ pub(super) struct Dtype {
 }
 
 impl Dtype {
-    /// From `i8`, `<i8` or `U5`.
+    /// Parses a code such as `i8`, `<i8` or `U5`.
     pub(super) fn parse(code: &str) -> Option<Dtype> {
         let kind = *code.trim_start_matches(['<', '>', '=', '|']).as_bytes().first()?;
         b"iufbUS".contains(&kind).then_some(Dtype { kind, is_big_endian: code.starts_with('>') })

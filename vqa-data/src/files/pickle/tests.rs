@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{Pickle, Value, is_pickle};
 
-/// What Python's pickle makes of a value, a pickle a protocol.
+/// Returns the pickles of a value, one for each of Python's protocols.
 pub(crate) fn pickles(name: &str) -> Vec<Vec<u8>> {
     let all: HashMap<String, Vec<String>> =
         serde_json::from_str(include_str!("../../../tests/data/pickles.json")).unwrap();
@@ -20,7 +20,7 @@ pub(crate) fn pickles(name: &str) -> Vec<Vec<u8>> {
     pickles
 }
 
-/// A value as text, with what is in it.
+/// Shows a value with its content.
 fn show(value: Value) -> String {
     let list = |items: Vec<String>| items.join(", ");
     match (value.as_list(), value.as_dict()) {
@@ -111,7 +111,7 @@ fn what_is_no_data_is_refused() {
     }
 }
 
-/// Nested as deep as one likes, in one thread's stack: lists, tuples, dicts, and one that holds itself.
+/// Nested to any depth, on one thread's stack: lists, tuples, dicts, and one that holds itself.
 #[test]
 fn nesting_takes_no_stack() {
     const DEEP: usize = 1 << 20;
@@ -125,7 +125,7 @@ fn nesting_takes_no_stack() {
     assert_eq!(pickle.root().as_list().unwrap().next().unwrap().to_string(), "a list of 1");
 }
 
-/// Small files that would become large ones: they stay small, or are refused.
+/// Small files that would become large values stay small, or are refused.
 #[test]
 fn what_is_used_often_is_there_once() {
     // A list of ten times a list of ten times a list …
@@ -146,7 +146,7 @@ fn what_is_used_often_is_there_once() {
     assert_eq!(Pickle::read(&again).unwrap().root().as_dict().unwrap().len(), 1000);
 }
 
-/// Pickles that Python writes now, of values that it draws.
+/// Pickles that the installed Python writes, of random values.
 #[test]
 fn whatever_python_writes_is_read() {
     const SCRIPT: &str = r#"
@@ -185,7 +185,7 @@ for _ in range(100):
 }
 
 proptest! {
-    /// Sound pickles with changes, and noise: a value or a problem, and no panic.
+    /// Altered pickles and noise give a value or a problem, never a panic.
     #[test]
     fn any_bytes_are_read_or_refused(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),

@@ -1,4 +1,4 @@
-//! A pickle that was read, and its values for those who want them.
+//! A pickle that was read, and access to its values.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl<'a> Pickle<'a> {
     ///
     /// # Errors
     ///
-    /// Says what is wrong, and at which byte, where it is damaged, or holds what is not data.
+    /// When the pickle is damaged, or holds anything but data; the message says what is wrong, and at which byte.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Pickle<'a>, String> {
         let (nodes, root) = Machine::new(bytes).run()?;
         Ok(Pickle { nodes, root })
@@ -46,9 +46,9 @@ impl<'p> Value<'p> {
         Value { nodes: self.nodes, place }
     }
 
-    /// A whole number; `9.0` too.
+    /// A whole number, which may be a float such as `9.0`.
     pub(crate) fn as_int(self) -> Option<i64> {
-        /// Above, doubles skip whole numbers.
+        /// Above this, doubles skip whole numbers.
         const LARGEST: f64 = (1u64 << 53) as f64;
         match *self.node() {
             Node::Int(number) => Some(number),
@@ -57,7 +57,7 @@ impl<'p> Value<'p> {
         }
     }
 
-    /// A text.
+    /// A text, or bytes that are valid UTF-8.
     pub(crate) fn as_text(self) -> Option<&'p str> {
         match self.node() {
             Node::Text(text) => Some(text),
@@ -74,7 +74,7 @@ impl<'p> Value<'p> {
         }
     }
 
-    /// The keys and values of a dict, in order. Of a key that is there twice, the last counts.
+    /// The keys and values of a dict, in order. If a key occurs twice, the last entry counts.
     pub(crate) fn as_dict(self) -> Option<impl ExactSizeIterator<Item = (Value<'p>, Value<'p>)>> {
         match self.node() {
             Node::Dict(entries) => Some(entries.iter().map(move |&(key, value)| (self.at(key), self.at(value)))),
@@ -83,7 +83,7 @@ impl<'p> Value<'p> {
     }
 }
 
-/// What a value is, for a message: short, whatever is in it.
+/// Describes a value for a message, briefly, whatever is in it.
 impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.node() {
