@@ -169,8 +169,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns a function for `map_err` that makes an [`Error`] of an I/O error when trying to `action` the file
-    /// `path`.
+    /// Returns a closure for `map_err` that turns an I/O error into an [`Error`] about the failed `action` on `path`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |source| match source.kind() {
