@@ -31,7 +31,7 @@ pub struct Config<Model, Train> {
     pub train: Train,
 }
 
-/// The largest number of words to which questions may be cut.
+/// The largest value of `dict.max_question_len`, in words.
 pub const MAX_QUESTION_LEN: usize = 1024;
 
 /// The largest batch size, in questions.

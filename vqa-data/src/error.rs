@@ -184,9 +184,9 @@ impl Error {
         Error::Other(error.into())
     }
 
-    /// Whether the same call may succeed later with unchanged input. That is so where the operating system refused, as
-    /// it does while a disk is full, memory is short, or a network drive is unavailable. What was written so far is
-    /// then worth keeping.
+    /// Whether the same call may succeed later with unchanged input: if the operating system refused, for example
+    /// because a disk is full, memory is short, or a network drive is unavailable. What was written so far is then
+    /// worth keeping.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::NotFound { .. } | Error::Io { .. } | Error::OutOfMemory { .. })
     }

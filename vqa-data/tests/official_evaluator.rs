@@ -1,4 +1,4 @@
-//! Agreement with the official evaluator, by a table of its results.
+//! Agreement with the official evaluator, checked against a table of its results.
 
 use std::collections::BTreeMap;
 

@@ -65,7 +65,7 @@ impl Accuracy {
     ///
     /// # Errors
     ///
-    /// When an annotated question has no answer, an answer no annotated question, or a question two answers.
+    /// When an annotated question has no answer, an answer has no annotated question, or a question has two answers.
     pub fn of(answers: &[Answer], annotations: &Annotations) -> Result<Accuracy> {
         let by_question: HashMap<u64, usize, FixedState> =
             answers.iter().enumerate().map(|(place, answer)| (answer.question_id, place)).collect();

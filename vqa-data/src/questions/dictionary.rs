@@ -112,7 +112,7 @@ impl WordDict {
         Vocabulary::load(path).map(WordDict)
     }
 
-    /// Writes the JSON list of words, whole or not at all.
+    /// Writes the words as a JSON list. The file appears complete or not at all.
     ///
     /// # Errors
     ///
@@ -184,15 +184,16 @@ pub struct AnswerDict {
 
 impl AnswerDict {
     /// Builds the dictionary of the normalised answers that appear at least `min_count` times, in order of first
-    /// appearance. In VQA2.0's train and val, 3,129 `multiple_choice_answer`s appear at least 9 times.
+    /// appearance. In VQA2.0's train and val, 3,129 distinct `multiple_choice_answer`s appear at least 9 times.
     pub fn from_answers<'a>(answers: impl IntoIterator<Item = &'a str>, min_count: usize) -> AnswerDict {
         let mut counts = AnswerCounts::default();
         answers.into_iter().for_each(|answer| counts.add(&normalize_answer(answer), 1));
         AnswerDict { candidates: counts.frequent(min_count), count_answers: CountAnswers::Normalized }
     }
 
-    /// Builds the dictionary of the candidates for which the `multiple_choice_answer`s of annotations stand at least
-    /// `min_count` times, in order of first appearance.
+    /// Builds the dictionary of the candidates that at least `min_count` annotations have as their
+    /// `multiple_choice_answer`, in order of first appearance. `count_answers` says which candidate an answer stands
+    /// for.
     pub fn from_annotations<'a>(
         all: impl IntoIterator<Item = &'a Annotations>,
         min_count: usize,
@@ -225,7 +226,7 @@ impl AnswerDict {
         Ok(AnswerDict { candidates: Vocabulary::load(path)?, count_answers })
     }
 
-    /// Writes the JSON list of answers, whole or not at all.
+    /// Writes the answers as a JSON list. The file appears complete or not at all.
     ///
     /// # Errors
     ///

@@ -156,7 +156,7 @@ impl Template {
     }
 }
 
-/// The content of a JSON file, and the ids that appear more than once, of which a plain map would silently keep one.
+/// The content of a JSON file, and the ids that appear more than once: a plain map would silently keep one of each.
 struct Listed {
     paths: BTreeMap<u64, PathBuf>,
     twins: Vec<u64>,

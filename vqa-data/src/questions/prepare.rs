@@ -18,16 +18,16 @@ use crate::questions::split::{Split, SplitConfig};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DictConfig {
-    /// The word dictionary: a JSON list, or, to train with as it is, the original repository's `dictionary.pkl`.
+    /// The word dictionary: a JSON list, or the original repository's `dictionary.pkl`, which is used as it is.
     pub words: PathBuf,
-    /// The answer dictionary: a JSON list, or, to train with as it is, the original repository's
-    /// `trainval_label2ans.pkl`.
+    /// The answer dictionary: a JSON list, or the original repository's `trainval_label2ans.pkl`, which is used as it
+    /// is.
     pub answers: PathBuf,
     /// How often an answer must appear to become a candidate.
     pub min_answer_count: usize,
     /// The form of an answer by which candidates and annotators' answers are counted.
     pub count_answers: CountAnswers,
-    /// The largest number of words of a question; the rest is cut off.
+    /// The maximum number of words in a question; longer ones are cut.
     pub max_question_len: usize,
 }
 

@@ -299,7 +299,7 @@ fn join(source: &SourceConfig, questions: &[Question], annotations: &mut Annotat
     Ok(())
 }
 
-/// Refuses question ids that appear twice in a source. Between sources they may: those of VQA2.0 and Visual Genome
+/// Refuses question ids that appear twice in a source. Across sources they may: those of VQA2.0 and Visual Genome
 /// overlap by chance.
 fn refuse_twins(source: &SourceConfig, questions: &[Question]) -> Result<()> {
     let mut ids: Vec<u64> = questions.iter().map(|question| question.question_id).collect();

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
-/// A whole number that is not negative, in any of the forms `9`, `9.0` (pandas turns a column with a gap in it into
-/// floats), `"9"` and `"000000000009"` (a column of text).
+/// A non-negative whole number, in any of the forms `9`, `9.0` (pandas turns a column with a gap in it into floats),
+/// `"9"` and `"000000000009"` (a column of text).
 pub(super) struct WholeNumber(pub(super) u64);
 
 impl<'de> Deserialize<'de> for WholeNumber {

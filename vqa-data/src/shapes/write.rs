@@ -80,7 +80,7 @@ impl ShapesSplit {
 ///
 /// # Errors
 ///
-/// When `directory` already has `images`, or cannot be written. No images are left behind then.
+/// When `directory` already has `images`, or cannot be written. No images are left behind.
 pub fn write_shapes(directory: &Path, spec: ShapesSpec, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
     let images = AtomicDir::create(&directory.join(IMAGES))?;
     let mut first_id = 1;

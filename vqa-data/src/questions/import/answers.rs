@@ -46,7 +46,7 @@ impl Answers {
         self.written.len()
     }
 
-    /// Texts of which the official normalisation leaves nothing, such as "a" and "the".
+    /// Texts that the official normalisation reduces to nothing, such as "a" and "the".
     pub(super) fn vanished(&self) -> &[String] {
         &self.vanished
     }
@@ -67,8 +67,8 @@ fn normalized(text: &str) -> String {
     text
 }
 
-/// The ten answers that are written for those that annotators gave: all in turn until there are ten, or the first ten
-/// if there are more.
+/// The ten answers to write for those that annotators gave: repeated in turn until there are ten, or the first ten if
+/// there are more.
 pub(super) fn ten(given: &[Symbol]) -> impl Iterator<Item = Symbol> {
     given.iter().copied().cycle().take(ANNOTATORS)
 }

@@ -11,7 +11,7 @@ const TEMPLATE: &str = include_str!("config.toml");
 /// The file of all pictures' features, beside the config.
 pub(super) const FEATURES: &str = "features.h5";
 
-/// Questions are cut to the number of words that this share of them does not exceed, within these limits.
+/// Questions are cut to a number of words that at least this share of them does not exceed, within the limits below.
 const LEN_SHARE: f64 = 0.99;
 const MIN_LEN: usize = 14;
 const MAX_LEN: usize = 40;

@@ -28,8 +28,8 @@ impl Embedded {
         Embedded { destination, writing: None, by_content: HashMap::new(), names: HashSet::new() }
     }
 
-    /// Writes a picture, unless an identical one was written before. Returns its name: that of the path it `had`, if no
-    /// other picture has that name, or else one made from its content.
+    /// Writes a picture, unless an identical one was written before. Returns its name: the one it `had`, without
+    /// directories, if no other picture has that name, or else one derived from its content.
     ///
     /// # Errors
     ///

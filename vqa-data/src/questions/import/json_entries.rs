@@ -56,8 +56,8 @@ pub(super) struct Entry<'a> {
     pub fields: &'a Map<String, Value>,
 }
 
-/// Finds the first list of entries in a file; `None` if there is nothing like one. The keys in `own` mark an entry,
-/// besides those that are known.
+/// Finds the first list of entries in a file; `None` if there is nothing like one. The keys in `own` mark an entry, as
+/// well-known ones do.
 ///
 /// # Errors
 ///

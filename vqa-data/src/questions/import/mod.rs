@@ -12,8 +12,8 @@
 //! - each item of a list in a cell, in JSON's form or in Python's, is one annotator's answer;
 //! - any other text is one answer, commas included, except in DAQUAR, where one annotator may name several things, of
 //!   which the first counts;
-//! - a question without an answer, or with one of which normalisation leaves nothing (such as "the"), is left out if
-//!   others of its split have answers. A split without any answers is written without annotations.
+//! - a question without an answer, or whose answer normalises to nothing (such as "the"), is left out if others of its
+//!   split have answers. A split without any answers is written without annotations.
 //!
 //! Answer types (yes/no, number, other) and question types (VQA2.0's list of beginnings) are derived where the data has
 //! none.

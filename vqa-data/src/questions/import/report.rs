@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::questions::import::form::ReadFile;
 use crate::questions::import::upper_bound::UpperBound;
 
-/// The most names that a message lists.
+/// The maximum number of names that a message lists.
 const NAMED: usize = 5;
 
 /// A split that was written.
@@ -63,7 +63,7 @@ pub struct ImportReport {
     pub n_without_answer: usize,
     /// Number of rows without a question. They were left out.
     pub n_empty_questions: usize,
-    /// Answers of which the official normalisation leaves nothing. They count as none.
+    /// Answers that the official normalisation reduces to nothing. They count as none.
     pub vanished_answers: Vec<String>,
     /// Rows that were left out because of `--skip-bad`: those whose picture is missing, and ragged ones.
     pub skipped: Vec<Skipped>,

@@ -70,7 +70,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Starts a file, to which the rows that follow belong. Its name says its `split`.
+    /// Starts a new file, to which the rows that follow belong. `split` is the one that its name indicates, if any.
     pub(super) fn start_file(&mut self, split: Option<SplitName>) {
         self.file_starts.push(self.len());
         self.split = split;

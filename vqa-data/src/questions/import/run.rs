@@ -183,8 +183,8 @@ impl Import {
         }
     }
 
-    /// Finds the picture for each name in the data. Rows whose pictures are missing are added to `skipped` or are an
-    /// error.
+    /// Finds the picture for each name in the data. With `skip_bad`, rows whose pictures are missing are added to
+    /// `skipped`; otherwise they are an error.
     fn find(&self, read: &ReadFiles, pictures: &Pictures, skipped: &mut Vec<Skipped>) -> Result<Vec<Option<Picture>>> {
         let names: Vec<&str> = read.rows.image_names().iter().collect();
         let mut of_image = Vec::with_capacity(names.len());

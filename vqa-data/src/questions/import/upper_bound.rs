@@ -23,10 +23,10 @@ pub(super) const COUNTS: [usize; 3] = [1, 3, 9];
 /// learnt.
 const WORTH: f64 = 1.0;
 
-/// Counts the questions of which an answer is the first choice.
+/// Counts, for each answer, the questions whose first choice it is.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
-    /// The number of such questions, indexed by the answers' symbols.
+    /// Indexed by the answers' symbols.
     n_first: Vec<usize>,
 }
 
@@ -39,7 +39,8 @@ impl Counted {
         self.n_first[first_choice as usize] += 1;
     }
 
-    /// Number of answers that are the first choice of some question, and of those, number that are it for only one.
+    /// Number of answers that are the first choice of some question, and of those that are the first choice of only
+    /// one.
     pub(super) fn n_answers(&self) -> (usize, usize) {
         let of = |wanted: fn(usize) -> bool| self.n_first.iter().filter(|&&n| wanted(n)).count();
         (of(|n| n > 0), of(|n| n == 1))

@@ -25,7 +25,7 @@ pub(in crate::questions::import) struct PartFile {
     pub form: &'static str,
 }
 
-/// Recognises a file of such a pair; `None` if it is none.
+/// Recognises a file of such a pair; `None` if it is something else.
 pub(in crate::questions::import) fn recognize(path: &Path, peek: &Peek) -> Option<PartFile> {
     let is_number = |key: &str| match peek.first.get(key) {
         Some(Value::Number(id)) => id.is_u64() || id.as_f64().is_some_and(|id| id.fract() == 0.0 && id >= 0.0),
