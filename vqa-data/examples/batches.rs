@@ -1,4 +1,4 @@
-//! Iterates the batches of a feature file and a questions file, and says how fast that was.
+//! Iterates over the batches of a feature file and a questions file, and prints the throughput.
 //!
 //!     cargo run --release -p vqa-data --example batches -- train36.hdf5 questions.json [annotations.json]
 

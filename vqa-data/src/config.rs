@@ -15,7 +15,7 @@ use crate::questions::split::SplitConfig;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config<Model, Train> {
-    /// Seed of everything random.
+    /// Seed of all randomness.
     pub seed: u64,
     /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:1`.
     pub device: String,
@@ -31,13 +31,13 @@ pub struct Config<Model, Train> {
     pub train: Train,
 }
 
-/// Words of the longest question that a model is given.
+/// The largest value of `dict.max_question_len`, in words.
 pub const MAX_QUESTION_LEN: usize = 1024;
 
-/// Questions of the largest batch.
+/// The largest batch size, in questions.
 pub const MAX_BATCH_SIZE: usize = 1 << 20;
 
-/// Checks that the value of a key, named by its whole path, is in a range. NaN is in none.
+/// Checks that the value of a config key, given by its full path, lies in a range. NaN lies in none.
 ///
 /// # Errors
 ///
@@ -77,7 +77,7 @@ impl<Model, Train> Config<Model, Train> {
         self.data.iter().try_for_each(problem)
     }
 
-    /// A hint, where there is no split `val` to validate on, and one that seems to be meant.
+    /// Returns a hint if no split is called `val`, the name to validate on, but another seems meant for it.
     pub fn misnamed_val(&self) -> Option<String> {
         let seems_meant = |name: &&String| {
             let name = name.to_lowercase();

@@ -8,14 +8,14 @@ use crate::message::in_plain_words;
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of a library that this crate is built on: HDF5's, the image decoder's, a parser's.
+/// An error from an underlying library: HDF5, an image decoder, a parser.
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What went wrong: one variant for each cause.
+/// The error type of this crate, with one variant for each cause.
 ///
-/// The message of an error is whole: it names the file, the place in it, and what to do, and repeats what the
-/// operating system or a library said. [`source`](std::error::Error::source) is that underlying error, for programs
-/// to look into; printing it after the message would say the same thing twice.
+/// An error's message is complete: it names the file, the position in it and the remedy, and includes what the
+/// operating system or a library said. [`source`](std::error::Error::source) returns that underlying error for programs
+/// to inspect; printing it after the message would repeat it.
 ///
 /// ```
 /// use vqa_data::Error;
@@ -38,9 +38,9 @@ pub enum Error {
     NotFound {
         /// The file.
         path: PathBuf,
-        /// What was to be done with it: `read`, `write` …
+        /// What was attempted: `read`, `write` …
         action: &'static str,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The operating system refused to read or write a file: no permission, a full disk, a lost connection.
@@ -48,9 +48,9 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What was to be done with it: `read`, `write` …
+        /// What was attempted: `read`, `write` …
         action: &'static str,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The operating system has no memory left for a file.
@@ -58,9 +58,9 @@ pub enum Error {
     OutOfMemory {
         /// The file.
         path: PathBuf,
-        /// What was to be done with it: `read`, `write` …
+        /// What was attempted: `read`, `write` …
         action: &'static str,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
     /// A file that is not JSON, or ends too early, or lacks a field.
@@ -68,27 +68,27 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// The parser's answer, with line and column.
+        /// The parser's error, with line and column.
         source: serde_json::Error,
     },
-    /// A file of the right kind whose content cannot be: cut short, of impossible sizes, not decodable.
+    /// A file of the right kind with invalid content: cut short, with impossible sizes, or not decodable.
     #[error("{}: {problem}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What is wrong with it, and the remedy.
         problem: String,
-        /// The decoder's answer, if one gave up on the file.
+        /// The decoder's error, if a decoder rejected the file.
         source: Option<BoxedError>,
     },
-    /// A file that may be sound, but is of another kind than is wanted here.
+    /// A file that may be valid, but is not of the expected kind.
     #[error("{}: {problem}", path.display())]
     WrongFormat {
         /// The file or directory.
         path: PathBuf,
-        /// What it is, what is wanted, and the remedy.
+        /// What it is, what is expected, and the remedy.
         problem: String,
-        /// The decoder's answer, if one was asked.
+        /// The decoder's error, if a decoder was tried.
         source: Option<BoxedError>,
     },
     /// A file that is still being written, or whose writing was interrupted.
@@ -100,29 +100,29 @@ pub enum Error {
     Unfinished {
         /// The file.
         path: PathBuf,
-        /// The name that it will have.
+        /// The name that it will have when complete.
         destination: PathBuf,
     },
-    /// Files, or parts of a file, that are sound but do not fit each other.
+    /// Files, or parts of a file, that are each valid but do not match.
     #[error("{message}")]
     Mismatch {
-        /// The files, or what else regions come from, as far as it is known here.
+        /// The files, or other sources of regions, as far as they are known here.
         paths: Vec<PathBuf>,
-        /// What does not fit what, with the names of the files, and the remedy.
+        /// What does not match, with the names of the files, and the remedy.
         message: String,
     },
-    /// The same id, word or answer twice where it must be unique.
+    /// An id, a word or an answer that appears twice where it must be unique.
     #[error("{message}")]
     Duplicate {
-        /// The files that have it.
+        /// The files that contain it.
         paths: Vec<PathBuf>,
-        /// What is there twice, with the names of the files, and the remedy.
+        /// What appears twice, with the names of the files, and the remedy.
         message: String,
     },
     /// An image that cannot be converted.
     #[error("{0}")]
     BadImage(BadImage),
-    /// Images of a folder that cannot be used.
+    /// Unusable images in a folder.
     #[error("{}", AllBad(.0))]
     BadImages(Vec<BadImage>),
     /// Region features that are NaN or infinite.
@@ -134,15 +134,15 @@ pub enum Error {
     NotFinite {
         /// The feature file.
         path: PathBuf,
-        /// An image that has them.
+        /// An image with such features.
         image_id: u64,
         /// Its row.
         row: usize,
     },
-    /// Something that must not be replaced has the name of a file or directory to be written.
+    /// A file or directory to be written already exists, and must not be replaced.
     #[error("{}: {problem}", path.display())]
     Exists {
-        /// The name.
+        /// Its path.
         path: PathBuf,
         /// What is there, and the remedy.
         problem: String,
@@ -152,24 +152,24 @@ pub enum Error {
     InUse {
         /// The file.
         path: PathBuf,
-        /// What the other process does, and the remedy.
+        /// What the other process is doing, and the remedy.
         problem: String,
-        /// The library's answer, if it was the one that found the lock.
+        /// The library's error, if the library detected the lock.
         source: Option<BoxedError>,
     },
     /// A setting, an argument or a value that cannot be used.
     #[error("{message}")]
     Invalid {
-        /// What it is, and what is wanted instead.
+        /// What it is, and what is expected instead.
         message: String,
     },
-    /// An error of a [`RegionSource`](crate::features::RegionSource) outside this crate.
+    /// An error from a [`RegionSource`](crate::features::RegionSource) outside this crate.
     #[error(transparent)]
     Other(BoxedError),
 }
 
 impl Error {
-    /// The error for an operation on `path` that the operating system refused, for use with `map_err`.
+    /// Returns a closure for `map_err` that turns an I/O error into an [`Error`] about the failed `action` on `path`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |source| match source.kind() {
@@ -179,24 +179,24 @@ impl Error {
         }
     }
 
-    /// An [`Error::Other`], from an error or just a message.
+    /// Creates an [`Error::Other`] from an error or just a message.
     pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         Error::Other(error.into())
     }
 
-    /// Whether the same call may succeed later though nothing about its input is changed: the operating system
-    /// refused, as it does while a disk is full, memory is short, or a network drive is away. What was written so far
-    /// is then worth keeping.
+    /// Whether the same call may succeed later with unchanged input: if the operating system refused, for example
+    /// because a disk is full, memory is short, or a network drive is unavailable. What was written so far is then
+    /// worth keeping.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::NotFound { .. } | Error::Io { .. } | Error::OutOfMemory { .. })
     }
 
-    /// An [`Error::Damaged`].
+    /// Creates an [`Error::Damaged`] without a source.
     pub fn damaged(path: &Path, problem: impl Into<String>) -> Error {
         Error::Damaged { path: path.to_owned(), problem: problem.into(), source: None }
     }
 
-    /// An [`Error::WrongFormat`].
+    /// Creates an [`Error::WrongFormat`] without a source.
     pub fn wrong_format(path: &Path, problem: impl Into<String>) -> Error {
         Error::WrongFormat { path: path.to_owned(), problem: problem.into(), source: None }
     }
@@ -209,17 +209,18 @@ impl Error {
         Error::Invalid { message: message.into() }
     }
 
-    /// An [`Error::Mismatch`] of one file with something else.
+    /// Creates an [`Error::Mismatch`] between one file and something else.
     pub fn mismatch(path: &Path, problem: impl fmt::Display) -> Error {
         Error::Mismatch { paths: vec![path.to_owned()], message: format!("{}: {problem}", path.display()) }
     }
 
-    /// An [`Error::Duplicate`] in one file.
+    /// Creates an [`Error::Duplicate`] for one file.
     pub(crate) fn duplicate(path: &Path, problem: impl fmt::Display) -> Error {
         Error::Duplicate { paths: vec![path.to_owned()], message: format!("{}: {problem}", path.display()) }
     }
 
-    /// What is wrong with an image, if it is the image and not the system that an error is about.
+    /// Turns an error about an image's content into a [`BadImage`]. Any other error, such as the system's, is returned
+    /// as is.
     #[cfg(feature = "images")]
     pub(crate) fn into_bad_image(self) -> Result<BadImage> {
         match self {
@@ -230,7 +231,7 @@ impl Error {
         }
     }
 
-    /// The same error, with the underlying one that it explains.
+    /// Attaches the underlying error as the source, for variants whose source is optional.
     pub(crate) fn because(mut self, error: impl Into<BoxedError>) -> Error {
         if let Error::Damaged { source, .. } | Error::WrongFormat { source, .. } | Error::InUse { source, .. } =
             &mut self
@@ -241,7 +242,7 @@ impl Error {
     }
 }
 
-/// The first of some bad images, and the names of the others.
+/// Displays the problem of the first of several bad images, and the names of the others.
 struct AllBad<'a>(&'a [BadImage]);
 
 impl fmt::Display for AllBad<'_> {
@@ -269,7 +270,7 @@ fn remedy_for_missing(path: &Path) -> &'static str {
     }
 }
 
-/// An I/O error and its remedy.
+/// Displays an I/O error with its remedy.
 struct IoProblem<'a>(&'a io::Error);
 
 impl fmt::Display for IoProblem<'_> {
@@ -291,7 +292,7 @@ impl fmt::Display for IoProblem<'_> {
     }
 }
 
-/// A JSON error and its remedy.
+/// Displays a JSON error with its remedy.
 struct JsonProblem<'a>(&'a serde_json::Error);
 
 impl fmt::Display for JsonProblem<'_> {

@@ -1,30 +1,30 @@
-//! Everything of visual question answering before a tensor: VQA2.0's questions and annotations, dictionaries,
-//! soft scores, the official accuracy, region features, and batches. It needs no libtorch and no Python.
+//! The data side of visual question answering: VQA2.0's questions and annotations, dictionaries, soft scores, the
+//! official accuracy, region features, and batches. It needs neither libtorch nor Python.
 //!
-//! The modules follow the way of the data:
+//! The modules:
 //!
-//! - [`questions`]: a [`Split`](questions::Split) is the questions of one or more sources, joined with their
-//!   annotations. [`build_dictionaries`](questions::build_dictionaries) makes a [`WordDict`](questions::WordDict) and
-//!   an [`AnswerDict`](questions::AnswerDict) of them.
+//! - [`questions`]: a [`Split`](questions::Split) holds the questions of one or more sources, joined with their
+//!   annotations. [`build_dictionaries`](questions::build_dictionaries) builds a [`WordDict`](questions::WordDict) and
+//!   an [`AnswerDict`](questions::AnswerDict) from splits.
 //! - [`evaluator`]: [`Accuracy`](evaluator::Accuracy) scores answers as the official evaluator does.
 //! - [`features`]: regions come from a [`RegionSource`](features::RegionSource): a memory-mapped
 //!   [`FeatureFile`](features::FeatureFile), or one of your own. [`Collection`](features::Collection),
-//!   [`Extraction`](features::Extraction) and [`FeatureWriter`](features::FeatureWriter) make feature files:
-//!   from other formats, from images, and from anything.
-//! - [`batches`]: a [`Dataset`](batches::Dataset) is a split encoded with the dictionaries, with its regions. A
-//!   [`Loader`](batches::Loader) cuts it into [`Batch`](batches::Batch)es, in an order that a seed fixes, ahead of
-//!   the consumer and on all cores.
+//!   [`Extraction`](features::Extraction) and [`FeatureWriter`](features::FeatureWriter) write feature files: from
+//!   other formats, from images, and from any other data.
+//! - [`batches`]: a [`Dataset`](batches::Dataset) is a split encoded with the dictionaries, together with its regions.
+//!   A [`Loader`](batches::Loader) cuts it into [`Batch`](batches::Batch)es, in an order fixed by a seed, ahead of the
+//!   consumer and on all cores.
 //! - [`shapes`]: a small generated dataset to try it all on.
-//! - [`files`]: how all of them write: files appear whole or not at all.
+//! - [`files`]: how all of these write files: each appears complete or not at all.
 //!
-//! Files that are being read are memory-mapped and must not change meanwhile; [`files::mapped_file_at`] names one that
-//! did. What goes wrong is an [`Error`], one
-//! variant for each cause.
+//! Most input files are memory-mapped and must not change while they are read; if one does, [`files::mapped_file_at`]
+//! finds its name from the address of the fault. Failures are reported as an [`Error`], with one variant for each
+//! cause.
 //!
-//! The cargo features `hdf5`, `images` and `parquet` are on by default. Without them nothing needs CMake, and
-//! there are still questions, the evaluator, and batches of regions from a source of your own. [`shapes`] needs
-//! `images`, feature files need `hdf5`, and [`Extraction`](features::Extraction) needs both;
-//! [`questions::import`] reads Parquet with `parquet`.
+//! The cargo features `hdf5`, `images` and `parquet` are on by default. Without them the build does not need CMake, and
+//! still has questions, the evaluator, and batches of regions from a source of your own. [`shapes`] needs `images`,
+//! feature files need `hdf5`, [`Extraction`](features::Extraction) needs both, and [`questions::import`] reads Parquet
+//! only with `parquet`.
 //!
 //! # Example
 //!
@@ -43,7 +43,7 @@
 //! write_shapes(dir.path(), ShapesSpec { n_train: 8, n_val: 2, seed: 1 }, &|_| {})?;
 //! let files = ShapesSplit::files(dir.path(), "train");
 //!
-//! // One region for each cell of a 2 x 3 grid, its pixels the feature.
+//! // One region for each cell of a 2 x 3 grid; its pixels are the feature.
 //! let grid = Grid { rows: 2, columns: 3, whole: false, patch: 4 };
 //! let images = list_images(&files.images)?;
 //! let stats = ChannelStats::measure(&images, &|_| {})?;

@@ -1,6 +1,6 @@
-//! Parts of messages.
+//! Helpers for messages.
 
-/// The smallest few of some ids, for a message.
+/// Lists the smallest few ids, for a message.
 pub(crate) fn first_few(ids: &mut [u64]) -> String {
     const FEW: usize = 5;
     ids.sort_unstable();
@@ -9,13 +9,13 @@ pub(crate) fn first_few(ids: &mut [u64]) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-/// The beginning of a text, for a message.
+/// Shortens a text to its first few characters, for a message.
 pub(crate) fn shorten(text: &str) -> String {
     const FEW: usize = 20;
     text.chars().take(FEW).collect()
 }
 
-/// A parser's message in the words of people who do not know Rust.
+/// Rewords a parser's message for people who do not know Rust.
 pub(crate) fn in_plain_words(message: &str) -> String {
     message.replace("expected u64", "expected a whole number").replace("expected a sequence", "expected a list")
 }

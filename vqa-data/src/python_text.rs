@@ -1,10 +1,10 @@
-//! Python 3's text methods, to the character, where they differ from Rust's.
+//! Python 3's text methods, reproduced exactly, where they differ from Rust's.
 //!
-//! Unicode grows. The version here is 14.0, Python 3.11's: what got a case since then is to it no letter yet.
+//! The Unicode version is 14.0, that of Python 3.11: characters that have gained a case since then count as caseless.
 
 use std::borrow::Cow;
 
-/// `str.isspace`: Rust's white space, and the four separators of ASCII.
+/// `str.isspace`: Rust's white space, plus ASCII's four separators.
 pub(crate) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }
@@ -21,7 +21,8 @@ pub(crate) fn split(text: &str) -> impl Iterator<Item = &str> {
 
 /// `\d` of `re`: the decimal digits of all scripts, but not `²` or `Ⅳ`.
 pub(crate) fn is_digit(character: char) -> bool {
-    /// `[c for c in map(chr, range(0x110000)) if c.isdecimal() and int(c) == 0]`. Each has nine others behind it.
+    /// `[c for c in map(chr, range(0x110000)) if c.isdecimal() and int(c) == 0]`. The nine other digits follow each
+    /// zero.
     const ZEROS: [u32; 66] = [
         0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0,
         0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40, 0x1c50, 0xa620,
@@ -52,7 +53,7 @@ pub(crate) fn lower(text: &str) -> Cow<'_, str> {
     lower.into()
 }
 
-/// Unicode's condition `Final_Sigma`: a cased character before, none behind, whatever case ignores left out.
+/// Unicode's condition `Final_Sigma`: a cased character before and none after, ignoring case-ignorable characters.
 fn ends_word(before: &str, behind: &str) -> bool {
     fn begins_cased(mut characters: impl Iterator<Item = char>) -> bool {
         characters.find(|&character| !is_case_ignorable(character)).is_some_and(is_cased)
@@ -63,22 +64,23 @@ fn ends_word(before: &str, behind: &str) -> bool {
 /// Unicode's `Cased`: lower, upper or title case.
 fn is_cased(character: char) -> bool {
     let is_title = || !character.to_lowercase().eq([character]) && !character.to_uppercase().eq([character]);
-    // Unicode 17 has made the former no letter of lower case.
+    // Unicode 17 no longer counts this letter as lower case.
     character == 'ʕ' || !is_newer(character) && (character.is_lowercase() || character.is_uppercase() || is_title())
 }
 
-/// Unicode's `Case_Ignorable`, which Rust knows and does not tell: such a character lets a sigma see past it.
+/// Unicode's `Case_Ignorable`. Rust has the table but does not expose it, so this tests whether Rust looks past the
+/// character when it lower-cases a sigma.
 fn is_case_ignorable(character: char) -> bool {
     let sees_past = |text: [char; 4]| String::from_iter(text).to_lowercase().contains('σ');
     let is_ignored =
         || sees_past(['Α', 'Σ', character, 'Α']) && String::from_iter([character, 'Σ']).to_lowercase().ends_with('σ');
-    // Unicode 16 has made the former none.
+    // Unicode 16 no longer counts this character as case-ignorable.
     character == '\u{1171e}' || !is_newer(character) && !character.is_ascii_alphanumeric() && is_ignored()
 }
 
-/// Whether a character has a case, or is ignored by case, only since a version of Unicode after 14.0.
+/// Whether a character is cased or case-ignorable only in versions of Unicode after 14.0.
 fn is_newer(character: char) -> bool {
-    /// First and last, with what no version has in between.
+    /// First and last of each range. A range may span characters that are neither in any version.
     const NEWER: [(u32, u32); 23] = [
         (0x897, 0x897),
         (0xece, 0xece),

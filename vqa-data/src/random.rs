@@ -1,7 +1,7 @@
 //! Random numbers that depend only on a key.
 
-/// A pseudo-random number that depends on `number` only and will never change (SplitMix64, Steele et al. 2014). It is
-/// for draws that must not depend on how many others were made before.
+/// Returns a pseudo-random number that depends only on `number` and will never change (SplitMix64, Steele et al. 2014).
+/// It is for draws that must not depend on how many were made before.
 pub fn split_mix_64(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

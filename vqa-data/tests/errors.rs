@@ -1,4 +1,4 @@
-//! Errors that a program can match, with the error of the library below.
+//! Errors that a program can match, with the error of the underlying library.
 
 use std::error::Error as _;
 use std::io;
@@ -8,7 +8,7 @@ use vqa_data::Error;
 use vqa_data::files::AtomicDir;
 use vqa_data::questions::{SourceConfig, Split, SplitConfig, WordDict, read_questions, read_results};
 
-/// A file with this content. The directory goes with it.
+/// Writes a file with this content. It is deleted with the directory.
 fn file(name: &str, content: &[u8]) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
@@ -26,7 +26,7 @@ fn a_missing_file() {
     assert_eq!(error.to_string(), "cannot read /nowhere/q.json: no such file or directory; check the path");
 }
 
-/// Each kind of refusal of the operating system, by the number that Linux gives it.
+/// Each kind of error of the operating system, by its errno on Linux.
 #[test]
 fn the_operating_system_refuses() {
     let error = |errno| Error::io("write", Path::new("f.h5"))(io::Error::from_raw_os_error(errno));
@@ -87,7 +87,7 @@ fn what_cannot_be_used() {
     assert!(matches!(AtomicDir::create(directory.path()).unwrap_err(), Error::Exists { .. }));
 }
 
-/// An error of somebody's own region source keeps its type, and its own source.
+/// An error from a custom region source keeps its type, and its own source.
 #[test]
 fn errors_from_outside() {
     let error = Error::other(io::Error::other("the database is closed"));
@@ -112,7 +112,7 @@ mod feature_files {
         let error = FeatureFile::open(&path).unwrap_err();
         assert!(matches!(&error, Error::Damaged { path: at, .. } if *at == path), "{error:?}");
         assert!(error.to_string().contains("shorter than its header says"), "{error}");
-        // HDF5's own words, which name the lengths.
+        // HDF5's own message, which gives the lengths.
         let source = error.source().unwrap().to_string();
         assert!(source.contains("truncated file"), "{source}");
     }
@@ -162,7 +162,7 @@ fn an_image_cut_short() {
     assert!(matches!(error, Error::Damaged { source: Some(_), .. }), "{error:?}");
     let text = directory.path().join("notes");
     std::fs::write(&text, "no image").unwrap();
-    // Its first bytes say so: no decoder was asked.
+    // Its first bytes tell, so no decoder is tried.
     let error = read_image(&text).unwrap_err();
     assert!(matches!(error, Error::WrongFormat { source: None, .. }), "{error:?}");
 }

@@ -1,4 +1,4 @@
-//! Feature files written by h5py (see `data/make_fixtures.py`), sound and broken.
+//! Feature files written by h5py (see `data/make_fixtures.py`), valid and broken.
 
 use std::path::{Path, PathBuf};
 
@@ -131,7 +131,7 @@ fn zeros_and_speed_are_summed_up() {
     assert_eq!((summary.dtype.as_str(), summary.mean_regions), ("float16", 1.99));
     let speed = summary.load_speed.unwrap();
     assert!(speed.n_images >= 64 && speed.images_per_s > 0.0);
-    // 2 numbers of 2 bytes for each of 2 regions or so.
+    // 2 values of 2 bytes for each of about 2 regions.
     assert!((7.0..9.0).contains(&(speed.bytes_per_s / speed.images_per_s)));
 }
 
@@ -203,7 +203,7 @@ fn impossible_sizes_are_refused() {
     }
 }
 
-/// Wherever a file is cut off, opening it or reading it is an error: no crash, no wrong numbers.
+/// Wherever a file is cut off, opening it or reading it is an error: no crash, no wrong values.
 #[test]
 fn truncated_files_are_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -218,7 +218,7 @@ fn truncated_files_are_refused() {
     }
 }
 
-/// Whatever is overwritten in a file, opening and reading it ends: with an error, or with numbers.
+/// Whatever is overwritten in a file, opening and reading it ends with an error or with values.
 #[test]
 fn damaged_files_do_no_harm() {
     let directory = tempfile::tempdir().unwrap();
@@ -252,7 +252,7 @@ proptest! {
         let path = directory.path().join("f.h5");
         // Multiples of an eighth below 128 are exact in both types.
         let value = |i: usize| ((i as u32).wrapping_mul(seed | 1) >> 7 & 1023) as f32 / 8.0 - 64.0;
-        // With one image the number of regions is the same for all.
+        // With one image, all images have the same number of regions.
         let entry = |i: usize| {
             let size = sized.then_some([i as u32, 7]);
             // Some images may have no regions, but not all.
@@ -267,7 +267,7 @@ proptest! {
         let features = |i: usize, k: usize| (0..k * d).map(|j| value(i * k * d + j)).collect::<Vec<f32>>();
         let boxes = |i: usize, k: usize| (0..k * 4).map(|j| value(j + i)).collect::<Vec<f32>>();
         let writer = FeatureWriter::create(&path, table.clone(), IfExists::Refuse).unwrap();
-        // In any order.
+        // Rows may be written in any order.
         for (row, image) in table.images.iter().enumerate().rev() {
             writer.write(row, &features(row, image.n_regions), &boxes(row, image.n_regions)).unwrap();
         }

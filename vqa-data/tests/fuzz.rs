@@ -1,9 +1,9 @@
-//! Hostile input: whatever is in a file, reading it ends in a value or an error, without a panic, and without memory
-//! reserved on the word of a length field.
+//! Hostile input: whatever is in a file, reading it ends in a value or an error, without a panic, and without reserving
+//! memory just because a length field says so.
 //!
-//! Each target starts from sound files and changes them in ways that break parsers. The tests are a short, seeded run;
-//! `make fuzz` runs for a minute a target, from another seed each time. The last input of a target is left in
-//! `target/tmp/fuzz`, so that a crash can be looked at.
+//! Each target starts from valid files and changes them in ways that break parsers. The tests are a short, seeded run;
+//! `make fuzz` runs each target for a minute, from another seed each time. The last input of a target that fails is
+//! left in `target/tmp/fuzz`, to be examined.
 
 use std::alloc::System;
 use std::fs;
@@ -20,21 +20,21 @@ use vqa_data::questions::{
     AnswerDict, CountAnswers, WordDict, WordVectors, read_annotations, read_questions, read_results,
 };
 
-/// An allocation beyond this fails, and so does the test: no input is larger than some kilobytes. What HDF5 itself
-/// allocates, in C, is not counted.
+/// Allocating more bytes than this fails, and with it the test: no input is larger than a few kilobytes. What HDF5
+/// itself allocates, in C, is not counted.
 const MEMORY: usize = 256 << 20;
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, MEMORY);
 
-/// Inputs of a short run.
+/// Number of inputs in a short run.
 const N_INPUTS: usize = 600;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/h5").join(name)
 }
 
-/// Runs a target on changed files. `run` gets the path of a file `name` that has been written.
+/// Runs a target on changed files. `run` gets the path of each, which is called `name`.
 fn fuzz(target: &str, name: &str, corpus: &[Vec<u8>], tokens: &[&str], run: impl Fn(&Path)) {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz").join(target);
     fs::create_dir_all(&directory).unwrap();
@@ -56,13 +56,13 @@ fn fuzz(target: &str, name: &str, corpus: &[Vec<u8>], tokens: &[&str], run: impl
     if time.is_some() {
         println!("{target}: {n} inputs, seed {seed}");
     }
-    // Only what failed is of interest.
+    // Only inputs that fail are of interest.
     fs::remove_dir_all(&directory).unwrap();
 }
 
 /// One of the files with some changes.
 fn mutate(corpus: &[Vec<u8>], tokens: &[&str], rng: &mut ChaCha8Rng) -> Vec<u8> {
-    /// Where lengths and offsets are misunderstood.
+    /// Values at which lengths and offsets are mishandled.
     const EXTREMES: [u64; 16] = [
         0,
         1,
@@ -185,7 +185,7 @@ fn word_vectors() {
     });
 }
 
-/// Opens and converts everything that there is to be found.
+/// Opens and converts everything that can be found.
 fn convert(input: &Path, out: &Path) {
     for check in [Check::Index, Check::Everything] {
         if let Ok(collection) = Collection::open(&[input.to_owned()], check, &|_| {}) {
@@ -227,13 +227,14 @@ fn pickle() {
     });
 }
 
-/// A list of ten copies of a list of ten copies and so on: small in the file, and not to be made large.
+/// A list of ten copies of a list of ten copies and so on: small in the file, and it must not become large in memory.
 #[test]
 fn pickle_of_copies_of_copies() {
     let directory = tempfile::tempdir().unwrap();
     let h5 = directory.path().join("f.h5");
     fs::copy(fixture("no_ids.h5"), &h5).unwrap();
-    // Protocol 2: a list, memorised as 0, holds an integer; each next one, memorised as i, ten times the one before.
+    // Protocol 2: a list, memoised as 0, holds an integer; each further list, memoised as i, holds ten times the one
+    // before.
     let mut bomb = b"\x80\x02]q\x00K\x01a".to_vec();
     for i in 1..30u8 {
         bomb.extend_from_slice(&[b']', b'q', i, b'(']);

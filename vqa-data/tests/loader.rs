@@ -124,7 +124,7 @@ fn an_epoch_can_start_at_any_batch() {
 #[test]
 fn grouped_batches_have_few_images() {
     let n_images = |sampler| epoch(&loader(50, sampler, 1), 0).iter().map(|batch| batch.n_images()).max().unwrap();
-    // 150 questions in batches of 16, three an image: five whole images, and one that is cut.
+    // 150 questions in batches of 16, three per image: five complete images, and one that is cut.
     assert!(n_images(Sampler::Grouped) <= 6);
     assert!(n_images(Sampler::Random) > 10);
 }
@@ -150,7 +150,7 @@ fn images_without_features_are_counted() {
     assert!(error.contains("numbered: 4 image(s)") && error.contains("97, 98, 99, 105"), "{error}");
 }
 
-/// Each part is what gathering its questions would give, padding of regions aside.
+/// Each part is what gathering its questions would give, apart from the padding of regions.
 #[test]
 fn batches_are_cut_into_parts() {
     let dataset = dataset(20);
@@ -185,7 +185,7 @@ fn batches_are_cut_into_parts() {
     }
 }
 
-/// Whatever the order and the number of processes, together they make the epoch of one, in its order.
+/// Whatever the order and the number of processes, combined they give the epoch of a single one, in its order.
 #[test]
 fn processes_share_an_epoch() {
     for sampler in [Sampler::Random, Sampler::Grouped, Sampler::Sequential] {

@@ -1,4 +1,4 @@
-//! Agreement with the official evaluator, from a table of what it answered.
+//! Agreement with the official evaluator, checked against a table of its results.
 
 use std::collections::BTreeMap;
 
@@ -37,8 +37,8 @@ struct Characters {
     digests: BTreeMap<String, String>,
 }
 
-/// Every character of the planes that have any cased or numeric ones, in many surroundings. The script says how to see
-/// what the official evaluator makes of the characters of a block.
+/// Every character of the planes that contain cased or numeric ones, in many contexts. The script says how to see the
+/// official evaluator's results for the characters of a block.
 #[test]
 fn normalisation_agrees_on_every_character() {
     let Characters { contexts, block, digests } =

@@ -1,4 +1,4 @@
-//! The official evaluator's accuracies of a set of answers.
+//! The official evaluator's accuracy of a set of answers.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,7 +18,7 @@ use crate::questions::json::Answer;
 /// ```
 /// use vqa_data::evaluator::official_accuracy;
 /// let annotators = ["red", "red", "red", "Red.", "blue", "blue", "pink", "pink", "pink", "pink"];
-/// // Four said "red" after normalisation: six others count 4 of 3, the four themselves 3 of 3.
+/// // Four said "red" after normalisation. Whoever is left out, at least three of the others match.
 /// assert_eq!(official_accuracy("red", &annotators), 1.0);
 /// // Two said "blue": (8 x 2/3 + 2 x 1/3) / 10.
 /// assert!((official_accuracy("blue", &annotators) - 0.6).abs() < 1e-12);
@@ -29,7 +29,7 @@ pub fn official_accuracy<S: AsRef<str>>(answer: &str, annotators: &[S]) -> f64 {
     official_accuracy_of(answer, forms.iter().map(|(cleaned, normal)| (&**cleaned, &**normal)))
 }
 
-/// [`official_accuracy`] from the annotators' answers, each as [`clean`] leaves it and normalised.
+/// [`official_accuracy`], given each annotator's answer as [`clean`] leaves it and normalised.
 pub(crate) fn official_accuracy_of<'a>(
     answer: &str,
     annotators: impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone,
@@ -44,11 +44,11 @@ pub(crate) fn official_accuracy_of<'a>(
     let answer = normalize_answer(&answer);
     let matches = annotators.map(|(_, normal)| normal == answer);
     let n_matches = matches.clone().filter(|&is_match| is_match).count();
-    // Added up one by one, as the evaluator does: a product would be another in the last digit.
+    // Summed one by one, as the evaluator does: a product would differ in the last digit.
     matches.fold(0.0, |sum, is_match| sum + score(n_matches - usize::from(is_match))) / n as f64
 }
 
-/// The official accuracy in percent, rounded to two digits as the evaluator does.
+/// The official accuracy in percent, rounded to two decimals as the evaluator does.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Accuracy {
@@ -61,11 +61,11 @@ pub struct Accuracy {
 }
 
 impl Accuracy {
-    /// Scores answers by their question ids: one for each annotation.
+    /// Scores answers, matched to the annotations by question id: exactly one for each annotation.
     ///
     /// # Errors
     ///
-    /// When an annotated question has no answer, an answer no annotated question, or a question two answers.
+    /// When an annotated question has no answer, an answer has no annotated question, or a question has two answers.
     pub fn of(answers: &[Answer], annotations: &Annotations) -> Result<Accuracy> {
         let by_question: HashMap<u64, usize, FixedState> =
             answers.iter().enumerate().map(|(place, answer)| (answer.question_id, place)).collect();
@@ -101,7 +101,7 @@ impl Accuracy {
             );
             return Err(Error::Mismatch { paths: Vec::new(), message });
         }
-        // The place of each annotation's answer.
+        // The index of each annotation's answer.
         let places = (0..annotations.len()).map(|i| by_question[&annotations.question_id(i)]).collect::<Vec<_>>();
         let of_annotations: Vec<&str> = places.iter().map(|&place| &*answers[place].answer).collect();
         let mut order: Vec<usize> = (0..annotations.len()).collect();
@@ -109,8 +109,8 @@ impl Accuracy {
         Ok(Accuracy::mean(&scores(&of_annotations, annotations), &order, annotations))
     }
 
-    /// Scores one answer for each annotation, in their order. Question ids do not matter: those of two sources of a
-    /// split may be the same.
+    /// Scores one answer for each annotation, in the order of the annotations. Question ids are ignored: two sources of
+    /// a split may share some.
     ///
     /// # Panics
     ///
@@ -121,8 +121,8 @@ impl Accuracy {
         Accuracy::mean(&scores(answers, annotations), &in_order, annotations)
     }
 
-    /// The means of the annotations' scores, added up in this order: the evaluator's is that of the results, and
-    /// another may come to another second digit.
+    /// Averages the annotations' scores, summed in the given order. The evaluator sums in the order of the results;
+    /// another order may change the second decimal.
     fn mean(scores: &[f64], order: &[usize], annotations: &Annotations) -> Accuracy {
         let by_type = |name: for<'a> fn(&Annotation<'a>) -> &'a str| {
             let mut sums: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
@@ -144,7 +144,7 @@ impl Accuracy {
 
 /// The score of each annotation's answer.
 fn scores<S: AsRef<str> + Sync>(answers: &[S], annotations: &Annotations) -> Vec<f64> {
-    // Most answers are among a few thousand: each distinct one is cleaned and normalised once.
+    // Most answers are one of a few thousand strings: each distinct one is cleaned and normalised once.
     let strings: Vec<&str> = annotations.strings().iter().collect();
     let forms: Vec<_> = strings.par_iter().map(|text| (clean(text), normalize_answer(text))).collect();
     (0..annotations.len())
@@ -166,10 +166,10 @@ fn percent(sum: f64, n: usize) -> f64 {
     format!("{:.2}", 100.0 * sum / n as f64).parse().expect("a float that was just formatted")
 }
 
-/// The answers of someone who does not look: for each question the answer that is most frequent for its question
-/// type in `seen`, or most frequent at all where the type is new.
+/// Answers questions without looking at the images: each gets the answer that is most frequent for its question type in
+/// `seen`, or the most frequent overall if the type does not occur there.
 pub fn blind_guesses(seen: &Annotations, annotations: &Annotations) -> Vec<Answer> {
-    /// Of the most frequent answers, the last in the alphabet.
+    /// Returns the most frequent answer; among ties, the last in the alphabet.
     fn most_frequent<'a>(answers: impl Iterator<Item = &'a str>) -> &'a str {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         answers.for_each(|answer| *counts.entry(answer).or_default() += 1);
@@ -196,8 +196,8 @@ mod tests {
     use super::*;
     use crate::questions::annotations::NewAnnotation;
 
-    /// Expected values from the official evaluator under Python 3.11, to the last bit: whose answers agree decides in
-    /// which order thirds are added.
+    /// Expected values from the official evaluator under Python 3.11, to the last bit: which annotators match
+    /// determines the order in which thirds are added.
     #[test]
     fn an_accuracy_is_the_same_double() {
         for (matching, expected) in [

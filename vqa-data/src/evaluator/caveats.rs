@@ -1,11 +1,13 @@
-//! What a reader of an accuracy must know of the annotations that it was computed with.
+//! Warnings about annotations that affect how an accuracy is to be read.
 
 use crate::questions::annotations::Annotations;
 
-/// The official accuracy leaves one annotator out, and is 1 where three others agree.
+/// Answers that a question needs to reach an accuracy of 1: each annotator is left out in turn, and three others must
+/// agree.
 const ENOUGH_ANSWERS: usize = 4;
 
-/// Warns, once for all splits, if questions have fewer than four answers. A split is its name and its annotations.
+/// Warns, once for all splits, if any questions have fewer than four answers. Each split is given as its name and its
+/// annotations.
 pub fn warn_of_few_answers<'a>(splits: impl IntoIterator<Item = (&'a str, &'a Annotations)>) {
     let few: Vec<String> = splits
         .into_iter()
@@ -22,7 +24,7 @@ pub fn warn_of_few_answers<'a>(splits: impl IntoIterator<Item = (&'a str, &'a An
     }
 }
 
-/// Warns if the official script would compute another accuracy with these annotations, and says why.
+/// Warns if the official script would compute a different accuracy from these annotations, and says why.
 pub fn warn_of_missing_answer_ids(annotations: &Annotations) {
     let n = annotations.n_without_answer_ids();
     if n > 0 {

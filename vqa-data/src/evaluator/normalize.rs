@@ -8,11 +8,12 @@ use std::sync::LazyLock;
 
 use crate::python_text::{is_digit, lower, split, strip};
 
-/// The evaluator's punctuation. `'`, `:`, `.` and others are not among it.
+/// The evaluator's punctuation. It does not include `'`, `:`, `.` and others.
 const PUNCTUATION: [char; 21] =
     [';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!'];
 
-/// The evaluator passes `re.UNICODE`, which is 32, where `re.sub` takes the number of replacements.
+/// At most this many periods are removed: the evaluator passes `re.UNICODE`, which is 32, where `re.sub` expects a
+/// count.
 const MAX_PERIODS: usize = 32;
 
 const NUMBERS: [(&str, &str); 12] = [
@@ -32,8 +33,7 @@ const NUMBERS: [(&str, &str); 12] = [
 
 const ARTICLES: [&str; 3] = ["a", "an", "the"];
 
-/// Contractions by their correct form. Each stands for the spellings that lack one or more of its
-/// apostrophes, as listed by the evaluator.
+/// The evaluator's contractions: pairs of a spelling and its replacement, which mostly adds missing apostrophes.
 const CONTRACTIONS: &str = "\
 aint ain't|arent aren't|cant can't|couldve could've|couldnt couldn't|couldn'tve couldn't've|\
 couldnt've couldn't've|didnt didn't|doesnt doesn't|dont don't|hadnt hadn't|hadnt've hadn't've|\
@@ -70,7 +70,7 @@ static CONTRACTION_OF: LazyLock<HashMap<&str, &str>> =
 /// assert_eq!(normalize_answer("dont"), "don't");
 /// ```
 pub fn normalize_answer(answer: &str) -> Cow<'_, str> {
-    // Most answers are one lower-case word or number, and normal already.
+    // Most answers are one lower-case word or number, and already normalised.
     if !answer.is_empty()
         && answer.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
         && digit_or_contraction(answer).is_none()
@@ -92,8 +92,8 @@ pub(crate) fn clean(answer: &str) -> Cow<'_, str> {
     if trimmed.contains(['\n', '\t']) { Cow::Owned(trimmed.replace(['\n', '\t'], " ")) } else { Cow::Borrowed(trimmed) }
 }
 
-/// `processPunctuation`. A mark is deleted where the text has it beside a space anywhere, or has a comma between
-/// digits anywhere; elsewhere it becomes a space. Then periods that no digit follows are deleted.
+/// `processPunctuation`. A punctuation mark is deleted if it stands next to a space anywhere in the text, or if the
+/// text has a comma between digits; otherwise it becomes a space. Then periods that no digit follows are deleted.
 fn process_punctuation(text: &str) -> String {
     let has_digit_comma = text.match_indices(',').any(|(comma, _)| {
         text[..comma].chars().next_back().is_some_and(is_digit)

@@ -1,9 +1,9 @@
-//! What people answered, millions of times and in few words: each string is kept once.
+//! Annotations in compact form: of their millions of answers few are distinct, so each string is kept once.
 
 use foldhash::fast::FixedState;
 use indexmap::IndexSet;
 
-/// Strings by their symbols, each string once.
+/// Interned strings: each is kept once and identified by its symbol.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Strings(IndexSet<Box<str>, FixedState>);
 
@@ -31,12 +31,12 @@ impl Strings {
     }
 }
 
-/// The annotations of many questions: one entry a question, its strings shared with all others.
+/// The annotations of many questions, one entry per question, with shared strings.
 #[derive(Debug, Clone, Default)]
 pub struct Annotations {
     strings: Strings,
     entries: Vec<Entry>,
-    /// The annotators' answers of all entries, one after the other.
+    /// The annotators' answers of all entries, concatenated.
     answers: Vec<Symbol>,
 }
 
@@ -47,7 +47,7 @@ struct Entry {
     question_type: Symbol,
     answer_type: Symbol,
     multiple_choice_answer: Symbol,
-    /// Where its answers begin and how many they are.
+    /// The index of its first answer; the number of answers follows.
     first: u32,
     n_answers: u32,
     /// Whether each of its answers has an `answer_id` of its own.
@@ -59,13 +59,13 @@ struct Entry {
 pub struct Annotation<'a> {
     /// The question.
     pub question_id: u64,
-    /// The image, if the file says so.
+    /// The image, if the file names it.
     pub image_id: Option<u64>,
     /// The first words of the question, from a fixed list: "what color is the" … "unknown" if the file does not say.
     pub question_type: &'a str,
     /// "yes/no", "number" or "other"; "unknown" if the file does not say.
     pub answer_type: &'a str,
-    /// The answer that stands for all; the annotators' most frequent one if the file does not say.
+    /// The one answer that represents all; the annotators' most frequent one if the file does not say.
     pub multiple_choice_answer: &'a str,
     strings: &'a Strings,
     answers: &'a [Symbol],
@@ -78,7 +78,8 @@ impl<'a> Annotation<'a> {
         self.answers.iter().map(|&symbol| strings.get(symbol))
     }
 
-    /// The annotators' answers with how many gave each, most frequent first, then in order of appearance.
+    /// The distinct answers, each with the number of annotators who gave it, most frequent first, then in order of
+    /// appearance.
     pub fn counted_answers(&self) -> Vec<(String, usize)> {
         counted(self.answers).into_iter().map(|(symbol, n)| (self.strings.get(symbol).to_owned(), n)).collect()
     }
@@ -110,7 +111,7 @@ fn counted(symbols: &[Symbol]) -> Vec<(Symbol, usize)> {
     counted
 }
 
-/// An annotation to add: what a file may leave out is optional.
+/// An annotation to add. What a file may omit is optional.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewAnnotation<'a> {
     /// The question.
@@ -126,7 +127,7 @@ pub struct NewAnnotation<'a> {
 }
 
 impl Annotations {
-    /// No annotations.
+    /// Creates an empty collection.
     pub fn new() -> Annotations {
         Annotations::default()
     }
@@ -136,7 +137,7 @@ impl Annotations {
         self.push_noting(new, answers, true);
     }
 
-    /// [`Annotations::push`], noting whether each answer has an `answer_id` of its own.
+    /// Like [`Annotations::push`], but also records whether each answer has an `answer_id` of its own.
     pub(crate) fn push_noting<'a>(
         &mut self,
         new: NewAnnotation,
@@ -182,7 +183,7 @@ impl Annotations {
         }));
     }
 
-    /// Puts the annotations into another order: `order[i]` is the old index of the new i-th.
+    /// Reorders the annotations: `order[i]` is the old index of the new i-th. Those that `order` omits are dropped.
     pub(crate) fn reorder(&mut self, order: &[u32]) {
         self.entries = order.iter().map(|&index| self.entries[index as usize]).collect();
     }
@@ -192,12 +193,12 @@ impl Annotations {
         self.entries.len()
     }
 
-    /// Whether there is no annotation.
+    /// Whether there are no annotations.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The annotation at an index.
+    /// Returns the annotation at an index, or `None` if it is out of range.
     pub fn get(&self, index: usize) -> Option<Annotation<'_>> {
         let entry = self.entries.get(index)?;
         Some(Annotation {
@@ -216,7 +217,7 @@ impl Annotations {
         (0..self.len()).map(|index| self.get(index).expect("below the length"))
     }
 
-    /// Number of annotations with fewer answers than this.
+    /// Number of annotations with fewer than `than` answers.
     pub fn n_with_fewer_answers(&self, than: usize) -> usize {
         self.entries.iter().filter(|entry| (entry.n_answers as usize) < than).count()
     }

@@ -1,4 +1,4 @@
-//! By which form of an answer candidates and annotators' answers are counted.
+//! The form of an answer by which candidates and annotators' answers are counted.
 
 use std::borrow::Cow;
 
@@ -13,9 +13,9 @@ pub enum CountAnswers {
     /// All answers are normalised as the official evaluator does, as in openvqa.
     #[default]
     Normalized,
-    /// As `tools/compute_softscore.py` of bottom-up-attention-vqa counts, for comparing with its scores: candidates are
-    /// processed as the evaluator processes answers, and an annotator's answer counts only if it is one of them as it
-    /// was given.
+    /// Answers are counted as by `tools/compute_softscore.py` of bottom-up-attention-vqa, for comparing with its
+    /// scores: candidates are processed as the evaluator processes answers, and an annotator's answer counts only if it
+    /// equals one of them as it was given.
     Raw,
 }
 
@@ -24,7 +24,7 @@ impl CountAnswers {
     pub(super) fn candidate(self, answer: &str) -> Cow<'_, str> {
         match self {
             CountAnswers::Normalized => normalize_answer(answer),
-            // The script does not trim; its `replace(',', '')` finds no comma any more.
+            // The script does not trim; its `replace(',', '')` finds no commas at this point.
             CountAnswers::Raw => process(answer).into(),
         }
     }

@@ -1,4 +1,4 @@
-//! Words and answers to ids and back.
+//! Dictionaries that map words and answers to ids and back.
 
 use std::path::Path;
 
@@ -24,14 +24,14 @@ use crate::questions::tokenize::tokenize;
 struct Vocabulary(IndexSet<String, FixedState>);
 
 impl PartialEq for Vocabulary {
-    /// With the ids: sets alone would be equal in any order.
+    /// Compares the ids too: as sets, they would be equal in any order.
     fn eq(&self, other: &Vocabulary) -> bool {
         self.0.as_slice() == other.0.as_slice()
     }
 }
 
 impl Vocabulary {
-    /// The id of an entry, which is copied only if it is new: nearly all words have been there before.
+    /// Returns the id of an entry, adding it if it is new. Only then is it copied: nearly all words are known already.
     fn insert(&mut self, entry: &str) -> usize {
         self.0.get_index_of(entry).unwrap_or_else(|| self.0.insert_full(entry.to_owned()).0)
     }
@@ -62,15 +62,15 @@ impl Vocabulary {
     }
 }
 
-/// Questions in one task of the thread pool.
+/// Questions per task of the thread pool.
 const QUESTIONS_AT_A_TIME: usize = 4096;
 
 /// What [`WordDict::encode`] found in a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Encoded {
-    /// Words of the question, before cutting.
+    /// Number of words in the question, before cutting.
     pub n_words: usize,
-    /// Words within the limit that the dictionary lacks, encoded as padding.
+    /// Number of words, within the limit, that the dictionary lacks. They are encoded as padding.
     pub n_unknown: usize,
 }
 
@@ -82,7 +82,7 @@ impl WordDict {
     /// Builds the dictionary of all words in `questions`, in order of first appearance.
     pub fn from_questions<'a>(questions: impl IntoIterator<Item = &'a str>) -> WordDict {
         let questions: Vec<&str> = questions.into_iter().collect();
-        // Few pieces, since the frequent words are inserted once for each.
+        // Few pieces, since frequent words are inserted once for each piece.
         let n_pieces = 2 * rayon::current_num_threads();
         let pieces: Vec<Vocabulary> = questions
             .par_chunks(questions.len().div_ceil(n_pieces).max(QUESTIONS_AT_A_TIME))
@@ -97,7 +97,7 @@ impl WordDict {
                 vocabulary
             })
             .collect();
-        // The words of the pieces, in order, are the words of the whole, in order.
+        // Merged in order, the pieces' words are in order of first appearance.
         let mut vocabulary = Vocabulary::default();
         vocabulary.0.extend(pieces.into_iter().flat_map(|piece| piece.0));
         WordDict(vocabulary)
@@ -107,12 +107,12 @@ impl WordDict {
     ///
     /// # Errors
     ///
-    /// When the file is missing, no list of strings, or has a word twice.
+    /// When the file is missing, is not a list of strings, or contains a word twice.
     pub fn load(path: &Path) -> Result<WordDict> {
         Vocabulary::load(path).map(WordDict)
     }
 
-    /// Writes the JSON list of words, whole or not at all.
+    /// Writes the words as a JSON list. The file appears complete or not at all.
     ///
     /// # Errors
     ///
@@ -121,17 +121,17 @@ impl WordDict {
         self.0.save(path)
     }
 
-    /// Number of words, padding not counted; this is also the id of padding.
+    /// Number of words, not counting padding; this is also the id of padding.
     pub fn len(&self) -> usize {
         self.0.0.len()
     }
 
-    /// Whether there is no word.
+    /// Whether there are no words.
     pub fn is_empty(&self) -> bool {
         self.0.0.is_empty()
     }
 
-    /// The id that stands for "no word": one after the last word's.
+    /// The id of padding, which stands for "no word": one after the last word's.
     pub fn padding(&self) -> i64 {
         self.len() as i64
     }
@@ -153,7 +153,7 @@ impl WordDict {
         self.encode_with(question, tokens, &mut String::new())
     }
 
-    /// [`WordDict::encode`] with a buffer to use again.
+    /// Like [`WordDict::encode`], with a buffer to reuse.
     pub(crate) fn encode_with(&self, question: &str, tokens: &mut [i64], buffer: &mut String) -> Encoded {
         let (mut n_words, mut n_unknown) = (0, 0);
         for word in tokenize(question, buffer) {
@@ -183,17 +183,17 @@ pub struct AnswerDict {
 }
 
 impl AnswerDict {
-    /// Builds the dictionary of the normalised answers that appear at least `min_count` times, in order of
-    /// first appearance. On VQA2.0, train and val, the `multiple_choice_answer`s that appear at least 9
-    /// times are 3,129.
+    /// Builds the dictionary of the normalised answers that appear at least `min_count` times, in order of first
+    /// appearance. In VQA2.0's train and val, 3,129 distinct `multiple_choice_answer`s appear at least 9 times.
     pub fn from_answers<'a>(answers: impl IntoIterator<Item = &'a str>, min_count: usize) -> AnswerDict {
         let mut counts = AnswerCounts::default();
         answers.into_iter().for_each(|answer| counts.add(&normalize_answer(answer), 1));
         AnswerDict { candidates: counts.frequent(min_count), count_answers: CountAnswers::Normalized }
     }
 
-    /// The dictionary of the candidates that the `multiple_choice_answer`s of annotations stand for at least
-    /// `min_count` times, in order of first appearance.
+    /// Builds the dictionary of the candidates that at least `min_count` annotations have as their
+    /// `multiple_choice_answer`, in order of first appearance. `count_answers` says which candidate an answer stands
+    /// for.
     pub fn from_annotations<'a>(
         all: impl IntoIterator<Item = &'a Annotations>,
         min_count: usize,
@@ -201,7 +201,7 @@ impl AnswerDict {
     ) -> AnswerDict {
         let mut counts = AnswerCounts::default();
         for annotations in all {
-            // Symbols in order of first appearance, with how often they appear.
+            // Symbols in order of first appearance, and their counts.
             let mut n_seen = vec![0; annotations.strings().len()];
             let mut order = Vec::new();
             for symbol in (0..annotations.len()).map(|i| annotations.multiple_choice_symbol(i)) {
@@ -221,12 +221,12 @@ impl AnswerDict {
     ///
     /// # Errors
     ///
-    /// When the file is missing, no list of strings, or has an answer twice.
+    /// When the file is missing, is not a list of strings, or contains an answer twice.
     pub fn load(path: &Path, count_answers: CountAnswers) -> Result<AnswerDict> {
         Ok(AnswerDict { candidates: Vocabulary::load(path)?, count_answers })
     }
 
-    /// Writes the JSON list of answers, whole or not at all.
+    /// Writes the answers as a JSON list. The file appears complete or not at all.
     ///
     /// # Errors
     ///
@@ -240,7 +240,7 @@ impl AnswerDict {
         self.candidates.0.len()
     }
 
-    /// Whether there is no answer.
+    /// Whether there are no answers.
     pub fn is_empty(&self) -> bool {
         self.candidates.0.is_empty()
     }
@@ -306,7 +306,7 @@ impl AnswerCounts {
     }
 }
 
-/// Scores from the ids that the annotators gave.
+/// Scores the candidates whose ids the annotators gave.
 fn soft_target(mut ids: Vec<u32>) -> Vec<(u32, f32)> {
     ids.sort_unstable();
     ids.chunk_by(|a, b| a == b).map(|same| (same[0], soft_score(same.len()))).collect()
@@ -350,8 +350,8 @@ mod tests {
         assert_eq!(target, [(0, 0.3), (1, 1.0)]);
     }
 
-    /// Expected values from what tools/compute_softscore.py of bottom-up-attention-vqa does, in Python 3, on these
-    /// annotations with a minimum of 2.
+    /// Expected values are those that tools/compute_softscore.py of bottom-up-attention-vqa computes, under Python 3,
+    /// from these annotations with a minimum of 2.
     #[test]
     fn raw_answers_are_counted_as_the_original_counts_them() {
         let questions: [(&str, &[&str]); 6] = [

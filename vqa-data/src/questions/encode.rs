@@ -17,13 +17,15 @@ pub struct SplitReport {
     pub n_questions: usize,
     /// Number of distinct images.
     pub n_images: usize,
-    /// Questions with more words than the limit.
+    /// Number of questions with more words than the limit.
     pub n_cut: usize,
-    /// Words within the limit that the dictionary lacks, in all questions together.
+    /// Number of words, within the limit, that the dictionary lacks, over all questions.
     pub n_unknown_words: usize,
-    /// Questions none of whose annotators gave a candidate answer. They train and score as zero.
+    /// Number of questions for which no annotator gave a candidate answer. Their targets are all zero, and so is their
+    /// score.
     pub n_without_answer: usize,
-    /// The soft score of a model that is always right, in percent; `None` for a split without annotations.
+    /// The soft score, in percent, of a model that always gives the best candidate; `None` for a split without
+    /// annotations.
     pub upper_bound: Option<f64>,
 }
 
@@ -32,7 +34,7 @@ pub struct SplitReport {
 pub struct EncodedQuestions {
     /// [n_questions, max_len], padded in front.
     pub tokens: Vec<i64>,
-    /// Number of tokens of a question.
+    /// Number of tokens per question.
     pub max_len: usize,
     /// The soft targets; no candidates at all if the split has no annotations.
     pub targets: SoftTargets,
@@ -57,7 +59,7 @@ impl EncodedQuestions {
         EncodedQuestions { tokens, max_len, targets, n_cut, n_unknown_words }
     }
 
-    /// What a training run will see of `split`, which this was made from.
+    /// Reports what a training run will see of `split`, the one that was encoded.
     pub fn report(&self, split: &Split) -> SplitReport {
         let n = split.len();
         let annotated = !split.annotations.is_empty();

@@ -1,12 +1,12 @@
-//! Whether dictionaries are the same.
+//! Digests that tell whether dictionaries are the same.
 
 use serde::{Deserialize, Serialize};
 
 use crate::files::fingerprint::Fingerprint;
 use crate::questions::dictionary::{AnswerDict, WordDict};
 
-/// Digests of the dictionaries, entry by entry in their order: with others the same question has other tokens, and the
-/// same answer another id.
+/// Digests of the dictionaries' entries, in order. With other dictionaries, the same question has different tokens, and
+/// the same answer a different id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DictFingerprint {
     /// Of the words.

@@ -17,22 +17,22 @@ use crate::questions::dictionary::WordDict;
 #[derive(Debug, Clone, PartialEq)]
 pub struct WordVectors {
     dim: usize,
-    /// [n_words, dim], zero for the missing.
+    /// [n_words, dim], zero for missing words.
     values: Vec<f32>,
     missing: Vec<u32>,
 }
 
 impl WordVectors {
-    /// Reads the vectors of the dictionary's words in one parallel pass: a word and its values on each line,
-    /// separated by spaces, as GloVe, fastText and word2vec write them, compressed with gzip or not. Of a word that is
-    /// there twice the last line counts, as in Python. `progress` is called with the number of bytes of the file just
-    /// read.
+    /// Reads the vectors of the dictionary's words in one parallel pass. Each line has a word and its values, separated
+    /// by spaces, as GloVe, fastText and word2vec write them; the file may be compressed with gzip. If a word appears
+    /// twice, the last line counts, as when Python fills a dict. `progress` is called with the number of bytes of the
+    /// file just read.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, is of another form, or the line of a word in the dictionary is malformed.
+    /// When the file cannot be read or has another form, or the line of a word in the dictionary is malformed.
     pub fn read(path: &Path, words: &WordDict, progress: &(dyn Fn(u64) + Sync)) -> Result<WordVectors> {
-        /// Bytes in one task of the thread pool.
+        /// Bytes per task of the thread pool.
         const PIECE: usize = 8 << 20;
         WordVectors::read_in_pieces(path, words, PIECE, progress)
     }
@@ -46,7 +46,7 @@ impl WordVectors {
         let n_stored = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
         let bytes = &open_text(path)?[..];
         let (start, dim) = dimension(bytes).map_err(|problem| Error::wrong_format(path, problem))?;
-        // A piece is the lines that begin in it.
+        // A piece consists of the lines that begin in it.
         let starts: Vec<usize> = (start..bytes.len()).step_by(piece).collect();
         let pieces = starts.par_iter().map(|&from| {
             let end = (from + piece).min(bytes.len());
@@ -84,7 +84,7 @@ impl WordVectors {
         &self.values
     }
 
-    /// Ids of the words that the file lacks, rising.
+    /// Ids of the words that the file lacks, in ascending order.
     pub fn missing(&self) -> &[u32] {
         &self.missing
     }
@@ -95,10 +95,10 @@ fn line_end(bytes: &[u8], at: usize) -> usize {
     memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |found| at + found)
 }
 
-/// Where the vectors begin, behind a first line of counts that word2vec writes, and how long they are. Some words of
-/// glove.840B have spaces in them, so it is the length of most of the first vectors.
+/// Returns where the vectors begin, after the line of counts that word2vec writes first, and their length. Some words
+/// of glove.840B contain spaces, so the length is the most frequent one in the first lines.
 fn dimension(bytes: &[u8]) -> Result<(usize, usize), String> {
-    /// Lines that are looked at, and how much of them.
+    /// How many lines are looked at, and how many bytes of each.
     const N_LINES: usize = 1000;
     const LONGEST: usize = 1 << 20;
     let wanted = "a text with a word and its numbers on each line";
@@ -117,7 +117,7 @@ fn dimension(bytes: &[u8]) -> Result<(usize, usize), String> {
         *lengths.entry(values.len()).or_default() += 1;
         has_numbers |= !values.is_empty() && values.iter().all(|value| number(value).is_some());
     }
-    // Of several that are as frequent, the shortest: spaces in words make lines longer.
+    // Among equally frequent lengths, the shortest: spaces in words make lines longer.
     let most = lengths.into_iter().filter(|&(len, _)| len > 0).max_by_key(|&(len, n)| (n, Reverse(len)));
     match most {
         Some((dim, _)) if has_numbers => Ok((start, dim)),
@@ -125,7 +125,7 @@ fn dimension(bytes: &[u8]) -> Result<(usize, usize), String> {
     }
 }
 
-/// What spaces and tabs separate on a line.
+/// The fields of a line, separated by spaces or tabs.
 fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty())
 }
@@ -140,7 +140,7 @@ fn find(line: &[u8], words: &WordDict, dim: usize) -> Result<Option<(u32, Vec<f3
     let Some(id) = std::str::from_utf8(word).ok().and_then(|word| words.id(word)) else { return Ok(None) };
     let values: Vec<&[u8]> = fields(rest).collect();
     if values.len() > dim {
-        // The numbers are the last ones, and what is before them is a word with spaces in it: a dictionary has none.
+        // Only the last `dim` fields are values, so the word contains spaces, and no word of a dictionary does.
         return Ok(None);
     }
     let name = words.words()[id as usize].as_str();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain reading of one line after the other, over the borders of pieces too.
+        /// Compares with plain reading, line by line, also across the borders of pieces.
         #[test]
         fn pieces_change_nothing(
             lengths in prop::collection::vec(1usize..9, 1..100), piece in 1usize..200, seed in any::<u64>()

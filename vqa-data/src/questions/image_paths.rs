@@ -13,10 +13,11 @@ use crate::message::first_few;
 use crate::questions::not_json::explain;
 use crate::questions::whole_number::whole_number_of;
 
-/// Where images are, by their ids: what [`SourceConfig::images`](crate::questions::SourceConfig::images) says.
+/// The paths of images by their ids, from the value of
+/// [`SourceConfig::images`](crate::questions::SourceConfig::images).
 ///
-/// That is a template with the id in it, or a JSON file `{"1": "beach/red.jpg", …}`, whose paths are relative to its
-/// own directory.
+/// That value is a template with the id in it, or the path of a JSON file `{"1": "beach/red.jpg", …}`, whose paths are
+/// relative to the file's own directory.
 ///
 /// ```
 /// use vqa_data::questions::ImagePaths;
@@ -35,7 +36,7 @@ enum Form {
 }
 
 impl ImagePaths {
-    /// Reads a template or, where the text is the path of a `.json` file, that file.
+    /// Parses a template or, if the text is the path of a `.json` file, reads that file.
     ///
     /// # Errors
     ///
@@ -51,7 +52,7 @@ impl ImagePaths {
     ///
     /// # Errors
     ///
-    /// When the file is missing, no such JSON (with line and column), or has an id twice.
+    /// When the file is missing, is not such JSON (with line and column), or contains an id twice.
     pub fn read(path: &Path) -> Result<ImagePaths> {
         let text = open_text(path)?;
         let listed: Listed = serde_json::from_slice(&text).map_err(|source| explain(path, &text, source))?;
@@ -69,7 +70,7 @@ impl ImagePaths {
         Ok(ImagePaths(Form::Listed { file: path.to_owned(), paths }))
     }
 
-    /// Checks that a text is a template or names a JSON file, without reading that.
+    /// Checks that a text is a template or names a JSON file, without reading the file.
     ///
     /// # Errors
     ///
@@ -78,7 +79,7 @@ impl ImagePaths {
         if is_json(images) { Ok(()) } else { Template::parse(images).map(drop) }
     }
 
-    /// The path of an image, whether there is a file or not.
+    /// Returns the path of an image, whether or not the file exists.
     ///
     /// # Errors
     ///
@@ -114,14 +115,14 @@ fn is_json(images: &str) -> bool {
 /// A path with `{image_id}` or, padded with zeros, `{image_id:012}` in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Template {
-    /// What stands before each id, and the width of that.
+    /// The text before each id, and the width to which the id is padded.
     parts: Vec<(String, usize)>,
     end: String,
 }
 
 impl Template {
     fn parse(template: &str) -> Result<Template> {
-        /// Of paths, not of pictures.
+        /// The largest width to which an id is padded, in digits.
         const MAX_WIDTH: usize = 64;
         let refuse = || {
             Error::invalid(format!(
@@ -155,7 +156,7 @@ impl Template {
     }
 }
 
-/// The content of a JSON file, and the ids that are there twice: a map of a library would keep one in silence.
+/// The content of a JSON file, and the ids that appear more than once: a plain map would silently keep one of each.
 struct Listed {
     paths: BTreeMap<u64, PathBuf>,
     twins: Vec<u64>,
@@ -216,7 +217,7 @@ mod tests {
         let path = directory.path().join("images.json");
         std::fs::write(&path, text).unwrap();
         let images = ImagePaths::open(path.to_str().unwrap()).map_err(|error| error.to_string())?;
-        // Without the directory, which is gone afterwards.
+        // Strip the temporary directory, which is gone afterwards.
         let of = |(image_id, at): (u64, &Path)| (image_id, at.strip_prefix(directory.path()).unwrap_or(at).to_owned());
         let paths = images.listed().unwrap().map(of).collect();
         Ok(ImagePaths(Form::Listed { file: "images.json".into(), paths }))

@@ -105,7 +105,7 @@ struct AnswerInFile<'a> {
     answer_id: Option<u64>,
 }
 
-/// An id of any form, as a number that is compared with others and nothing else.
+/// Reads an id of any form as a number, which serves only for comparison with other ids.
 fn any_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let hash = |text: &str| FixedState::default().hash_one(text);
     Ok(match serde_json::Value::deserialize(deserializer)? {
@@ -115,7 +115,7 @@ fn any_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::
     })
 }
 
-/// Whether each of the answers has an id of its own.
+/// Whether each of the answers has an id that no other has.
 fn have_own_ids(answers: &[AnswerInFile]) -> bool {
     let ids = || answers.iter().map(|answer| answer.answer_id);
     // In ascending order, as in VQA2.0.
@@ -148,7 +148,7 @@ impl<'a> Extend<AnnotationInFile<'a>> for Annotations {
 
 /// An entry of a list.
 trait Entry<'a>: Deserialize<'a> {
-    /// Reads an entry in VQA2.0's form; `None` if it has another one.
+    /// Reads an entry in VQA2.0's form; `None` if its form differs.
     fn scan(scanner: &mut Scanner<'a>) -> Option<Self>;
 }
 
@@ -179,7 +179,7 @@ impl<'a> Entry<'a> for Answer {
 
 impl<'a> Entry<'a> for AnnotationInFile<'a> {
     fn scan(scanner: &mut Scanner<'a>) -> Option<AnnotationInFile<'a>> {
-        /// As VQA2.0 has them.
+        /// Answers per question in VQA2.0.
         const ANNOTATORS: usize = 10;
         let (mut question_type, mut multiple_choice_answer, mut answer_type) = (None, None, None);
         let (mut image_id, mut question_id, mut answers) = (None, None, None);
@@ -223,7 +223,7 @@ impl<'a> AnswerInFile<'a> {
     }
 }
 
-/// The top level of a file, whose kind shows in the list that it has.
+/// The top level of a file. The list that it contains tells its kind.
 #[derive(Deserialize)]
 #[serde(bound = "Q: Deserialize<'de>, A: Deserialize<'de>")]
 struct TopLevel<Q, A> {
@@ -231,7 +231,7 @@ struct TopLevel<Q, A> {
     annotations: Option<A>,
 }
 
-/// Reads a VQA2.0 questions file, or a bare list of its entries, as VQA-CP has.
+/// Reads a VQA2.0 questions file, or a bare list of its entries, as in VQA-CP.
 ///
 /// # Errors
 ///
@@ -242,7 +242,7 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
     Ok(pieces.into_iter().flatten().collect())
 }
 
-/// Reads a VQA2.0 annotations file, or a bare list of its entries, as VQA-CP has.
+/// Reads a VQA2.0 annotations file, or a bare list of its entries, as in VQA-CP.
 ///
 /// # Errors
 ///
@@ -266,7 +266,7 @@ pub fn read_results(path: &Path) -> Result<Vec<Answer>> {
     Ok(pieces.into_iter().flatten().collect())
 }
 
-/// Reads the list of a file: in pieces, or as one.
+/// Reads the list of a file, in parallel pieces if its form allows, otherwise as one.
 fn read_list<'a, T, C>(path: &Path, text: &'a [u8], wanted: ListKind) -> Result<Vec<C>>
 where
     T: Entry<'a>,
@@ -282,7 +282,7 @@ where
         None => from_slice(path, text).map(Some),
     }
     .or_else(|error| match ListKind::of(text) {
-        // An entry of another kind has errors of its own, which would mislead.
+        // The parse error of an entry of another kind would mislead.
         Some(found) if found != wanted => Ok(None),
         _ => Err(with_form(path, wanted, error)),
     })?;
@@ -294,7 +294,7 @@ where
     Ok(vec![collection])
 }
 
-/// An error in a list of results, with the form that they have.
+/// Adds the expected form to an error in a list of results.
 fn with_form(path: &Path, wanted: ListKind, error: Error) -> Error {
     match error {
         Error::Json { source, .. } if wanted == ListKind::Results && !source.is_eof() => {
@@ -352,7 +352,8 @@ where
         .map(|(&start, &end)| parse_entries::<T, C>(bytes, start, end))
         .collect::<Option<_>>()?;
     let list_end = pieces.last()?.1;
-    // With the entries replaced by a mark, the rest must be an object whose list has just that mark; or the bare list.
+    // With the entries replaced by a mark, the rest must be an object whose list holds just that mark, or just such a
+    // list.
     const MARK: &str = "vqa: the entries stood here";
     let mark = format!("\"{MARK}\"]");
     let rest = [&bytes[..=start], mark.as_bytes(), &bytes[list_end..]].concat();
@@ -367,8 +368,8 @@ where
     Some(pieces.into_iter().map(|(collection, _)| collection).collect())
 }
 
-/// Parses entries from `start` on, up to exactly `end`, or to the end of the list. Returns them, and where they
-/// ended: behind the list's bracket in the latter case.
+/// Parses entries from `start` on, up to exactly `end`, or to the end of the list. Returns them, and where they ended:
+/// in the latter case, after the list's closing bracket.
 fn parse_entries<'a, T, C>(bytes: &'a [u8], start: usize, end: Option<usize>) -> Option<(C, usize)>
 where
     T: Entry<'a>,
@@ -376,7 +377,8 @@ where
 {
     let mut collection = C::default();
     let mut at = start;
-    // Once per piece instead of once per string. A piece begins and ends at brackets, never within a character.
+    // UTF-8 is checked once per piece, not once per string. A piece begins and ends at brackets, never within a
+    // character.
     let text = std::str::from_utf8(&bytes[start..end.unwrap_or(bytes.len())]).ok()?;
     loop {
         let mut scanner = Scanner::new(&text[at - start..]);
@@ -420,7 +422,7 @@ mod tests {
         read(&path).unwrap_err().to_string()
     }
 
-    /// VQA2.0 excerpts in circulation have nothing but ids and answers.
+    /// VQA2.0 excerpts in circulation contain only ids and answers.
     #[test]
     fn annotations_may_be_bare() {
         let directory = tempfile::tempdir().unwrap();
@@ -436,7 +438,7 @@ mod tests {
         assert_eq!(annotation.counted_answers(), [("net".to_owned(), 2), ("mesh".to_owned(), 1)]);
     }
 
-    /// The official script tells annotators apart by their whole entries.
+    /// The official script tells annotators apart by their full entries.
     #[test]
     fn annotators_without_an_id_of_their_own_are_noted() {
         let entry = |ids: &[&str]| {
@@ -634,7 +636,8 @@ mod tests {
             }
         }
 
-        /// Whatever is changed in a file: what parallel parsing accepts, plain parsing accepts too, as the same.
+        /// Whatever byte of a file is changed: plain parsing accepts all that parallel parsing accepts, with the same
+        /// result.
         #[test]
         fn damage_is_not_accepted(at in 0usize..400, byte in any::<u8>(), n_pieces in 1usize..9) {
             let list: Vec<Question> = (0..9)
@@ -651,8 +654,8 @@ mod tests {
     }
 
     proptest! {
-        /// Scanned or not, the annotations are the same: whatever is changed in a file, what the pieces give is what
-        /// serde gives.
+        /// Whatever byte of a file is changed: the pieces, whose entries are scanned, give the same annotations as
+        /// serde.
         #[test]
         fn scanning_changes_nothing(
             answers in prop::collection::vec("[a-z \"\\\\é]{0,6}", 1..12), at in 0usize..2000,

@@ -1,4 +1,4 @@
-//! Which of VQA2.0's lists a file has.
+//! Which of VQA2.0's lists a file contains.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +25,7 @@ impl ListKind {
         }
     }
 
-    /// What a file of it is called.
+    /// What messages call a file of this kind.
     fn file(self) -> &'static str {
         match self {
             ListKind::Questions => "a questions file",
@@ -39,7 +39,7 @@ impl ListKind {
         (self != ListKind::Results).then(|| self.name())
     }
 
-    /// The kind of list in a file, by its key or else by the keys of its first entry.
+    /// Finds the kind of list in a file, by its key or, for a bare list, by the keys of its first entry.
     pub(super) fn of(text: &[u8]) -> Option<ListKind> {
         type Keys = BTreeMap<String, IgnoredAny>;
         let kinds = [ListKind::Questions, ListKind::Annotations];
@@ -55,12 +55,12 @@ impl ListKind {
     }
 }
 
-/// Whether a file is a list, and not an object with one in it.
+/// Whether a file is itself a list, rather than an object that contains one.
 pub(super) fn is_bare_list(text: &[u8]) -> bool {
     text.get(skip_space(text, 0)) == Some(&b'[')
 }
 
-/// The error for a file without the list that is wanted.
+/// The error for a file without the expected list.
 pub(super) fn another_list(path: &Path, text: &[u8], wanted: ListKind) -> Error {
     let problem = match ListKind::of(text) {
         Some(found) => format!("{} where {} is wanted: were the two swapped?", found.file(), wanted.file()),

@@ -1,8 +1,8 @@
-//! Questions and what people answered, from VQA2.0's JSON to ids.
+//! Questions and annotators' answers, from VQA2.0's JSON to ids.
 //!
-//! [`Split::load`] reads and joins the files of a split; [`build_dictionaries`] makes a [`WordDict`] and an
-//! [`AnswerDict`] of splits; [`EncodedQuestions`] is a split as tokens and [`SoftTargets`]. [`prepare`] does all of
-//! that for a config. [`import`] makes such files of other datasets.
+//! [`Split::load`] reads and joins the files of a split; [`build_dictionaries`] builds a [`WordDict`] and an
+//! [`AnswerDict`] from splits; [`EncodedQuestions`] holds a split as tokens and [`SoftTargets`]. [`prepare`] writes the
+//! dictionaries of a config and encodes its splits. [`import`] makes files in VQA2.0's format from other datasets.
 
 pub(crate) mod annotations;
 pub(crate) mod count_answers;

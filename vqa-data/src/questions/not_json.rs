@@ -1,4 +1,4 @@
-//! What is wrong with a text that is not the JSON that was wanted, in words that say what to do.
+//! Messages about texts that are not the expected JSON: what is wrong, and what to do about it.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use crate::error::{Error, Result};
 use crate::files::kind::kind_of;
 
-/// The error for a file whose `text` serde has refused.
+/// The error for a file whose `text` serde has rejected.
 pub(super) fn explain(path: &Path, text: &[u8], source: serde_json::Error) -> Error {
     if let Some(kind) = kind_of(text) {
         return Error::wrong_format(path, kind.instead_of("JSON")).because(source);
@@ -40,7 +40,7 @@ pub(super) fn explain(path: &Path, text: &[u8], source: serde_json::Error) -> Er
     Error::damaged(path, format!("line {} column {}: {problem}", source.line(), source.column())).because(source)
 }
 
-/// Says where a text is no UTF-8, if anywhere.
+/// Checks that a text is UTF-8. The error says where it is not.
 fn check_utf_8(text: &[u8]) -> Result<(), String> {
     let Err(error) = std::str::from_utf8(text) else { return Ok(()) };
     let place = error.valid_up_to();
@@ -58,7 +58,7 @@ fn is_json_lines(text: &[u8]) -> bool {
     next_is_sound() && next_is_sound()
 }
 
-/// Where in the text serde stopped: at the offending byte or behind it.
+/// Where in the text serde stopped: at the offending byte or just after it.
 fn offset(text: &[u8], error: &serde_json::Error) -> usize {
     let line_start = match error.line() {
         0 | 1 => 0,
@@ -67,10 +67,10 @@ fn offset(text: &[u8], error: &serde_json::Error) -> usize {
     (line_start + error.column()).min(text.len())
 }
 
-/// One of Python's names for what is no number, if it stands where serde stopped.
+/// Returns Python's name for a value that is not finite, if one stands where serde stopped.
 fn not_a_number(text: &[u8], place: usize) -> Option<&'static str> {
     const NAMES: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
-    // serde stops at the first letter, or behind the sign.
+    // serde stops at the first letter, or after the sign.
     let from = place.saturating_sub(2);
     let near = &text[from..text.len().min(place + NAMES[0].len())];
     let found = |name: &&str| {
@@ -80,7 +80,7 @@ fn not_a_number(text: &[u8], place: usize) -> Option<&'static str> {
     NAMES.into_iter().find(found)
 }
 
-/// The escape of half a character before the place where serde stopped.
+/// Returns the escape of half a character (a lone surrogate) just before the position where serde stopped, if any.
 fn lone_surrogate(text: &[u8], place: usize) -> Option<String> {
     /// `\ud83d` and the beginning of another escape.
     const NEAR: usize = 13;

@@ -2,8 +2,9 @@
 
 use crate::files::pickle::{Pickle, Value};
 
-/// The words or answers of a pickle, in order of their ids: of `dictionary.pkl`, which is [{word: id}, [word]]; of
-/// `trainval_label2ans.pkl`, which is [answer]; or of `trainval_ans2label.pkl`, which is {answer: id}.
+/// Returns the words or answers of a pickle, in order of their ids. The pickle has the form of `dictionary.pkl`, which
+/// is [{word: id}, [word]]; of `trainval_label2ans.pkl`, which is [answer]; or of `trainval_ans2label.pkl`, which is
+/// {answer: id}.
 pub(super) fn entries(bytes: &[u8]) -> Result<Vec<String>, String> {
     let pickle = Pickle::read(bytes).map_err(|problem| format!("not a readable pickle: {problem}"))?;
     let root = pickle.root();
@@ -35,7 +36,7 @@ fn texts(list: Value) -> Option<Vec<String>> {
     list.as_list()?.map(|item| item.as_text().map(str::to_owned)).collect()
 }
 
-/// The keys of {text: id}. Their ids must be 0 and on.
+/// The keys of {text: id}, in order of the ids, which must be 0, 1, 2 …
 fn by_ids(dict: Value) -> Option<Result<Vec<String>, String>> {
     let entries = dict.as_dict()?.map(|(text, id)| Some((id.as_int()?, text.as_text()?.to_owned())));
     let mut entries: Vec<(i64, String)> = entries.collect::<Option<_>>()?;

@@ -18,16 +18,16 @@ use crate::questions::split::{Split, SplitConfig};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DictConfig {
-    /// The word dictionary, a JSON list; or one of the original repository to train with, `dictionary.pkl`.
+    /// The word dictionary: a JSON list, or the original repository's `dictionary.pkl`, which is used as it is.
     pub words: PathBuf,
-    /// The answer dictionary, a JSON list; or one of the original repository to train with,
-    /// `trainval_label2ans.pkl`.
+    /// The answer dictionary: a JSON list, or the original repository's `trainval_label2ans.pkl`, which is used as it
+    /// is.
     pub answers: PathBuf,
-    /// How often an answer must appear to be a candidate.
+    /// How often an answer must appear to become a candidate.
     pub min_answer_count: usize,
-    /// By which form of an answer candidates and annotators' answers are counted.
+    /// The form of an answer by which candidates and annotators' answers are counted.
     pub count_answers: CountAnswers,
-    /// The number of words that a question is cut to.
+    /// The maximum number of words in a question; longer ones are cut.
     pub max_question_len: usize,
 }
 
@@ -44,7 +44,7 @@ impl Default for DictConfig {
 }
 
 impl DictConfig {
-    /// Makes relative paths relative to `base` instead of the working directory.
+    /// Resolves relative paths against `base`.
     pub fn resolve_paths(&mut self, base: &Path) {
         self.words = base.join(&self.words);
         self.answers = base.join(&self.answers);
@@ -63,7 +63,7 @@ pub fn build_dictionaries<'a>(
     (words, AnswerDict::from_annotations(annotations, config.min_answer_count, config.count_answers))
 }
 
-/// [`build_dictionaries`], unless there would be nothing to learn with them.
+/// Like [`build_dictionaries`], but fails if there would be nothing to learn.
 ///
 /// # Errors
 ///
@@ -86,12 +86,13 @@ pub fn make_dictionaries<'a>(
     Ok((words, answers))
 }
 
-/// Makes the dictionaries of whole splits, writes them to where `config` says, and encodes with them what `data`
-/// leaves of each split: a quick run on some of the questions has the words and answers of a long one.
+/// Builds the dictionaries from full splits, writes them to the paths in `config`, and encodes the part of each split
+/// that `data` keeps. A quick run on some of the questions thus has the same words and answers as a full one.
 ///
 /// # Errors
 ///
-/// When no split has annotations, no answer is frequent enough, or a dictionary cannot be written or is a pickle.
+/// When no split has annotations, no answer is frequent enough, or a dictionary cannot be written or would replace a
+/// pickle.
 pub fn prepare(
     mut splits: IndexMap<String, Split>,
     data: &IndexMap<String, SplitConfig>,
@@ -115,7 +116,7 @@ pub fn prepare(
     Ok((words, answers, reports))
 }
 
-/// A dictionary of the original repository is somebody's own, and there are weights that belong to it.
+/// Refuses to replace a pickled dictionary: it is the original repository's, and there are weights that depend on it.
 fn refuse_to_replace_pickle(path: &Path) -> Result<()> {
     if path.is_file() && is_pickle(&map_file(path)?) {
         let problem = "a pickled dictionary, to train with as it is: to make others, name other files in dict.words \

@@ -1,8 +1,8 @@
 //! A scanner for JSON of a known form, faster than a general parser.
 //!
-//! It knows no escapes, floats or nulls. Wherever it meets something it does not know, or something wrong, it gives up,
-//! and the entry is parsed by serde, which knows everything and explains what is wrong. What it accepts is exactly what
-//! serde would have read.
+//! It supports no escapes, floats or nulls. Wherever it meets something unsupported or invalid, it gives up, and the
+//! entry is parsed by serde, which supports everything and explains what is wrong. What the scanner accepts is exactly
+//! what serde would have read.
 
 /// A JSON text and how far it has been read.
 pub(crate) struct Scanner<'a> {
@@ -91,15 +91,16 @@ pub(super) fn skip_space(bytes: &[u8], from: usize) -> usize {
     from + space
 }
 
-/// How many bytes there are before the first quote, backslash or control character. Eight at a time: strings are short,
-/// and setting up the usual vector search would cost more than it saves.
+/// Returns the number of bytes before the first quote, backslash or control character. Eight bytes are checked at a
+/// time: strings are short, and setting up the usual vector search would cost more than it saves.
 fn plain_len(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES * 128;
     let (words, rest) = bytes.as_chunks::<8>();
     for (i, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        // The high bit of each byte below `n`; right up to the first such byte, which is the one that counts.
+        // Sets the high bit of each byte below `n`. This is exact up to the first such byte, which is the one that
+        // counts.
         let below = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGHS;
         let is_quote = below(word ^ (ONES * u64::from(b'"')), 1);
         let is_backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
@@ -112,7 +113,7 @@ fn plain_len(bytes: &[u8]) -> Option<usize> {
     Some(bytes.len() - rest.len() + found)
 }
 
-/// Keeps the value of a field, unless it is there twice.
+/// Stores the value of a field; `None` if it has one already.
 pub(crate) fn once<T>(field: &mut Option<T>, value: Option<T>) -> Option<()> {
     if field.is_some() {
         return None;
@@ -155,7 +156,7 @@ mod tests {
             prop_assert_eq!(plain_len(&bytes), bytes.iter().position(is_special));
         }
 
-        /// Against serde, on text that is nearly JSON.
+        /// Compares with serde, on text that is nearly JSON.
         #[test]
         fn what_is_accepted_is_what_serde_reads(
             text in "[ \n\\[]?\\{ ?\"[ab]\" ?: ?[0-9]{1,3}[,}. ]\"?[ab\\\\]?\"?:? ?[0-9]{0,2}\\}?"

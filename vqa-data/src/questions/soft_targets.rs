@@ -1,4 +1,4 @@
-//! What the answers to some questions are worth.
+//! Soft targets: the scores of candidate answers.
 
 /// The soft targets of some questions as compressed rows: question i has the candidates `answers[r]` with
 /// the scores `scores[r]`, r being `offsets[i]..offsets[i + 1]`.
@@ -25,7 +25,7 @@ impl SoftTargets {
         self.offsets.push(self.answers.len());
     }
 
-    /// Appends the questions of others.
+    /// Appends the questions of `others`.
     pub(crate) fn append(&mut self, others: &SoftTargets) {
         let offset = self.answers.len();
         self.offsets.extend(others.offsets[1..].iter().map(|end| end + offset));
@@ -43,7 +43,7 @@ impl SoftTargets {
         self.offsets.len() - 1
     }
 
-    /// Whether there is no question.
+    /// Whether there are no questions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -64,7 +64,7 @@ impl SoftTargets {
         self.of(i).map(|(_, score)| score).fold(0.0, f32::max)
     }
 
-    /// The sum over all questions of the score that `predicted` earns, one candidate a question.
+    /// The sum over all questions of the score that `predicted` earns, with one candidate per question.
     pub fn total_score(&self, predicted: &[i64]) -> f64 {
         predicted.iter().enumerate().map(|(i, &answer)| f64::from(self.score(i, answer as u32))).sum()
     }

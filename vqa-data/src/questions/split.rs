@@ -23,7 +23,7 @@ pub struct SourceConfig {
     /// Annotations files; none for a test split.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub a_jsons: Vec<PathBuf>,
-    /// The feature file. Only what trains or predicts needs it.
+    /// The feature file, needed only for training and prediction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<PathBuf>,
     /// Where the images are, for drawing: a path with `{image_id}` or, padded with zeros, `{image_id:012}`; or a JSON
@@ -34,8 +34,8 @@ pub struct SourceConfig {
 
 /// The sources of a split: `[data.train]` in a config file.
 ///
-/// For quick runs, a split can be cut down to some of its questions. Images are drawn at random, but always the same
-/// ones, each with all of its questions (the last one perhaps with some): a larger part contains a smaller one.
+/// For quick runs, a split can be cut down to some of its questions. Images are drawn in a random but fixed order, each
+/// with all of its questions (except perhaps the last), so that a larger part contains every smaller one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitConfig {
@@ -67,7 +67,7 @@ impl SplitConfig {
     ///
     /// # Errors
     ///
-    /// When nothing of the split would be left, when both limits are given, or when `images` names none.
+    /// When `limit` or `fraction` is out of range, when both are given, or when an `images` cannot be used.
     pub fn validate(&self) -> Result<(), String> {
         match (self.limit, self.fraction) {
             (Some(_), Some(_)) => Err("it has both limit and fraction: give one of them".to_owned()),
@@ -107,7 +107,7 @@ pub struct Split {
     pub questions: Vec<Question>,
     /// The annotation of each question; empty if the split has no annotations.
     pub annotations: Annotations,
-    /// The index of the first question of each source, and the number of questions at the end.
+    /// The index of the first question of each source, followed by the number of questions.
     pub source_starts: Vec<usize>,
     /// The number of questions before the split was cut down, if it was.
     pub cut_from: Option<usize>,
@@ -118,14 +118,14 @@ impl Split {
     ///
     /// # Errors
     ///
-    /// When [`SplitConfig::validate`] finds something; when a file cannot be read; when a question lacks its
-    /// annotation or an annotation its question, in any source that has annotations; when a question id appears twice
-    /// in a source; when some sources have annotations and others none.
+    /// When [`SplitConfig::validate`] fails; when a file cannot be read; when a question lacks its annotation or an
+    /// annotation its question, in any source that has annotations; when a question id appears twice in a source; when
+    /// some sources have annotations and others do not; when there are no questions.
     pub fn load(config: &SplitConfig) -> Result<Split> {
         Split::load_with(config, &|_| {})
     }
 
-    /// [`Split::load`], calling `on_file` after each file with its size in bytes.
+    /// Like [`Split::load`], but calls `on_file` after each file with its size in bytes.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl Split {
         Ok(split)
     }
 
-    /// [`Split::load_with`] of all questions, whatever `limit` and `fraction` say.
+    /// Like [`Split::load_with`], but keeps all questions, whatever `limit` and `fraction` say.
     ///
     /// # Errors
     ///
@@ -178,7 +178,7 @@ impl Split {
         Ok(split)
     }
 
-    /// Keeps as many questions as `limit` or `fraction` allow, in order: those of images drawn by their ids alone.
+    /// Keeps as many questions as `limit` or `fraction` allows, in order: those of images drawn by their ids alone.
     pub fn cut_down(&mut self, config: &SplitConfig) {
         let n = config.n_used(self.len());
         if n >= self.len() {
@@ -202,7 +202,7 @@ impl Split {
         });
     }
 
-    /// The source of a question, both counted from 0.
+    /// Returns the index of a question's source.
     pub fn source_of(&self, question: usize) -> usize {
         self.source_starts.partition_point(|&start| start <= question) - 1
     }
@@ -212,7 +212,7 @@ impl Split {
         self.questions.len()
     }
 
-    /// Whether there is no question.
+    /// Whether there are no questions.
     pub fn is_empty(&self) -> bool {
         self.questions.is_empty()
     }
@@ -299,7 +299,8 @@ fn join(source: &SourceConfig, questions: &[Question], annotations: &mut Annotat
     Ok(())
 }
 
-/// Question ids are unique in a source. Those of VQA2.0 and Visual Genome overlap by chance.
+/// Refuses question ids that appear twice in a source. Across sources they may: those of VQA2.0 and Visual Genome
+/// overlap by chance.
 fn refuse_twins(source: &SourceConfig, questions: &[Question]) -> Result<()> {
     let mut ids: Vec<u64> = questions.iter().map(|question| question.question_id).collect();
     ids.par_sort_unstable();

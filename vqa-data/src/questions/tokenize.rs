@@ -1,4 +1,4 @@
-//! Questions to words, as `bottom-up-attention-vqa` splits them.
+//! Splitting questions into words, as `bottom-up-attention-vqa` does.
 
 use crate::python_text::{lower, split};
 
@@ -15,7 +15,7 @@ use crate::python_text::{lower, split};
 pub fn tokenize<'a>(question: &str, buffer: &'a mut String) -> impl Iterator<Item = &'a str> {
     buffer.clear();
     if question.is_ascii() {
-        // Nearly every question. Case does not change the length, so there are no characters to look at.
+        // Nearly every question is ASCII, whose length does not depend on case: it is lower-cased in place.
         buffer.push_str(question);
         buffer.make_ascii_lowercase();
     } else {

@@ -1,11 +1,11 @@
-//! Whole numbers, in the forms that programs give them in JSON.
+//! Whole numbers, in the forms in which programs write them to JSON.
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
-/// A whole number that is not negative. `9`, `9.0` (pandas makes floats of a column with a gap in it) and `"9"` or
-/// `"000000000009"` (a column of text) are the same.
+/// A non-negative whole number, in any of the forms `9`, `9.0` (pandas turns a column with a gap in it into floats),
+/// `"9"` and `"000000000009"` (a column of text).
 pub(super) struct WholeNumber(pub(super) u64);
 
 impl<'de> Deserialize<'de> for WholeNumber {
@@ -19,9 +19,9 @@ pub(super) fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     WholeNumber::deserialize(deserializer).map(|WholeNumber(number)| number)
 }
 
-/// The whole number that a text is, without a sign.
+/// Parses a text of digits as a whole number.
 pub(super) fn whole_number_of(text: &str) -> Option<u64> {
-    // Rust would read a sign too.
+    // `parse` would accept a sign too.
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
@@ -43,7 +43,7 @@ impl Visitor<'_> for Forms {
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<u64, E> {
-        /// Above, doubles skip whole numbers.
+        /// Above this, doubles skip whole numbers.
         const LARGEST: f64 = (1u64 << 53) as f64;
         let is_whole = number.fract() == 0.0 && (0.0..=LARGEST).contains(&number);
         if is_whole { Ok(number as u64) } else { Err(E::invalid_value(Unexpected::Float(number), &self)) }

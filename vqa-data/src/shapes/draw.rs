@@ -1,4 +1,4 @@
-//! The images.
+//! Drawing the images.
 
 use image::{Rgb, RgbImage};
 use rand::Rng;
@@ -6,7 +6,7 @@ use rand::Rng;
 use crate::shapes::scene::{COLORS, IMAGE_SIZE, KINDS, Scene, Shape};
 
 impl Scene {
-    /// Draws the scene on a light ground, with three by three samples a pixel.
+    /// Draws the scene on a light background, with three by three samples per pixel.
     pub(super) fn draw(&self, rng: &mut impl Rng) -> RgbImage {
         const SAMPLES: u32 = 3;
         let [width, height] = IMAGE_SIZE;
@@ -23,7 +23,7 @@ impl Scene {
             let ground: [f32; 3] = std::array::from_fn(|c| top[c] + (bottom[c] - top[c]) * y as f32 / height as f32);
             near.clear();
             near.extend(self.shapes.iter().zip(&tints).filter(|(shape, _)| shape.is_near(x as f32, y as f32)));
-            // Where there is nothing but ground, one sample says it all.
+            // One sample is enough where there is only background.
             let samples = if near.is_empty() { 1 } else { SAMPLES };
             let mut sum = [0.0f32; 3];
             for sample in 0..samples * samples {
@@ -31,7 +31,7 @@ impl Scene {
                 let (px, py) = (x as f32 + offset(sample % samples), y as f32 + offset(sample / samples));
                 let mut color = ground;
                 for &(shape, tint) in &near {
-                    // A soft shadow below right, then the shape with a darker rim.
+                    // A soft shadow to the lower right, then the shape with a darker rim.
                     if shape.covers(px - 2.5, py - 3.0, 1.0) {
                         color = color.map(|c| c * 0.82);
                     }
@@ -59,7 +59,7 @@ impl Shape {
         (px - self.x).abs() < reach && (py - self.y).abs() < reach
     }
 
-    /// Whether the shape, scaled about its middle, covers a point of the image.
+    /// Whether the shape, scaled about its centre, covers a point of the image.
     fn covers(&self, px: f32, py: f32, scale: f32) -> bool {
         let (sin, cos) = self.turn;
         let (dx, dy) = ((px - self.x) / (self.radius * scale), (py - self.y) / (self.radius * scale));
@@ -91,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// The shape on top has its own colour in the drawing, at its middle.
+    /// The topmost shape has its own colour at its centre.
     #[test]
     fn shapes_are_drawn_in_their_colours() {
         for seed in 0..50 {

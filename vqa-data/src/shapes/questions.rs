@@ -1,11 +1,11 @@
-//! What is asked about an image, and the truth.
+//! The questions about an image, and their true answers.
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use crate::shapes::scene::{COLORS, Description, KINDS, SIZES, Scene, Shape};
 
-/// A question with its true answer and what an annotator who errs might say.
+/// A question with its true answer and the wrong answers that an annotator might give.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct QuestionAndAnswer {
     pub(super) question: String,
@@ -41,7 +41,8 @@ impl Scene {
     }
 
     fn ask_existence(&self, exists: bool, rng: &mut impl Rng) -> QuestionAndAnswer {
-        // Both answers ask for a colour and a kind, and where possible "no" has both in the image, apart.
+        // Both questions name a colour and a kind. In a "no" question, both are often in the image, but on different
+        // shapes.
         let description = loop {
             let (a, b) = (self.shapes.choose(rng), self.shapes.choose(rng));
             let (Some(a), Some(b)) = (a, b) else { unreachable!("a scene has shapes") };
@@ -100,7 +101,7 @@ impl Scene {
         let mut unique = shuffled.iter().filter(|shape| self.is_unique(named(shape)));
         let (a, b) = (unique.next()?, unique.next()?);
         let (dx, dy) = (a.x - b.x, a.y - b.y);
-        // Ask along the axis on which they are clearly apart.
+        // Ask along the axis on which they are farther apart.
         let (offset, words) =
             if dx.abs() > dy.abs() { (dx, ["left of", "right of"]) } else { (dy, ["above", "below"]) };
         if offset.abs() < SIZES[0].1 {
@@ -137,7 +138,7 @@ mod tests {
         (Scene::random(&mut rng), rng)
     }
 
-    /// Which answers each question type has, how often.
+    /// How often each answer occurs, by question type.
     fn answers_by_type(n: u64) -> HashMap<&'static str, HashMap<String, usize>> {
         let mut counts: HashMap<_, HashMap<_, usize>> = HashMap::new();
         for seed in 0..n {
@@ -164,7 +165,7 @@ mod tests {
         }
     }
 
-    /// The shapes that a phrase like "small red star" or "blue things" fits, found by its words.
+    /// The shapes that match all words of a phrase like "small red star" or "blue things".
     fn fitting<'a>(scene: &'a Scene, phrase: &str) -> Vec<&'a Shape> {
         let fits = |shape: &&Shape| {
             phrase.split(' ').all(|word| {
@@ -177,7 +178,7 @@ mod tests {
         scene.shapes.iter().filter(fits).collect()
     }
 
-    /// Each answer is worked out anew, from the words of the question and the shapes alone.
+    /// Each answer is derived again, from the words of the question and the shapes alone.
     #[test]
     fn answers_are_true() {
         let mut n_checked = 0;

@@ -1,4 +1,4 @@
-//! What is in an image.
+//! The content of an image.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 /// Width and height of an image in pixels.
 pub(super) const IMAGE_SIZE: [u32; 2] = [200, 160];
 
-/// Shapes stand near the middles of cells of this side, at most one in each. Neighbours may overlap.
+/// Side of a grid cell in pixels. A cell has at most one shape, near its centre. Neighbours may overlap.
 pub(super) const CELL: u32 = 40;
 
 pub(super) const COLORS: [(&str, [f32; 3]); 6] = [
@@ -20,13 +20,13 @@ pub(super) const COLORS: [(&str, [f32; 3]); 6] = [
 
 pub(super) const KINDS: [&str; 5] = ["circle", "square", "triangle", "star", "cross"];
 
-/// With the radius in pixels.
+/// Each with its radius in pixels.
 pub(super) const SIZES: [(&str, f32); 2] = [("small", 11.0), ("large", 19.0)];
 
-/// The most frequent count that is asked for.
+/// The largest count that is asked for.
 pub(super) const MAX_COUNT: usize = 4;
 
-/// One shape in an image. Attributes are indices into the tables above.
+/// One shape in an image. `kind`, `color` and `size` are indices into the tables above.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Shape {
     pub(super) kind: usize,
@@ -36,11 +36,11 @@ pub(super) struct Shape {
     pub(super) y: f32,
     /// Half the extent in pixels.
     pub(super) radius: f32,
-    /// Sine and cosine of the angle that it is turned by.
+    /// Sine and cosine of its angle of rotation.
     pub(super) turn: (f32, f32),
 }
 
-/// What a question says of a shape. `None` leaves an attribute open.
+/// What a question says about a shape. `None` leaves an attribute open.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Description {
     pub(super) size: Option<usize>,
@@ -68,7 +68,7 @@ impl Description {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scene {
     pub(super) shapes: Vec<Shape>,
-    /// What the counting question asks for: a colour or a kind that was placed with a count drawn evenly from 0 to 4.
+    /// What the counting question asks for: a colour or a kind, placed with a count drawn uniformly from 0 to 4.
     pub(super) counted: Description,
 }
 
@@ -101,7 +101,7 @@ impl Scene {
                 }
             });
         }
-        // Shapes that come later lie on top: do not let that depend on what is asked.
+        // Later shapes lie on top: shuffle, so that this does not depend on what is asked.
         shapes.shuffle(rng);
         Scene { shapes, counted }
     }
@@ -116,7 +116,7 @@ impl Scene {
     }
 }
 
-/// The middles of all cells, in random order, each shifted a little.
+/// The centres of all cells, in random order, each slightly shifted.
 pub(super) fn shape_centers(rng: &mut impl Rng) -> Vec<(f32, f32)> {
     const JITTER: f32 = 6.0;
     let [columns, rows] = IMAGE_SIZE.map(|length| length / CELL);

@@ -1,4 +1,4 @@
-//! The files of the world.
+//! Writing the files of the shapes world.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use crate::shapes::scene::Scene;
 /// The directory of the images.
 const IMAGES: &str = "images";
 
-/// An annotation as VQA2.0's files have it.
+/// An annotation in the form of VQA2.0's files.
 #[derive(Debug, Serialize)]
 struct AnnotationEntry {
     question_type: &'static str,
@@ -38,14 +38,14 @@ struct AnnotatorAnswer {
     answer_id: u32,
 }
 
-/// Where [`write_shapes`] puts a split, and how much of it.
+/// What [`write_shapes`] generates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShapesSpec {
     /// Images in the `train` split.
     pub n_train: usize,
     /// Images in the `val` split.
     pub n_val: usize,
-    /// Fixes everything.
+    /// Seed of everything that is drawn.
     pub seed: u64,
 }
 
@@ -58,7 +58,8 @@ pub struct ShapesSplit {
     pub annotations: PathBuf,
     /// The directory of the images.
     pub images: PathBuf,
-    /// The template of their paths below the directory of the world, as in [`crate::questions::SourceConfig::images`].
+    /// The template of their paths relative to the directory of the world, as in
+    /// [`crate::questions::SourceConfig::images`].
     pub image_template: String,
 }
 
@@ -74,13 +75,12 @@ impl ShapesSplit {
     }
 }
 
-/// Draws the images and writes the questions and annotations of the splits `train` and `val` below
-/// `directory`. The same spec gives the same files. `progress` is called with the number of images just
-/// done.
+/// Draws the images and writes the questions and annotations of the splits `train` and `val` below `directory`. The
+/// same spec gives the same files. `progress` is called with the number of images just written.
 ///
 /// # Errors
 ///
-/// When `directory` has `images` already, or cannot be written. No images are left then.
+/// When `directory` already has `images`, or cannot be written. No images are left behind.
 pub fn write_shapes(directory: &Path, spec: ShapesSpec, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
     let images = AtomicDir::create(&directory.join(IMAGES))?;
     let mut first_id = 1;

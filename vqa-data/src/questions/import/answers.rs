@@ -1,7 +1,7 @@
-//! What annotators answered, in the form in which VQA2.0's files have it.
+//! Annotators' answers, in the form of VQA2.0's files.
 //!
-//! VQA2.0 asks ten people, and the soft score and the official accuracy are the same number where there are ten answers
-//! that the official normalisation leaves as they are. So the import writes just those.
+//! VQA2.0 has ten answers per question. The soft score and the official accuracy are equal if there are ten answers and
+//! the official normalisation leaves them as they are, so the import writes exactly such answers.
 
 use std::collections::HashMap;
 
@@ -10,14 +10,14 @@ use foldhash::fast::FixedState;
 use crate::evaluator::normalize::normalize_answer;
 use crate::questions::annotations::{Strings, Symbol};
 
-/// Annotators of a question.
+/// Annotators per question.
 pub(super) const ANNOTATORS: usize = 10;
 
-/// Distinct answers in the form that is written, by what the data has.
+/// Distinct answers in the form in which they are written, and the texts in the data that they stand for.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     written: Strings,
-    /// By the text in the data, if anything is left of it.
+    /// By the text in the data; `None` if normalisation leaves nothing of it.
     of_text: HashMap<Box<str>, Option<Symbol>, FixedState>,
     /// Texts that normalisation leaves nothing of, in order of appearance.
     vanished: Vec<String>,
@@ -46,13 +46,13 @@ impl Answers {
         self.written.len()
     }
 
-    /// Answers that are no answers to the official evaluator, as "a" and "the".
+    /// Texts that the official normalisation reduces to nothing, such as "a" and "the".
     pub(super) fn vanished(&self) -> &[String] {
         &self.vanished
     }
 }
 
-/// A text that the official normalisation leaves as it is, made from one that it may not.
+/// Normalises a text until the official normalisation leaves it as it is.
 fn normalized(text: &str) -> String {
     /// Normalising twice is enough for anything that people write.
     const MAX_TIMES: usize = 8;
@@ -67,13 +67,13 @@ fn normalized(text: &str) -> String {
     text
 }
 
-/// The ten answers that are written for those that annotators gave: all in turn until there are ten, and no more than
-/// the first ten.
+/// The ten answers to write for those that annotators gave: repeated in turn until there are ten, or the first ten if
+/// there are more.
 pub(super) fn ten(given: &[Symbol]) -> impl Iterator<Item = Symbol> {
     given.iter().copied().cycle().take(ANNOTATORS)
 }
 
-/// The answer that most annotators gave, of several the one that was given first.
+/// The most frequent of the ten answers that are written; among ties, the one that was given first.
 pub(super) fn most_frequent(given: &[Symbol]) -> Symbol {
     let count = |symbol: Symbol| ten(given).filter(|&other| other == symbol).count();
     let mut best = (given[0], count(given[0]));
@@ -86,7 +86,7 @@ pub(super) fn most_frequent(given: &[Symbol]) -> Symbol {
     best.0
 }
 
-/// The type of an answer, where the data has none, as VQA2.0 has them.
+/// Derives the type of an answer, as in VQA2.0, for data that has none.
 pub(super) fn answer_type(answer: &str) -> &'static str {
     let is_digit_or_mark = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'.' | b',' | b':' | b'%');
     match answer {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     proptest! {
-        /// What the import is for: the two numbers agree, whoever gave which of the answers.
+        /// What the import is for: the two metrics agree, whatever the annotators answered.
         #[test]
         fn soft_score_and_official_accuracy_agree(given in prop::collection::vec("[a-d_.,' T2-]{1,6}", 1..13)) {
             let mut answers = Answers::default();

@@ -1,19 +1,19 @@
-//! What a cell of a table says, as text or as a list of answers.
+//! The value of a table's cell, as text or as a list of answers.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
-/// The text of a value. A number is written out, `true` is yes, and null is nothing.
+/// Returns a value as text. A number is written out, `true` and `false` become "yes" and "no", and null becomes "".
 ///
 /// # Errors
 ///
-/// For a list or an object, which is no text.
+/// For a list or an object.
 pub(super) fn text(value: &Value) -> Result<Cow<'_, str>, String> {
     match value {
         Value::Null => Ok("".into()),
         Value::Bool(is_so) => Ok(if *is_so { "yes" } else { "no" }.into()),
-        // Pandas makes 2.0 of a 2 in a column with a gap in it.
+        // pandas turns a 2 into 2.0 in a column with a gap in it.
         Value::Number(number) => match number.as_f64() {
             Some(float) if number.is_f64() && float.fract() == 0.0 => Ok(format!("{float:.0}").into()),
             _ => Ok(number.to_string().into()),
@@ -24,7 +24,7 @@ pub(super) fn text(value: &Value) -> Result<Cow<'_, str>, String> {
     }
 }
 
-/// The answers of a value, one for each annotator: a text, a list of texts, or a list of `{"answer": text}`.
+/// Returns the answers in a value, one for each annotator: a text, a list of texts, or a list of `{"answer": text}`.
 ///
 /// # Errors
 ///
@@ -44,11 +44,11 @@ fn answer(value: &Value) -> Result<Cow<'_, str>, String> {
     }
 }
 
-/// The answers of a cell that is text: those of a list in Python's or JSON's form, or else the text itself.
+/// Returns the answers in a cell of text: the items of a list in Python's or JSON's form, or else the text itself.
 ///
 /// # Errors
 ///
-/// For a list of Python's dictionaries.
+/// For a list of Python dictionaries.
 pub(super) fn list_or_text(cell: &str) -> Result<Vec<Cow<'_, str>>, String> {
     let Some(items) = cell.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) else {
         return Ok(vec![cell.into()]);
@@ -62,7 +62,7 @@ pub(super) fn list_or_text(cell: &str) -> Result<Vec<Cow<'_, str>>, String> {
     Ok(python_list(items).unwrap_or_else(|| vec![cell.into()]))
 }
 
-/// The items of a list as Python or NumPy prints it, without its brackets; `None` if it is something else.
+/// Parses the items of a list as Python or NumPy prints it, without its brackets; `None` if it is something else.
 fn python_list(items: &str) -> Option<Vec<Cow<'static, str>>> {
     let mut list = Vec::new();
     let mut rest = items.trim_start();
@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    /// Lists as `str` of Python and of NumPy print them.
+    /// Lists as `str` prints them in Python and NumPy.
     #[test]
     fn lists_in_a_cell() {
         for (cell, items) in [

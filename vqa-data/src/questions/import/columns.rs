@@ -1,4 +1,4 @@
-//! Which column of a table is what.
+//! Which column of a table holds what.
 
 use std::str::FromStr;
 
@@ -42,7 +42,7 @@ impl Role {
         }
     }
 
-    /// What people call such a column, in lower case, the likeliest first.
+    /// Usual names of such a column, in lower case, the likeliest first.
     fn known_names(self) -> &'static [&'static str] {
         match self {
             Role::Question => &["question", "questions", "question_text", "query", "q", "sent"],
@@ -74,12 +74,12 @@ impl Role {
     }
 }
 
-/// The names of columns that were given: `question=Q,answer=A,image=I`.
+/// The column names that the user gave: `question=Q,answer=A,image=I`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColumnNames(Vec<(Role, String)>);
 
 impl ColumnNames {
-    /// Whether none was given.
+    /// Whether no names were given.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -123,11 +123,12 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Finds the columns among those that a table has.
+    /// Finds the columns among those of a table.
     ///
     /// # Errors
     ///
-    /// Lists the columns if one that was named, or that of the question or of the picture, is not there.
+    /// When a column that the user named, or that of the question or of the picture, is missing. The message lists the
+    /// columns that exist.
     pub(super) fn find(there: &[String], given: &ColumnNames) -> Result<Columns, String> {
         let listed = || there.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
         if let Some((_, missing)) = given.0.iter().find(|(_, name)| !there.contains(name)) {
@@ -163,7 +164,7 @@ impl Columns {
         })
     }
 
-    /// The names of all that were found.
+    /// The names of all columns that were found.
     pub(super) fn names(&self) -> Vec<&str> {
         let optional =
             [&self.answer, &self.question_id, &self.image_id, &self.question_type, &self.answer_type, &self.split];
@@ -172,7 +173,7 @@ impl Columns {
     }
 }
 
-/// A [`Columns::find`] in a file.
+/// [`Columns::find`], with an error that names the file.
 pub(super) fn find_columns(path: &std::path::Path, there: &[String], given: &ColumnNames) -> Result<Columns> {
     Columns::find(there, given).map_err(|problem| Error::wrong_format(path, problem))
 }

@@ -1,22 +1,22 @@
-//! The config to start from. All of its values for small data stand in `config.toml` beside this file.
+//! The config to start from. Its values for small data are in `config.toml` beside this file.
 
 use std::path::Path;
 
 use crate::questions::import::split_name::SplitName;
 use crate::questions::tokenize::tokenize;
 
-/// The config with `{…}` where the data decides.
+/// The config with `{…}` for values that depend on the data.
 const TEMPLATE: &str = include_str!("config.toml");
 
 /// The file of all pictures' features, beside the config.
 pub(super) const FEATURES: &str = "features.h5";
 
-/// Words that questions are cut to: as many as this share of them has, within these limits.
+/// Questions are cut to a number of words that at least this share of them does not exceed, within the limits below.
 const LEN_SHARE: f64 = 0.99;
 const MIN_LEN: usize = 14;
 const MAX_LEN: usize = 40;
 
-/// What the data decides.
+/// The values that depend on the data.
 pub(super) struct Choices {
     pub(super) min_answer_count: usize,
     pub(super) max_question_len: usize,
@@ -24,7 +24,7 @@ pub(super) struct Choices {
     pub(super) has_one_answer: bool,
 }
 
-/// The config for these splits, each with whether it has answers.
+/// Fills in the config for these splits, each given with whether it has answers.
 pub(super) fn config_text(out: &Path, splits: &[(SplitName, bool)], choices: &Choices) -> String {
     let of_split = |&(split, has_answers): &(SplitName, bool)| {
         let name = split.name();
@@ -61,7 +61,7 @@ pub(super) fn annotations_file(split: SplitName) -> String {
     format!("{}_annotations.json", split.name())
 }
 
-/// The words that questions are to be cut to.
+/// The number of words to cut questions to.
 pub(super) fn max_question_len<'a>(questions: impl Iterator<Item = &'a str>) -> usize {
     let mut buffer = String::new();
     let mut counts = [0usize; MAX_LEN + 1];

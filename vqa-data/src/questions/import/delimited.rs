@@ -13,18 +13,18 @@ use crate::questions::import::reader::{beginning, open_reader};
 use crate::questions::import::rows::Rows;
 use crate::questions::import::table::Cells;
 
-/// Longer than any question or answer: what so long a field has in it is the rest of the file.
+/// Longer than any question or answer, in bytes: a longer field has swallowed the rest of the file.
 const MAX_FIELD: usize = 1 << 16;
 
-/// Where a row is not as the header says.
+/// A row that does not match the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ragged {
-    /// From 1.
+    /// Counted from 1.
     pub line: u64,
     pub problem: String,
 }
 
-/// What reading a table has found out.
+/// What was found in reading a table.
 pub(super) struct ReadTable {
     pub form: String,
     /// Rows that were left out.
@@ -35,11 +35,11 @@ pub(super) struct ReadTable {
 ///
 /// # Errors
 ///
-/// When it cannot be read, is no UTF-8, or lacks a column; when rows have more or fewer fields than the header, unless
-/// those are to be left out.
+/// When it cannot be read, is not UTF-8, or lacks a column; when rows have more or fewer fields than the header, unless
+/// `skip_bad` leaves them out.
 pub(super) fn read_delimited(path: &Path, given: &ColumnNames, skip_bad: bool, rows: &mut Rows) -> Result<ReadTable> {
     let delimiter = sniff(&beginning(path)?);
-    // The library's own end of a line, which may be \r\n, would count lines wrongly there.
+    // The library's default terminator, which may be \r\n, would miscount lines in that case.
     let mut reader = ReaderBuilder::new()
         .delimiter(delimiter)
         .terminator(Terminator::Any(b'\n'))
@@ -83,7 +83,7 @@ pub(super) fn read_delimited(path: &Path, given: &ColumnNames, skip_bad: bool, r
     Ok(ReadTable { form: form.to_owned(), ragged })
 }
 
-/// What separates the fields: of comma, semicolon and tab the one that the header has most of, outside quotes.
+/// Guesses the delimiter: whichever of comma, semicolon and tab the header has most of, outside quotes.
 fn sniff(text: &[u8]) -> u8 {
     let mut is_quoted = false;
     let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];
@@ -95,7 +95,7 @@ fn sniff(text: &[u8]) -> u8 {
             _ => counts.iter_mut().filter(|(mark, _)| *mark == byte).for_each(|(_, n)| *n += 1),
         }
     }
-    // Of equal counts the first.
+    // Among equal counts, the first.
     counts.iter().rev().max_by_key(|(_, n)| *n).map_or(b',', |&(mark, _)| mark)
 }
 
@@ -140,7 +140,7 @@ fn fields<'a>(path: &Path, record: &'a ByteRecord, line: u64) -> Result<Vec<&'a 
     Ok(fields)
 }
 
-/// The columns by their numbers.
+/// The indices of the columns.
 struct Places {
     question: usize,
     image: usize,

@@ -1,4 +1,4 @@
-//! Pictures that come inside of data files.
+//! Pictures that are stored inside data files.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::files::atomic::AtomicDir;
 /// The directory below OUT that pictures are written to.
 pub(super) const DIRECTORY: &str = "images";
 
-/// Pictures that are being written, each once however many questions bring it along. All of them appear together.
+/// Pictures that are being written, each once however many questions share it. All of them appear together.
 #[derive(Debug)]
 pub(super) struct Embedded {
     destination: PathBuf,
@@ -22,18 +22,18 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    /// None yet; they will be below `out`.
+    /// Creates an empty set, whose pictures will be below `out`.
     pub(super) fn new(out: &Path) -> Embedded {
         let destination = out.join(DIRECTORY);
         Embedded { destination, writing: None, by_content: HashMap::new(), names: HashSet::new() }
     }
 
-    /// Writes a picture, unless the same one was there before. Returns its name, which is the one that it had, if it
-    /// had one that no other picture has.
+    /// Writes a picture, unless an identical one was written before. Returns its name: the one it `had`, without
+    /// directories, if no other picture has that name, or else one derived from its content.
     ///
     /// # Errors
     ///
-    /// When it is no picture, or cannot be written.
+    /// When it is not a picture, or cannot be written.
     pub(super) fn add(&mut self, bytes: &[u8], had: Option<&str>) -> Result<String, Problem> {
         let digest: [u8; 32] = Sha256::digest(bytes).into();
         if let Some(name) = self.by_content.get(&digest) {
@@ -60,11 +60,11 @@ impl Embedded {
         self.writing.as_ref().map(|_| (self.destination.as_path(), self.names.iter().map(String::as_str)))
     }
 
-    /// Gives the pictures their place. Where there is such a directory, they are put among what is in it.
+    /// Moves the pictures to their directory. If that exists already, they are added to what is in it.
     ///
     /// # Errors
     ///
-    /// When that fails.
+    /// When a picture cannot be moved.
     pub(super) fn finish(self) -> Result<()> {
         let Some(writing) = self.writing else { return Ok(()) };
         if !self.destination.exists() {
@@ -77,7 +77,7 @@ impl Embedded {
         Ok(())
     }
 
-    /// The destination, or another name beside it, if it is there already.
+    /// The destination or, if that exists already, another name beside it.
     fn unused(&self) -> PathBuf {
         match self.destination.exists() {
             true => self.destination.with_file_name(format!("{DIRECTORY}.import")),

@@ -1,4 +1,4 @@
-//! Which form a file has, and reading it.
+//! Recognising the form of a file, and reading it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,13 +26,13 @@ pub struct ReadFile {
     pub form: String,
 }
 
-/// What the files have.
+/// What was read from the files.
 pub(super) struct ReadFiles {
     pub files: Vec<ReadFile>,
     pub rows: Rows,
-    /// The files by the numbers that [`Rows::place`] gives.
+    /// The files, indexed by the numbers that [`Rows::place`] returns.
     pub started: Vec<PathBuf>,
-    /// Rows that were left out, and where.
+    /// Rows that were left out, each with its file.
     pub ragged: Vec<(PathBuf, Ragged)>,
     /// Pictures that were inside the files.
     pub embedded: Embedded,
@@ -45,11 +45,11 @@ impl ReadFiles {
     }
 }
 
-/// Reads all files, each in the form that it has. Pictures inside them are written below `out`.
+/// Reads all files, each in its own form. Pictures inside them are written below `out`.
 ///
 /// # Errors
 ///
-/// When a file cannot be read or has no form that is known.
+/// When a file cannot be read or its form is unknown.
 pub(super) fn read_files(paths: &[PathBuf], given: &ColumnNames, skip_bad: bool, out: &Path) -> Result<ReadFiles> {
     let mut read = ReadFiles {
         files: Vec::new(),
@@ -71,7 +71,7 @@ pub(super) fn read_files(paths: &[PathBuf], given: &ColumnNames, skip_bad: bool,
     Ok(read)
 }
 
-/// Reads a file, or notes it among those that are to be joined with others. Returns the name of its form.
+/// Reads a file, or adds it to `parts` if it must be joined with others. Returns the name of its form.
 fn read_file(
     path: &Path,
     given: &ColumnNames,
@@ -127,7 +127,7 @@ fn read_file(
     Ok(table.form)
 }
 
-/// Reads entries with columns as those of a table.
+/// Reads entries whose fields are like the columns of a table.
 fn read_entries(path: &Path, peek: &Peek, given: &ColumnNames, rows: &mut Rows) -> Result<String> {
     let there: Vec<String> = peek.first.keys().cloned().collect();
     let columns = find_columns(path, &there, given)?;

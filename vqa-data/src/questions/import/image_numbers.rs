@@ -8,21 +8,21 @@ use crate::questions::import::pictures::{Picture, Pictures};
 /// The ids of the pictures that are asked about.
 #[derive(Debug, Default)]
 pub(super) struct ImageNumbers {
-    /// In order of the pictures.
+    /// By picture.
     pub ids: HashMap<Picture, u64>,
     /// Pictures that had no id of their own, in order.
     pub assigned: Vec<Picture>,
 }
 
 impl ImageNumbers {
-    /// Gives each picture an id: the one that the data has; or the number that its name ends in, by the rule for
-    /// features; or else, for there is none or another picture has it, the next one in order.
+    /// Gives each picture an id: the one in the data, or else the number that its name ends in, by the rule for
+    /// features. If there is neither, or another picture has that id, the picture gets the next free one, in order.
     pub(super) fn new(used: &BTreeSet<Picture>, of_data: &HashMap<Picture, u64>, pictures: &Pictures) -> ImageNumbers {
         let mut numbers = ImageNumbers::default();
         let mut taken = HashSet::new();
         for &picture in used {
             let own = of_data.get(&picture).copied().or_else(|| image_id(pictures.name(picture)));
-            // Feature files keep ids as signed numbers.
+            // Feature files store ids as signed numbers.
             match own.filter(|&id| i64::try_from(id).is_ok() && taken.insert(id)) {
                 Some(id) => drop(numbers.ids.insert(picture, id)),
                 None => numbers.assigned.push(picture),

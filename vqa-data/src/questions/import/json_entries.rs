@@ -1,4 +1,4 @@
-//! JSON files as a stream of entries, wherever in them the list of entries is.
+//! Streaming the entries of JSON files, wherever the list of entries is.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -18,21 +18,21 @@ use crate::questions::not_json::explain;
 pub(super) enum EntriesAt {
     /// The file is a list of them.
     Top,
-    /// The list under this key.
+    /// In the list under this key.
     Key(String),
-    /// The values of an object, by an id.
+    /// They are the values of an object, whose keys are their ids.
     Values,
     /// One on each line.
     Lines,
 }
 
-/// What a JSON file looks like from its beginning.
+/// What the beginning of a JSON file shows.
 #[derive(Debug, Clone)]
 pub(super) struct Peek {
     pub at: EntriesAt,
     /// The first entry.
     pub first: Map<String, Value>,
-    /// What stands beside the list, as far as it comes before it.
+    /// The values beside the list, if they come before it.
     pub beside: Map<String, Value>,
 }
 
@@ -47,21 +47,21 @@ impl Peek {
     }
 }
 
-/// An entry: those of its fields that were asked for.
+/// An entry, with only the fields that were requested.
 pub(super) struct Entry<'a> {
-    /// From 1; of JSON lines, the line.
+    /// Counted from 1.
     pub number: u64,
-    /// Its id, where entries are the values of an object.
+    /// Its id, if entries are the values of an object.
     pub key: Option<&'a str>,
     pub fields: &'a Map<String, Value>,
 }
 
-/// Finds the first list of entries in a file, which may be told by keys of their own; `None` if there is nothing like
-/// one.
+/// Finds the first list of entries in a file; `None` if there is nothing like one. The keys in `own` mark an entry, as
+/// well-known ones do.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or is no JSON as far as it is read.
+/// When the file cannot be read, or the part that is read is not JSON.
 pub(super) fn peek(path: &Path, own: &[&str]) -> Result<Option<Peek>> {
     let start = beginning(path)?;
     if let Some(first) = first_of_lines(&start, own) {
@@ -78,19 +78,19 @@ pub(super) fn peek(path: &Path, own: &[&str]) -> Result<Option<Peek>> {
     }
 }
 
-/// The first line of a file of JSON lines.
+/// The first entry of a file of JSON lines.
 fn first_of_lines(start: &[u8], own: &[&str]) -> Option<Map<String, Value>> {
     let text = start.trim_ascii_start();
     let line = text.split(|&byte| byte == b'\n').next()?;
     let first: Map<String, Value> = serde_json::from_slice(line).ok()?;
-    // A whole file on a line has its entries below.
+    // A file that is a single object on one line has its entries further inside.
     let is_alone = text[line.len()..].trim_ascii().is_empty();
     (!is_alone || is_entry(&first, own)).then_some(first)
 }
 
-/// Whether an object is about a question, rather than about pictures or a licence. It may be told by a key of its own.
+/// Whether an object is about a question, rather than about pictures or a licence: it has a known key, or one of `own`.
 fn is_entry(object: &Map<String, Value>, own: &[&str]) -> bool {
-    /// Keys that tell a question or an annotation, and the list of both that belong to a picture.
+    /// Keys that mark a question or an annotation, or a picture's list of both.
     const TELLING: [&str; 8] = ["question", "question_id", "question_text", "query", "q", "sent", "answers", "qas"];
     object.keys().any(|key| TELLING.iter().any(|telling| key.eq_ignore_ascii_case(telling)) || own.contains(&&**key))
 }
@@ -101,7 +101,7 @@ struct Peeked {
     beside: Map<String, Value>,
 }
 
-/// Stops with an error when it has found what it looks for.
+/// Stops with an error once it has found an entry, so that the rest is not read.
 struct PeekVisitor<'a> {
     found: &'a RefCell<Peeked>,
     own: &'a [&'a str],
@@ -138,7 +138,7 @@ impl<'de> Visitor<'de> for PeekVisitor<'_> {
     }
 }
 
-/// A value below the top: of a list only its first object, and nothing at all where that is what is looked for.
+/// Reads a value below the top level. Of a list it reads only the first object, and stops there if that is an entry.
 struct Below<'a, 'b> {
     peek: &'a PeekVisitor<'b>,
     key: &'a str,
@@ -199,12 +199,12 @@ impl<'de> Visitor<'de> for Below<'_, '_> {
     }
 }
 
-/// Calls `each` with every entry in order, of each only the fields that are `wanted`.
+/// Calls `each` with every entry in order, reading only the fields that are `wanted`.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, is no JSON (with line and column), or has something else among its entries; and those
-/// of `each`.
+/// When the file cannot be read, is not JSON (with line and column), or has something other than objects among its
+/// entries; and the errors of `each`.
 pub(super) fn for_each_entry(
     path: &Path,
     at: &EntriesAt,
@@ -218,7 +218,7 @@ pub(super) fn for_each_entry(
         EntriesAt::Lines => {
             let mut number = 0;
             loop {
-                // White space is all that may follow the last one.
+                // Only white space may follow the last one.
                 match json.end() {
                     Ok(()) => break Ok(()),
                     Err(error) if error.is_io() => break Err(error),
@@ -246,7 +246,7 @@ pub(super) fn for_each_entry(
     }
 }
 
-/// The error for a file that serde has refused, which is read again to see what it is.
+/// The error for a file that serde has rejected. The file is read again to see what it is.
 fn explain_error(path: &Path, error: serde_json::Error) -> Error {
     if error.is_io() {
         return Error::io("read", path)(error.into());
@@ -262,7 +262,7 @@ type Each<'a> = &'a mut dyn FnMut(Entry) -> Result<()>;
 struct Walk<'a> {
     wanted: &'a BTreeSet<&'a str>,
     each: RefCell<Each<'a>>,
-    /// What `each` has refused.
+    /// The error that `each` returned.
     stopped: &'a RefCell<Option<Error>>,
 }
 
@@ -332,7 +332,7 @@ impl<'de> Visitor<'de> for ListVisitor<'_, '_> {
     }
 }
 
-/// The top-level object: entries are in the list under `key`, or its values.
+/// The top-level object: entries are in the list under `key` or, without one, are its values.
 struct TopVisitor<'a, 'b> {
     walk: &'a Walk<'b>,
     key: Option<&'a str>,

@@ -1,19 +1,19 @@
-//! Any dataset that people have, as VQA2.0's files.
+//! Importing other datasets as files in VQA2.0's format.
 //!
-//! [`Import`] reads files in the forms that circulate, finds the pictures that they mean, and writes questions and
-//! annotations for each split, `images.json` (the path of each picture by its id) and a `config.toml` to start from.
-//! [`ImportReport`] says what it has found.
+//! [`Import`] reads files in common forms, finds the pictures that they refer to, and writes questions and annotations
+//! for each split, `images.json` (the path of each picture by its id) and a `config.toml` to start from.
+//! [`ImportReport`] says what was found.
 //!
-//! What is written is such that the soft score and the official accuracy are the same number: ten answers a question,
-//! each as the official normalisation leaves it. So
+//! The files are written so that the soft score and the official accuracy are equal: ten answers per question, each as
+//! the official normalisation leaves it. Therefore:
 //!
-//! - the one answer of a question becomes ten equal ones, and the answers of several annotators are repeated in turn
-//!   until there are ten (of more than ten the first ten count);
-//! - a list in a cell, in JSON's form or in Python's, has one annotator's answer in each item;
-//! - any other text is one answer, commas included, but for DAQUAR, whose one annotator names several things: the first
-//!   one counts;
-//! - a question without an answer, or whose answer normalisation leaves nothing of (as "the"), is left out where others
-//!   of its split have answers. A split in which none has is written without annotations.
+//! - a question's only answer becomes ten equal ones, and the answers of several annotators are repeated in turn until
+//!   there are ten (if there are more than ten, the first ten are used);
+//! - each item of a list in a cell, in JSON's form or in Python's, is one annotator's answer;
+//! - any other text is one answer, commas included, except in DAQUAR, where one annotator may name several things, of
+//!   which the first counts;
+//! - a question without an answer, or whose answer normalises to nothing (such as "the"), is left out if others of its
+//!   split have answers. A split without any answers is written without annotations.
 //!
 //! Answer types (yes/no, number, other) and question types (VQA2.0's list of beginnings) are derived where the data has
 //! none.
@@ -23,7 +23,7 @@ mod cell;
 mod columns;
 mod config_file;
 mod delimited;
-// Only Parquet files bring pictures along.
+// Only Parquet files contain pictures.
 #[cfg_attr(not(feature = "parquet"), allow(dead_code))]
 mod embedded;
 mod form;

@@ -1,4 +1,4 @@
-//! Hugging Face's Parquet: a table that brings its pictures along.
+//! Hugging Face's Parquet: a table that contains its pictures.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use crate::questions::import::embedded::{Embedded, Problem};
 use crate::questions::import::rows::Rows;
 use crate::questions::import::table::push_values;
 
-/// Rows that are decoded at a time: each has a picture.
+/// Rows that are decoded at a time. They are few, since each may contain a picture.
 const AT_A_TIME: usize = 16;
 
-/// Reads a table. Where its image column has `{bytes, path}`, the pictures are written; otherwise it has the names of
-/// pictures elsewhere.
+/// Reads a table. If its image column has bytes, alone or as `{bytes, path}`, the pictures are written; otherwise it
+/// has the names of pictures elsewhere.
 ///
 /// # Errors
 ///
-/// When it is damaged or compressed in a way that is not read, lacks a column, or has something else than pictures
-/// where those should be.
+/// When it is damaged, compressed with an unsupported codec, or lacks a column, or when its image column has something
+/// other than pictures.
 pub(super) fn read_parquet(path: &Path, given: &ColumnNames, embedded: &mut Embedded, rows: &mut Rows) -> Result<()> {
     // What was read before a panic is dropped with the import.
     let read = catch_damage(|| read_rows(path, given, embedded, rows));
@@ -41,7 +41,7 @@ fn read_rows(path: &Path, given: &ColumnNames, embedded: &mut Embedded, rows: &m
     let names: Vec<String> = schema.get_fields().iter().map(|field| field.name().to_owned()).collect();
     let columns = find_columns(path, &names, given)?;
     let wanted = columns.names();
-    // A picture that no column names is not decoded.
+    // Columns that are not wanted, which may hold pictures, are not decoded.
     let fields = schema.get_fields().iter().filter(|field| wanted.contains(&field.name())).cloned().collect();
     let projection = Type::group_type_builder(schema.name()).with_fields(fields).build().map_err(damaged)?;
     let mut number = 0;
@@ -80,7 +80,7 @@ fn push(columns: &Columns, row: &Row, number: u64, embedded: &mut Embedded, rows
     push_values(columns, &values, number, rows).map_err(RowProblem::Said)
 }
 
-/// Writes the picture of a `{bytes, path}`; without bytes it is elsewhere, at that path.
+/// Writes the picture of a `{bytes, path}` and returns its name. Without bytes, the picture is elsewhere, at that path.
 fn picture(image: &Row, embedded: &mut Embedded) -> Result<String, RowProblem> {
     let (mut bytes, mut had) = (None, None);
     for (name, field) in image.get_column_iter() {
@@ -104,7 +104,7 @@ fn add(embedded: &mut Embedded, bytes: &[u8], had: Option<&str>) -> Result<Strin
     })
 }
 
-/// A field as JSON has it, or what it is instead.
+/// Converts a field to JSON. The error says what the field is instead.
 fn value_of(field: &Field) -> Result<Value, &'static str> {
     let float = |value: f64| Number::from_f64(value).map_or(Value::Null, Value::Number);
     Ok(match field {
@@ -121,7 +121,7 @@ fn value_of(field: &Field) -> Result<Value, &'static str> {
         Field::Float(value) => float(f64::from(*value)),
         Field::Double(value) => float(*value),
         Field::Str(text) => text.as_str().into(),
-        // Pandas' older writers do not mark text as such.
+        // Older versions of pandas do not mark text as such.
         Field::Bytes(bytes) => bytes.as_utf8().map_err(|_| "bytes that are no text")?.into(),
         Field::ListInternal(list) => list.elements().iter().map(value_of).collect::<Result<_, _>>()?,
         Field::Group(group) => {
@@ -150,7 +150,7 @@ mod tests {
     use crate::questions::import::form::{ReadFiles, read_files};
     use crate::questions::import::forms::json_form::tests::row;
 
-    /// Reads a file that pyarrow has written (`tests/data/parquet/make_fixtures.py`).
+    /// Reads a file written by pyarrow (`tests/data/parquet/make_fixtures.py`).
     fn read(name: &str, out: &Path) -> Result<ReadFiles, String> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parquet").join(name);
         read_files(&[path], &ColumnNames::default(), false, out).map_err(|error| error.to_string())

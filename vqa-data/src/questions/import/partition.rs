@@ -1,4 +1,4 @@
-//! A part of the questions to validate on.
+//! Drawing a part of the questions to validate on.
 
 use std::collections::BTreeSet;
 
@@ -14,16 +14,16 @@ pub enum ValBy {
     /// Pictures, each with all of its questions: no picture is in both splits.
     #[default]
     Image,
-    /// Questions, whichever their pictures.
+    /// Questions, whatever their pictures.
     Question,
 }
 
-/// Draws a share of some items by their keys: those of equal keys together, always the same ones for a seed. At least
-/// one is drawn, and one is left.
+/// Draws a share of some items by their keys: items with equal keys go together, and a seed always draws the same ones.
+/// At least one key is drawn, and at least one is left.
 ///
 /// # Errors
 ///
-/// When there are fewer than two.
+/// When there are fewer than two keys.
 pub(super) fn draw(keys: &BTreeSet<u64>, share: f64, seed: u64, what: &str) -> Result<BTreeSet<u64>> {
     if keys.len() < 2 {
         let problem = format!(

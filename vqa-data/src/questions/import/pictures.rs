@@ -1,4 +1,4 @@
-//! The pictures that are there, and which of them the data means.
+//! The pictures that exist, and which of them the data refers to.
 
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -11,20 +11,20 @@ use crate::error::{Error, Result};
 use crate::features::image_name::{EXTENSIONS, image_id, is_picture_extension};
 use crate::questions::whole_number::whole_number_of;
 
-/// A picture's number, in order of the paths.
+/// A picture's index, in order of the paths.
 pub(super) type Picture = u32;
 
-/// Pictures by all that data calls them.
+/// Pictures, indexed by all that data may call them.
 #[derive(Debug, Default)]
 pub(super) struct Pictures {
-    /// Their names below the directory, with `/`, and their paths.
+    /// Their names relative to the directory, separated by `/`, and their paths.
     paths: Vec<(String, PathBuf)>,
     by_file_name: Index,
     by_stem: Index,
     by_id: Index,
 }
 
-/// Pictures in order of a key: the hash of a text, which is compared where it matters, or an id.
+/// Pictures sorted by a key: an id, or the hash of a text, in which case the texts are compared after the look-up.
 #[derive(Debug, Default)]
 struct Index(Vec<(u64, Picture)>);
 
@@ -44,12 +44,13 @@ fn hash(text: &str) -> u64 {
     FixedState::default().hash_one(text)
 }
 
-/// Pictures that a name fits equally well.
+/// Two pictures that a name fits equally well.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ambiguous(pub [String; 2]);
 
 impl Pictures {
-    /// The pictures of a directory and those in it, links included. Hidden files and directories are left out.
+    /// Finds the pictures in a directory and those below it, following links. Hidden files and directories are left
+    /// out.
     ///
     /// # Errors
     ///
@@ -86,7 +87,7 @@ impl Pictures {
         Ok(Pictures::new(paths))
     }
 
-    /// Pictures by their names below a directory, and their paths.
+    /// Indexes pictures, given their names relative to a directory, and their paths.
     pub(super) fn new(mut paths: Vec<(String, PathBuf)>) -> Pictures {
         paths.sort_by(|(a, _), (b, _)| natural_key(a).cmp(&natural_key(b)).then_with(|| a.cmp(b)));
         let (mut by_file_name, mut by_stem, mut by_id) = (Vec::new(), Vec::new(), Vec::new());
@@ -112,12 +113,12 @@ impl Pictures {
         &self.paths[picture as usize].1
     }
 
-    /// The picture that data calls `name`: by its path, of which either side may have more of the beginning; without
-    /// its extension; or by the id at the end of its name.
+    /// Finds the picture that data calls `name`: by its path, where either path may be the end of the other; by its
+    /// path without the extension; or by the id at the end of its name.
     ///
     /// # Errors
     ///
-    /// When that fits several.
+    /// When several pictures fit.
     pub(super) fn find(&self, name: &str) -> Result<Option<Picture>, Ambiguous> {
         let name = name.trim().replace('\\', "/");
         let name = name.trim_start_matches("./").to_lowercase();
@@ -134,7 +135,7 @@ impl Pictures {
         }
     }
 
-    /// The one of these pictures whose name is right.
+    /// Returns the only one of these pictures whose name is right.
     fn only(
         &self,
         among: impl Iterator<Item = Picture>,
@@ -160,7 +161,7 @@ fn last_part(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
-/// A name without the extension of a picture.
+/// A name without its extension, if that is a picture's.
 fn stem(name: &str) -> &str {
     match name.rsplit_once('.') {
         Some((stem, extension)) if is_picture_extension(extension) => stem,
@@ -168,7 +169,7 @@ fn stem(name: &str) -> &str {
     }
 }
 
-/// Orders `image2` before `image10`: texts and numbers in turn.
+/// A sort key that puts `image2` before `image10`: texts and numbers in turn.
 fn natural_key(name: &str) -> Vec<(&str, u64)> {
     let mut key = Vec::new();
     let mut rest = name;

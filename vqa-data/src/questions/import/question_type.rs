@@ -69,10 +69,10 @@ pub const QUESTION_BEGINNINGS: [&str; 64] = [
     "what is the woman",
 ];
 
-/// What VQA2.0 calls all others.
+/// VQA2.0's type for all other questions.
 const OTHER: &str = "none of the above";
 
-/// The type of a question, as VQA2.0 has it: the longest of its list's beginnings that the question has, in whole
+/// The type of a question, as in VQA2.0: the longest of [`QUESTION_BEGINNINGS`] that the question begins with, in full
 /// words.
 pub(super) fn question_type(question: &str) -> &'static str {
     let begins_with = |beginning: &&&str| {

@@ -1,4 +1,4 @@
-//! Texts that are read from their beginning to their end, and never held whole.
+//! Texts that are streamed, and never held in memory in full.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -10,14 +10,15 @@ use crate::error::{Error, Result};
 use crate::files::input::open_input;
 use crate::files::kind::kind_of;
 
-/// Bytes that are read at a time, and looked at to tell what a file is.
+/// Bytes that are read at a time, and that are looked at to recognise a file.
 pub(super) const AT_A_TIME: usize = 1 << 18;
 
-/// Opens a text, compressed with gzip or not, behind the mark that Windows' editors begin UTF-8 with.
+/// Opens a text, which may be compressed with gzip, and skips the byte order mark that Windows editors put at its
+/// start.
 ///
 /// # Errors
 ///
-/// When it cannot be read, is empty, or is something else that people take for a text.
+/// When it cannot be read, is empty, or is something else that people mistake for a text.
 pub(super) fn open_reader(path: &Path) -> Result<Box<dyn BufRead>> {
     const MARK: &[u8] = b"\xef\xbb\xbf";
     let of_io = || Error::io("read", path);

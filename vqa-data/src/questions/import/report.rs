@@ -1,4 +1,4 @@
-//! What an import has found.
+//! The report of an import.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,79 +9,79 @@ use serde::Serialize;
 use crate::questions::import::form::ReadFile;
 use crate::questions::import::upper_bound::UpperBound;
 
-/// How many of some things were named in a text.
+/// The maximum number of names that a message lists.
 const NAMED: usize = 5;
 
 /// A split that was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SplitCounts {
-    /// Its questions.
+    /// Number of its questions.
     pub n_questions: usize,
-    /// The pictures that they are about.
+    /// Number of pictures that they are about.
     pub n_images: usize,
     /// Whether they have answers.
     pub has_answers: bool,
 }
 
-/// A question that was left out for what is wrong with it.
+/// A row that was left out, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Skipped {
-    /// The file and the place in it.
+    /// The file and the position in it.
     pub place: String,
     /// What is wrong.
     pub problem: String,
 }
 
-/// What an import has read and written. [`Display`](fmt::Display) is a text for people.
+/// What an import has read and written. [`Display`](fmt::Display) formats it for people.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ImportReport {
     /// The files that were read, each with its form.
     pub files: Vec<ReadFile>,
-    /// Questions that were written.
+    /// Number of questions that were written.
     pub n_questions: usize,
-    /// Pictures that they are about.
+    /// Number of pictures that they are about.
     pub n_images: usize,
-    /// Distinct answers: those that count as their question's.
+    /// Number of distinct answers that are the `multiple_choice_answer` of a question.
     pub n_answers: usize,
-    /// Answers that only one question has.
+    /// Number of those that only one question has.
     pub n_answers_once: usize,
     /// The splits, by name.
     pub splits: IndexMap<&'static str, SplitCounts>,
-    /// Questions with one answer, which was written ten times.
+    /// Number of questions with one answer, which was written ten times.
     pub n_one_answer: usize,
-    /// Questions with two to nine answers, which were repeated in turn.
+    /// Number of questions with two to nine answers, which were repeated in turn.
     pub n_few_answers: usize,
-    /// Questions with more than ten answers, of which the first ten were written.
+    /// Number of questions with more than ten answers, of which the first ten were written.
     pub n_more_answers: usize,
     /// The soft score that can be reached, by `dict.min_answer_count`.
     pub upper_bounds: Vec<UpperBound>,
     /// The `dict.min_answer_count` in the config.
     pub min_answer_count: usize,
-    /// Questions that are there more than once with the same picture and answers, but for the first of each.
+    /// Number of rows that repeat the question, picture and answers of an earlier one. They were kept.
     pub n_duplicate_rows: usize,
-    /// Questions without an answer, in splits where others have some. They were left out.
+    /// Number of questions without an answer, in splits where others have some. They were left out.
     pub n_without_answer: usize,
-    /// Rows without a question. They were left out.
+    /// Number of rows without a question. They were left out.
     pub n_empty_questions: usize,
-    /// Answers that the official normalisation leaves nothing of. They count as none.
+    /// Answers that the official normalisation reduces to nothing. They count as none.
     pub vanished_answers: Vec<String>,
-    /// Rows that were left out as `--skip-bad` allows: pictures that are not there, ragged rows.
+    /// Rows that were left out because of `--skip-bad`: those whose picture is missing, and ragged ones.
     pub skipped: Vec<Skipped>,
     /// Pictures that no question is about. They are not in `images.json`.
     pub images_without_questions: Vec<String>,
-    /// Pictures that had no id of their own and were numbered in order: `images.json` lists them.
+    /// Number of pictures that had no id of their own and were numbered in order; `images.json` lists them.
     pub n_numbered_images: usize,
-    /// Whether the questions were numbered in order, for not all had an id of their own.
+    /// Whether the questions were numbered in order, because not all had an id of their own.
     pub numbered_questions: bool,
     /// The files that were written.
     pub written: Vec<PathBuf>,
-    /// The config among them.
+    /// The config, which is among them.
     pub config: PathBuf,
-    /// The pictures' paths among them.
+    /// The list of the pictures' paths, `images.json`, which is among them.
     pub images: PathBuf,
 }
 
-/// The first few of some names.
+/// Lists the first few names.
 fn few<T: fmt::Display>(names: impl ExactSizeIterator<Item = T>) -> String {
     let more = if names.len() > NAMED { ", …" } else { "" };
     let shown: Vec<String> = names.take(NAMED).map(|name| name.to_string()).collect();

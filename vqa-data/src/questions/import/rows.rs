@@ -1,18 +1,18 @@
-//! The questions that files have, whatever their form, in few bytes.
+//! The questions of all files, whatever their form, stored compactly.
 
 use crate::questions::annotations::{Strings, Symbol};
 use crate::questions::import::answers::Answers;
 use crate::questions::import::split_name::SplitName;
 
-/// A question as a form has read it. What data may lack is optional.
+/// A question as read from a file. What data may lack is optional.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct NewRow<'a> {
-    /// The line of a text, or the number of an entry, from 1.
+    /// The line of a text, or the number of an entry, counted from 1.
     pub place: u64,
     pub question: &'a str,
     /// What the data calls the picture: a path, a name, or an id.
     pub image: &'a str,
-    /// The picture's id, where the data has one beside its name.
+    /// The picture's id, if the data has one besides its name.
     pub image_id: Option<u64>,
     /// One for each annotator.
     pub answers: &'a [&'a str],
@@ -24,7 +24,7 @@ pub(super) struct NewRow<'a> {
     pub split: Option<SplitName>,
 }
 
-/// A value for each row, of which most files have none: no memory is taken before the first.
+/// An optional value for each row. It takes no memory until the first value is set, since most files have none.
 #[derive(Debug, Default)]
 struct Optional<T>(Vec<Option<T>>);
 
@@ -44,12 +44,12 @@ impl<T: Copy> Optional<T> {
 /// The rows of all files, in order.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    /// All questions, one after the other, and where each ends.
+    /// All questions, concatenated, and where each ends.
     questions: String,
     question_ends: Vec<usize>,
     images: Vec<Symbol>,
     image_names: Strings,
-    /// By the symbols of `image_names`.
+    /// Indexed by the symbols of `image_names`.
     image_ids: Vec<Option<u64>>,
     given: Vec<Symbol>,
     given_ends: Vec<u32>,
@@ -63,14 +63,14 @@ pub(super) struct Rows {
     places: Vec<u32>,
     /// The first row of each file.
     file_starts: Vec<usize>,
-    /// The split of the rows of this file that name none.
+    /// The split of those rows of the current file that name none.
     split: Option<SplitName>,
     n_empty_questions: usize,
     n_cut: usize,
 }
 
 impl Rows {
-    /// What follows is of another file, whose name says its split.
+    /// Starts a new file, to which the rows that follow belong. `split` is the one that its name indicates, if any.
     pub(super) fn start_file(&mut self, split: Option<SplitName>) {
         self.file_starts.push(self.len());
         self.split = split;
@@ -164,17 +164,17 @@ impl Rows {
         self.splits[row] = split;
     }
 
-    /// The number of a row's file, from 0, and its place in it.
+    /// The index of a row's file, and the row's [`NewRow::place`] in it.
     pub(super) fn place(&self, row: usize) -> (usize, u32) {
         (self.file_starts.partition_point(|&start| start <= row) - 1, self.places[row])
     }
 
-    /// Rows whose question is empty. They are left out.
+    /// Number of rows whose question is empty. They are left out.
     pub(super) fn n_empty_questions(&self) -> usize {
         self.n_empty_questions
     }
 
-    /// Rows with more answers than are written.
+    /// Number of rows with more answers than are written.
     pub(super) fn n_cut(&self) -> usize {
         self.n_cut
     }

@@ -1,4 +1,4 @@
-//! An import from its beginning to its end.
+//! An import from start to finish.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -27,26 +27,26 @@ use crate::questions::import::write::{Waiting, Written, relative, write_annotati
 const IMAGES: &str = "images.json";
 const CONFIG: &str = "config.toml";
 
-/// An import: which files are read, and what is made of them. See the [module](crate::questions::import).
+/// An import: which files to read, and what to make of them. See the [module](crate::questions::import).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Import {
-    /// Tables, JSON files, and whatever else has the questions.
+    /// Tables, JSON files, and whatever else contains the questions.
     pub files: Vec<PathBuf>,
     /// The directory of the pictures, unless they are inside the files.
     pub images: Option<PathBuf>,
     /// The directory to write to.
     pub out: PathBuf,
-    /// The columns of tables whose names do not say what they are.
+    /// What columns hold, for tables whose column names do not tell.
     pub columns: ColumnNames,
-    /// The share of what is to train on that is drawn for validation, above 0 and below 1.
+    /// The share of the training data that is drawn for validation, above 0 and below 1.
     pub val: Option<f64>,
-    /// What is drawn.
+    /// Whether pictures or questions are drawn.
     pub val_by: ValBy,
-    /// Fixes what is drawn.
+    /// Seed of the draw.
     pub seed: u64,
     /// Whether ragged rows and questions without pictures are left out, instead of being errors.
     pub skip_bad: bool,
-    /// What happens to files that are there already.
+    /// What happens to files that exist already.
     pub if_exists: IfExists,
 }
 
@@ -55,8 +55,8 @@ impl Import {
     ///
     /// # Errors
     ///
-    /// When a file cannot be read or has no form that is known; when a picture is missing, or several have the same
-    /// name; when nothing is left to train on; when a file that would be written is there already.
+    /// When a file cannot be read or its form is unknown; when a picture is missing, or a name fits several; when no
+    /// question is left, or none to train on has an answer; when a file that would be written exists already.
     pub fn run(&self) -> Result<ImportReport> {
         if let Some(share) = self.val.filter(|&share| !(share > 0.0 && share < 1.0)) {
             return Err(Error::invalid(format!("--val {share}: a share above 0 and below 1 is wanted, as in 0.1")));
@@ -155,7 +155,7 @@ impl Import {
         Ok(report)
     }
 
-    /// The pictures of the directory, and those that were inside the files.
+    /// The pictures in the directory, and those that were inside the files.
     fn pictures(&self, read: &ReadFiles) -> Result<Pictures> {
         let mut paths = Vec::new();
         if let Some((directory, names)) = read.embedded.pictures() {
@@ -183,7 +183,8 @@ impl Import {
         }
     }
 
-    /// The picture of each name that the data has for one. Notes the rows whose pictures are missing.
+    /// Finds the picture for each name in the data. With `skip_bad`, rows whose pictures are missing are added to
+    /// `skipped`; otherwise they are an error.
     fn find(&self, read: &ReadFiles, pictures: &Pictures, skipped: &mut Vec<Skipped>) -> Result<Vec<Option<Picture>>> {
         let names: Vec<&str> = read.rows.image_names().iter().collect();
         let mut of_image = Vec::with_capacity(names.len());
@@ -234,7 +235,7 @@ impl Import {
         })
     }
 
-    /// Draws questions for validation of those to train on.
+    /// Draws questions for validation from those to train on.
     fn draw_val(&self, rows: &mut Rows, kept: &Kept, of_image: &[Option<Picture>]) -> Result<()> {
         let Some(share) = self.val else { return Ok(()) };
         let of_split = |split: SplitName, rows: &Rows| {
@@ -261,8 +262,8 @@ impl Import {
         Ok(())
     }
 
-    /// The paths as `images.json` has them: relative to it, unless the directory of the pictures was given as an
-    /// absolute path.
+    /// The paths as written to `images.json`: relative to it, unless the directory of the pictures is outside `out` and
+    /// was given as an absolute path.
     fn image_paths(&self, numbers: &ImageNumbers, pictures: &Pictures) -> Result<BTreeMap<u64, PathBuf>> {
         let absolute = |path: &Path| std::fs::canonicalize(path).map_err(Error::io("read", path));
         let out = absolute(&self.out)?;
@@ -308,7 +309,7 @@ struct Kept {
 }
 
 impl Kept {
-    /// All rows with a picture and, in splits where any has answers, with an answer.
+    /// Keeps all rows with a picture and, in splits where any row has an answer, with an answer.
     fn new(rows: &Rows, of_image: &[Option<Picture>]) -> Result<Kept> {
         let has_picture = |row: &usize| of_image[rows.image(*row) as usize].is_some();
         let with_picture = || (0..rows.len()).filter(has_picture);
@@ -357,7 +358,7 @@ fn have_own_ids(rows: &Rows, kept: &Kept) -> bool {
     })
 }
 
-/// Rows that say the same as one before.
+/// Number of rows that repeat an earlier one.
 fn n_duplicates(rows: &Rows, kept: &Kept) -> usize {
     let hasher = FixedState::default();
     let mut hashes: Vec<u64> = kept

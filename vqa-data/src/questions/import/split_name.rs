@@ -1,4 +1,4 @@
-//! Which split a question is of.
+//! The split that a question belongs to.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ pub enum SplitName {
     Train,
     /// To validate on.
     Val,
-    /// To answer.
+    /// To predict answers for.
     Test,
 }
 
@@ -20,7 +20,7 @@ impl SplitName {
     /// All of them, in the order in which they are written.
     pub(super) const ALL: [SplitName; 3] = [SplitName::Train, SplitName::Val, SplitName::Test];
 
-    /// As in names of files and in the config.
+    /// The name, as in file names and in the config.
     pub fn name(self) -> &'static str {
         match self {
             SplitName::Train => "train",
@@ -40,7 +40,7 @@ impl SplitName {
         }
     }
 
-    /// The split that the name of a file says, if any word in it does.
+    /// The split that the name of a file indicates, if any word in it does.
     pub(super) fn of_file(path: &Path) -> Option<SplitName> {
         let name = path.file_name()?.to_string_lossy();
         name.split(|c: char| !c.is_ascii_alphanumeric()).find_map(SplitName::of_word)

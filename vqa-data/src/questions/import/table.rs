@@ -10,11 +10,11 @@ use crate::questions::import::rows::{NewRow, Rows};
 use crate::questions::import::split_name::SplitName;
 use crate::questions::whole_number::whole_number_of;
 
-/// The row of a table whose values are JSON's.
+/// Adds the row of a table, given as JSON values.
 ///
 /// # Errors
 ///
-/// Names the column whose value cannot be what it is for.
+/// When a value is of the wrong kind for its column. The message names the column.
 pub(super) fn push_values(
     columns: &Columns,
     values: &Map<String, Value>,
@@ -48,7 +48,7 @@ pub(super) fn push_values(
     Ok(())
 }
 
-/// The texts of a row.
+/// The cells of a row, as text.
 pub(super) struct Cells<'a> {
     pub question: Cow<'a, str>,
     pub image: Cow<'a, str>,

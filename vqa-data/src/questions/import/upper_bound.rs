@@ -1,31 +1,32 @@
-//! What a model can reach that knows only the answers that are frequent.
+//! The highest score of a model that knows only frequent answers.
 
 use serde::Serialize;
 
 use crate::questions::annotations::Symbol;
 use crate::questions::dictionary::soft_score;
 
-/// The soft score of a model that is always right, by how often an answer must be given to be one of its candidates.
+/// The soft score of a model that always gives the best candidate, for one value of `dict.min_answer_count`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct UpperBound {
     /// `dict.min_answer_count`.
     pub min_answer_count: usize,
-    /// Answers that are given so often.
+    /// Number of answers that are the `multiple_choice_answer` of at least that many questions.
     pub n_candidates: usize,
     /// In percent, over all questions with answers.
     pub soft_score: f64,
 }
 
-/// The counts that are tried, the one that makes the smallest dictionary last.
+/// The values of `dict.min_answer_count` that are tried. The last makes the smallest dictionary.
 pub(super) const COUNTS: [usize; 3] = [1, 3, 9];
 
-/// Percent of the upper bound that a smaller dictionary may cost. Rare answers take parameters, and are hardly learnt.
+/// How many points the upper bound may fall for a smaller dictionary. Rare answers take parameters, and are hardly
+/// learnt.
 const WORTH: f64 = 1.0;
 
-/// Counts the questions for which an answer is the most frequent one, and what the others are worth.
+/// Counts, for each answer, the questions whose first choice it is.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
-    /// By the answers' symbols, of how many questions it is the first choice.
+    /// Indexed by the answers' symbols.
     n_first: Vec<usize>,
 }
 
@@ -38,13 +39,14 @@ impl Counted {
         self.n_first[first_choice as usize] += 1;
     }
 
-    /// Answers that are some question's first choice, and those that are that of one question only.
+    /// Number of answers that are the first choice of some question, and of those that are the first choice of only
+    /// one.
     pub(super) fn n_answers(&self) -> (usize, usize) {
         let of = |wanted: fn(usize) -> bool| self.n_first.iter().filter(|&&n| wanted(n)).count();
         (of(|n| n > 0), of(|n| n == 1))
     }
 
-    /// The bounds for all counts, of questions with these ten answers each.
+    /// The bounds for all of [`COUNTS`], given the ten answers to each question.
     pub(super) fn bounds<I: Iterator<Item = Symbol>>(&self, questions: impl Iterator<Item = I>) -> [UpperBound; 3] {
         let mut sums = [0.0; COUNTS.len()];
         let mut n = 0;
@@ -67,7 +69,7 @@ impl Counted {
     }
 }
 
-/// The count to train with: the highest that costs next to nothing.
+/// Chooses the count to train with: the highest that costs at most [`WORTH`].
 pub(super) fn choose(bounds: &[UpperBound; 3]) -> usize {
     let good_enough = bounds[0].soft_score - WORTH;
     let chosen = bounds.iter().rev().find(|bound| bound.n_candidates > 0 && bound.soft_score >= good_enough);

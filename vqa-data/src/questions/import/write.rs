@@ -1,4 +1,4 @@
-//! VQA2.0's files.
+//! Writing VQA2.0's files.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -13,7 +13,7 @@ use crate::questions::import::answers::{ANNOTATORS, answer_type, ten};
 use crate::questions::import::question_type::question_type;
 use crate::questions::import::rows::Rows;
 
-/// The questions of a file: their rows, in order, and what their ids are.
+/// The questions to write to a file: their rows, in order, and their ids.
 pub(super) struct Written<'a> {
     pub rows: &'a Rows,
     pub numbers: &'a [u32],
@@ -21,12 +21,12 @@ pub(super) struct Written<'a> {
     pub image_id: &'a dyn Fn(usize) -> u64,
 }
 
-/// Files that are written and wait for the others, so that all appear or none.
+/// Files that are complete and wait for the others, so that all appear or none.
 #[derive(Default)]
 pub(super) struct Waiting(Vec<AtomicFile>);
 
 impl Waiting {
-    /// Writes a file that will be `path`.
+    /// Writes a file that will appear at `path`.
     pub(super) fn write(
         &mut self,
         path: &Path,
@@ -41,7 +41,7 @@ impl Waiting {
         Ok(())
     }
 
-    /// Gives all files their names.
+    /// Gives all files their final names, and returns these.
     pub(super) fn finish(self) -> Result<Vec<PathBuf>> {
         let finish = |file: AtomicFile| {
             let path = file.destination().to_owned();
@@ -51,7 +51,7 @@ impl Waiting {
     }
 }
 
-/// What stands before the list of a file, and opens it.
+/// The beginning of a file, up to and including the opening bracket of its list.
 fn header(split: &str, made_from: &str, list: &str) -> String {
     let info = json!({"description": format!("Imported by vqa from {made_from}"), "version": "1.0"});
     format!(
@@ -87,7 +87,7 @@ pub(super) fn write_annotations(
     first_choice: &dyn Fn(usize) -> Symbol,
 ) -> std::io::Result<()> {
     let rows = written.rows;
-    // Formatting numbers would be most of the work.
+    // Formatted once: formatting numbers would be most of the work.
     let after_answer: Vec<String> = (1..=ANNOTATORS)
         .map(|number| {
             let end = if number == ANNOTATORS { "" } else { ", {\"answer\": " };
@@ -132,7 +132,7 @@ pub(super) fn write_images<'a>(
     out.write_all(b"\n}\n")
 }
 
-/// The path that leads from a directory to a file; both are absolute and without links.
+/// The relative path from a directory to a file. Both must be absolute and without links.
 pub(super) fn relative(from: &Path, to: &Path) -> PathBuf {
     let mut from = from.components().peekable();
     let mut to = to.components().peekable();

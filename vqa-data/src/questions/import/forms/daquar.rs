@@ -1,4 +1,4 @@
-//! DAQUAR: a question about an indoor photo, and the names of the things that are the answer.
+//! DAQUAR: questions about indoor photos, each answered with the name of one or more things.
 //!
 //! One annotator answers, at times with several names, as in `chair, table`. The first one counts, as in the public
 //! projects that train on the CSV.
@@ -10,21 +10,21 @@ use crate::error::{Error, Result};
 use crate::questions::import::reader::open_reader;
 use crate::questions::import::rows::{NewRow, Rows};
 
-/// The name of the original text's form.
+/// The name of the form of DAQUAR's original text files.
 pub(in crate::questions::import) const LINES: &str = "DAQUAR (lines of questions and answers)";
 
-/// Whether a table with these columns, whose first picture is called so, is DAQUAR's.
+/// Whether a table with these columns, whose first picture is called `image`, is DAQUAR's.
 pub(in crate::questions::import) fn is_csv(columns: &[String], image: &str) -> bool {
     ["question", "answer", "image_id"].iter().all(|name| columns.iter().any(|column| column == name))
         && is_image(image.trim())
 }
 
-/// The answer that counts of those that the annotator gave.
+/// Returns the annotator's first answer, the one that counts.
 pub(in crate::questions::import) fn first_answer(answers: &str) -> &str {
     answers.split(',').map(str::trim).find(|answer| !answer.is_empty()).unwrap_or("")
 }
 
-/// Whether a text begins as the original text does: a question that ends in the name of a picture.
+/// Whether a text begins as the original text does: with a question that ends in the name of a picture, and an answer.
 pub(in crate::questions::import) fn is_lines(beginning: &[u8]) -> bool {
     let text = String::from_utf8_lossy(beginning);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -32,7 +32,7 @@ pub(in crate::questions::import) fn is_lines(beginning: &[u8]) -> bool {
     first.is_some() && lines.next().is_some_and(|answer| question_and_image(answer).is_none())
 }
 
-/// Reads the original text: a line that is a question, a line that is its answer, and so on.
+/// Reads the original text: lines with a question and lines with its answer, in turn.
 ///
 /// # Errors
 ///
@@ -64,7 +64,7 @@ pub(in crate::questions::import) fn read_lines(path: &Path, rows: &mut Rows) -> 
     }
 }
 
-/// `what is on the desk in the image3 ?` without the picture, and the picture.
+/// Splits `what is on the desk in the image3 ?` into the question, without the picture, and the picture.
 fn question_and_image(line: &str) -> Option<(&str, &str)> {
     let line = line.trim_end().strip_suffix('?')?.trim_end();
     let (question, image) = line.rsplit_once(char::is_whitespace)?;
@@ -79,7 +79,7 @@ fn question_and_image(line: &str) -> Option<(&str, &str)> {
     Some((question, image))
 }
 
-/// `image3`.
+/// Whether a name is like `image3`.
 fn is_image(name: &str) -> bool {
     let digits = name.strip_prefix("image").unwrap_or("");
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())

@@ -14,33 +14,33 @@ use crate::questions::whole_number::whole_number_of;
 pub(in crate::questions::import) struct JsonForm {
     /// The dataset's name.
     pub name: &'static str,
-    /// Whether a file that begins so has it.
+    /// Whether a file with this beginning has the form.
     pub fits: fn(&Peek) -> bool,
     pub entries: Entries,
 }
 
 /// What the entries of a form are.
 pub(in crate::questions::import) enum Entries {
-    /// Each is a question, whose parts have these fields.
+    /// Each is a question, whose parts are in these fields.
     Questions(Fields),
-    /// Something else, of which these fields are read and whose questions are added so.
+    /// Each is something else: the `wanted` fields are read, and `push` adds its questions.
     Other { wanted: &'static [&'static str], push: fn(&Entry, &mut Rows) -> Result<(), String> },
 }
 
-/// The split that a value of a field says.
+/// Returns the split that the value of a field names.
 pub(in crate::questions::import) type SplitOf = fn(&str) -> Option<SplitName>;
 
-/// The names that a form has for the parts of a question.
+/// The names of the fields that hold the parts of a question.
 pub(in crate::questions::import) struct Fields {
     pub question: &'static str,
     pub image: &'static str,
     pub answers: &'static str,
-    /// Without it, the key under which an entry stands is the question's id.
+    /// If `None`, the key of the entry is the question's id.
     pub question_id: Option<&'static str>,
     pub image_id: Option<&'static str>,
     pub question_type: Option<&'static str>,
     pub answer_type: Option<&'static str>,
-    /// A field that says which split a question is of.
+    /// The field that says which split a question belongs to, and how to read it.
     pub split: Option<(&'static str, SplitOf)>,
 }
 
@@ -83,7 +83,7 @@ impl Fields {
 }
 
 impl Entries {
-    /// The fields that are read of an entry.
+    /// The fields that are read from an entry.
     pub(in crate::questions::import) fn wanted(&self) -> BTreeSet<&'static str> {
         match self {
             Entries::Questions(fields) => {
@@ -106,7 +106,7 @@ impl Entries {
 }
 
 impl Entry<'_> {
-    /// A field that must be there, as text.
+    /// A required field, as text.
     pub(in crate::questions::import) fn text(&self, name: &str) -> Result<String, String> {
         text_of(self.fields, name)
     }
@@ -162,7 +162,7 @@ pub(in crate::questions::import) mod tests {
         read.rows
     }
 
-    /// A row in words: `split picture(id) question(id) answers question_type answer_type`.
+    /// Formats a row: `split picture(id) question(id) answers question_type answer_type`.
     pub(in crate::questions::import) fn row(rows: &Rows, row: usize) -> String {
         let image = rows.image(row);
         let answers: Vec<&str> = rows.given(row).iter().map(|&symbol| rows.answers().get(symbol)).collect();

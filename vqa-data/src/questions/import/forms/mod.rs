@@ -13,7 +13,7 @@ pub(super) mod vqa_rad;
 
 use crate::questions::import::forms::json_form::JsonForm;
 
-/// The forms of one JSON file, any of which is told from all others.
+/// The forms that are a single JSON file. Each can be told from all others.
 pub(super) const JSON_FORMS: [JsonForm; 7] =
     [vizwiz::FORM, textvqa::FORM, gqa::FORM, clevr::FORM, visual_genome::FORM, vqa_rad::FORM, slake::FORM];
 

@@ -25,7 +25,7 @@ pub(in crate::questions::import) struct PartFile {
     pub form: &'static str,
 }
 
-/// The part that a file is, and the name of its form, if it is one at all.
+/// Recognises a file of such a pair; `None` if it is something else.
 pub(in crate::questions::import) fn recognize(path: &Path, peek: &Peek) -> Option<PartFile> {
     let is_number = |key: &str| match peek.first.get(key) {
         Some(Value::Number(id)) => id.is_u64() || id.as_f64().is_some_and(|id| id.fract() == 0.0 && id >= 0.0),
@@ -46,7 +46,7 @@ pub(in crate::questions::import) fn recognize(path: &Path, peek: &Peek) -> Optio
     Some(PartFile { path: path.to_owned(), part, split, form: name_of(path, peek) })
 }
 
-/// The name of the dataset, as far as the files say.
+/// The name of the dataset, as far as the file tells it.
 fn name_of(path: &Path, peek: &Peek) -> &'static str {
     let info = |key: &str| peek.beside.get("info").and_then(|info| info.get(key)).and_then(Value::as_str).unwrap_or("");
     let description = info("description").to_lowercase();
@@ -64,7 +64,7 @@ fn name_of(path: &Path, peek: &Peek) -> &'static str {
     }
 }
 
-/// Joins and reads the pairs of all splits. `start` is called before the rows of each, with its first questions file.
+/// Reads and joins the pairs of all splits. `start` is called before the rows of each, with its first questions file.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! VQA-RAD: `VQA_RAD Dataset Public.json` is a list of questions about radiological pictures. The test part is told by
-//! its kinds of phrases.
+//! VQA-RAD: `VQA_RAD Dataset Public.json` is a list of questions about radiological pictures. The test part is marked
+//! by its `phrase_type`.
 
 use crate::questions::import::forms::json_form::{Entries, Fields, JsonForm};
 use crate::questions::import::json_entries::EntriesAt;
@@ -13,7 +13,7 @@ pub(super) const FORM: JsonForm = JsonForm {
         question_id: Some("qid"),
         question_type: Some("question_type"),
         answer_type: Some("answer_type"),
-        // The test part has answers, as validation needs them.
+        // The test part has answers, so it can be validated on.
         split: Some(("phrase_type", |phrase| phrase.starts_with("test").then_some(SplitName::Val))),
         ..Fields::DEFAULT
     }),
