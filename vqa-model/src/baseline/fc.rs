@@ -3,7 +3,7 @@
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
 
-/// A linear layer whose weight is `weight_g * weight_v / ‖weight_v‖`, the norm being over the whole tensor:
+/// A linear layer whose weight is `weight_g * weight_v / ‖weight_v‖`, the norm being over the entire tensor:
 /// PyTorch's `weight_norm(nn.Linear(in_dim, out_dim), dim=None)`.
 #[derive(Debug)]
 pub struct WeightNormLinear {

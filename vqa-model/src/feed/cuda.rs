@@ -176,8 +176,8 @@ impl PinnedBytes<'_> {
     /// Returns the bytes, to be written.
     #[allow(unsafe_code)]
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: the memory has this length, has been written since `new`, and is borrowed through `self`. The
-        // GPU does not read it: the last copy was waited for, and the next one ends `self`.
+        // SAFETY: the memory has this length, is initialised since `new`, and is borrowed through `self`. The GPU isn't
+        // reading it: the last copy was waited for, and the next one consumes `self`.
         unsafe { std::slice::from_raw_parts_mut(self.pinned.start.as_ptr().cast(), self.pinned.len) }
     }
 
@@ -236,7 +236,7 @@ pub fn allow_tf32(allowed: bool) -> bool {
 ///
 /// # Safety
 ///
-/// The name ends in a zero, and is that of a method of `at::Context` that takes a bool and returns nothing.
+/// The name must be null-terminated, and that of a method of `at::Context` that takes a bool and returns nothing.
 #[cfg(unix)]
 #[allow(unsafe_code)]
 unsafe fn set_in_context(setter: &[u8], on: bool) -> bool {

@@ -216,7 +216,7 @@ fn check(what: &str, status: Status) -> Result<(), String> {
 
 impl CudaModule {
     /// Compiles a CUDA C++ source for a device, and returns what `kernels_of` builds from its kernels. Returns `None`
-    /// on a CPU, and also on failure, with a warning that says `what` is then slower.
+    /// on a CPU, and on failure, which logs a warning that `what` happens in a slower way.
     pub fn load<T>(
         device: Device,
         source: &str,

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use crate::feed::room::Size;
 
-/// Which states of a recurrent network questions share.
+/// Which states of a recurrent network are shared between questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedStates {
     /// Questions that begin alike share the states of their common words: the network reads forwards only.
@@ -127,7 +127,7 @@ fn starts(groups: &[i32], n_groups: usize) -> Vec<i32> {
 
 impl BatchOrder {
     /// Returns the integers of all tensors in one vector, and how many states each step has. `fit` is called with the
-    /// number of states of a step, or of rows, and returns the number to pad them to.
+    /// number of states of a step, or of rows, and returns the number to pad them to, which must not be smaller.
     pub(crate) fn numbers(
         asked: Asked,
         shared: SharedStates,

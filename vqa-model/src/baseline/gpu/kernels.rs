@@ -91,7 +91,7 @@ impl Kernels {
         self.launch(name, [blocks(n, i64::from(N_THREADS)), 1], N_THREADS, arguments);
     }
 
-    /// Launches a kernel with one thread for every eight values of a tensor, and the number of these as last argument.
+    /// Launches a kernel with one thread for every eight values of a tensor, and passes their number as last argument.
     pub(super) fn for_each_eight(&self, name: &str, tensor: &Tensor, arguments: &[KernelArgument]) {
         let n = tensor.numel() as i64 / 8;
         assert_eq!(8 * n, tensor.numel() as i64);

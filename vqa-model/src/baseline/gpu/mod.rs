@@ -1,8 +1,8 @@
 //! The training step of the [`Baseline`](crate::baseline::Baseline) in bfloat16 on a GPU, with the derivatives written
 //! out.
 //!
-//! On a GPU, this model's matrix products take a third of a step. The operations between them are limited by memory
-//! bandwidth and wait for each other, so there are as few as possible, each a single pass over memory:
+//! On a GPU, this model's matrix products take a third of a step. The operations between them wait for memory, and each
+//! for the one before, so there are as few as possible, each a single pass over memory:
 //!
 //! - All weights with weight norm are computed together, and so are their gradients, and those of all biases.
 //! - The products of words with the first layer's weights are computed once for each distinct word of a batch, and

@@ -17,8 +17,8 @@ __device__ inline Dropout dropout_of(u64 seed, int question, int row, int thresh
     return Dropout{(unsigned int)key, (unsigned int)(key >> 32), (unsigned int)threshold};
 }
 
-// Which of the 16 columns of a unit are kept, as bits. Unit 2 i has columns 32 i to 32 i + 7, then 32 i + 16 to 32 i +
-// 23; unit 2 i + 1 has the columns eight further on.
+// Which of the 16 columns of a unit are kept, as bits. Unit 2 i has columns 32 i to 32 i + 7, then 32 i + 16 to
+// 32 i + 23; unit 2 i + 1 has the columns eight further on.
 __device__ inline unsigned int kept(const Dropout& dropout, int unit) {
     const unsigned int first = unit / 2 * 16 + unit % 2 * 8;
     unsigned int bits = 0;
