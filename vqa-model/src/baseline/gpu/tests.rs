@@ -138,8 +138,8 @@ fn the_step_is_that_of_a_cpu() {
     let kernels = Kernels::emulated();
     for config in configs {
         for seed in 0..3 {
-            // Rounding costs a few hundredths, the more inputs of ReLUs are so close to 0 that they are rounded to the
-            // other side; a mistake costs far more.
+            // Rounding costs a few hundredths, and more if many inputs of ReLUs are so close to 0 that they are rounded
+            // to the other side; a mistake costs far more.
             for (name, error) in errors(&config, &kernels, seed) {
                 let most = if name == "logits" || name == "attention" { 0.01 } else { 0.15 };
                 assert!(error < most, "{config:?}: {name} is off by {error}");
