@@ -13,11 +13,11 @@ use crate::model::DataDims;
 const MAX_LEN: i64 = 1 << 16;
 const MAX_LAYERS: i64 = 64;
 
-/// Dropout above it would keep so little that its share, a multiple of 1 / 65,536 in the passes on a CPU, is rounded by
-/// more than a percent.
+/// Above this, the fraction that dropout keeps is so small that rounding it to a multiple of 1 / 65,536, as the
+/// written-out passes do, could change it by about a percent.
 const MAX_DROPOUT: f64 = 0.999;
 
-/// Eight gigabytes of weights, and four times that in training.
+/// Eight gigabytes of float32 weights; training takes four times that.
 const MAX_PARAMETERS: u64 = 1 << 31;
 
 /// `[model]` in a config file. The defaults are the article's.
@@ -28,7 +28,7 @@ pub struct ModelConfig {
     pub hid_dim: i64,
     /// How the loss reads the logits.
     pub loss: LossKind,
-    /// Weights of the same model to initialise from: a safetensors file, or one of `torch.save`.
+    /// Weights of the same model to initialise from: a safetensors file, or one written by `torch.save`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
     /// The question encoder.
@@ -50,7 +50,7 @@ pub struct LanguageModelConfig {
     pub glove: Option<PathBuf>,
     /// The recurrent cell.
     pub rnn_type: RnnKind,
-    /// Recurrent layers on top of each other.
+    /// How many recurrent layers are stacked.
     pub n_layers: i64,
     /// Whether the question is also read backwards. The question's representation is then twice as long.
     pub bidirectional: bool,
@@ -79,7 +79,7 @@ pub struct AttentionConfig {
     pub kind: AttentionKind,
     /// Length of the vector in which they are compared.
     pub hid_dim: i64,
-    /// Dropout on that vector, whichever the type; the article's value is 0.2.
+    /// Dropout on that vector, for either type; the article's value is 0.2.
     pub dropout: f64,
 }
 
@@ -90,7 +90,7 @@ pub enum AttentionKind {
     /// The element-wise product of their projections.
     #[default]
     Product,
-    /// One layer over both, side by side.
+    /// One layer over the two, concatenated.
     Concat,
 }
 
@@ -177,7 +177,7 @@ impl ModelConfig {
         ] {
             check_range(key, value, 0.0..=MAX_DROPOUT)?;
         }
-        // The data adds to them; whether there is memory for the rest is seen when the model is made.
+        // The data adds to these; whether there is enough memory for all of them shows when the model is built.
         let parts = self.n_parameters(DataDims { n_words: 1, n_answers: 1, feature_dim: 1 });
         let n: u64 = parts.iter().map(|&(_, n)| n).sum();
         if n > MAX_PARAMETERS {
@@ -189,8 +189,8 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Parameters of the model's parts, and the keys that they depend on most. The values of the keys are in the ranges
-    /// that [`ModelConfig::validate`] checks.
+    /// The number of parameters of each part of the model, with the keys that it depends on most. The values of the
+    /// keys must be in the ranges that [`ModelConfig::validate`] checks.
     fn n_parameters(&self, dims: DataDims) -> [(&'static str, u64); 5] {
         let [n_words, n_answers, feature_dim] =
             [dims.n_words, dims.n_answers, dims.feature_dim].map(|length| length as u64);
@@ -209,7 +209,7 @@ impl ModelConfig {
             RnnKind::Gru => 3,
             RnnKind::Lstm => 4,
         };
-        // Matrices for the input and the state, and a bias with each, for both directions.
+        // Input and hidden weights, each with its bias, for every direction.
         let rnn_layer = |in_dim: u64| n_gates * question_dim * (in_dim + hid_dim + 2);
         let compared = match self.topdown_att.kind {
             AttentionKind::Product => linear(feature_dim, att_dim) + linear(question_dim, att_dim),

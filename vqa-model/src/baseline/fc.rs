@@ -1,9 +1,9 @@
-//! Fully connected layers with weight norm, and the classifier made of them.
+//! Fully connected layers with weight norm, and the classifier built from them.
 
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
 
-/// A linear layer whose weight is `weight_g * weight_v / ‖weight_v‖`, the norm being over the whole tensor:
+/// A linear layer whose weight is `weight_g * weight_v / ‖weight_v‖`, the norm being over the entire tensor:
 /// PyTorch's `weight_norm(nn.Linear(in_dim, out_dim), dim=None)`.
 #[derive(Debug)]
 pub struct WeightNormLinear {
@@ -28,7 +28,7 @@ impl WeightNormLinear {
         &self.weight_v * (&self.weight_g / norm(&self.weight_v))
     }
 
-    /// [.., in_dim] to [.., out_dim], in the number type of the input.
+    /// Maps [.., in_dim] to [.., out_dim], in the number type of the input.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         let kind = xs.kind();
         let (out_dim, mut bias) = (self.bias.size()[0], self.bias.to_kind(kind));
@@ -43,20 +43,20 @@ impl WeightNormLinear {
     }
 }
 
-/// How many columns of zeros make the rows of a matrix as long as a GPU's fastest matrix products want them: multiples of
-/// 16 bytes. Those of other matrices take five to ten times as long. Narrow ones are not worth it.
+/// How many columns of zeros pad the rows of a matrix to multiples of 16 bytes, which a GPU's fastest matrix products
+/// need. Products of other matrices take five to ten times as long. Narrow matrices are not worth padding.
 pub(crate) fn columns_to_align(device: Device, n_columns: i64) -> i64 {
     const ALIGNED: i64 = 8;
     if device.is_cuda() && n_columns > ALIGNED { -n_columns & (ALIGNED - 1) } else { 0 }
 }
 
-/// The norm of a whole tensor.
+/// The norm over all of a tensor.
 fn norm(tensor: &Tensor) -> Tensor {
     if !tensor.device().is_cuda() {
         return tensor.norm();
     }
-    // The backward pass of libtorch's norm reads and writes the tensor three times, that of a product with something
-    // fixed once. It has half of the gradient of the square, and so is counted twice.
+    // The backward pass of libtorch's norm reads and writes the tensor three times; that of a product with a constant
+    // does so once. The product has half the gradient of the square, so it is counted twice.
     let flat = tensor.view([-1]);
     let square = flat.dot(&flat.detach());
     (&square * 2.0 - square.detach()).sqrt()
@@ -81,13 +81,13 @@ impl FCNet {
         FCNet { layers }
     }
 
-    /// `[.., dims[0]]` to `[.., dims[last]]`.
+    /// Maps `[.., dims[0]]` to `[.., dims[last]]`.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         self.layers.iter().fold(xs.shallow_clone(), |xs, layer| layer.forward(&xs).relu())
     }
 }
 
-/// The fused representation to a logit for each answer: linear, ReLU, dropout, linear.
+/// Maps the fused representation to a logit for each answer: linear, ReLU, dropout, linear.
 #[derive(Debug)]
 pub struct SimpleClassifier {
     pub(crate) hidden: WeightNormLinear,
@@ -106,7 +106,7 @@ impl SimpleClassifier {
         }
     }
 
-    /// [B, in_dim] to [B, out_dim].
+    /// Maps [B, in_dim] to [B, out_dim].
     pub fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
         let hidden = dropout(&self.hidden.forward(xs).relu(), self.dropout, train);
         self.output.forward(&hidden).to_kind(Kind::Float)

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use crate::baseline::config::{LanguageModelConfig, RnnKind};
 use crate::baseline::fc::columns_to_align;
 
-/// Word ids to word vectors. The last id is padding: its vector is zero and stays so.
+/// Maps word ids to word vectors. The last id is padding: its vector is zero and stays zero.
 #[derive(Debug)]
 pub struct WordEmbedding {
     pub(crate) weight: Tensor, // [n_words + 1, dim]
@@ -22,26 +22,26 @@ impl WordEmbedding {
         WordEmbedding { weight, padding: n_words }
     }
 
-    /// Replaces the random vectors by pretrained ones, [n_words, dim], all but the padding's.
+    /// Replaces all random vectors but the padding's by pretrained ones, [n_words, dim].
     ///
     /// # Panics
     ///
-    /// When there are more or fewer values.
+    /// If there are more or fewer values than that.
     pub fn set_vectors(&self, vectors: &[f32]) {
         let words = self.weight.narrow(0, 0, self.padding);
         let vectors = Tensor::from_slice(vectors).view_as(&words);
         tch::no_grad(|| words.shallow_clone().copy_(&vectors));
     }
 
-    /// [B, T] to [B, T, dim].
+    /// Maps [B, T] to [B, T, dim].
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
-        // In the backward pass a GPU sorts them, digit by digit.
+        // In the backward pass a GPU radix-sorts the tokens: fewer bits take less time.
         let tokens = if tokens.device().is_cuda() { tokens.to_kind(Kind::Int) } else { tokens.shallow_clone() };
         Tensor::embedding(&self.weight, &tokens, self.padding, false, false)
     }
 }
 
-/// Word vectors to a question vector: the last state of a GRU or LSTM.
+/// Maps word vectors to a question vector: the last hidden state of a GRU or LSTM.
 #[derive(Debug)]
 pub struct QuestionEmbedding {
     pub(crate) weights: Vec<Tensor>,
@@ -52,7 +52,7 @@ pub struct QuestionEmbedding {
 impl QuestionEmbedding {
     /// A network with PyTorch's initialisation, uniform in ± 1 / sqrt(hid_dim). The parameters are
     /// `rnn.weight_ih_l0`, `rnn.weight_hh_l0`, `rnn.bias_ih_l0`, `rnn.bias_hh_l0`, and so on for
-    /// each layer and, with the ending `_reverse`, direction.
+    /// each layer, with the suffix `_reverse` for the backward direction.
     pub fn new(vs: Path, hid_dim: i64, config: &LanguageModelConfig) -> QuestionEmbedding {
         let rnn = vs / "rnn";
         let bound = 1.0 / (hid_dim as f64).sqrt();
@@ -78,8 +78,8 @@ impl QuestionEmbedding {
         QuestionEmbedding { weights, hid_dim, config: config.clone() }
     }
 
-    /// [B, T, word_emb_dim] to [B, hid_dim]; to [B, 2 hid_dim] if bidirectional, the forward state after the
-    /// last word beside the backward state after the first. In the number type of the input.
+    /// Maps [B, T, word_emb_dim] to [B, hid_dim] or, if bidirectional, to [B, 2 hid_dim]: the forward state after the
+    /// last word, followed by the backward state after the first. The output has the number type of the input.
     pub fn forward(&self, words: &Tensor, train: bool) -> Tensor {
         let LanguageModelConfig { rnn_type, n_layers, bidirectional, dropout, .. } = self.config;
         let n_directions = if bidirectional { 2 } else { 1 };
@@ -108,7 +108,7 @@ impl QuestionEmbedding {
     }
 }
 
-/// The words with `n` more columns of zeros, and zeros as their weights in each direction of the first layer.
+/// Adds `n` columns of zeros to the words, and zeros as their weights in each direction of the first layer.
 fn with_zeros(words: &Tensor, weights: &mut [Tensor], n_directions: usize, n: i64) -> Tensor {
     for weight_ih in weights.iter_mut().step_by(4).take(n_directions) {
         *weight_ih = weight_ih.constant_pad_nd([0, n]);
@@ -116,14 +116,14 @@ fn with_zeros(words: &Tensor, weights: &mut [Tensor], n_directions: usize, n: i6
     words.constant_pad_nd([0, n])
 }
 
-/// The same weights as views of one flat tensor, matrices before biases. That is how cuDNN wants them: anything
-/// else libtorch copies together itself at each call, and prints a warning each time.
+/// The same weights as views of one flat tensor, matrices before biases, which is the layout that cuDNN needs. Given
+/// any other, libtorch copies them into one tensor at each call, and prints a warning each time.
 fn in_one_piece(weights: &[Tensor]) -> Vec<Tensor> {
     let mut order: Vec<usize> = (0..weights.len()).collect();
     order.sort_by_key(|&i| weights[i].dim() == 1);
     let parts: Vec<Tensor> = order.iter().map(|&i| weights[i].reshape([-1])).collect();
     let sizes: Vec<i64> = parts.iter().map(|part| part.numel() as i64).collect();
-    // Split at once, so that its backward pass puts the gradients together at once.
+    // Split in one operation, so that its backward pass concatenates the gradients in one.
     let split = Tensor::cat(&parts, 0).split_with_sizes(&sizes, 0);
     let mut views: Vec<(usize, Tensor)> =
         order.into_iter().zip(split).map(|(i, part)| (i, part.view_as(&weights[i]))).collect();
@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    /// States, and gradients of all weights, are those of the weights themselves.
+    /// The states and the gradients of all weights are the same as with the original weights.
     #[test]
     fn weights_in_one_piece_are_the_same_weights() {
         let vs = VarStore::new(Device::Cpu);
@@ -155,7 +155,7 @@ mod tests {
         };
         let pieces = in_one_piece(&rnn.weights);
         assert!(run(&words, &rnn.weights).equal(&run(&words, &pieces)));
-        // Nor do columns of zeros change anything.
+        // Columns of zeros change nothing either.
         let mut padded: Vec<Tensor> = rnn.weights.iter().map(Tensor::shallow_clone).collect();
         let longer_words = with_zeros(&words, &mut padded, 2, 5);
         assert_eq!(longer_words.size(), [4, 6, 8]);

@@ -1,4 +1,4 @@
-//! The model, layer by layer: the reference for every other way to compute it.
+//! The model, layer by layer: the reference for every other implementation of it.
 
 use std::cell::OnceCell;
 
@@ -12,8 +12,8 @@ use crate::baseline::language_model::{QuestionEmbedding, WordEmbedding};
 use crate::baseline::topdown_attention::TopdownAttention;
 use crate::model::{DataDims, ModelInput, ModelOutput};
 
-/// The joint-embedding model: the question's last RNN state picks regions; question and attended regions, projected,
-/// are multiplied element by element; a classifier scores every answer.
+/// The joint-embedding model: the question's last RNN state attends to regions; the question and the attended regions
+/// are projected and multiplied element by element; a classifier scores every answer.
 ///
 /// Anderson et al. 2018, "Bottom-Up and Top-Down Attention", without its gated activations, as in
 /// bottom-up-attention-vqa. Parameter names and shapes are those of the PyTorch module.
@@ -25,7 +25,7 @@ pub struct Baseline {
     pub(crate) q_net: FCNet,
     pub(crate) v_net: FCNet,
     pub(crate) classifier: SimpleClassifier,
-    /// From the first training step on a GPU in bfloat16; `None` if it cannot have them.
+    /// Loaded in the first training step on a GPU in bfloat16; `None` if they cannot be loaded.
     pub(super) kernels: OnceCell<Option<Kernels>>,
 }
 

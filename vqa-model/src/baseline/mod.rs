@@ -1,8 +1,8 @@
 //! The article's model, [`Baseline`], and its layers.
 //!
-//! On a CPU its passes take turns between libtorch's threads and rayon's. libtorch's spin for milliseconds after each
-//! product, which costs 5 to 15 % there, and far more where other processes want the cores too: start programs with
-//! `OMP_WAIT_POLICY=passive`, as `vqa` starts itself.
+//! On a CPU, its passes alternate between libtorch's threads and rayon's. libtorch's threads spin for milliseconds
+//! after each product, which costs 5 to 15 %, and far more if other processes need the cores: start programs with
+//! `OMP_WAIT_POLICY=passive`, as `vqa` does for itself.
 
 pub(crate) mod config;
 pub(crate) mod cpu;
@@ -50,7 +50,7 @@ impl VqaModel for Baseline {
     }
 
     fn can_be_recorded(&self) -> bool {
-        // cuDNN keeps random numbers of its own for the dropout between layers.
+        // cuDNN keeps a random state of its own for the dropout between layers.
         self.q_emb.config.dropout == 0.0
     }
 

@@ -80,7 +80,7 @@ impl TopdownAttention {
 
 impl ConcatAttention {
     fn scores(&self, question: &Tensor, input: &ModelInput, train: bool) -> Tensor {
-        // The layer's product with [region; question] is a sum of two. The regions' is computed once for each image.
+        // The product with [region; question] is the sum of two products. The regions' is computed once per image.
         let [layer] = &self.nonlinear.layers[..] else { panic!("one layer") };
         let kind = question.kind();
         let (weight, bias) = (layer.weight().to_kind(kind), layer.bias.to_kind(kind));
@@ -95,7 +95,7 @@ impl ConcatAttention {
 
 impl ProductAttention {
     fn scores(&self, question: &Tensor, input: &ModelInput, train: bool) -> Tensor {
-        // The projection is the most expensive step of the model and depends on the image alone: once for each image.
+        // The most expensive step of the model depends only on the image, so it is computed once per image.
         let regions = input.of_questions(&self.v_proj.forward(&input.features)); // [B, K, hid_dim]
         let question = self.q_proj.forward(question).unsqueeze(1); // [B, 1, hid_dim]
         let joint = dropout(&(regions * question), self.dropout, train);
@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    /// The article gives its dropout to every kind of attention.
+    /// The article applies its dropout in every kind of attention.
     #[test]
     fn both_kinds_have_dropout_in_training_and_nowhere_else() {
         let input = ModelInput {

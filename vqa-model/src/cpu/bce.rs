@@ -1,4 +1,4 @@
-//! Binary cross-entropy of logits and its gradient, in one pass over both. libtorch takes a dozen.
+//! Binary cross-entropy of logits and its gradient, in a single pass over memory. libtorch makes a dozen.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,14 +10,14 @@ use crate::cpu::kernels;
 use crate::cpu::kernels::{LANES, exp, total};
 use crate::cpu::slice::{from_rows, values};
 
-/// Binary cross-entropy with logits against targets, both [B, n] float32 on a CPU: a scalar, the sum over the n and the
-/// mean over the B, and its gradient by the logits, [B, n].
+/// Returns the binary cross-entropy of logits against targets, both [B, n] float32 on a CPU, and its gradient with
+/// respect to the logits, [B, n]. The loss is a scalar: summed over n, averaged over B.
 pub(crate) fn bce_with_logits(logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
     let [b, n] = logits.size()[..] else { panic!("logits are [B, n]") };
     assert_eq!(targets.size(), [b, n], "a target for each logit");
     let (logits, targets) = (logits.detach().contiguous(), targets.detach().contiguous());
     let (logits, targets, len) = (values::<f32>(&logits), values::<f32>(&targets), n as usize);
-    // Of each row, so that the sum does not depend on which thread is faster.
+    // One per row, so that the sum doesn't depend on which thread is faster.
     let losses: Vec<AtomicU32> = (0..b).map(|_| AtomicU32::new(0)).collect();
     let gradient = from_rows::<f32>(&[b, n], len.max(1), |i, into| {
         let (mut loss, mut gradient) = (vec![0f32; len], vec![0f32; len]);
@@ -33,7 +33,7 @@ pub(crate) fn bce_with_logits(logits: &Tensor, targets: &Tensor) -> (Tensor, Ten
 #[multiversion(targets = "simd")]
 fn row(logits: &[f32], targets: &[f32], loss: &mut [f32], gradient: &mut [f32]) {
     for (((&x, &t), loss), gradient) in logits.iter().zip(targets).zip(loss).zip(gradient) {
-        // With e = exp(-|x|), no power overflows: the loss is max(x, 0) - x t + log(1 + e), and its gradient is
+        // With e = exp(-|x|), nothing overflows: the loss is max(x, 0) - x t + log(1 + e), and its gradient is
         // sigmoid(x) - t, where the sigmoid is 1 / (1 + e), or e / (1 + e) if x is negative.
         let e = exp(-x.abs());
         let (top, positive) = if x < 0.0 { (e, 0.0) } else { (1.0, x) };
@@ -42,8 +42,8 @@ fn row(logits: &[f32], targets: &[f32], loss: &mut [f32], gradient: &mut [f32]) 
     }
 }
 
-/// log(1 + x) of an x from 0 to 1, with a relative error below 3e-7: 2 artanh(x / (2 + x)), whose series converges fast
-/// there.
+/// log(1 + x) for an x from 0 to 1, with a relative error below 3e-7, as 2 artanh(x / (2 + x)), whose series converges
+/// fast there.
 #[inline(always)]
 fn log_1p(x: f32) -> f32 {
     let s = x / (2.0 + x);
@@ -85,7 +85,7 @@ mod tests {
         }
     }
 
-    /// libtorch's loss and gradient, of small, of large and of infinite logits.
+    /// Loss and gradient are libtorch's, for small, large and huge logits.
     #[test]
     fn as_libtorch() {
         tch::manual_seed(1);
@@ -103,7 +103,7 @@ mod tests {
         }
     }
 
-    /// A diverging training must not look like one that goes well.
+    /// Training that diverges must not look like training that goes well.
     #[test]
     fn what_is_not_finite_stays_so() {
         for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

@@ -1,4 +1,4 @@
-//! Float32 values as tensors of another type, written in parallel and once.
+//! Tensors of another type from float32 values, written in parallel and in a single pass.
 
 use half::bf16;
 use tch::{Device, Kind, Tensor};
@@ -6,13 +6,13 @@ use tch::{Device, Kind, Tensor};
 use crate::cpu::kernels;
 use crate::cpu::slice::{CHUNK, Number, from_rows};
 
-/// Values times a factor, as a tensor of type `T`.
+/// Returns values times a factor, as a tensor of type `T`.
 pub(crate) fn scaled<T: Number>(values: &[f32], shape: &[i64], factor: f32) -> Tensor {
     assert_eq!(values.len() as i64, shape.iter().product::<i64>(), "as many values as the shape has");
     from_rows::<T>(shape, CHUNK, |i, into| kernels::write_scaled(into, factor, &values[i * CHUNK..][..into.len()]))
 }
 
-/// Values as a tensor of this type on this device.
+/// Returns values as a tensor of this type on this device.
 pub(crate) fn tensor(values: &[f32], shape: &[i64], device: Device, kind: Kind) -> Tensor {
     match (device, kind) {
         (Device::Cpu, Kind::Float) => scaled::<f32>(values, shape, 1.0),

@@ -1,11 +1,11 @@
 //! Loops over rows of values. Each is compiled for several generations of processors, and the best version is
 //! chosen at run time. They are written so that the compiler turns them into vector instructions.
 //!
-//! That takes care, of loops over chunks of lanes above all. Sums are hidden from the compiler (`black_box`) before they
-//! are added up: otherwise it joins lanes in pairs, in the order of that. So are the bits of masks, and a choice by them
-//! is made by arithmetic: otherwise there is a branch for each bit. So is a mask in a loop without sums: otherwise it
-//! works on the same lane of many chunks at once. Whether it went well is seen in what was compiled: `objdump -d` should
-//! show no gathers, and `mulss` only after the loops.
+//! That takes care, especially in loops over chunks of lanes. Sums are hidden from the compiler (`black_box`) before
+//! they are added up: otherwise it pairs lanes in the order of that reduction. The bits of masks are hidden too, and
+//! selecting by them is done with arithmetic: otherwise there is a branch for each bit. In loops without sums, the
+//! mask itself is hidden: otherwise the compiler processes the same lane of many chunks at once. Whether this worked
+//! shows in the machine code: `objdump -d` should show no gathers, and `mulss` only after the loops.
 
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -14,13 +14,13 @@ use multiversion::multiversion;
 
 use crate::cpu::slice::{Number, write_each};
 
-/// Values that are worked on at a time: as many float32 as the widest vector registers hold.
+/// Values that are processed at a time: as many float32 as the widest vector registers hold.
 pub(crate) const LANES: usize = 16;
 
 /// e to the x, with a relative error below 2e-7; x is clamped to ± 87.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Adding this pushes all but the whole part of a value out of the mantissa (Cody and Waite).
+    // Adding this pushes all but the integer part of a value out of the mantissa (Cody and Waite).
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_145_75;
     const LN_2_LOW: f32 = 1.428_606_8e-6;
@@ -49,8 +49,8 @@ pub(crate) fn tanh(x: f32) -> f32 {
     2.0 * sigmoid(2.0 * x) - 1.0
 }
 
-/// The sum of what the lanes of a loop have summed, in halves: for the sake of its rounding errors, and because the
-/// halves of a register can be added at once.
+/// Adds up the sums of a loop's lanes, in halves: for smaller rounding errors, and because the halves of a register can
+/// be added at once.
 #[inline(always)]
 pub(crate) fn total<const N: usize>(mut sums: [f32; N]) -> f32 {
     let mut n = N;
@@ -78,7 +78,7 @@ pub(crate) fn kept(x: f32, mask: u16, bit: u32) -> f32 {
 /// The dot product of two rows.
 #[multiversion(targets = "simd")]
 pub(crate) fn dot<A: Number, B: Number>(a: &[A], b: &[B]) -> f32 {
-    // Two additions at a time, since each has to wait for the one before.
+    // Two independent sums, since each addition has to wait for the one before.
     let (mut even, mut odd) = ([0f32; LANES], [0f32; LANES]);
     let (a, a_rest) = a.as_chunks::<{ 2 * LANES }>();
     let (b, b_rest) = b.as_chunks::<{ 2 * LANES }>();
@@ -170,7 +170,7 @@ pub(crate) fn draw_mask(key: u64, threshold: u32, mask: &mut [u16]) {
             x = x.wrapping_mul(0x846c_a68b);
             *bits = x ^ (x >> 16);
         }
-        // Each lane's bits of both masks, which are joined in halves.
+        // Each lane's bits of both masks, which are then combined in halves.
         let mut kept: [u32; LANES] = std::array::from_fn(|lane| {
             let first = if bits[lane] & 0xffff < threshold { lane_bits[lane] } else { 0 };
             let second = if bits[lane] >> 16 < threshold { lane_bits[lane] << 16 } else { 0 };
@@ -189,7 +189,7 @@ pub(crate) fn draw_mask(key: u64, threshold: u32, mask: &mut [u16]) {
     }
 }
 
-/// Makes the output of a layer from its matrix product: times `factor`, plus the bias, then a ReLU if `relu`.
+/// Turns a layer's matrix product into its output: times `factor`, plus the bias, then a ReLU if `relu`.
 #[multiversion(targets = "simd")]
 pub(crate) fn finish_layer<T: Number>(row: &mut [T], factor: f32, bias: &[f32], relu: bool) {
     let least = if relu { 0.0 } else { f32::NEG_INFINITY };
@@ -211,8 +211,8 @@ pub(crate) fn dropout<T: Number>(row: &mut [T], mask: &[u16], scale: f32) {
     }
 }
 
-/// From the gradient after a ReLU and dropout with this scale, makes the one before both. Their output `y` is 0
-/// where either of them stops the gradient.
+/// Turns the gradient of `y`, the output of a ReLU and dropout with this scale, into the gradient of their input. `y`
+/// is 0 where either of them stops the gradient.
 #[multiversion(targets = "simd")]
 pub(crate) fn relu_backward<T: Number>(grad: &mut [T], y: &[T], scale: f32) {
     for (grad, y) in grad.iter_mut().zip(y) {

@@ -1,4 +1,4 @@
-//! What is computed on a CPU between libtorch's operations, in parallel by rayon, in few passes over memory.
+//! Computations on a CPU between libtorch's operations, parallelised with rayon, in few passes over memory.
 
 pub(crate) mod bce;
 pub(crate) mod convert;

@@ -1,5 +1,5 @@
-//! Tensors on the CPU as slices, for what is computed here and not by libtorch. The only unsafe code of the
-//! written-out passes.
+//! Tensors on the CPU as slices, for what is computed here rather than by libtorch. This is the only unsafe code of the
+//! written-out passes on a CPU.
 
 use std::mem::MaybeUninit;
 
@@ -28,8 +28,8 @@ impl Number for f32 {
     }
 }
 
-/// Not the conversions of `half`: they treat every NaN separately, which keeps loops from being vectorised. The
-/// NaNs that arithmetic makes stay NaN here too.
+/// The conversions of `half` are not used: they handle NaN separately, which keeps loops from being vectorised. NaNs
+/// that result from arithmetic stay NaN here too.
 impl Number for bf16 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -45,39 +45,39 @@ impl Number for bf16 {
     }
 }
 
-/// Values that a thread works on at a time: they fit into its nearest cache.
+/// Values that a thread processes at a time, few enough to stay in its cache.
 pub(crate) const CHUNK: usize = 1 << 14;
 
 /// The values of a contiguous tensor on the CPU.
 ///
-/// Safe for this crate's passes on a CPU and its losses alone, which keep to this: kernels run between libtorch's operations,
-/// not beside them, and no kernel is given the same memory to read and to write.
+/// This is safe only for this crate's passes on a CPU and its losses, which keep to two rules: kernels run between
+/// libtorch's operations, never concurrently with them, and no kernel gets the same memory both to read and to write.
 #[allow(unsafe_code)]
 pub(crate) fn values<T: Number>(tensor: &Tensor) -> &[T] {
-    // SAFETY: the passes' tensors are results of libtorch's operations or of the functions below, and so have
-    // been written. While a kernel reads one, nothing writes to it, as said above.
+    // SAFETY: the passes' tensors are results of libtorch's operations or of the functions below, and so are
+    // initialised. While a kernel reads one, nothing writes to it, as said above.
     unsafe { slice::values(tensor) }
 }
 
-/// The values of a contiguous tensor on the CPU, to be changed. See [`values`].
+/// The values of a contiguous tensor on the CPU, mutably. See [`values`].
 #[allow(unsafe_code)]
 pub(crate) fn values_mut<T: Number>(tensor: &mut Tensor) -> &mut [T] {
-    // SAFETY: written, as in `values`. The passes change only tensors that they have just made, which share no
+    // SAFETY: initialised, as in `values`. The passes change only tensors that they have just created, which share no
     // memory with others that are in use, and gradients of parameters, which nothing else reads during a
     // backward pass.
     unsafe { slice::values_mut(tensor) }
 }
 
-/// A new tensor on the CPU: zeros, which `change` may then change. For sums, and for what is small.
+/// Creates a tensor of zeros on the CPU, which `change` may then change. For sums, and for small tensors.
 pub(crate) fn from_zeros<T: Number>(shape: &[i64], change: impl FnOnce(&mut [T])) -> Tensor {
     let mut tensor = Tensor::zeros(shape, (T::KIND, Device::Cpu));
     change(values_mut(&mut tensor));
     tensor
 }
 
-/// A new tensor on the CPU, written in parallel in rows of `len` values, the last of which may be shorter.
-/// `write` is given the number of a row and its memory, which it returns once all of it is written. For large
-/// tensors: no time is spent on zeros first.
+/// Creates a tensor on the CPU, written in parallel in rows of `len` values, the last of which may be shorter.
+/// `write` is given the index of a row and its memory, which it returns once all of it is written. For large
+/// tensors: no time is spent on zeroing them first.
 #[allow(unsafe_code)]
 pub(crate) fn from_rows<T: Number>(
     shape: &[i64],
@@ -86,20 +86,20 @@ pub(crate) fn from_rows<T: Number>(
 ) -> Tensor {
     let tensor = Tensor::empty(shape, (T::KIND, Device::Cpu));
     let (start, n_values) = slice::memory::<T>(&tensor);
-    // SAFETY: the tensor has memory for these values, it is new and so nothing else has it, and it lives longer
-    // than the slice.
+    // SAFETY: the tensor has memory for these values, it is new and so nothing else uses it, and it outlives the
+    // slice.
     let memory = unsafe { std::slice::from_raw_parts_mut(start.cast::<MaybeUninit<T>>(), n_values) };
     memory.par_chunks_mut(len).enumerate().for_each(|(i, row)| {
         let expected = (row.as_ptr().cast::<T>(), row.len());
         let written = write(i, row);
-        // Initialised values in the place of the row, and as many: so the row is initialised.
+        // As many initialised values, at the row's address: so the row is initialised.
         assert_eq!((written.as_ptr(), written.len()), expected, "`write` returned other memory than its row");
     });
     tensor
 }
 
-/// [`from_rows`] of `n` rows of `len` values, with as many rows of zeros behind them as [`padded`] says: further rows of
-/// a product change nothing in the others.
+/// [`from_rows`] with `n` rows of `len` values, followed by as many rows of zeros as [`padded`] says: additional rows
+/// of a product don't affect the others.
 pub(crate) fn from_padded_rows<T: Number>(
     n: usize,
     len: usize,
@@ -114,12 +114,12 @@ pub(crate) fn from_padded_rows<T: Number>(
     })
 }
 
-/// How many rows a matrix of a product is given for `n` that differ from batch to batch.
+/// How many rows a matrix gets in a product, given a number `n` that differs from batch to batch.
 ///
-/// For bfloat16, libtorch's products compile code for the processor, each time that the shape is a new one. So there are
-/// few shapes: steps of 16 rows, as many as are computed at once, and from 64 on larger ones. In an epoch's first
-/// batches, that is a fifth of the shapes for some hundredths more arithmetic. Nor are there fewer than 16 rows, which
-/// would have the whole weight rearranged first. Products of float32 gain nothing by it.
+/// For bfloat16, libtorch compiles machine code for every new shape of a product. So shapes are kept few: multiples of
+/// 16 rows, as many as are computed at once, and of more above 64. In an epoch's first batches, that is a fifth of the
+/// shapes for a few percent more arithmetic. It also avoids products with fewer than 16 rows, for which the entire
+/// weight would be rearranged first. Products of float32 gain nothing from padding.
 pub(crate) fn padded<T: Number>(n: usize) -> usize {
     let step = match n {
         _ if T::KIND == Kind::Float => 1,
@@ -130,7 +130,7 @@ pub(crate) fn padded<T: Number>(n: usize) -> usize {
     n.next_multiple_of(step)
 }
 
-/// Writes a value for each of `from`, and returns them.
+/// Writes the `value` of each element of `from`, and returns the written values.
 #[allow(unsafe_code)]
 #[inline(always)]
 pub(crate) fn write_each<'a, A: Copy, B>(
@@ -142,6 +142,6 @@ pub(crate) fn write_each<'a, A: Copy, B>(
     for (into, &x) in into.iter_mut().zip(from) {
         into.write(value(x));
     }
-    // SAFETY: the loop has written every one of them, as both slices are equally long.
+    // SAFETY: the loop has written every element, as both slices are equally long.
     unsafe { &mut *(std::ptr::from_mut(into) as *mut [B]) }
 }

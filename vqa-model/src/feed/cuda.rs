@@ -1,7 +1,8 @@
 //! The parts of CUDA and libtorch that tch lacks: pinned memory, events, how much memory is free, TF32.
 //!
 //! The CUDA functions are those of the runtime that libtorch itself uses, whatever its version, and are found through
-//! libtorch's library. Their signatures are the same since CUDA 4. Where they are not found, the caller does without.
+//! libtorch's library. Their signatures have been the same since CUDA 4. If they are not found, the caller does without
+//! them.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr::{NonNull, null_mut};
@@ -41,14 +42,14 @@ struct Functions {
 const LIBTORCH_STREAM: StreamHandle = null_mut();
 
 impl Cuda {
-    /// The runtime for the GPU of this number.
+    /// Loads the runtime for the GPU with this index.
     ///
     /// # Errors
     ///
-    /// Says why there is none.
+    /// Says why it is not available.
     #[allow(unsafe_code)]
     pub(crate) fn new(device: usize) -> Result<Cuda, String> {
-        // SAFETY: this part of libtorch is loaded already where there is a GPU. Its initialisers are made to run.
+        // SAFETY: if there is a GPU, this part of libtorch is loaded already. Its initialisers are meant to be run.
         let library = unsafe { Library::new("libtorch_cuda.so") }.map_err(|error| error.to_string())?;
         macro_rules! function {
             ($name:literal) => {
@@ -68,15 +69,15 @@ impl Cuda {
             event_synchronize: function!(b"cudaEventSynchronize\0"),
             event_destroy: function!(b"cudaEventDestroy\0"),
         };
-        // The functions stay as long as the process.
+        // The functions stay loaded as long as the process runs.
         std::mem::forget(library);
         Ok(Cuda { device: device as c_int, functions: Arc::new(functions) })
     }
 
-    /// Makes this thread's calls go to the GPU.
+    /// Directs this thread's CUDA calls to the GPU.
     #[allow(unsafe_code)]
     pub(super) fn select(&self) -> Result<(), String> {
-        // SAFETY: any number may be given.
+        // SAFETY: the function accepts any number.
         self.check(unsafe { (self.functions.set_device)(self.device) })
     }
 
@@ -90,7 +91,7 @@ impl Cuda {
         Err(format!("CUDA says: {}", words.to_string_lossy()))
     }
 
-    /// Bytes of the GPU's memory that are free.
+    /// Returns how many bytes of the GPU's memory are free.
     #[allow(unsafe_code)]
     pub(crate) fn free_memory(&self) -> Result<u64, String> {
         self.select()?;
@@ -101,10 +102,10 @@ impl Cuda {
     }
 }
 
-/// Pinned memory: the computer's memory that a GPU copies from by itself, at full speed, while the program continues.
+/// Pinned memory: host memory that a GPU copies from by itself, at full speed, while the program continues.
 ///
 /// The bytes can be written only through [`PinnedBytes`], which [`wait`](Pinned::wait) returns once the GPU has
-/// read the last copy, and which ends with the next copy. So nothing writes while the GPU reads.
+/// finished the last copy, and which the next copy consumes. So nothing writes while the GPU reads.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     cuda: Cuda,
@@ -112,11 +113,11 @@ pub(crate) struct Pinned {
     len: usize,
     /// Marks the end of the last copy.
     copied: EventHandle,
-    /// A copy was started whose end could not be marked: there is no way to tell when the GPU has read it.
+    /// Whether a copy was started whose end could not be marked, so that there is no way to tell when it has finished.
     is_unmarked: bool,
 }
 
-/// The bytes of [`Pinned`] memory while the GPU does not read them.
+/// The bytes of [`Pinned`] memory while the GPU isn't reading them.
 pub(crate) struct PinnedBytes<'a> {
     pinned: &'a mut Pinned,
 }
@@ -126,12 +127,12 @@ pub(crate) struct PinnedBytes<'a> {
 unsafe impl Send for Pinned {}
 
 impl Pinned {
-    /// Memory of `len` bytes, all 0.
+    /// Allocates `len` bytes, all 0.
     #[allow(unsafe_code)]
     pub(crate) fn new(cuda: &Cuda, len: usize) -> Result<Pinned, String> {
         /// cudaHostAllocPortable: pinned for every GPU, as the process may have several.
         const PORTABLE: c_uint = 1;
-        /// cudaEventBlockingSync | cudaEventDisableTiming: a thread that waits sleeps, and no time is taken.
+        /// cudaEventBlockingSync | cudaEventDisableTiming: a thread that waits sleeps, and no times are recorded.
         const EVENT: c_uint = 1 | 2;
         cuda.select()?;
         let mut copied = null_mut();
@@ -142,7 +143,7 @@ impl Pinned {
         let allocated = cuda.check(unsafe { (cuda.functions.host_alloc)(&raw mut start, len.max(1), PORTABLE) });
         match allocated.and_then(|()| NonNull::new(start).ok_or("CUDA gave no memory".to_owned())) {
             Ok(start) => {
-                // SAFETY: the memory has this length and nothing else has it yet.
+                // SAFETY: the memory has this length and nothing else uses it yet.
                 unsafe { start.cast::<u8>().write_bytes(0, len) };
                 Ok(Pinned { cuda: cuda.clone(), start, len, copied, is_unmarked: false })
             }
@@ -154,7 +155,7 @@ impl Pinned {
         }
     }
 
-    /// In bytes.
+    /// The length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -172,16 +173,16 @@ impl Pinned {
 }
 
 impl PinnedBytes<'_> {
-    /// The bytes.
+    /// Returns the bytes, to be written.
     #[allow(unsafe_code)]
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: the memory has this length, has been written since `new`, and is borrowed through `self`. The
-        // GPU does not read it: the last copy was waited for, and the next one ends `self`.
+        // SAFETY: the memory has this length, is initialised since `new`, and is borrowed through `self`. The GPU isn't
+        // reading it: the last copy was waited for, and the next one consumes `self`.
         unsafe { std::slice::from_raw_parts_mut(self.pinned.start.as_ptr().cast(), self.pinned.len) }
     }
 
-    /// Has the GPU copy the first bytes to a contiguous tensor on it, as many as the tensor has, after all that
-    /// was queued before. Returns at once.
+    /// Queues a copy of the first bytes, as many as the tensor has, to a contiguous tensor on the GPU, after everything
+    /// that was queued before. Returns at once.
     ///
     /// # Panics
     ///
@@ -210,10 +211,10 @@ impl Drop for Pinned {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
         if self.wait().is_err() {
-            // The GPU may still be reading: the memory is left to the end of the process.
+            // The GPU may still be reading, so the memory is leaked.
             return;
         }
-        // SAFETY: both were made in `new`, and the GPU uses neither any more.
+        // SAFETY: both were created in `new`, and the GPU no longer uses either.
         unsafe {
             (self.cuda.functions.event_destroy)(self.copied);
             (self.cuda.functions.free_host)(self.start.as_ptr());
@@ -221,8 +222,8 @@ impl Drop for Pinned {
     }
 }
 
-/// Sets whether the GPU may compute with float32 matrices in TF32, in the whole process: in products, and in cuDNN's
-/// recurrent networks, for which libtorch allows it unless it is told. Returns whether this libtorch has the settings.
+/// Sets, for the entire process, whether the GPU may use TF32 for float32 matrices: in products, and in cuDNN's
+/// recurrent networks, for which libtorch allows it by default. Returns whether this libtorch has the settings.
 #[allow(unsafe_code)]
 pub fn allow_tf32(allowed: bool) -> bool {
     const SETTERS: [&[u8]; 2] = [b"_ZN2at7Context18setAllowTF32CuBLASEb\0", b"_ZN2at7Context17setAllowTF32CuDNNEb\0"];
@@ -235,7 +236,7 @@ pub fn allow_tf32(allowed: bool) -> bool {
 ///
 /// # Safety
 ///
-/// The name ends in a zero, and is that of a method of `at::Context` that takes a bool and returns nothing.
+/// The name must be null-terminated, and that of a method of `at::Context` that takes a bool and returns nothing.
 #[cfg(unix)]
 #[allow(unsafe_code)]
 unsafe fn set_in_context(setter: &[u8], on: bool) -> bool {

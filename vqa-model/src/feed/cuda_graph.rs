@@ -1,7 +1,7 @@
-//! CUDA graphs: what a GPU was told once, it does again by itself.
+//! CUDA graphs: work that is recorded once, and that a GPU then repeats by itself.
 //!
-//! tch has none of this, so that libtorch's own `at::cuda::CUDAGraph` is called by the mangled names of its methods, as
-//! in libtorch 2.11.0, the one version that tch accepts. Where a name is not found, there are no graphs.
+//! tch has none of this, so libtorch's own `at::cuda::CUDAGraph` is called by the mangled names of its methods, as in
+//! libtorch 2.11.0, the only version that tch accepts. If a name is not found, there are no graphs.
 
 use std::any::Any;
 use std::ffi::{c_int, c_void};
@@ -14,8 +14,8 @@ use libloading::Library;
 
 use crate::feed::cuda::{Cuda, Status, StreamHandle};
 
-/// Records what a GPU is told to do. All its graphs share their memory, so that none may run beside another: they are
-/// replayed one after the other, and what is to be kept of one is copied before the next.
+/// Records work for a GPU. All of its graphs share memory, so no two may run at the same time: they are replayed one
+/// after the other, and whatever is to be kept from one is copied before the next.
 #[derive(Debug)]
 pub struct CudaGraphs {
     cuda: Cuda,
@@ -25,12 +25,12 @@ pub struct CudaGraphs {
     memory: MemoryPool,
 }
 
-/// Work that was recorded.
+/// Recorded work.
 #[derive(Debug)]
 pub struct CudaGraph {
     cuda: Cuda,
     functions: Arc<Functions>,
-    /// On the heap, for libtorch's random number generator keeps its address.
+    /// On the heap, since libtorch's random number generator keeps its address.
     object: Box<GraphObject>,
 }
 
@@ -51,13 +51,13 @@ struct MemoryPool {
     second: u64,
 }
 
-/// Room for an `at::cuda::CUDAGraph`, which takes 104 bytes.
+/// Memory for an `at::cuda::CUDAGraph`, which takes 104 bytes.
 #[repr(C, align(16))]
 #[derive(Debug)]
 struct GraphObject([MaybeUninit<u8>; 512]);
 
-/// Those that are "C-unwind" can throw a C++ exception, but only where CUDA fails: an exception goes through Rust's
-/// frames, and ends the program where Rust would catch it.
+/// The functions of libtorch and of the CUDA runtime. Those that are "C-unwind" can throw a C++ exception, but only if
+/// CUDA fails: an exception unwinds through Rust's frames, and ends the program where Rust would catch it.
 #[derive(Debug)]
 pub(super) struct Functions {
     new_graph: unsafe extern "C-unwind" fn(*mut GraphObject, bool),
@@ -77,7 +77,7 @@ pub(super) struct Functions {
     get_last_error: unsafe extern "C" fn() -> Status,
 }
 
-/// cudaStreamCaptureModeThreadLocal: other threads, as the one that sends batches, do what they like meanwhile.
+/// cudaStreamCaptureModeThreadLocal: other threads, such as the one that sends batches, are not restricted meanwhile.
 const THREAD_LOCAL: c_int = 1;
 /// cudaStreamCaptureStatusActive
 const ACTIVE: c_int = 1;
@@ -88,13 +88,13 @@ impl Functions {
         if !cfg!(all(target_os = "linux", target_pointer_width = "64")) {
             return Err("it is known for Linux only how to call libtorch".to_owned());
         }
-        // SAFETY: this part of libtorch is loaded already where there is a GPU. Its initialisers are made to run.
+        // SAFETY: if there is a GPU, this part of libtorch is loaded already. Its initialisers are meant to be run.
         let library = unsafe { Library::new("libtorch_cuda.so") }.map_err(|error| error.to_string())?;
         macro_rules! function {
             ($name:literal) => {
-                // SAFETY: for the CUDA runtime's functions, their signatures are the same since CUDA 10.1. For those of
-                // libtorch, the mangled name tells the parameters; the results are as its headers of version 2.11.0
-                // say, and the Itanium C++ ABI passes classes that can be copied bit by bit as C passes structs.
+                // SAFETY: the signatures of the CUDA runtime's functions have been the same since CUDA 10.1. For those
+                // of libtorch, the mangled name gives the parameters, the headers of version 2.11.0 give the results,
+                // and the Itanium C++ ABI passes trivially copyable classes as C passes structs.
                 *unsafe { library.get($name) }.map_err(|error| error.to_string())?
             };
         }
@@ -115,16 +115,16 @@ impl Functions {
             stream_end_capture: function!(b"cudaStreamEndCapture\0"),
             get_last_error: function!(b"cudaGetLastError\0"),
         };
-        // The functions stay as long as the process.
+        // The functions stay loaded as long as the process runs.
         std::mem::forget(library);
         Ok(functions)
     }
 }
 
-/// The stream in which libtorch computes on the GPU of this number.
+/// Returns the stream in which libtorch computes on the GPU with this index.
 #[allow(unsafe_code)]
 pub(super) fn current_stream(functions: &Functions, device: usize) -> StreamHandle {
-    // SAFETY: the caller has used a GPU of this number; the second function reads from the address given.
+    // SAFETY: the caller has used the GPU with this index; the second function reads from the address given.
     unsafe {
         let stream = (functions.get_current_stream)(device as i8);
         (functions.stream_handle)(&raw const stream)
@@ -132,40 +132,40 @@ pub(super) fn current_stream(functions: &Functions, device: usize) -> StreamHand
 }
 
 impl CudaGraphs {
-    /// Graphs for the GPU of this number.
+    /// Prepares to record graphs for the GPU with this index.
     ///
     /// # Errors
     ///
-    /// Says why there are none.
+    /// Says why graphs are not available.
     #[allow(unsafe_code)]
     pub fn new(device: usize) -> Result<CudaGraphs, String> {
         let cuda = Cuda::new(device)?;
         let functions = Arc::new(Functions::load()?);
-        // A GPU that cannot be used is found here, where it is no exception.
+        // An unusable GPU is detected here, where it doesn't throw an exception.
         cuda.free_memory()?;
-        // SAFETY: a GPU of this number was just used. Neither function has other conditions.
+        // SAFETY: the GPU with this index was just used. Neither function has other preconditions.
         let (stream, memory) =
             unsafe { ((functions.get_stream_from_pool)(false, device as i8), (functions.graph_pool_handle)()) };
         Ok(CudaGraphs { cuda, functions, stream, memory })
     }
 
-    /// Records what `work` tells the GPU, which does none of it yet. All memory that `work` takes is the graph's own;
-    /// other tensors that it reads or writes must be there as long as the graph. `work` must not wait for the GPU.
+    /// Records what `work` queues on the GPU, without running any of it. Memory that `work` allocates belongs to the
+    /// graph; other tensors that it reads or writes must live as long as the graph. `work` must not wait for the GPU.
     ///
     /// # Errors
     ///
-    /// When `work` panics or does something that cannot be recorded. The GPU has done nothing then either.
+    /// When `work` panics or does something that cannot be recorded. Even then, the GPU has done nothing.
     #[allow(unsafe_code)]
     pub fn record(&self, work: impl FnOnce()) -> Result<CudaGraph, String> {
         let Functions { new_graph, capture_begin, capture_end, get_current_stream, set_current_stream, .. } =
             *self.functions;
         self.cuda.select()?;
-        // SAFETY: has no conditions.
+        // SAFETY: the function has no preconditions.
         self.cuda.check(unsafe { (self.functions.device_synchronize)() })?;
-        // SAFETY: a constructor is given memory of at least the size and the alignment of its class, and the object
-        // stays where it is until its destructor has run: `CudaGraph` sees to both. The current stream of this
-        // thread is another one only from here to the end of the recording. Recording begins in a stream that is not
-        // the default one and in which nothing is being recorded: `CudaGraphs` is used by one thread at a time.
+        // SAFETY: the constructor gets memory of at least the size and the alignment of its class, and the object stays
+        // in place until its destructor has run: `CudaGraph` sees to both. The current stream of this thread is a
+        // different one only from here to the end of the recording. Recording begins in a stream that isn't the
+        // default one and in which nothing is being recorded: `CudaGraphs` is used by one thread at a time.
         let (mut graph, before) = unsafe {
             let mut object = Box::new(GraphObject([MaybeUninit::uninit(); 512]));
             new_graph(&raw mut *object, false);
@@ -179,8 +179,8 @@ impl CudaGraphs {
         }
         let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| message(&*panic));
         let was_broken = self.mend_recording();
-        // SAFETY: a recording is in progress in the current stream, which is the one that it began in, and is intact:
-        // `mend_recording` saw to that.
+        // SAFETY: an intact recording is in progress in the current stream, in which it began: `mend_recording` ensured
+        // that.
         unsafe {
             if was_broken.is_ok() {
                 capture_end(&raw mut *graph.object);
@@ -192,15 +192,15 @@ impl CudaGraphs {
             (Err(reason), Ok(_)) => Err(reason),
             (Ok(()), Ok(true)) => Err("something in it cannot be recorded".to_owned()),
             (_, Err(reason)) => {
-                // What is half-recorded may not be destroyed either.
+                // A half-recorded graph may not be destroyed either.
                 std::mem::forget(graph);
                 Err(reason)
             }
         }
     }
 
-    /// If the recording was broken off by something that cannot be recorded, begins an empty one in its place, for
-    /// libtorch cannot end the broken one. Returns whether it was.
+    /// If the recording was aborted by something that cannot be recorded, begins an empty one in its place, since
+    /// libtorch cannot end an aborted one. Returns whether it was aborted.
     #[allow(unsafe_code)]
     fn mend_recording(&self) -> Result<bool, String> {
         let mut status = 0;
@@ -212,7 +212,7 @@ impl CudaGraphs {
             if status == ACTIVE {
                 return Ok(false);
             }
-            // Both say again what is known.
+            // Both report the failure that is known already.
             (self.functions.stream_end_capture)(stream, &raw mut nothing);
             (self.functions.get_last_error)();
             self.cuda.check((self.functions.stream_begin_capture)(stream, THREAD_LOCAL))?;
@@ -222,11 +222,11 @@ impl CudaGraphs {
 }
 
 impl CudaGraph {
-    /// Has the GPU do what was recorded, after all that was queued before, with the random numbers that libtorch's
-    /// generator is to draw next. Returns at once.
+    /// Queues the recorded work on the GPU, after everything that was queued before, with the next random numbers of
+    /// libtorch's generator. Returns at once.
     #[allow(unsafe_code)]
     pub fn replay(&mut self) {
-        // SAFETY: a graph is given out only when it was recorded to its end.
+        // SAFETY: `record` returns only graphs whose recording is complete.
         unsafe { (self.functions.replay)(&raw mut *self.object) };
     }
 }
@@ -234,9 +234,9 @@ impl CudaGraph {
 impl Drop for CudaGraph {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // What is queued may need its memory.
+        // Queued work may need the graph's memory.
         let selected = self.cuda.select();
-        // SAFETY: the first has no conditions. The object was constructed, and is not used any more.
+        // SAFETY: the first function has no preconditions. The object was constructed, and is no longer used.
         unsafe {
             if selected.is_ok() {
                 (self.functions.device_synchronize)();
@@ -246,7 +246,7 @@ impl Drop for CudaGraph {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn message(panic: &(dyn Any + Send)) -> String {
     let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     words.unwrap_or("it panicked").to_owned()
@@ -258,8 +258,8 @@ mod tests {
 
     use super::*;
 
-    /// Where there is no GPU, there is a reason. Where there is one, what was recorded reads its input anew each time,
-    /// draws new random numbers, and what cannot be recorded breaks nothing.
+    /// Without a GPU, there is a reason. With one, recorded work reads its input anew and draws new random numbers at
+    /// each replay, and work that cannot be recorded breaks nothing.
     #[test]
     fn what_was_recorded_is_done_again() {
         let graphs = match CudaGraphs::new(0) {

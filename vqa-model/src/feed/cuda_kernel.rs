@@ -1,4 +1,4 @@
-//! Kernels of our own, which NVRTC compiles when the program runs: it is there wherever libtorch computes on GPUs.
+//! Kernels of our own, compiled at run time by NVRTC, which is present wherever libtorch computes on GPUs.
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::ptr::{null, null_mut};
@@ -32,14 +32,14 @@ struct Gpu {
     module: Loaded,
 }
 
-/// A module or a kernel, to the driver.
+/// The driver's handle of a module or a kernel.
 #[derive(Debug, Clone, Copy)]
 struct Loaded(Handle);
 
 // SAFETY: the driver accepts them from any thread.
 #[allow(unsafe_code)]
 unsafe impl Send for Loaded {}
-// SAFETY: nothing of them is ever changed.
+// SAFETY: they are never modified.
 #[allow(unsafe_code)]
 unsafe impl Sync for Loaded {}
 
@@ -55,11 +55,11 @@ pub struct CudaKernel {
 pub enum KernelArgument<'a> {
     /// A pointer to float32.
     Floats(&'a Tensor),
-    /// A pointer to float32 that is read one by one.
+    /// A pointer to float32 that is read one value at a time, and so needs no further alignment.
     Singles(&'a Tensor),
     /// A pointer to bfloat16.
     Bf16s(&'a Tensor),
-    /// A pointer to the first of a matrix's rows of bfloat16, which need not follow each other at once.
+    /// A pointer to the first row of a bfloat16 matrix, whose rows need not be adjacent.
     Bf16Rows(&'a Tensor),
     /// A pointer to 32-bit integers.
     Ints(&'a Tensor),
@@ -77,7 +77,7 @@ pub enum KernelArgument<'a> {
     Int(i32),
     /// A long.
     Long(i64),
-    /// A structure of as many 64-bit integers.
+    /// A struct of 256 64-bit integers, passed by value.
     Table(&'a [u64; 256]),
 }
 
@@ -91,7 +91,7 @@ struct Driver {
 }
 
 /// cuLaunchKernel: the kernel, blocks in three dimensions, threads of a block in three, bytes of shared memory, the
-/// stream, pointers to the arguments, and nothing.
+/// stream, pointers to the arguments, and null.
 type LaunchKernel = unsafe extern "C" fn(
     Handle,
     c_uint,
@@ -109,7 +109,7 @@ type LaunchKernel = unsafe extern "C" fn(
 impl Driver {
     #[allow(unsafe_code)]
     fn load() -> Result<Driver, String> {
-        // SAFETY: the driver's initialisers are made to run whenever a program begins.
+        // SAFETY: the driver's initialisers are meant to be run by any program that loads it.
         let library = unsafe { Library::new("libcuda.so.1") }.map_err(|error| error.to_string())?;
         macro_rules! function {
             ($name:literal) => {
@@ -122,13 +122,13 @@ impl Driver {
             module_get_function: function!(b"cuModuleGetFunction\0"),
             launch_kernel: function!(b"cuLaunchKernel\0"),
         };
-        // The functions stay as long as the process.
+        // The functions stay loaded as long as the process runs.
         std::mem::forget(library);
         Ok(functions)
     }
 }
 
-/// NVIDIA's compiler of CUDA C++ to PTX, which needs no GPU.
+/// NVRTC, NVIDIA's compiler from CUDA C++ to PTX, which needs no GPU.
 struct Compiler {
     create_program: CreateProgram,
     compile_program: unsafe extern "C" fn(Handle, c_int, *const *const c_char) -> Status,
@@ -150,14 +150,14 @@ type CreateProgram = unsafe extern "C" fn(
 ) -> Status;
 
 impl Compiler {
-    /// What is compiled for these GPUs (Turing, 2018) the driver translates for all later ones.
+    /// Code that is compiled for these GPUs (Turing, 2018) is translated by the driver for all later ones.
     const OPTIONS: [&std::ffi::CStr; 2] = [c"--gpu-architecture=compute_75", c"--std=c++17"];
 
-    /// The compiler in the first of these libraries that can be opened.
+    /// Loads the compiler from the first of these libraries that can be opened.
     #[allow(unsafe_code)]
     fn load(names: &[&str]) -> Result<Compiler, String> {
         let mut reasons = Vec::new();
-        // SAFETY: NVRTC's initialisers, and those of the part of libtorch that depends on it, are made to run.
+        // SAFETY: NVRTC's initialisers, and those of the part of libtorch that depends on it, are meant to be run.
         let opened = names.iter().find_map(|name| unsafe { Library::new(name) }.map_err(|e| reasons.push(e)).ok());
         let library = opened.ok_or_else(|| reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         macro_rules! function {
@@ -175,19 +175,19 @@ impl Compiler {
             get_program_log: function!(b"nvrtcGetProgramLog\0"),
             destroy_program: function!(b"nvrtcDestroyProgram\0"),
         };
-        // The functions stay as long as the process.
+        // The functions stay loaded as long as the process runs.
         std::mem::forget(library);
         Ok(compiler)
     }
 
-    /// PTX, which ends in a zero.
+    /// Compiles a source to PTX, which is null-terminated.
     #[allow(unsafe_code)]
     fn compile(&self, source: &str) -> Result<Vec<u8>, String> {
         let source = CString::new(source).map_err(|error| error.to_string())?;
         let options = Compiler::OPTIONS.map(|option| option.as_ptr());
         let mut program = null_mut();
-        // SAFETY: texts end in a zero; sizes come before what they are the sizes of, which is written to as much room; and
-        // the program is destroyed once, at the end.
+        // SAFETY: strings are null-terminated; the size of a text is queried first, and the text is written to a
+        // buffer of that size; and the program is destroyed once, at the end.
         unsafe {
             check("compile", (self.create_program)(&raw mut program, source.as_ptr(), null(), 0, null(), null()))?;
             let status = (self.compile_program)(program, options.len() as c_int, options.as_ptr());
@@ -215,8 +215,8 @@ fn check(what: &str, status: Status) -> Result<(), String> {
 }
 
 impl CudaModule {
-    /// What `kernels_of` makes of the kernels in a CUDA C++ source, for a device. Nothing on a CPU, nor where there are none,
-    /// which is warned of: `what` is done in a slower way then.
+    /// Compiles a CUDA C++ source for a device, and returns what `kernels_of` builds from its kernels. Returns `None`
+    /// on a CPU, and on failure, which logs a warning that `what` happens in a slower way.
     pub fn load<T>(
         device: Device,
         source: &str,
@@ -230,11 +230,11 @@ impl CudaModule {
             .ok()
     }
 
-    /// The kernels in a CUDA C++ source, for the GPU of this number.
+    /// Compiles the kernels in a CUDA C++ source for the GPU with this index.
     ///
     /// # Errors
     ///
-    /// Says why there are none.
+    /// Says why they cannot be compiled or loaded.
     #[allow(unsafe_code)]
     fn compile(device: usize, source: &str) -> Result<CudaModule, String> {
         let cuda = Cuda::new(device)?;
@@ -245,18 +245,19 @@ impl CudaModule {
         // The driver works for the GPU that the runtime has selected.
         cuda.select()?;
         let mut module = null_mut();
-        // SAFETY: the text ends in a zero, and the function writes to the address given. The module is never unloaded.
+        // SAFETY: the PTX is null-terminated, and the function writes to the address given. The module is never
+        // unloaded.
         unsafe { check("load", (driver.module_load_data)(&raw mut module, ptx.as_ptr().cast()))? };
         Ok(CudaModule(Arc::new(Code::Gpu(Gpu { cuda, device, driver, stream_functions, module: Loaded(module) }))))
     }
 
-    /// The kernels in a CUDA C++ source, on a CPU: those with these names.
+    /// Compiles the kernels with these names in a CUDA C++ source, to be emulated on a CPU.
     #[cfg(test)]
     pub(crate) fn emulated(source: &str, names: &[&str]) -> CudaModule {
         CudaModule(Arc::new(Code::Emulated(crate::feed::cuda_on_cpu::Emulated::compile(source, names))))
     }
 
-    /// The kernel of this name.
+    /// Returns the kernel with this name.
     ///
     /// # Errors
     ///
@@ -267,7 +268,7 @@ impl CudaModule {
             Code::Gpu(Gpu { driver, module, .. }) => {
                 let text = CString::new(name).map_err(|error| error.to_string())?;
                 let mut kernel = null_mut();
-                // SAFETY: the name ends in a zero, and the function writes to the address given.
+                // SAFETY: the name is null-terminated, and the function writes to the address given.
                 let status = unsafe { (driver.module_get_function)(&raw mut kernel, module.0, text.as_ptr()) };
                 check(&format!("find {name}, "), status)?;
                 kernel
@@ -280,8 +281,8 @@ impl CudaModule {
 }
 
 impl CudaKernel {
-    /// Has the GPU run the kernel in blocks, so many in two dimensions, of `n_threads` threads, after all that was queued
-    /// before in libtorch's current stream.
+    /// Launches the kernel on the GPU with a two-dimensional grid of `n_blocks` blocks of `n_threads` threads, after
+    /// everything that was queued before in libtorch's current stream.
     ///
     /// # Errors
     ///
@@ -290,12 +291,12 @@ impl CudaKernel {
     /// # Panics
     ///
     /// When a tensor is on another device or of another type, not contiguous, or not aligned: to 16 bytes, unless its
-    /// numbers are read one by one.
+    /// values are read one at a time.
     ///
     /// # Safety
     ///
-    /// The arguments are those that the kernel declares, and it reads and writes nothing outside the tensors, which
-    /// nothing else uses meanwhile in another stream.
+    /// The arguments must be those that the kernel declares, and it must read and write nothing outside the tensors,
+    /// which nothing in another stream may use meanwhile.
     #[allow(unsafe_code)]
     pub unsafe fn launch(
         &self,
@@ -320,7 +321,8 @@ impl CudaKernel {
                 let stream = current_stream(stream_functions, *device);
                 let [x, y] = n_blocks;
                 let arguments = addresses.as_mut_ptr();
-                // SAFETY: the caller vouches for kernel and arguments, whose values outlive the call, which copies them.
+                // SAFETY: the caller vouches for kernel and arguments, whose values outlive the call, which copies
+                // them.
                 let launched = unsafe {
                     (driver.launch_kernel)(self.kernel.0, x, y, 1, n_threads, 1, 1, 0, stream, arguments, null_mut())
                 };
@@ -337,7 +339,7 @@ impl CudaKernel {
 }
 
 impl KernelArgument<'_> {
-    /// The value in the first bytes of a word, as GPUs and their hosts are little-endian.
+    /// Returns the value in the first bytes of a 64-bit word, as GPUs and their hosts are little-endian.
     fn bits(self, device: Device) -> u64 {
         let is_contiguous = |tensor: &Tensor| tensor.is_contiguous();
         let are_rows = |tensor: &Tensor| tensor.dim() == 2 && tensor.stride()[1] == 1 && tensor.stride()[0] % 8 == 0;
@@ -358,7 +360,7 @@ impl KernelArgument<'_> {
     }
 }
 
-/// Where a tensor is, for a kernel that reads so many bytes at a time.
+/// Returns the address of a tensor, after checking it for a kernel that reads `alignment` bytes at a time.
 fn address(tensor: &Tensor, device: Device, kind: Kind, alignment: u64, lies_right: bool) -> u64 {
     let is_right = tensor.device() == device && tensor.kind() == kind && lies_right;
     let address = tensor.data_ptr() as u64;

@@ -1,5 +1,5 @@
-// As much of CUDA as our kernels use, on a CPU and in one thread, for their tests. Threads of a block are fibres: each runs
-// until it waits for others.
+// As much of CUDA as our kernels use, emulated on a CPU in a single thread, for their tests. Threads of a block are
+// fibres: each runs until it waits for others.
 
 #include <math.h>
 #include <setjmp.h>
@@ -50,7 +50,8 @@ struct Index {
 };
 static Index threadIdx, blockIdx, blockDim, gridDim;
 
-// A fibre begins in a context of its own, once; from then on jumps lead in and out, since they need no system calls.
+// A fibre begins in a context of its own, once; from then on it is entered and left by long jumps, which need no system
+// calls.
 static const int MAX_THREADS = 256, STACK = 1 << 16;
 static ucontext_t contexts[MAX_THREADS];
 static char stacks[MAX_THREADS][STACK];
@@ -63,7 +64,7 @@ static void give_way() {
     }
 }
 
-// Threads that wait for each other: those of a block, or of a warp. Who has returned is not waited for.
+// Threads that wait for each other: those of a block, or of a warp. Threads that have returned are not waited for.
 struct Barrier {
     int n_running, n_waiting, round;
 

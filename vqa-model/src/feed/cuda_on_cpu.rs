@@ -1,4 +1,4 @@
-//! Kernels on a CPU, compiled by a C++ compiler, for tests where there is no GPU.
+//! Kernels emulated on a CPU, compiled by a C++ compiler, for tests without a GPU.
 
 use std::ffi::{c_uint, c_void};
 use std::process::Command;
@@ -15,7 +15,7 @@ pub(super) struct Emulated(Library);
 type Run = unsafe extern "C" fn(c_uint, c_uint, c_uint, *mut *mut c_void);
 
 impl Emulated {
-    /// The kernels of a source that have these names.
+    /// Compiles the kernels of a source that have these names.
     #[allow(unsafe_code)]
     pub(super) fn compile(source: &str, names: &[&str]) -> Emulated {
         let dir = tempfile::tempdir().unwrap();
@@ -33,7 +33,7 @@ impl Emulated {
         Emulated(unsafe { Library::new(&library) }.unwrap())
     }
 
-    /// What runs the kernel of this name.
+    /// Returns the function that runs the kernel with this name.
     #[allow(unsafe_code)]
     pub(super) fn kernel(&self, name: &str) -> Handle {
         // SAFETY: the function has this signature, as the header says.
@@ -45,10 +45,10 @@ impl Emulated {
     ///
     /// # Safety
     ///
-    /// The arguments are those of the kernel, and it reads and writes nothing that it may not.
+    /// The arguments must be those of the kernel, and it must read and write nothing outside its tensors.
     #[allow(unsafe_code)]
     pub(super) unsafe fn run(&self, kernel: Handle, [x, y]: [u32; 2], n_threads: u32, arguments: *mut *mut c_void) {
-        /// The fibres of all blocks are the same ones.
+        /// All blocks run in the same fibres.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the handle is that of a function of this type; the caller vouches for the arguments.

@@ -1,4 +1,4 @@
-//! The batches of a loader, for a device.
+//! Brings the batches of a loader to a device.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::loss::SparseTargets;
 use crate::loss::on_gpu::{LossKernels, OnGpu};
 use crate::model::ModelInput;
 
-/// The batches of a loader, for a device.
+/// Brings the batches of a loader to a device.
 pub struct Feed {
     loader: Loader,
     options: FeedOptions,
     resident: Option<Resident>,
     staging: Option<Arc<Mutex<Staging>>>,
     loss_kernels: Option<Arc<LossKernels>>,
-    /// What whole batches are padded to, if they are.
+    /// The sizes that full batches are padded to, if they are padded.
     room: Option<Arc<Mutex<Room>>>,
     order: Option<SharedStates>,
 }
@@ -43,15 +43,15 @@ pub struct FedBatch {
 
 /// A part of a batch, which may be all of it, on its way to the device.
 pub struct FedPart {
-    /// Without its features, if these are on the device or on their way.
+    /// Without its features, if these are on the device or on their way there.
     pub batch: Batch,
-    /// Its pieces, where they are on their way to the device already.
+    /// Its pieces, if they are on their way to the device already.
     pub sent: Option<SentBatch>,
 }
 
 impl Feed {
-    /// The batches of `loader`, for a device. Where the features of all images are copied to the device,
-    /// `on_resident` is told how many images are there, and of how many.
+    /// Creates a feed of the batches of `loader`. If the features of all images are copied to the device, `on_resident`
+    /// is called with the number of images there so far, and the total.
     ///
     /// # Errors
     ///
@@ -79,19 +79,19 @@ impl Feed {
         Ok(Feed { loader, options, resident, staging, loss_kernels: None, room: None, order: None })
     }
 
-    /// Has batches for a GPU padded, with images that no question is about and answers of score 0, so that there are
-    /// fewer different [layouts](SentBatch::layout).
+    /// From now on, pads batches for a GPU, with images that no question is about and answers of score 0, so that there
+    /// are fewer different [layouts](SentBatch::layout).
     pub fn pad_batches(&mut self) {
         self.room = Some(Arc::new(Mutex::new(Room::new(self.loader.options().batch_size))));
     }
 
-    /// Has losses on a GPU computed by kernels of our own, which takes a moment to compile them.
+    /// From now on, computes losses on a GPU with kernels of our own. Compiling them takes a moment.
     pub fn load_loss(&mut self) {
         self.loss_kernels = LossKernels::load(self.options.device);
     }
 
-    /// Has batches for a GPU say in what [order](BatchOrder) words and images occur in them, for a recurrent network whose
-    /// questions share such states.
+    /// From now on, adds to batches for a GPU the [order](BatchOrder) in which words and images occur in them, for a
+    /// recurrent network whose questions share these states.
     pub fn order_batches(&mut self, shared: SharedStates) {
         self.order = Some(shared);
     }
@@ -111,12 +111,12 @@ impl Feed {
         &self.loader
     }
 
-    /// [`Loader::n_batches`].
+    /// The number of batches of an epoch: [`Loader::n_batches`].
     pub fn n_batches(&self) -> usize {
         self.loader.n_batches()
     }
 
-    /// [`Loader::epoch`].
+    /// The batches of an epoch, as in [`Loader::epoch`], on their way to the device.
     pub fn epoch(&self, epoch: u64, first: usize) -> Batches<Result<FedBatch>> {
         let (FeedOptions { kind, n_parts, .. }, staging) = (self.options, self.staging.clone());
         let starts = self.resident.as_ref().map(Resident::starts);
@@ -140,7 +140,7 @@ impl Feed {
         })
     }
 
-    /// The tensors of a part on the device.
+    /// Returns the tensors of a part, on the device.
     pub fn tensors(&self, part: &mut FedPart) -> (ModelInput, SparseTargets) {
         let FeedOptions { device, kind, .. } = self.options;
         if let Some(sent) = part.sent.take() {
@@ -155,8 +155,8 @@ impl Feed {
         self.assemble(pieces.list.map(|piece| piece.tensor().to_device(device)), pieces.has_short_images, &[])
     }
 
-    /// The tensors of a batch that is in the device's memory. They are views of it, or are computed from it by the
-    /// device.
+    /// Returns the tensors of a batch that is in the device's memory. They are views of it, or are computed from it on
+    /// the device.
     pub fn sent_tensors(&self, sent: &SentBatch) -> (ModelInput, SparseTargets) {
         self.assemble(sent.pieces(), sent.layout().has_short_images, &sent.layout().steps)
     }
@@ -239,8 +239,8 @@ mod tests {
         }
     }
 
-    /// Pieces that are copied together become the tensors that libtorch makes of each alone. Buffers are reused, and
-    /// what was sent from them earlier stays.
+    /// Pieces that are copied in one block become the same tensors that libtorch creates from each alone. Buffers are
+    /// reused, and what was sent from them earlier stays intact.
     #[test]
     fn batches_arrive_whole() {
         for kind in [Kind::Float, Kind::BFloat16] {
@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    /// Padding makes batches of other questions lie alike in memory, and changes neither loss nor score nor gradients.
+    /// Padding gives batches of different questions the same layout, and changes neither loss nor score nor gradients.
     #[test]
     fn padding_changes_nothing_but_the_layout() {
         tch::manual_seed(1);

@@ -1,10 +1,10 @@
 //! How a loader's batches get to a device.
 //!
 //! - On a CPU a batch becomes tensors when its turn comes.
-//! - For a GPU the loader's thread writes each batch to pinned memory ahead of time, features in the number type of
-//!   the arithmetic, and has the GPU copy it in one go. The copy is queued with the computations, since tch has no
+//! - For a GPU the loader's thread writes each batch to pinned memory ahead of time, with features in the number type
+//!   of the arithmetic, and has the GPU copy it in one go. The copy is queued with the computations, since tch has no
 //!   other streams: the program waits for neither, but the two do not overlap on the GPU itself.
-//! - Where the features of all images fit on the GPU, they are copied there once. A batch is then a few kilobytes:
+//! - If the features of all images fit on the GPU, they are copied there once. A batch is then a few kilobytes:
 //!   tokens, targets, and the rows of its regions.
 
 pub(crate) mod cuda;

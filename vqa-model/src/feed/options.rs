@@ -30,7 +30,7 @@ pub enum FeaturesOnDevice {
 }
 
 impl Precision {
-    /// libtorch's type of the features and of the arithmetic on them.
+    /// The libtorch type of the features and of the arithmetic on them.
     pub fn kind(self) -> Kind {
         match self {
             Precision::Fp32 | Precision::Tf32 => Kind::Float,
@@ -53,7 +53,7 @@ pub struct FeedOptions {
 }
 
 impl FeedOptions {
-    /// Whole batches in float32, their features read batch by batch.
+    /// Unsplit batches in float32, with their features read batch by batch.
     pub fn new(device: Device) -> FeedOptions {
         FeedOptions { device, kind: Kind::Float, n_parts: 1, features_on_device: FeaturesOnDevice::Never }
     }

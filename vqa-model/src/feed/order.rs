@@ -1,14 +1,14 @@
-//! What a GPU needs to know beforehand about the order of a batch, to compute what is equal once and to add up gradients
-//! without waiting in line.
+//! What a GPU needs to know beforehand about the order of a batch, to compute equal states only once and to sum
+//! gradients without contention.
 
 use tch::Tensor;
 
 use crate::feed::room::Size;
 
-/// Which states a recurrent network has in common.
+/// Which states of a recurrent network are shared between questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedStates {
-    /// Of questions that begin alike, those of the words that they have in common: the network reads forwards only.
+    /// Questions that begin alike share the states of their common words: the network reads forwards only.
     Beginnings,
     /// None: each question has its own.
     Nothing,
@@ -17,36 +17,36 @@ pub enum SharedStates {
 /// Where the words and the images of a batch of B questions of T words about N images occur. All tensors are of 32-bit
 /// integers, on the device.
 ///
-/// A recurrent network has states: of step t, those of the different beginnings of t + 1 words, in such an order that the
-/// children of a state, one word longer, follow each other. Each distinct word of the batch has one or more rows: a row is
-/// read by 32 states at most, so that no gradient is the sum of many more numbers than another. Rows of a word
-/// follow each other.
+/// The states of step t of a recurrent network belong to the distinct beginnings of t + 1 words, in an order in which
+/// the children of a state, one word longer, are consecutive. Each distinct word of the batch has one or more rows: a
+/// row is read by at most 32 states, so that no gradient is the sum of many more values than another. The rows of a
+/// word are consecutive.
 #[derive(Debug)]
 pub struct BatchOrder {
-    /// `[T]` how many states each step has, M in all. Some may be there only to make it a round number, which are nobody's.
+    /// `[T]` how many states each step has, M in all. Some may be padding, which belongs to no question.
     pub(crate) steps: Vec<i64>,
     /// [M] the row that each state reads.
     pub(crate) rows: Tensor,
-    /// [M] of each state, its parent among the states of the step before.
+    /// [M] each state's parent, among the states of the step before.
     pub(crate) parents: Tensor,
-    /// [M - states of the first step] of each state but the first step's, its parent among all M.
+    /// [M - states of the first step] the parent of each state after the first step, among all M.
     pub(crate) parent_places: Tensor,
-    /// [M + T] of each step, where each state's children begin among those of the next, and where the last ones end. Children
-    /// of the last step are questions: they begin in `last_questions`.
+    /// [M + T] for each step, where each state's children begin among the states of the next step, and where the last
+    /// ones end. The children of the last step's states are questions, in `last_questions`.
     pub(crate) child_starts: Tensor,
     /// `[B]` the questions, by their last states.
     pub(crate) last_questions: Tensor,
     /// `[B]` the last state of each question, among those of the last step.
     pub(crate) last_states: Tensor,
-    /// [R] the word of each row, which is padding for the first one, and for those that are there to make R a round number.
+    /// [R] the word of each row. It is padding for the first row, and for those that only round R up.
     pub(crate) row_words: Tensor,
     /// [R + 1] where each row's readers begin in `readers`. Padding has none.
     pub(crate) row_starts: Tensor,
-    /// [M] the states that read a row, row by row; the rest are of no meaning.
+    /// [M] the states that read a row, row by row; the rest have no meaning.
     pub(crate) readers: Tensor,
-    /// [R] the distinct words; the rest are of no meaning.
+    /// [R] the distinct words; the rest have no meaning.
     pub(crate) words: Tensor,
-    /// [R + 1] where the rows of each distinct word begin; the rest have none.
+    /// [R + 1] where the rows of each distinct word begin; the rest have no rows.
     pub(crate) word_starts: Tensor,
     /// `[B]` the image of each question.
     pub(crate) question_images: Tensor,
@@ -56,7 +56,7 @@ pub struct BatchOrder {
     pub(crate) image_questions: Tensor,
 }
 
-/// States that read a row, at most.
+/// How many states at most read a row.
 pub(crate) const MAX_READERS: usize = 32;
 
 /// The questions of a batch, and what they are about.
@@ -65,7 +65,7 @@ pub(crate) struct Asked<'a> {
     /// [B, T].
     pub(crate) tokens: &'a [i64],
     pub(crate) max_len: usize,
-    /// The word that is none.
+    /// The id of padding.
     pub(crate) padding: i64,
     /// `[B]`, below `n_images`.
     pub(crate) image_rows: &'a [i64],
@@ -74,7 +74,7 @@ pub(crate) struct Asked<'a> {
 
 /// The states of a batch.
 struct States {
-    /// The question that each state is a beginning of, step by step, state by state.
+    /// A question that each state is a beginning of, step by step and state by state.
     questions: Vec<Vec<usize>>,
     parents: Vec<Vec<i32>>,
     /// The questions, by their last states.
@@ -92,10 +92,10 @@ impl States {
         }
         let begin_alike =
             |a: usize, b: usize, len: usize| shared == SharedStates::Beginnings && text(a)[..len] == text(b)[..len];
-        // Of each question in order, its state in the step before.
+        // For each question in order, its state in the step before.
         let mut before: Vec<i32> = match shared {
             SharedStates::Beginnings => vec![0; order.len()],
-            // So that parents have the same places in all steps, whichever way they are read.
+            // So that parents have the same indices in all steps, in whichever direction they are read.
             SharedStates::Nothing => (0..order.len() as i32).collect(),
         };
         let (mut questions, mut parents) = (Vec::new(), Vec::new());
@@ -117,7 +117,7 @@ impl States {
     }
 }
 
-/// Where the things of each of `n_groups` begin, and where the last ones end, given the group of each in order.
+/// Returns where the items of each of `n_groups` groups begin, and where the last ones end, given each item's group.
 fn starts(groups: &[i32], n_groups: usize) -> Vec<i32> {
     let mut starts = vec![0; n_groups + 1];
     groups.iter().for_each(|&group| starts[group as usize + 1] += 1);
@@ -126,8 +126,8 @@ fn starts(groups: &[i32], n_groups: usize) -> Vec<i32> {
 }
 
 impl BatchOrder {
-    /// All of it in one piece, and how many states each step has. `fit` is told how many states and rows there are, and says
-    /// how many there are to be, which are no fewer.
+    /// Returns the integers of all tensors in one vector, and how many states each step has. `fit` is called with the
+    /// number of states of a step, or of rows, and returns the number to pad them to, which must not be smaller.
     pub(crate) fn numbers(
         asked: Asked,
         shared: SharedStates,
@@ -142,7 +142,7 @@ impl BatchOrder {
 
         let mut parents = Vec::with_capacity(n_states);
         let (mut parent_places, mut child_starts) = (Vec::new(), Vec::with_capacity(n_states + max_len));
-        // Word and state, of what is read.
+        // For each word that is read, the word and the state.
         let mut read: Vec<(i64, i32)> = Vec::with_capacity(n_states);
         for (step, &n) in steps.iter().enumerate() {
             let first = parents.len();
@@ -212,7 +212,7 @@ impl BatchOrder {
         (numbers.concat(), steps.iter().map(|&n| n as i64).collect())
     }
 
-    /// From [`BatchOrder::numbers`] on a device, of B questions about N images.
+    /// Splits up [`BatchOrder::numbers`], copied to a device, of B questions about N images.
     pub(crate) fn new(numbers: &Tensor, steps: &[i64], n_questions: i64, n_images: i64) -> BatchOrder {
         let (n_states, n_steps) = (steps.iter().sum::<i64>(), steps.len() as i64);
         let mut end = 0;
@@ -260,8 +260,8 @@ mod tests {
     }
 
     proptest! {
-        /// Who follows the parents of a question's last state reads the question; every state is a child of its parent;
-        /// what reads a row is found by way of the row's word; and every question by way of its image.
+        /// Following the parents of a question's last state yields the question's words; every state is a child of its
+        /// parent; every reader of a row is found through the row's word, and every question through its image.
         #[test]
         fn what_is_read_is_found_again(
             n_questions in 1usize..80,

@@ -12,7 +12,7 @@ use crate::feed::order::{Asked, BatchOrder, SharedStates};
 use crate::feed::room::{Room, Size};
 use crate::loss::target_lists;
 
-/// A batch in pieces, and what the lengths of its pieces do not tell.
+/// A batch in pieces, and what the shapes of its pieces do not show.
 pub(super) struct Pieces<'a> {
     pub(super) list: [Piece<'a>; N_PIECES],
     /// Whether an image has fewer regions than another.
@@ -24,7 +24,7 @@ pub(super) struct Pieces<'a> {
 /// The values of one tensor of a batch.
 pub(super) struct Piece<'a> {
     pub(super) values: Values<'a>,
-    /// If there are fewer values than that, zeros follow them.
+    /// The shape on the device. If there are fewer values, zeros follow them.
     pub(super) shape: Vec<i64>,
 }
 
@@ -33,15 +33,15 @@ pub(super) enum Values<'a> {
     I32(Vec<i32>),
     I64(Cow<'a, [i64]>),
     F32(Cow<'a, [f32]>),
-    /// Rounded on the way.
+    /// Rounded to bfloat16 when they are written.
     Bf16(&'a [f32]),
 }
 
-/// What is wanted of a batch's order.
+/// How to compute a batch's [`BatchOrder`].
 #[derive(Clone, Copy)]
 pub(super) struct Ordering {
     pub(super) shared: SharedStates,
-    /// The word that is none.
+    /// The id of padding.
     pub(super) padding: i64,
 }
 
@@ -52,11 +52,11 @@ pub(super) const N_PIECES: usize = 10;
 /// - tokens [B, T], image rows `[B]`, numbers of regions `[N]`;
 /// - questions, answers and scores of the targets, `[P]` each, and where each question's begin, [B + 1];
 /// - features [N, K, D] and boxes [N, K, 4]; or, where these are on the device with `starts` as in
-///   [`Resident`](crate::feed::resident::Resident), the rows of the regions there, [N, K], and nothing;
-/// - [`BatchOrder::numbers`], if they are wanted.
+///   [`Resident`](crate::feed::resident::Resident), the rows of the regions there, [N, K], and an empty piece;
+/// - [`BatchOrder::numbers`], empty without `order`.
 ///
-/// With `room`, batches are padded to the sizes that it says, so that most have the same shapes: with images of zeros that no
-/// question is about, scores of 0, and states that are nobody's. Losses and gradients are the same.
+/// With `room`, batches are padded to the sizes that it gives, so that most have the same shapes: with images of zeros
+/// that no question is about, scores of 0, and states that belong to no question. Losses and gradients are unaffected.
 pub(super) fn pieces<'a>(
     batch: &'a Batch,
     kind: Kind,
@@ -134,7 +134,7 @@ impl Piece<'_> {
     ///
     /// # Panics
     ///
-    /// When `to` has another size than the piece, or is not aligned for its values.
+    /// When `to` differs in size from the piece, or is not aligned for its values.
     pub(super) fn write(&self, to: &mut [u8]) {
         assert_eq!(to.len(), self.size());
         let (values, zeros) = to.split_at_mut(self.values.size());
@@ -179,7 +179,7 @@ impl Values<'_> {
     }
 
     fn write(&self, to: &mut [u8]) {
-        /// Values, or their bytes, that a thread copies at a time.
+        /// How many values or bytes a thread copies at a time.
         const CHUNK: usize = 1 << 16;
         assert_eq!(to.len(), self.size());
         let copy = |from: &[u8], to: &mut [u8]| {

@@ -16,11 +16,11 @@ pub(super) struct Resident {
     pub(super) regions: Tensor,
     /// [regions + 1, 4] float32, in the same order.
     pub(super) boxes: Tensor,
-    /// The row of the first region of each image, and at the end that of the zeros, which stand for padding.
+    /// The row of each image's first region, followed by the row of zeros, which stands for padding.
     pub(super) starts: Arc<[i64]>,
 }
 
-/// The smallest number type that leaves the results of the arithmetic as they are.
+/// The smallest number type that doesn't change the results of the arithmetic.
 fn resident_kind(dataset: &Dataset, kind: Kind) -> Kind {
     match (kind, dataset.element_type()) {
         (Kind::Float, ElementType::F16) => Kind::Half,
@@ -58,8 +58,8 @@ pub(super) fn fits(dataset: &Dataset, kind: Kind, cuda: &Cuda) -> bool {
 }
 
 impl Resident {
-    /// Reads the features of all images and copies them. `on_copied` is told how many images there are on the device,
-    /// and of how many.
+    /// Reads the features of all images and copies them. `on_copied` is called with the number of images on the device
+    /// so far, and the total.
     pub(super) fn new(
         dataset: &Dataset,
         device: Device,
@@ -96,7 +96,7 @@ impl Resident {
         Ok(Resident { regions, boxes, starts: starts.into() })
     }
 
-    /// The row of the first region of each image, and at the end that of the zeros.
+    /// Returns the row of each image's first region, followed by the row of zeros.
     pub(super) fn starts(&self) -> Arc<[i64]> {
         self.starts.clone()
     }
@@ -112,7 +112,7 @@ impl Resident {
     }
 }
 
-/// [regions + 1, dim] and rows [N, K] to [N, K, dim].
+/// Maps [regions + 1, dim] and rows [N, K] to [N, K, dim].
 fn select_rows(regions: &Tensor, rows: &Tensor) -> Tensor {
     let [n, k] = rows.size()[..] else { panic!("rows are [N, K]") };
     regions.index_select(0, &rows.view([-1])).view([n, k, -1])

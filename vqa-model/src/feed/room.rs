@@ -15,8 +15,8 @@ pub(crate) enum Size {
     States(usize),
 }
 
-/// The sizes that batches of so many questions are padded to: those that there were, and some to spare, so that soon all
-/// batches have the same.
+/// The sizes that batches of `batch_size` questions are padded to: those seen so far with some to spare, so that soon
+/// all batches have the same sizes.
 #[derive(Debug)]
 pub(super) struct Room {
     batch_size: usize,
@@ -24,14 +24,14 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// None yet.
+    /// Starts without any sizes.
     pub(super) fn new(batch_size: usize) -> Room {
         Room { batch_size, sizes: HashMap::new() }
     }
 
-    /// What `n` is padded to.
+    /// Returns what `n` is padded to.
     pub(super) fn fit(&mut self, size: Size, n: usize) -> usize {
-        // To spare, and what it is rounded up to. Images are the dearest.
+        // How much is added to spare, and the multiple to round up to. Images cost the most.
         let (spare, round) = match size {
             Size::Images => (n / 32 + 2, 8),
             Size::Scores => (n / 8, 256),
@@ -42,7 +42,7 @@ impl Room {
         if n > *room {
             *room = (n + spare).next_multiple_of(round);
             if matches!(size, Size::States(_) | Size::Images) {
-                // There are no more of them than questions.
+                // There are never more of these than questions.
                 *room = (*room).min(self.batch_size);
             }
         }

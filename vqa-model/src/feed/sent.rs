@@ -4,16 +4,16 @@ use tch::{Kind, Tensor};
 
 use crate::feed::pieces::{N_PIECES, Pieces};
 
-/// A batch in the memory of a device, or on its way there, in one piece of it.
+/// A batch in a single block of a device's memory, or on its way there.
 #[derive(Debug)]
 pub struct SentBatch {
-    /// Bytes.
+    /// The bytes of all pieces.
     block: Tensor,
     layout: BatchLayout,
 }
 
-/// How a batch lies in its piece of memory. What is to be computed of two batches of the same layout differs in nothing
-/// but the values.
+/// How a batch is laid out in its block of memory. Computations on two batches of the same layout differ in nothing but
+/// the values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchLayout {
     pieces: [PieceLayout; N_PIECES],
@@ -49,7 +49,7 @@ impl BatchLayout {
         BatchLayout { pieces: pieces_of, has_short_images: *has_short_images, steps: steps.clone(), size }
     }
 
-    /// Where the piece is, in bytes.
+    /// The range of a piece, in bytes.
     pub(super) fn range(&self, piece: usize) -> std::ops::Range<usize> {
         let PieceLayout { start, size, .. } = self.pieces[piece];
         start..start + size
@@ -57,26 +57,26 @@ impl BatchLayout {
 }
 
 impl SentBatch {
-    /// A batch in as many bytes as its layout says.
+    /// A batch in a block of as many bytes as its layout says.
     pub(super) fn new(block: Tensor, layout: BatchLayout) -> SentBatch {
         SentBatch { block, layout }
     }
 
-    /// How it lies in memory.
+    /// How the batch is laid out in memory.
     pub fn layout(&self) -> &BatchLayout {
         &self.layout
     }
 
-    /// A batch in memory of its own.
+    /// Returns a copy of the batch in memory of its own.
     pub fn copy(&self) -> SentBatch {
         SentBatch { block: self.block.copy(), layout: self.layout.clone() }
     }
 
-    /// Has the device copy another batch into this one's memory, after all that was queued before.
+    /// Queues a copy of another batch into this one's memory, after everything that was queued before.
     ///
     /// # Panics
     ///
-    /// When its layout is another one.
+    /// When its layout differs.
     pub fn copy_from(&mut self, other: &SentBatch) {
         assert_eq!(self.layout, other.layout);
         self.block.copy_(&other.block);

@@ -23,7 +23,7 @@ pub(super) struct Staging {
 #[derive(Debug)]
 enum StagingBuffer {
     Pinned(Pinned),
-    /// On a CPU. Whole words, so that the start is aligned for every number type.
+    /// On a CPU. 64-bit words, so that the start is aligned for every number type.
     Plain(Vec<u64>),
 }
 
@@ -38,8 +38,8 @@ impl Staging {
         Staging { device, cuda, buffers: (0..n_buffers).map(|_| None).collect(), next: 0 }
     }
 
-    /// Waits for a buffer to be free, which it adds to `waited`, and has the pieces copied to the device: they are there
-    /// for all that is computed afterwards.
+    /// Waits for a buffer to be free, adding the time to `waited`, and queues a copy of the pieces to the device,
+    /// ahead of everything that is computed afterwards.
     pub(super) fn send(&mut self, pieces: &Pieces, waited: &mut Duration) -> Result<SentBatch, String> {
         let layout = BatchLayout::new(pieces);
         let device = self.device;
@@ -83,7 +83,7 @@ impl Staging {
 }
 
 impl StagingBuffer {
-    /// In bytes.
+    /// The length in bytes.
     fn len(&self) -> usize {
         match self {
             StagingBuffer::Pinned(pinned) => pinned.len(),
@@ -100,7 +100,7 @@ impl WritableBuffer<'_> {
         }
     }
 
-    /// The first `size` bytes as a tensor on the device.
+    /// Copies the first `size` bytes to a new tensor on the device.
     fn copy_to(self, device: Device, size: usize) -> Result<Tensor, String> {
         match self {
             WritableBuffer::Pinned(bytes) => {

@@ -1,14 +1,14 @@
-//! What a loss says of a batch.
+//! The result of a loss on a batch.
 
 use tch::Tensor;
 
-/// What the logits of a batch amount to.
+/// The loss of a batch's logits, its gradient, and the score.
 #[derive(Debug)]
 pub struct BatchLoss {
     /// A scalar, the mean loss over its questions.
     pub mean: Tensor,
-    /// [B, n_answers] float32, the gradient of the mean loss by the logits.
+    /// [B, n_answers] float32, the gradient of the mean loss with respect to the logits.
     pub grad_logits: Tensor,
-    /// A scalar, float64: the sum of the soft scores of each question's best answer, which is exact.
+    /// A scalar, float64: the exact sum of the soft scores of each question's best answer.
     pub total_score: Tensor,
 }

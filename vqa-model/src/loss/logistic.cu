@@ -1,6 +1,6 @@
 // The logistic loss, its gradient and the score of a batch, in one pass over the logits.
 //
-// NVRTC compiles this when the program first trains on a GPU; the tests have a C++ compiler do it. Blocks have 256 threads.
+// NVRTC compiles this when the program first trains on a GPU; the tests use a C++ compiler. Blocks have 256 threads.
 
 #define N_THREADS 256
 #define NONE 1e9f
@@ -15,7 +15,7 @@ struct Least {
     __device__ static float of(float a, float b) { return fminf(a, b); }
 };
 
-// Of the numbers of a block's threads, for all of them.
+// Reduces the values of a block's threads, and returns the result to each of them.
 template <class Operation>
 __device__ inline float of_block(float value) {
     __shared__ float values[N_THREADS / 32];
@@ -35,9 +35,10 @@ __device__ inline float of_block(float value) {
     return all;
 }
 
-// logits and their gradient, [questions, answers]; the answers that have a score, from `starts` to the next one's, and their
-// scores; of each question, its loss and the score of its best answer. A block for each question. The loss is the mean over
-// questions: `share` is that of one.
+// Logits and their gradient are [questions, n_answers]. `answers` and `scores` list the answers that have a score,
+// those of a question from its entry in `starts` to the next one. Writes each question's loss and the score of its
+// best answer. One block per question. The gradient is that of the mean loss, in which each question has the weight
+// `share`.
 extern "C" __global__ void logistic_loss(const float* logits, const int* starts, const long long* answers,
                                          const float* scores, float* grad, float* losses, float* best_scores, int n_answers,
                                          float share) {
@@ -45,7 +46,7 @@ extern "C" __global__ void logistic_loss(const float* logits, const int* starts,
     float loss = 0.0f, largest = -3.4028235e38f, best = NONE;
     for (int i = threadIdx.x; i < n_answers; i += N_THREADS) {
         const float x = logits[first + i];
-        // As if no answer had a score.
+        // As if no answer had a score; those that do follow below.
         const float e = expf(-fabsf(x));
         loss += fmaxf(x, 0.0f) + log1pf(e) + (x - x);
         grad[first + i] = (x >= 0.0f ? 1.0f : e) / (1.0f + e) * share;

@@ -1,4 +1,4 @@
-//! The losses, from logits and the soft targets of a batch.
+//! The losses, computed from the logits and the soft targets of a batch.
 
 pub(crate) mod batch_loss;
 pub(crate) mod on_gpu;
@@ -38,11 +38,11 @@ pub struct SparseTargets {
     pub(crate) answers: Tensor,
     /// `[P]` float32, its soft score.
     pub(crate) scores: Tensor,
-    /// Where there are kernels for the loss.
+    /// What the kernels for the loss need, if there are any.
     pub(crate) on_gpu: Option<OnGpu>,
 }
 
-/// Questions, answers and scores of [`SparseTargets`].
+/// Returns the questions, answers and scores of [`SparseTargets`].
 pub(crate) fn target_lists(targets: &SoftTargets) -> (Vec<i64>, Vec<i64>, Vec<f32>) {
     let (mut questions, mut answers, mut scores) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..targets.len() {
@@ -68,15 +68,15 @@ impl SparseTargets {
         }
     }
 
-    /// [B, n_answers].
+    /// Returns the targets as a dense tensor, [B, n_answers].
     pub fn dense(&self, n_answers: i64) -> Tensor {
         let mut dense = Tensor::zeros([self.n_questions * n_answers], (Kind::Float, self.scores.device()));
         let indices = &self.questions * n_answers + &self.answers; // [P]
-        // Added, so that padding of score 0 changes nothing, wherever it points.
+        // Added rather than set, so that padding with score 0 changes nothing, wherever it points.
         dense.scatter_add_(0, &indices, &self.scores).view([self.n_questions, n_answers])
     }
 
-    /// The configured loss of logits [B, n_answers], its gradient, and the score.
+    /// Computes the configured loss of logits [B, n_answers], its gradient, and the score.
     pub fn loss(&self, kind: LossKind, logits: &Tensor) -> BatchLoss {
         if let (Some(OnGpu { kernels, starts }), LossKind::Logistic) = (&self.on_gpu, kind) {
             return kernels.logistic(logits, [&self.answers, &self.scores], starts);
@@ -85,15 +85,15 @@ impl SparseTargets {
         BatchLoss { mean, grad_logits, total_score: self.total_score(logits) }
     }
 
-    /// The sum of the soft scores of each question's best answer, by logits [B, n_answers]. A float64, in which the
-    /// sum of a batch is exact.
+    /// Returns the sum of the soft scores of each question's best answer according to logits [B, n_answers]. It is a
+    /// float64, in which the sum of a batch is exact.
     pub fn total_score(&self, logits: &Tensor) -> Tensor {
         let best = logits.argmax(1, false).index_select(0, &self.questions); // [P]
         (&self.scores * best.eq_tensor(&self.answers)).sum(Kind::Double)
     }
 }
 
-/// As [`n_in_mean`], of the whole batch that a batch is cut from.
+/// [`n_in_mean`] of the full batch that a batch was cut from.
 pub fn n_in_whole_mean(kind: LossKind, batch: &WholeBatch) -> usize {
     match kind {
         LossKind::Logistic => batch.n_questions,
@@ -102,7 +102,7 @@ pub fn n_in_whole_mean(kind: LossKind, batch: &WholeBatch) -> usize {
 }
 
 /// How many questions the mean of a loss is over: all of them, or with [`LossKind::Softmax`] those that have a label.
-/// Means of several batches are to be weighted by it.
+/// It is the weight of a batch's mean in the mean over several batches.
 pub fn n_in_mean(kind: LossKind, targets: &SoftTargets) -> usize {
     match kind {
         LossKind::Logistic => targets.len(),
@@ -118,7 +118,7 @@ pub fn loss(kind: LossKind, logits: &Tensor, targets: &Tensor) -> Tensor {
     }
 }
 
-/// The configured loss and its gradient by the logits, [B, n_answers].
+/// The configured loss and its gradient with respect to the logits, [B, n_answers].
 pub fn loss_and_gradient(kind: LossKind, logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
     let are_floats =
         [logits, targets].iter().all(|values| (values.device(), values.kind()) == (Device::Cpu, Kind::Float));
@@ -131,17 +131,17 @@ pub fn loss_and_gradient(kind: LossKind, logits: &Tensor, targets: &Tensor) -> (
     (loss.detach(), logits.grad())
 }
 
-/// Binary cross-entropy of each answer against its soft score, added up over the answers and averaged over the
-/// questions. That is PyTorch's mean over everything times the number of answers, as the seed has it.
+/// Binary cross-entropy of each answer against its soft score, summed over the answers and averaged over the
+/// questions. This is PyTorch's mean over everything times the number of answers, as in the seed's code.
 pub fn bce_with_logits(logits: &Tensor, targets: &Tensor) -> Tensor {
     let n_answers = targets.size()[1] as f64;
     logits.binary_cross_entropy_with_logits(targets, None::<&Tensor>, None, Reduction::Mean) * n_answers
 }
 
-/// Softmax cross-entropy against the soft scores made to add up to 1, averaged over the questions that have any,
+/// Softmax cross-entropy against the soft scores normalised to sum to 1, averaged over the questions that have any,
 /// times the number of answers.
 ///
-/// For a question with one label this is the seed's loss, whatever the label's score. The seed fails on
+/// For a question with one label this is the loss of the seed's code, whatever the label's score. That code fails on
 /// questions with several labels or none. Here several labels share the question in proportion to their scores, and
 /// a question without labels adds no loss and is left out of the average. If no question has labels, the loss is 0.
 pub fn sce_with_logits(logits: &Tensor, targets: &Tensor) -> Tensor {
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::loss::on_gpu::LossKernels;
 
-    /// Means of batches, weighted by what they are over, make the mean of everything, however the questions are cut.
+    /// Means of batches, weighted by [`n_in_mean`], give the mean of everything, however the questions are split.
     #[test]
     fn weighted_means_are_the_mean_of_all() {
         tch::manual_seed(1);
@@ -184,8 +184,7 @@ mod tests {
         }
     }
 
-    /// Loss, gradient and score are libtorch's, where logits are large, where several are the same, and with targets at the
-    /// end that stand for nothing.
+    /// Loss, gradient and score are libtorch's, for large logits and with padding at the end of the targets.
     #[test]
     fn on_a_gpu_it_is_libtorchs_loss() {
         let mut soft_targets = SoftTargets::default();
@@ -209,7 +208,7 @@ mod tests {
         assert!((&found.grad_logits - &expected.grad_logits).abs().max().double_value(&[]) < 1e-7);
         assert_eq!(value(&found.total_score), value(&expected.total_score));
         assert!(value(&found.total_score) > 2.5);
-        // What is no number is noticed.
+        // A NaN shows in the loss.
         let _ = logits.get(1).get(3).fill_(f64::NAN);
         assert!(value(&targets.loss(LossKind::Logistic, &logits).mean).is_nan());
     }

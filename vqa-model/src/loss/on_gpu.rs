@@ -14,11 +14,11 @@ pub(crate) struct LossKernels {
     sum_losses: CudaKernel,
 }
 
-/// What they want to know of the targets of B questions.
+/// What [`LossKernels`] need to know about the targets of B questions.
 #[derive(Debug)]
 pub(crate) struct OnGpu {
     pub(crate) kernels: Arc<LossKernels>,
-    /// [B + 1] int, where each question's targets begin. Behind the last are only some that stand for nothing.
+    /// [B + 1] int32, where each question's targets begin, and where the last ones end; any after that are padding.
     pub(crate) starts: Tensor,
 }
 
@@ -26,12 +26,12 @@ const SOURCE: &str = include_str!("logistic.cu");
 const N_THREADS: u32 = 256;
 
 impl LossKernels {
-    /// The kernels for a device; nothing on a CPU, and where the driver refuses them.
+    /// Loads the kernels for a device. `None` on a CPU, and if they cannot be compiled or loaded.
     pub(crate) fn load(device: Device) -> Option<Arc<LossKernels>> {
         CudaModule::load(device, SOURCE, "the loss is computed", LossKernels::of)
     }
 
-    /// The kernels on a CPU.
+    /// The kernels, emulated on a CPU.
     #[cfg(test)]
     pub(super) fn emulated() -> Arc<LossKernels> {
         LossKernels::of(&CudaModule::emulated(SOURCE, &["logistic_loss", "sum_losses"])).unwrap()
@@ -42,8 +42,8 @@ impl LossKernels {
         Ok(Arc::new(LossKernels { logistic_loss: kernel("logistic_loss")?, sum_losses: kernel("sum_losses")? }))
     }
 
-    /// The logistic loss of logits, [B, n_answers] float32, against the answers that have a score and these scores, `[P]`,
-    /// those of each question from where `starts`, [B + 1], says.
+    /// Computes the logistic loss of logits, [B, n_answers] float32, against the answers that have a score and their
+    /// scores, `[P]` each; `starts`, [B + 1], says where each question's begin.
     #[allow(unsafe_code)]
     pub(super) fn logistic(&self, logits: &Tensor, [answers, scores]: [&Tensor; 2], starts: &Tensor) -> BatchLoss {
         let logits = logits.detach().contiguous();
@@ -67,9 +67,9 @@ impl LossKernels {
         ];
         let of_sum =
             [of_questions[0], of_questions[1], KernelArgument::Doubles(&sums), KernelArgument::Int(int(n_questions))];
-        // SAFETY: these are the kernels' parameters, in order. They touch rows of logits and of their gradient, one number of
-        // each question in three vectors, the answers that a loader says are candidates, and two sums; all of it in
-        // libtorch's current stream only.
+        // SAFETY: these are the kernels' parameters, in order. The kernels access rows of logits and of their
+        // gradient, the entries of each question in three vectors, the answers that a loader says are candidates, and
+        // two sums; all of it in libtorch's current stream only.
         let launched = unsafe {
             self.logistic_loss
                 .launch([int(n_questions) as u32, 1], N_THREADS, &arguments)

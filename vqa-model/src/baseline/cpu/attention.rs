@@ -1,4 +1,4 @@
-//! Top-down attention, forward and backward, whatever its scores.
+//! Top-down attention, forward and backward, for either kind of scores.
 
 use tch::{Kind, Tensor};
 
@@ -11,7 +11,7 @@ use crate::baseline::topdown_attention::TopdownAttention;
 use crate::cpu::slice::Number;
 use crate::model::{DropoutSeed, ModelInput};
 
-/// What scores compute of the regions of images, [N, K, A], whatever is asked about them; from their features, [N, K, D].
+/// Computes the part of the scores that depends on the images alone, [N, K, A], from their features, [N, K, D].
 pub(super) fn encode_images<T: Number>(attention: &TopdownAttention, features: &Tensor) -> Tensor {
     let features = features.contiguous();
     match attention {
@@ -25,7 +25,7 @@ pub(super) fn encode_images<T: Number>(attention: &TopdownAttention, features: &
     }
 }
 
-/// A forward pass of attention, with what its backward pass needs. Tensors are of type `T` where no other is named.
+/// A forward pass of attention, with what its backward pass needs. Tensors are of type `T` unless another is named.
 pub(super) struct AttentionPass<'a, T> {
     images: QuestionImages,
     features: Tensor, // [N, K, D]
@@ -39,9 +39,9 @@ enum Scores<'a, T> {
 }
 
 impl<'a, T: Number> AttentionPass<'a, T> {
-    /// The weights of the regions, [B, K] float32, the sums of the regions by these weights, [B, D], and the
-    /// pass; from the states of the texts, [L, H], and what [`encode_images`] has made, if it is there already. With a
-    /// seed, dropout is on.
+    /// Returns the attention weights of the regions, [B, K] float32, the sums of the regions with these weights,
+    /// [B, D], and the pass, from the texts' hidden states, [L, H], and the output of [`encode_images`] if it has been
+    /// computed already. With a seed, dropout is on.
     pub(super) fn forward(
         layer: &'a TopdownAttention,
         input: &ModelInput,
@@ -72,12 +72,13 @@ impl<'a, T: Number> AttentionPass<'a, T> {
         (returned, attended, AttentionPass { images, features, scores, attention })
     }
 
-    /// Adds to the gradients of the parameters, given that of the weighted sums, [B, D] float32. Returns that
-    /// of the texts' states, [L, H] float32.
+    /// Adds to the gradients of the parameters, given the gradient of the weighted sums, [B, D] float32. Returns the
+    /// gradient of the texts' hidden states, [L, H] float32.
     pub(super) fn backward(self, texts: &DistinctTexts, question: &Tensor, grad_attended: &Tensor) -> Tensor {
         let AttentionPass { images, features, scores, attention } = &self;
-        // Softmax: adding the same to all scores of a question changes nothing, so that part of the gradient is
-        // taken off. Before anything is rounded again: what regions have in common makes it by far the largest part.
+        // Softmax is invariant to adding the same value to all of a question's scores, so that component of the
+        // gradient is subtracted. This comes before anything is rounded again: as regions have much in common, it is by
+        // far the largest component.
         let grad_attention = images.dots::<T>(features, grad_attended); // [B, K]
         let common = (&grad_attention * attention).sum_dim_intlist(1, true, Kind::Float); // [B, 1]
         let grad_scores = (grad_attention - common) * attention; // [B, K]

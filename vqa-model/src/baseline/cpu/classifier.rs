@@ -24,7 +24,7 @@ pub(super) struct ClassifierPass<'a, T> {
 }
 
 impl<'a, T: Number> ClassifierPass<'a, T> {
-    /// The logits, [B, n_answers] float32, and the pass, from the states of the texts, [L, H], and the
+    /// Returns the logits, [B, n_answers] float32, and the pass, from the texts' hidden states, [L, H], and the
     /// questions' weighted sums of regions, [B, D]. With a seed, dropout is on.
     pub(super) fn forward(
         model: &'a Baseline,
@@ -65,8 +65,8 @@ impl<'a, T: Number> ClassifierPass<'a, T> {
         (logits, pass)
     }
 
-    /// Adds to the gradients of the parameters, given that of the logits, [B, n_answers] float32. Returns those
-    /// of the texts' states, [L, H], and of the weighted sums, [B, D], both float32.
+    /// Adds to the gradients of the parameters, given the gradient of the logits, [B, n_answers] float32. Returns the
+    /// gradients of the texts' hidden states, [L, H], and of the weighted sums, [B, D], both float32.
     pub(super) fn backward(self, texts: &DistinctTexts, question: &Tensor, grad_logits: &Tensor) -> [Tensor; 2] {
         let grad_logits = grad_logits.to_kind(T::KIND);
         self.output.backward(&self.activations, &grad_logits);

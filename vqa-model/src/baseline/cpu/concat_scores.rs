@@ -1,6 +1,7 @@
-//! Scores of attention by one layer over [region; question], forward and backward.
+//! Attention scores from one layer over [region; question], forward and backward.
 //!
-//! The layer's product with [region; question] is the sum of two: one for each image's regions, one for each text.
+//! The layer's product with [region; question] is the sum of two products: one for each image's regions, one for each
+//! text.
 
 use tch::{Kind, Tensor};
 
@@ -15,7 +16,7 @@ use crate::baseline::topdown_attention::ConcatAttention;
 use crate::cpu::slice::{Number, values};
 use crate::model::DropoutSeed;
 
-/// A forward pass of the scores, with what its backward pass needs. Tensors are of type `T` where no other is named.
+/// A forward pass of the scores, with what its backward pass needs. Tensors are of type `T` unless another is named.
 pub(super) struct ConcatScores<'a, T> {
     layer: &'a ConcatAttention,
     v_share: Tensor, // [N, K, A], without the bias
@@ -30,7 +31,7 @@ impl<'a, T: Number> ConcatScores<'a, T> {
         Linear::of_columns(only_layer(&layer.nonlinear), 0..feature_dim).without_bias()
     }
 
-    /// The scores, [B, K] float32, and the pass.
+    /// Returns the scores, [B, K] float32, and the pass.
     pub(super) fn forward(
         layer: &'a ConcatAttention,
         compared: &Compared,
@@ -54,8 +55,8 @@ impl<'a, T: Number> ConcatScores<'a, T> {
         (scores + &layer.linear.bias, pass)
     }
 
-    /// Adds to the gradients of the parameters, given that of the scores, [B, K] float32. Returns that of the texts'
-    /// states, [L, H].
+    /// Adds to the gradients of the parameters, given the gradient of the scores, [B, K] float32. Returns the gradient
+    /// of the texts' hidden states, [L, H].
     pub(super) fn backward(&self, compared: &Compared, grad_scores: &Tensor) -> Tensor {
         let Compared { images, features, texts, question } = compared;
         let ConcatScores { layer, q_part, masks, .. } = self;

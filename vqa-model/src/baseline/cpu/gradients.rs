@@ -1,4 +1,4 @@
-//! Gradients of parameters, where libtorch's optimisers and ours find them.
+//! Gradients of parameters, stored where both libtorch's optimisers and ours find them.
 
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
@@ -12,7 +12,7 @@ pub(super) fn grad_of(parameter: &Tensor) -> Tensor {
     if grad.defined() {
         return grad;
     }
-    // tch cannot set a gradient: only a backward pass of libtorch's makes one.
+    // tch cannot set a gradient: only a backward pass of libtorch creates one.
     tch::with_grad(|| (parameter * 0.0).sum(Kind::Float).backward());
     parameter.grad()
 }
@@ -22,8 +22,8 @@ pub(super) fn add_grad(parameter: &Tensor, grad: &Tensor) {
     let _ = grad_of(parameter).g_add_(grad);
 }
 
-/// Adds to a float32 gradient, or to columns of one, what a product of type `T` has made of it: in one pass, where
-/// libtorch would convert it first.
+/// Adds a matrix product of type `T` to a float32 gradient, or to columns of one. A contiguous gradient takes a single
+/// pass, where libtorch would convert the product first.
 pub(super) fn add_product<T: Number>(grad: &mut Tensor, product: &Tensor) {
     if !grad.is_contiguous() {
         let _ = grad.g_add_(product);

@@ -1,4 +1,4 @@
-//! A GRU's cell, forward and backward.
+//! The cell of a GRU, forward and backward.
 
 use multiversion::multiversion;
 
@@ -12,9 +12,9 @@ pub(super) struct Gru;
 impl Cell for Gru {
     const N_GATES: usize = 3;
     const N_STATES: usize = 1;
-    /// Reset, update, new, and the state's share of new.
+    /// The reset, update and new gates, and the hidden term of the new gate.
     const N_SAVED: usize = 4;
-    /// The reset gate scales the state's share of new before the two are added.
+    /// The reset gate scales the hidden term of the new gate before the input term is added.
     const N_SEPARATE: usize = 1;
 
     fn forward<T: Number>(step: Step<T>, state: &mut [f32], saved: &mut [T]) {

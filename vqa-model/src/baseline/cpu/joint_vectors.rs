@@ -1,5 +1,5 @@
-//! The vectors that attention by one layer over [region; question] makes of each pair of both, [B, K, A]. They are in no
-//! tensor: a ReLU and dropout of a sum of two rows, they are made again wherever they are needed.
+//! The vectors of attention with one layer over [region; question], one for each pair of the two, [B, K, A]. They are
+//! never stored: each is a ReLU and dropout of the sum of two rows, and is recomputed wherever it is needed.
 
 use std::hint::black_box;
 
@@ -11,7 +11,7 @@ use crate::baseline::cpu::question_images::Pair;
 use crate::cpu::kernels::{LANES, kept, lane_bits, total};
 use crate::cpu::slice::{Number, values};
 
-/// For each pair the ReLU of the sum of a region's share and a question's, and dropout.
+/// Computes, for each pair, the ReLU of the sum of a region's share and a question's, with dropout.
 pub(super) struct JointVectors<'a, T> {
     v_share: &'a [T],   // [N K, A]
     q_share: &'a [f32], // [B, A]
@@ -20,7 +20,7 @@ pub(super) struct JointVectors<'a, T> {
     pub(super) dim: usize,
 }
 
-/// One of them. Dropout's scale is left to others.
+/// The joint vector of one pair. Dropout's scale is left to the caller.
 pub(super) struct JointVector<'a, T> {
     pub(super) mask: &'a [u16],
     pub(super) v_share: &'a [T],
@@ -28,7 +28,7 @@ pub(super) struct JointVector<'a, T> {
 }
 
 impl<'a, T: Number> JointVectors<'a, T> {
-    /// The vectors of shares [N, K, A] and [B, A] float32.
+    /// The joint vectors of the regions' shares, [N, K, A], and the questions', [B, A] float32.
     pub(super) fn new(
         v_share: &'a Tensor,
         q_share: &'a Tensor,
@@ -94,8 +94,8 @@ pub(super) fn add_share_grad<T: Number>(sum: &mut [f32], factor: f32, weights: &
     }
 }
 
-/// Adds `factor` times a vector to `sum`, and to `passed` the factor itself where ReLU and dropout let the vector
-/// through: times the weights, that is the gradient of either share.
+/// Adds `factor` times a vector to `sum`, and adds `factor` itself to `passed` where ReLU and dropout let the vector
+/// through. `passed` times the weights is the gradient of either share.
 #[multiversion(targets = "simd")]
 pub(super) fn add_scaled<T: Number>(sum: &mut [f32], passed: &mut [f32], factor: f32, vector: JointVector<T>) {
     let (sum, sum_rest) = sum.as_chunks_mut::<LANES>();

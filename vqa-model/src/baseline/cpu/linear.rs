@@ -13,9 +13,9 @@ use crate::cpu::convert;
 use crate::cpu::kernels;
 use crate::cpu::slice::{CHUNK, Number, from_rows, values, values_mut};
 
-/// A float32 weight as matrix products of type `T` need it, and the factor that the products still have to be
-/// multiplied by. In float32 the weight itself is used, and the factor is left to do; otherwise weight times
-/// factor is written in `T`, once.
+/// Returns a float32 weight in the form that matrix products of type `T` need, and the factor that the products still
+/// have to be multiplied by. In float32 these are the weight itself and `factor`. Otherwise the weight times the
+/// factor is converted to `T` once, and 1 is left.
 pub(super) fn prepared_weight<T: Number>(weight: &Tensor, factor: f64) -> (Tensor, f64) {
     if T::KIND == Kind::Float {
         return (weight.detach(), factor);
@@ -23,8 +23,8 @@ pub(super) fn prepared_weight<T: Number>(weight: &Tensor, factor: f64) -> (Tenso
     (convert::scaled::<T>(values::<f32>(weight), &weight.size(), factor as f32), 1.0)
 }
 
-/// From the gradient after a ReLU, and after dropout with this scale if there is any, makes the one before
-/// them. `y` is the output of both.
+/// Turns the gradient of `y`, the output of a ReLU and of dropout with this scale if there is any, into the gradient of
+/// their input.
 pub(super) fn relu_backward<T: Number>(grad: &mut Tensor, y: &Tensor, scale: f32) {
     values_mut::<T>(grad)
         .par_chunks_mut(CHUNK)
@@ -32,13 +32,13 @@ pub(super) fn relu_backward<T: Number>(grad: &mut Tensor, y: &Tensor, scale: f32
         .for_each(|(grad, y)| kernels::relu_backward(grad, y, scale));
 }
 
-/// The layer of a net that has one.
+/// The layer of a net that has only one.
 pub(super) fn only_layer(net: &FCNet) -> &WeightNormLinear {
     let [layer] = &net.layers[..] else { panic!("a net of one layer") };
     layer
 }
 
-/// A layer in a step whose matrix products are of type `T`.
+/// A layer, prepared for matrix products of type `T`.
 pub(super) struct Linear<'a, T> {
     layer: &'a WeightNormLinear,
     /// [out_dim, in_dim]; the layer's weight is this times `factor`.
@@ -53,7 +53,7 @@ impl<'a, T: Number> Linear<'a, T> {
         Linear::of_columns(layer, 0..layer.weight_v.size()[1])
     }
 
-    /// The part of a layer that reads these entries of its input.
+    /// The part of a layer that reads these columns of its input.
     pub(super) fn of_columns(layer: &'a WeightNormLinear, columns: Range<i64>) -> Linear<'a, T> {
         let factor = layer.weight_g.double_value(&[]) / norm(&layer.weight_v);
         let weight_v = layer.weight_v.detach().narrow(1, columns.start, columns.end - columns.start).contiguous();
@@ -61,27 +61,27 @@ impl<'a, T: Number> Linear<'a, T> {
         Linear { layer, matrix, factor, bias: layer.bias.detach(), number: PhantomData }
     }
 
-    /// The same without a bias, which another part adds.
+    /// The same layer without its bias, which another part adds.
     pub(super) fn without_bias(self) -> Linear<'a, T> {
         Linear { bias: self.bias.zeros_like(), ..self }
     }
 
-    /// The layer of a net that has one.
+    /// The layer of a net that has only one.
     pub(super) fn only_layer(net: &'a FCNet) -> Linear<'a, T> {
         Linear::new(only_layer(net))
     }
 
-    /// [M, in_dim] to [M, out_dim].
+    /// Maps [M, in_dim] to [M, out_dim].
     pub(super) fn forward(&self, xs: &Tensor) -> Tensor {
         self.forward_with(xs, false)
     }
 
-    /// [M, in_dim] to [M, out_dim], and a ReLU.
+    /// Maps [M, in_dim] to [M, out_dim], followed by a ReLU.
     pub(super) fn forward_relu(&self, xs: &Tensor) -> Tensor {
         self.forward_with(xs, true)
     }
 
-    /// [M, in_dim] to [M, out_dim] float32: the bias is added to what the product has rounded, and nothing is rounded again.
+    /// Maps [M, in_dim] to [M, out_dim] float32. The product is rounded to `T`, but the sum with the bias isn't.
     pub(super) fn forward_float(&self, xs: &Tensor) -> Tensor {
         if T::KIND == Kind::Float {
             return self.forward(xs);
@@ -104,7 +104,7 @@ impl<'a, T: Number> Linear<'a, T> {
         ys
     }
 
-    /// The gradient of the input, [M, in_dim], given that of the output, [M, out_dim].
+    /// Returns the gradient of the input, [M, in_dim], given the gradient of the output, [M, out_dim].
     pub(super) fn input_grad(&self, grad_output: &Tensor) -> Tensor {
         let mut grad = grad_output.mm(&self.matrix);
         if self.factor != 1.0 {
@@ -124,26 +124,26 @@ impl<'a, T: Number> Linear<'a, T> {
 /// The Euclidean norm of a float32 tensor.
 fn norm(tensor: &Tensor) -> f64 {
     let tensor = tensor.detach();
-    // Collected before they are added up: the sum must not depend on which thread is faster.
+    // Collected before they are added up, so that the sum doesn't depend on which thread is faster.
     let squares: Vec<f64> = values::<f32>(&tensor).par_chunks(CHUNK).map(|part| long_dot(part, part)).collect();
     squares.iter().sum::<f64>().sqrt()
 }
 
-/// The dot product of two long rows: of each part of them in float32, and of their sum in float64.
+/// The dot product of two long rows: each part's in float32, and the sum over the parts in float64.
 fn long_dot<A: Number, B: Number>(a: &[A], b: &[B]) -> f64 {
     const PART: usize = 1 << 10;
     a.chunks(PART).zip(b.chunks(PART)).map(|(a, b)| f64::from(kernels::dot(a, b))).sum()
 }
 
-/// Adds to the gradients of a layer's g and v, given that of its weight, [out_dim, in_dim].
+/// Adds to the gradients of a layer's g and v, given the gradient of its weight, [out_dim, in_dim].
 ///
-/// As weight = g v / ‖v‖, that gradient has a component along v, which is the gradient of g, and one across it,
-/// which is that of v but for the factor g / ‖v‖.
+/// As weight = g v / ‖v‖, the component of that gradient along v is the gradient of g, and the component orthogonal to
+/// v, times g / ‖v‖, is the gradient of v.
 pub(super) fn add_weight_grad<T: Number>(layer: &WeightNormLinear, grad_weight: &Tensor) {
     let v = layer.weight_v.detach();
     let (v, grad_weight) = (values::<f32>(&v), values::<T>(grad_weight));
     let chunks = || v.par_chunks(CHUNK).zip(grad_weight.par_chunks(CHUNK));
-    // Collected before they are added up: the sum must not depend on which thread is faster.
+    // Collected before they are added up, so that the sum doesn't depend on which thread is faster.
     let dots: Vec<[f64; 2]> = chunks().map(|(v, grad_weight)| [long_dot(v, v), long_dot(grad_weight, v)]).collect();
     let [squares, along] = [0, 1].map(|i| dots.iter().map(|dot| dot[i]).sum::<f64>());
     let norm = squares.sqrt();

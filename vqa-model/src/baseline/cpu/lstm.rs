@@ -1,4 +1,4 @@
-//! An LSTM's cell, forward and backward.
+//! The cell of an LSTM, forward and backward.
 
 use multiversion::multiversion;
 
@@ -13,7 +13,7 @@ impl Cell for Lstm {
     const N_GATES: usize = 4;
     /// Hidden state and cell state.
     const N_STATES: usize = 2;
-    /// The gates. The tangent of the cell state is computed again, which costs less than to keep it.
+    /// The gates. The hyperbolic tangent of the cell state is recomputed, which costs less than storing it.
     const N_SAVED: usize = 4;
     const N_SEPARATE: usize = 0;
 

@@ -17,15 +17,17 @@ pub(super) struct DropoutMasks {
     pub(super) scale: f32,
 }
 
-/// For dropout with probability `p`: an entry is kept where 16 random bits are below the first, and multiplied by the second.
+/// Returns the threshold and the scale of dropout with probability `p`: an entry is kept if 16 random bits are below
+/// the threshold, and is then multiplied by the scale.
 pub(crate) fn threshold_and_scale(p: f64) -> (u32, f32) {
     let threshold = (((1.0 - p) * 65_536.0).round() as u32).max(1);
     (threshold, (65_536.0 / f64::from(threshold)) as f32)
 }
 
 impl DropoutMasks {
-    /// Masks of questions, each of which has `rows_per_question` of the rows: the same for a question, however many
-    /// questions and rows there are beside it. Drops each entry with probability `p`, in steps of 1 / 65,536 and below 1.
+    /// Draws the masks of questions that have `rows_per_question` rows each. The mask of a question's row depends only
+    /// on the seed and the two indices, not on how many other questions and rows there are. Each entry is dropped with
+    /// probability `p`, rounded to a multiple of 1 / 65,536 below 1.
     pub(super) fn draw(
         DropoutSeed { seed, first }: DropoutSeed,
         rows: usize,
@@ -39,12 +41,12 @@ impl DropoutMasks {
         })
     }
 
-    /// Masks of rows that each have a key: the same for a key.
+    /// Draws the masks of rows that each have a key. Rows with the same key have the same mask.
     pub(super) fn draw_by_keys(seed: u64, keys: &[u64], columns: usize, p: f64) -> DropoutMasks {
         DropoutMasks::of_rows(keys.len(), columns, p, |row| seed ^ split_mix_64(keys[row]))
     }
 
-    /// The seed of a row determines its mask, whatever the number of threads.
+    /// Draws a mask from the seed of each row, so that the number of threads doesn't matter.
     fn of_rows(rows: usize, columns: usize, p: f64, seed_of: impl Fn(usize) -> u64 + Sync) -> DropoutMasks {
         let words_per_row = columns.div_ceil(LANES);
         let mut bits = vec![0; rows * words_per_row];
@@ -60,7 +62,7 @@ impl DropoutMasks {
         &self.bits[row * self.words_per_row..][..self.words_per_row]
     }
 
-    /// Drops entries of a matrix [rows, columns], and scales the others. Rows of padding behind them stay as they are.
+    /// Drops entries of a matrix [rows, columns], and scales the others. Rows of padding after these stay as they are.
     pub(super) fn apply<T: Number>(&self, matrix: &mut Tensor) {
         let columns = matrix.size()[1] as usize;
         let rows = values_mut::<T>(matrix).par_chunks_mut(columns).zip(self.bits.par_chunks(self.words_per_row));
@@ -76,7 +78,7 @@ mod tests {
         DropoutSeed { seed, first: 0 }
     }
 
-    /// Whatever is computed together with it, and however many rows the questions have.
+    /// The rest of the batch, and the number of rows per question, don't matter.
     #[test]
     fn the_masks_of_a_question_follow_from_its_place() {
         let whole = DropoutMasks::draw(DropoutSeed { seed: 7, first: 10 }, 6 * 4, 4, 100, 0.5);
@@ -86,7 +88,7 @@ mod tests {
         }
     }
 
-    /// The share that is kept is never rounded to nothing.
+    /// The fraction that is kept is never rounded to zero.
     #[test]
     fn scales_are_finite() {
         for p in [0.999, 0.999_995, 1.0 - f64::EPSILON] {
@@ -95,7 +97,7 @@ mod tests {
         }
     }
 
-    /// The right share is kept, and neighbours, rows and seeds are independent.
+    /// The right fraction is kept, and neighbouring entries, rows and seeds are independent.
     #[test]
     fn masks_are_random() {
         const N: usize = 1 << 16;

@@ -1,20 +1,20 @@
-//! The passes of the [`Baseline`](crate::baseline::Baseline) on a CPU, with the derivatives written out: the
-//! mathematics of its layers, in a fraction of the work.
+//! The passes of the [`Baseline`](crate::baseline::Baseline) on a CPU, with the derivatives written out: the same
+//! mathematics as its layers, in a fraction of the work.
 //!
 //! - Each image of a batch is projected once, however many questions are about it.
-//! - Words that several questions start with are read once, by way of a prefix tree, in all layers of the recurrent
-//!   network. Where it reads in both directions too, its first layer shares beginnings and endings, and those above have
-//!   each distinct question once.
+//! - Words that several questions start with are read once, with the help of a prefix tree, in all layers of the
+//!   recurrent network. If it is bidirectional, its first layer shares beginnings and endings, and the layers above
+//!   read each distinct question once.
 //! - Attention never holds the [B, K, A] vectors in which questions and regions are compared: its scores and their
-//!   gradients are made from rows of either, and dropout's masks are bits.
+//!   gradients are computed from the rows of each, and dropout masks are bits.
 //! - Weight norm scales the products, not the weights. Region features need no gradient.
 //!
 //! libtorch computes the matrix products, in float32 or bfloat16. Everything between them is computed here, in
 //! float32, in parallel by rayon.
 //!
-//! `passes` puts the parts together: the `question_encoder`, `attention` and the `classifier`. A `recurrent_layer` of the
-//! encoder is the same for every `cell`, be it a `gru` or an `lstm`, and attention for `product_scores` and
-//! `concat_scores`. `bce` is the loss of whatever model. The other files are what these are made of.
+//! `passes` combines the parts: the `question_encoder`, `attention` and the `classifier`. A `recurrent_layer` of the
+//! encoder works with either `cell`, a `gru` or an `lstm`, and attention with either `product_scores` or
+//! `concat_scores`. The other modules are what these are built from.
 
 pub(crate) mod attention;
 pub(crate) mod cell;

@@ -1,4 +1,4 @@
-//! The passes as a whole: question encoder, attention, classifier, and back.
+//! The full passes: question encoder, attention and classifier, forward and backward.
 
 use half::bf16;
 use tch::{Device, Kind, Tensor};
@@ -18,17 +18,17 @@ use crate::baseline::layers::Baseline;
 use crate::cpu::slice::Number;
 use crate::model::{DropoutSeed, ModelInput, ModelOutput, TrainingPass};
 
-/// Whether the passes are written out for an input: on a CPU, where there is something to compute.
+/// Whether these passes can handle an input: one on a CPU, in float32 or bfloat16, that isn't empty.
 pub(crate) fn serves(input: &ModelInput) -> bool {
     serves_images(&input.features) && input.tokens.numel() > 0
 }
 
-/// Whether what is computed of the images alone is.
+/// Whether [`encode_images`] can handle these features.
 pub(crate) fn serves_images(features: &Tensor) -> bool {
     features.device() == Device::Cpu && matches!(features.kind(), Kind::Float | Kind::BFloat16) && features.numel() > 0
 }
 
-/// What attention computes of the regions, [N, K, A], to compare it with questions.
+/// Computes what attention compares with questions, [N, K, A], from the features of the regions.
 pub(crate) fn encode_images(model: &Baseline, features: &Tensor) -> Tensor {
     tch::no_grad(|| match features.kind() {
         Kind::BFloat16 => attention::encode_images::<bf16>(&model.v_att, features),
@@ -36,17 +36,17 @@ pub(crate) fn encode_images(model: &Baseline, features: &Tensor) -> Tensor {
     })
 }
 
-/// Logits and attention, without dropout.
+/// Computes logits and attention, without dropout.
 pub(crate) fn infer(model: &Baseline, input: &ModelInput) -> ModelOutput {
     pass(model, input, None, None).output
 }
 
-/// [`infer`], with what [`encode_images`] has made of the images.
+/// [`infer`], given the output of [`encode_images`].
 pub(crate) fn infer_encoded(model: &Baseline, input: &ModelInput, encoded: &Tensor) -> ModelOutput {
     pass(model, input, Some(encoded), None).output
 }
 
-/// Logits and attention with dropout, which follows from the seed, and the backward pass.
+/// Computes logits and attention with dropout, which the seed determines, and prepares the backward pass.
 pub(crate) fn train<'a>(model: &'a Baseline, input: &'a ModelInput, seed: DropoutSeed) -> TrainingPass<'a> {
     pass(model, input, None, Some(seed))
 }
@@ -77,7 +77,7 @@ fn pass_with<'a, T: Number, C: Cell + 'a>(
     })
 }
 
-/// A seed for the dropout of each part, so that they are independent.
+/// A seed for the dropout of each part, so that their masks are independent.
 pub(super) struct Seeds {
     pub(super) attention: Option<DropoutSeed>,
     pub(super) classifier: Option<DropoutSeed>,
@@ -129,7 +129,7 @@ impl<'a, T: Number, C: Cell> ForwardPass<'a, T, C> {
         (ModelOutput { logits, attention }, pass)
     }
 
-    /// Adds to the gradients of all parameters, given that of the logits, [B, n_answers] float32.
+    /// Adds to the gradients of all parameters, given the gradient of the logits, [B, n_answers] float32.
     fn backward(self, grad_logits: &Tensor, complete: &mut dyn FnMut(usize)) {
         let (texts, question) = (&self.texts, &self.question);
         let [grad_by_fusion, grad_attended] = self.classifier.backward(texts, question, grad_logits); // [L, H], [B, D]

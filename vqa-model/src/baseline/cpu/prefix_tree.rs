@@ -3,10 +3,10 @@
 use crate::baseline::cpu::tree::Tree;
 
 /// The prefixes of a batch's questions as a tree, with a level for each token. Questions that start with the same
-/// tokens share the nodes of these, and a recurrent network needs to visit each node only once.
+/// tokens share the nodes of those tokens, and a recurrent network needs to visit each node only once.
 ///
-/// Questions are padded in front, so those of equal length share their padding as well, and equal questions share a
-/// leaf.
+/// Questions are padded at the front, so those of equal length share their padding as well, and equal questions share
+/// a leaf.
 #[derive(Debug)]
 pub(super) struct PrefixTree {
     tree: Tree,
@@ -14,12 +14,12 @@ pub(super) struct PrefixTree {
     tokens: Vec<usize>,
     /// The distinct tokens, ascending.
     words: Vec<i64>,
-    /// For each question, its node, counted from the first of the last level.
+    /// For each question, the index of its leaf within the last level.
     leaves: Vec<i64>,
 }
 
 impl PrefixTree {
-    /// The tree of questions of `len` tokens each.
+    /// Builds the tree of questions of `len` tokens each.
     pub(super) fn new(tokens: &[i64], len: usize) -> PrefixTree {
         assert!(len > 0, "a question has tokens");
         let mut words = tokens.to_vec();
@@ -59,7 +59,7 @@ impl PrefixTree {
         &self.words
     }
 
-    /// For each question, its node, counted from the first of the last level.
+    /// For each question, the index of its leaf within the last level.
     pub(super) fn leaves(&self) -> &[i64] {
         &self.leaves
     }
@@ -71,7 +71,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The path from its leaf spells each question, and no two nodes have the same prefix.
+        /// The path to its leaf spells out each question, and no two nodes have the same prefix.
         #[test]
         fn every_question_is_a_path(
             questions in prop::collection::vec(prop::collection::vec(0i64..4, 5), 0..40)

@@ -1,4 +1,4 @@
-//! Scores of attention by products, forward and backward.
+//! Attention scores from products, forward and backward.
 
 use tch::{Kind, Tensor};
 
@@ -11,10 +11,10 @@ use crate::cpu::kernels;
 use crate::cpu::slice::{Number, values};
 use crate::model::DropoutSeed;
 
-/// A forward pass of the scores, with what its backward pass needs. Tensors are of type `T` where no other is named.
+/// A forward pass of the scores, with what its backward pass needs. Tensors are of type `T` unless another is named.
 pub(super) struct ProductScores<'a, T> {
     layer: &'a ProductAttention,
-    /// Nothing where the images were projected before, and nothing is learnt.
+    /// `None` if the images were projected beforehand; then there is no backward pass.
     v_proj: Option<Linear<'a, T>>,
     v_projected: Tensor, // [N, K, A]
     q_proj: Linear<'a, T>,
@@ -29,7 +29,7 @@ impl<'a, T: Number> ProductScores<'a, T> {
         Linear::only_layer(&layer.v_proj)
     }
 
-    /// The scores, [B, K] float32, and the pass.
+    /// Returns the scores, [B, K] float32, and the pass.
     pub(super) fn forward(
         layer: &'a ProductAttention,
         compared: &Compared,
@@ -65,8 +65,8 @@ impl<'a, T: Number> ProductScores<'a, T> {
         (scores, ProductScores { layer, v_proj, v_projected, q_proj, q_projected, masks, queries })
     }
 
-    /// Adds to the gradients of the parameters, given that of the scores, [B, K] float32. Returns that of the texts'
-    /// states, [L, H].
+    /// Adds to the gradients of the parameters, given the gradient of the scores, [B, K] float32. Returns the gradient
+    /// of the texts' hidden states, [L, H].
     pub(super) fn backward(&self, compared: &Compared, grad_scores: &Tensor) -> Tensor {
         let Compared { images, features, texts, question } = compared;
         let ProductScores { layer, v_projected, q_projected, .. } = self;
@@ -99,7 +99,7 @@ impl<'a, T: Number> ProductScores<'a, T> {
     }
 }
 
-/// Adds a row, times its weight, to a sum: of a row with a mask, the entries that the mask keeps.
+/// Adds a row, times its weight, to a sum; with a mask, only the entries that the mask keeps.
 fn add<T: Number>(sum: &mut [f32], weight: f32, row: &[T], mask: Option<&[u16]>) {
     match mask {
         Some(mask) => kernels::add_masked(sum, weight, mask, row),

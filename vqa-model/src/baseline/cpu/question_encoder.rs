@@ -31,8 +31,8 @@ struct Layer<'a, T, C> {
 
 /// What a layer reads: words, or the states of one direction of the layer below.
 ///
-/// From the second layer on, a network of both directions reads two states side by side. They are multiplied with their
-/// halves of the weight apart from each other, since each is shared by more words than both together are.
+/// From its second layer on, a bidirectional network reads two hidden states side by side. Each is multiplied by its
+/// half of the weight separately, since each is shared by more words than the pair is.
 struct Source {
     inputs: Tensor, // [rows, E], padded
     n_rows: usize,
@@ -45,8 +45,9 @@ struct Direction<'a, T, C> {
 }
 
 impl<'a, T: Number, C: Cell> EncoderPass<'a, T, C> {
-    /// The vectors of L distinct texts, [L, D H], padded, in the order of the leaves of their prefixes, and the pass: for each
-    /// direction the state after the word that it reads last. With a seed, dropout is on.
+    /// Returns the vectors of L distinct texts, [L, D H], padded, in the order of the prefix tree's leaves, and the
+    /// pass. A vector is, for each direction, the hidden state after the word that it reads last. With a seed, dropout
+    /// is on.
     pub(super) fn forward(
         embedding: &'a WordEmbedding,
         rnn: &'a QuestionEmbedding,
@@ -89,7 +90,7 @@ impl<'a, T: Number, C: Cell> EncoderPass<'a, T, C> {
         (question, EncoderPass { embedding, words, unrolled, layers })
     }
 
-    /// Adds to the gradients of the parameters, given that of the texts' vectors, [L, D H] float32, padded.
+    /// Adds to the gradients of the parameters, given the gradient of the texts' vectors, [L, D H] float32, padded.
     pub(super) fn backward(self, grad_question: &Tensor) {
         let (unrolled, grad_question) = (&self.unrolled, grad_question.contiguous());
         let last = unrolled.layer(self.layers.len() - 1).iter().enumerate();
@@ -103,7 +104,7 @@ impl<'a, T: Number, C: Cell> EncoderPass<'a, T, C> {
         if let Ok(padding) = self.words.binary_search(&self.embedding.padding) {
             let _ = grad.get(padding as i64).zero_();
         }
-        // Word by word: they are few, and libtorch's `index_add_` takes a microsecond for each.
+        // Word by word: there are few of them, and libtorch's `index_add_` takes a microsecond for each.
         let (dim, grad) = (grad.size()[1] as usize, values::<f32>(grad));
         let mut of_weight = grad_of(&self.embedding.weight);
         let of_weight = values_mut::<f32>(&mut of_weight);
@@ -113,12 +114,12 @@ impl<'a, T: Number, C: Cell> EncoderPass<'a, T, C> {
     }
 }
 
-/// The seed of the dropout on what layer `layer` reads of direction `d`.
+/// The seed of the dropout on what layer `layer` reads from direction `d` of the layer below.
 pub(super) fn seed_of_dropout(seed: u64, layer: usize, d: usize) -> u64 {
     split_mix_64(seed.wrapping_add((2 * layer + d) as u64))
 }
 
-/// What the steps of a direction of layer `layer` read of each source.
+/// What the steps of a direction of layer `layer` read from each source.
 fn inputs<'a>(unrolled: &Unrolled, layer: usize, steps: &Steps, sources: &'a [Source]) -> Vec<Inputs<'a>> {
     let rows = |d: usize| match layer {
         0 => steps.rows.clone(),
@@ -128,14 +129,14 @@ fn inputs<'a>(unrolled: &Unrolled, layer: usize, steps: &Steps, sources: &'a [So
 }
 
 impl Source {
-    /// The states of a layer with dropout, [nodes, H], padded.
+    /// Applies dropout to the hidden states of a layer, [nodes, H], padded.
     ///
-    /// A mask is drawn for each state, which questions with the same beginning share (backwards, the same ending),
-    /// where libtorch draws one for each question and word. Another mask for each question would leave nothing to share
-    /// in the layers above. And it would not be more right: either way each question sees the network with random parts
-    /// left out, all of them equally likely, so the expected gradient of a batch is the same. Only the drawings of
-    /// these questions are no longer independent. A mask follows from what was read, so that it is the same whichever
-    /// part of a batch is computed together.
+    /// One mask is drawn for each state, which questions with the same beginning share (backwards, the same ending);
+    /// libtorch draws one for each question and word. Separate masks for each question would leave nothing to share in
+    /// the layers above, and would be no more correct: either way, each question sees the network with random entries
+    /// dropped, with the same probabilities, so the expected gradient of a batch is the same. Only the masks of these
+    /// questions are no longer independent. A mask depends on nothing but the seed and what was read, so it is the same
+    /// however a batch is split.
     fn dropped_out<T: Number>(mut states: Tensor, keys: &[u64], p: f64, seed: Option<u64>) -> Source {
         let columns = states.size()[1] as usize;
         let masks = seed.filter(|_| p > 0.0).map(|seed| DropoutMasks::draw_by_keys(seed, keys, columns, p));
@@ -167,8 +168,8 @@ impl<T: Number, C: Cell> Layer<'_, T, C> {
         if results.len() == 1 { results.remove(0) } else { Tensor::cat(&results, 1) }
     }
 
-    /// Adds to the gradients of the parameters, given those of each direction's hidden states, [m, H] float32 of its last m
-    /// nodes. Returns those of the sources before dropout, [rows, E] float32.
+    /// Adds to the gradients of the parameters, given the gradients of each direction's hidden states, [m, H] float32
+    /// for its last m nodes. Returns the gradients of the sources before dropout, [rows, E] float32.
     fn backward(&self, unrolled: &Unrolled, layer: usize, grads: &[Tensor]) -> Vec<Tensor> {
         let mut sums: Vec<Option<Tensor>> = self.sources.iter().map(|_| None).collect();
         for ((direction, steps), grad) in self.directions.iter().zip(unrolled.layer(layer)).zip(grads) {
@@ -193,8 +194,8 @@ impl<T: Number, C: Cell> Layer<'_, T, C> {
     }
 }
 
-/// The rows of direction `d` in a gradient [n, D H], added up by node: [m, H], of the last m nodes. Before them is none
-/// that has a row.
+/// Sums the rows of direction `d` in a gradient [n, D H] by node: [m, H] for the last m nodes. Earlier nodes have no
+/// rows.
 fn by_node(grad: &Tensor, d: usize, h: usize, nodes: &[usize], n_nodes: usize) -> Tensor {
     let first = nodes.iter().copied().min().unwrap_or(n_nodes);
     let mut rows_of = vec![Vec::new(); n_nodes - first];

@@ -1,4 +1,4 @@
-//! Questions and the regions of their images, without a tensor of the size [B, K, dim].
+//! Sums and products over questions and the regions of their images, without a tensor of shape [B, K, dim].
 
 use rayon::prelude::*;
 use tch::Tensor;
@@ -7,7 +7,7 @@ use crate::baseline::cpu::sums::add_rows;
 use crate::cpu::kernels;
 use crate::cpu::slice::{Number, from_rows, from_zeros, values};
 
-/// Which of N images, of K regions each, each of B questions is about.
+/// For each of B questions, which of N images with K regions each it is about.
 pub(super) struct QuestionImages {
     image_rows: Vec<i64>, // [B]
     n_images: usize,
@@ -17,11 +17,11 @@ pub(super) struct QuestionImages {
 /// A question and a region of its image.
 #[derive(Clone, Copy)]
 pub(super) struct Pair {
-    /// One of B.
+    /// Index among the B questions.
     pub(super) question: usize,
-    /// One of N K, all images' regions.
+    /// Index among the N K regions of all images.
     pub(super) region: usize,
-    /// One of B K, all pairs.
+    /// Index among the B K pairs.
     pub(super) index: usize,
 }
 
@@ -31,12 +31,12 @@ impl QuestionImages {
         QuestionImages { image_rows, n_images, n_regions }
     }
 
-    /// How many pairs there are, B K.
-    /// Regions of an image, K.
+    /// The number of regions of an image, K.
     pub(super) fn n_regions(&self) -> usize {
         self.n_regions
     }
 
+    /// The number of pairs, B K.
     pub(super) fn n_pairs(&self) -> usize {
         self.image_rows.len() * self.n_regions
     }
@@ -46,7 +46,7 @@ impl QuestionImages {
         Pair { question, region: self.image_rows[question] as usize * k + j, index: question * k + j }
     }
 
-    /// A value for each pair, [B, K] float32.
+    /// Computes a value for each pair, [B, K] float32.
     pub(super) fn scores(&self, score: impl Fn(Pair) -> f32 + Sync) -> Tensor {
         let k = self.n_regions;
         from_zeros::<f32>(&[self.image_rows.len() as i64, k as i64], |scores| {
@@ -56,7 +56,7 @@ impl QuestionImages {
         })
     }
 
-    /// For each question the sum, [B, dim] float32, of what `add` adds for the regions of its image.
+    /// Computes for each question the sum, [B, dim] float32, of what `add` adds for the regions of its image.
     pub(super) fn sums_over_regions(&self, dim: usize, add: impl Fn(&mut [f32], Pair) + Sync) -> Tensor {
         from_zeros::<f32>(&[self.image_rows.len() as i64, dim as i64], |sums| {
             sums.par_chunks_mut(dim).enumerate().for_each(|(question, sum)| {
@@ -65,7 +65,8 @@ impl QuestionImages {
         })
     }
 
-    /// For each region of each image the sum, [N, K, dim], of what `add` adds for the questions about that image.
+    /// Computes for each region of each image the sum, [N, K, dim], of what `add` adds for the questions about the
+    /// image.
     pub(super) fn sums_over_questions<T: Number>(&self, dim: usize, add: impl Fn(&mut [f32], Pair) + Sync) -> Tensor {
         let k = self.n_regions;
         let mut questions_of = vec![Vec::new(); self.n_images];
@@ -78,15 +79,16 @@ impl QuestionImages {
         })
     }
 
-    /// Dot products, [B, K] float32, of each question's row with each region of its image: regions [N, K, dim],
-    /// questions [B, dim] float32.
+    /// Computes the dot products, [B, K] float32, of each question's row with each region of its image, from regions
+    /// [N, K, dim] and questions [B, dim] float32.
     pub(super) fn dots<T: Number>(&self, regions: &Tensor, questions: &Tensor) -> Tensor {
         let dim = questions.size()[1] as usize;
         let (regions, questions) = (values::<T>(regions), values::<f32>(questions));
         self.scores(|pair| kernels::dot(&regions[pair.region * dim..][..dim], &questions[pair.question * dim..][..dim]))
     }
 
-    /// Weighted sums, [B, dim] float32, of the regions of each question's image: regions [N, K, dim], weights [B, K].
+    /// Computes the weighted sums, [B, dim] float32, of the regions of each question's image, from regions
+    /// [N, K, dim] and weights [B, K].
     pub(super) fn weighted_sums<T: Number>(&self, regions: &Tensor, weights: &Tensor) -> Tensor {
         let dim = regions.size()[2] as usize;
         let (regions, weights) = (values::<T>(regions), values::<f32>(weights));

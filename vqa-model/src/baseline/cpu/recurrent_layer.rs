@@ -13,14 +13,14 @@ use crate::baseline::cpu::tree::Tree;
 use crate::cpu::kernels;
 use crate::cpu::slice::{Number, from_padded_rows, from_rows, padded, values, values_mut};
 
-/// What a layer reads of one source: each node a row.
+/// What a layer reads from one source: one row for each node.
 pub(super) struct Inputs<'a> {
     pub(super) values: &'a Tensor, // [rows, E], padded
     pub(super) rows: Vec<usize>,   // for each node
 }
 
-/// A layer of cells `C` that reads inputs of length E, of all sources side by side, in a pass whose matrix products are
-/// of type `T`.
+/// One direction of a layer of cells `C`, with matrix products of type `T`. Its inputs, of length E, are the rows of
+/// all sources side by side.
 pub(super) struct RecurrentLayer<'a, T, C> {
     /// weight_ih, weight_hh, bias_ih, bias_hh.
     parameters: &'a [Tensor; 4],
@@ -30,7 +30,7 @@ pub(super) struct RecurrentLayer<'a, T, C> {
     kinds: PhantomData<(T, C)>,
 }
 
-/// The states of all nodes, in rows of the cell's parts. Each starts with the hidden state, [H].
+/// The states of all nodes. Each is a row of the cell's parts, starting with the hidden state, [H].
 pub(super) struct States {
     values: Vec<f32>, // [nodes, S H], of S parts
     row_len: usize,   // S H
@@ -51,7 +51,7 @@ impl States {
 /// A forward pass of a layer.
 pub(super) struct LayerPass<T> {
     pub(super) states: States,
-    /// What the cells of each level save for the backward pass, [n, N_SAVED H] of n nodes.
+    /// What the cells of each level save for the backward pass, [n, N_SAVED H] for n nodes.
     saved: Vec<Vec<T>>,
 }
 
@@ -72,7 +72,7 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
         self.hid_dim
     }
 
-    /// The states of all nodes. What the backward pass needs is only kept with `train`.
+    /// Computes the states of all nodes. What the backward pass needs is kept only if `train` is set.
     pub(super) fn forward(&self, tree: &Tree, inputs: &[Inputs], train: bool) -> LayerPass<T> {
         let h = self.hid_dim;
         let (n_gates, n_states, n_saved) = (C::N_GATES * h, C::N_STATES * h, C::N_SAVED * h);
@@ -97,7 +97,7 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
             }); // [n, H], padded
             let state_gates = prev_hidden.mm(&self.weight_hh.tr()); // [n, G H], padded
 
-            // Without training, nothing needs what the level before has saved: this one reuses its memory.
+            // Outside training, nothing needs what the previous level saved, so this one reuses its memory.
             let unused = if train { None } else { levels.pop() };
             let mut saved = unused.unwrap_or_default();
             saved.resize(nodes.len() * n_saved, T::default());
@@ -116,7 +116,8 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
         LayerPass { states: States { values: states, row_len: n_states }, saved: levels }
     }
 
-    /// The inputs' shares of the gates, [rows, G H], padded, and for each node which of the rows is its own.
+    /// Returns the products of the gates' input terms, [rows, G H], possibly padded, and for each node the row that it
+    /// uses.
     fn input_gates(&self, inputs: &[Inputs]) -> (Tensor, Vec<usize>) {
         let weights = by_source(&self.weight_ih, inputs);
         let mut products: Vec<Tensor> =
@@ -137,8 +138,8 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
         (sums, (0..n_nodes).collect())
     }
 
-    /// Adds to the gradients of the parameters, given those of the hidden states of the last m nodes, [m, H] float32;
-    /// those of the others are zeros. Returns those of the inputs, [rows, E], padded.
+    /// Adds to the gradients of the parameters, given the gradients of the last m nodes' hidden states, [m, H] float32;
+    /// those of the other nodes are zero. Returns the gradients of the inputs, [rows, E], padded.
     pub(super) fn backward(
         &self,
         tree: &Tree,
@@ -148,7 +149,7 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
     ) -> Vec<Tensor> {
         let h = self.hid_dim;
         let (n_gates, n_separate) = (C::N_GATES * h, C::N_SEPARATE * h);
-        // Further rows of zeros, for the products of the last level and of all levels.
+        // Additional rows of zeros pad the products of the last level and of all levels.
         let n_rows = padded::<T>(tree.len()).max(tree.last_level().start + padded::<T>(tree.last_level().len()));
         let mut grad_gates = Tensor::zeros([n_rows as i64, n_gates as i64], (T::KIND, Device::Cpu));
         let mut grad_separate = Tensor::zeros([tree.len() as i64, n_separate as i64], (T::KIND, Device::Cpu));
@@ -162,7 +163,7 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
             kernels::write_scaled(row, 1.0, &prev[..h])
         }); // [nodes, H], padded
         add_product::<T>(&mut grad_of(weight_hh), &grad_gates.tr().mm(&prev_hidden));
-        // The input's share of the gates has the same gradient as the state's, but for the separate ones.
+        // The input and hidden terms have the same gradients, except those of the separate gates.
         let n_shared = n_gates - n_separate;
         let grad_bias_hh = column_sums::<T>(&grad_gates); // [G H]
         let grad_separate_bias = column_sums::<T>(&grad_separate); // [N_SEPARATE H]
@@ -172,7 +173,7 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
         let (grad_gates, grad_separate) = (values::<T>(&grad_gates), values::<T>(&grad_separate));
         let weights = by_source(&self.weight_ih, inputs).into_iter().zip(by_source(&grad_of(weight_ih), inputs));
         let of_source = |(Inputs { values, rows }, (weight, mut grad_weight)): (&Inputs, (Tensor, Tensor))| {
-            // The input's share, added up over the nodes that have read each row.
+            // The gradients of the input terms, summed over the nodes that read each row.
             let mut readers = vec![Vec::new(); values.size()[0] as usize];
             rows.iter().enumerate().for_each(|(node, &row)| readers[row].push(node));
             let grad_input_gates = from_rows::<T>(&[readers.len() as i64, n_gates as i64], n_gates, |row, into| {
@@ -190,8 +191,8 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
         inputs.iter().zip(weights).map(of_source).collect()
     }
 
-    /// Writes the gradients of all nodes' gates before their nonlinearities: [nodes, G H] of the state's share, and
-    /// [nodes, N_SEPARATE H] of the input's where it has another.
+    /// Writes the gradients of all nodes' pre-activations: of the hidden terms, [nodes, G H], and of the input terms
+    /// where they differ, [nodes, N_SEPARATE H].
     fn backward_through_time(
         &self,
         tree: &Tree,
@@ -206,8 +207,8 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
         let initial = vec![0f32; n_states];
         let first = tree.len() - grad_hidden.size()[0] as usize; // The node of the first row of `grad_hidden`.
         let grad_hidden = values::<f32>(grad_hidden);
-        // Of the level after this one: the gradients of the last parts of the states before it, [n, H], and of those
-        // states' hidden parts, by way of the gates.
+        // From the nodes of the next level: the gradients of the last parts of their parents' states, [n, H], and of
+        // their parents' hidden states through the gates.
         let mut after: Option<(Vec<f32>, Tensor)> = None;
         for (t, saved) in saved.iter().enumerate().rev() {
             let nodes = tree.level(t);
@@ -242,7 +243,7 @@ impl<'a, T: Number, C: Cell> RecurrentLayer<'a, T, C> {
                     C::backward(step, StepGrads { gates, separate, prev: grad_prev });
                 });
             if t > 0 {
-                // Padded with rows of the level after this one, whatever is in them.
+                // Padded with rows of the next level, whose values don't matter.
                 let gates = grad_gates.narrow(0, nodes.start as i64, padded::<T>(nodes.len()) as i64);
                 after = Some((grad_prev, gates.mm(&self.weight_hh))); // [n, H], padded
             }
@@ -261,7 +262,7 @@ fn by_source(weight_ih: &Tensor, inputs: &[Inputs]) -> Vec<Tensor> {
     inputs.iter().map(part).collect()
 }
 
-/// The first `n` rows of a matrix, which may be of no columns.
+/// The first `n` rows of a matrix, which may have no columns.
 fn rows_mut<T>(values: &mut [T], columns: usize, n: usize) -> Vec<&mut [T]> {
     let mut rest = values;
     (0..n).map(|_| rest.split_off_mut(..columns).expect("a matrix has all of its rows")).collect()

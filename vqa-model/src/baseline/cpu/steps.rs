@@ -5,30 +5,30 @@ use vqa_data::random::split_mix_64;
 use crate::baseline::cpu::prefix_tree::PrefixTree;
 use crate::baseline::cpu::tree::Tree;
 
-/// The steps that one direction of a layer takes: each node of a tree is one, from the state of its parent and a row of
-/// the layer's input.
+/// The steps that one direction of a layer takes. Each node of a tree is a step, from the state of its parent and a row
+/// of the layer's input.
 pub(super) struct Steps {
     pub(super) tree: Tree,
     /// For each node, the row that it reads.
     pub(super) rows: Vec<usize>,
-    /// For each row of the input of the layer above, the node whose state is in it.
+    /// For each row of the input of the layer above, the node whose state it holds.
     pub(super) outputs: Vec<usize>,
     /// For each text, the node whose state is the result.
     pub(super) results: Vec<usize>,
-    /// For each node, a number that follows from what has been read up to it.
+    /// For each node, a hash of what has been read up to it.
     pub(super) keys: Vec<u64>,
 }
 
-/// The steps of all layers: for each direction, those of the first, which reads words, and of each of the others, which
-/// read the states of the layer below.
+/// The steps of all layers, by direction: those of the first layer, which reads words, and those of each of the others,
+/// which read the states of the layer below.
 pub(super) struct Unrolled {
     first: Vec<Steps>,
     above: Vec<Steps>,
 }
 
 impl Unrolled {
-    /// Texts are read forwards. A state, of whatever layer, follows from the beginning of a text alone, so that all layers
-    /// run over the same prefixes.
+    /// The steps of a network that reads texts forwards. A state of any layer depends only on the beginning of a text,
+    /// so all layers run over the same prefixes.
     pub(super) fn forwards(prefixes: &PrefixTree) -> Unrolled {
         let tree = prefixes.tree();
         let each: Vec<usize> = (0..tree.len()).collect();
@@ -42,9 +42,9 @@ impl Unrolled {
         Unrolled { first: vec![steps(prefixes.tokens())], above: vec![steps(&each)] }
     }
 
-    /// Texts are read in both directions. Backwards, the first layer shares the endings of texts, which are the prefixes of
-    /// the questions in reverse. From the second layer on, each state follows from a whole text: texts share nothing,
-    /// and row `t L + i` of the input is about the word at `t` in text `i` of L.
+    /// The steps of a network that reads texts in both directions. Backwards, the first layer shares the endings of
+    /// texts, which are the prefixes of the reversed questions. From the second layer on, each state depends on a full
+    /// text: texts share nothing, and row `t L + i` of the input belongs to the word at position `t` in text `i` of L.
     pub(super) fn both_ways(prefixes: &PrefixTree, reversed: &PrefixTree) -> Unrolled {
         let (n_texts, n_levels) = (prefixes.tree().last_level().len(), prefixes.tree().n_levels());
         let forward_leaves: Vec<usize> = prefixes.tree().last_level().collect();
@@ -65,8 +65,8 @@ impl Unrolled {
         let first =
             vec![steps(prefixes, forward_nodes, forward_leaves), steps(reversed, backward_nodes, backward_leaves)];
 
-        // A chain for each text. Rows that the backward direction reads, and nodes in the order of rows, are those of the
-        // forward direction, the last level first.
+        // A chain for each text. The forward direction reads the rows level by level, the backward direction starts
+        // with those of the last level. Either permutation is its own inverse, so it also gives the node of each row.
         let chains = Tree::chains(n_texts, n_levels);
         let levels = (0..n_levels).map(|t| chains.level(t));
         let orders: [Vec<usize>; 2] = [levels.clone().flatten().collect(), levels.rev().flatten().collect()];
@@ -89,7 +89,7 @@ impl Unrolled {
     }
 }
 
-/// For each node, a number that follows from the words up to it.
+/// For each node, a hash of the words up to it.
 fn keys_of_prefixes(prefixes: &PrefixTree) -> Vec<u64> {
     let tree = prefixes.tree();
     let mut keys: Vec<u64> = Vec::with_capacity(tree.len());
@@ -101,7 +101,7 @@ fn keys_of_prefixes(prefixes: &PrefixTree) -> Vec<u64> {
     keys
 }
 
-/// For each level of a tree, the nodes on the ways from the roots to these leaves.
+/// For each level of a tree, the nodes on the paths from the roots to these leaves.
 fn paths(tree: &Tree, leaves: &[usize]) -> Vec<Vec<usize>> {
     let mut paths = vec![leaves.to_vec()];
     for _ in 1..tree.n_levels() {
@@ -162,7 +162,7 @@ mod tests {
                 let results = [forward, backward].map(|steps| read(steps, steps.results[text as usize], prefixes.words()));
                 prop_assert_eq!(results, [question.clone(), reverse(question)]);
 
-                // Above, the rows are numbered instead of words.
+                // In the layer above, row indices stand in for words.
                 let rows: Vec<i64> = (0..4 * n_texts as i64).collect();
                 let of_text: Vec<i64> = (0..4).map(|t| t * n_texts as i64 + text).collect();
                 let [forward, backward] = unrolled.layer(1) else { unreachable!() };

@@ -8,12 +8,12 @@ use tch::Tensor;
 use crate::cpu::kernels;
 use crate::cpu::slice::{Number, from_zeros, values};
 
-/// Rows that are added up one after the other.
+/// How many rows at most are added up one after the other.
 const FEW: usize = 64;
 
-/// Adds rows to `sum`, which is all zeros; `add` adds one of them. Many rows are added in halves, each for itself
-/// (pairwise summation): the rounding error of a sum one by one grows with the number of rows, as by the end each is
-/// added to a sum much larger than it; that of halves grows with its logarithm. It costs one more row for each `FEW`.
+/// Adds rows to `sum`, which is all zeros; `add` adds one of them. Many rows are summed in halves (pairwise summation):
+/// the rounding error of a sequential sum grows with the number of rows, as the last ones are added to a much larger
+/// sum, while that of pairwise summation grows with its logarithm. The extra cost is one row for every `FEW`.
 pub(super) fn add_rows(sum: &mut [f32], rows: Range<usize>, add: &impl Fn(&mut [f32], usize)) {
     if rows.len() <= FEW {
         rows.for_each(|row| add(sum, row));
@@ -28,7 +28,7 @@ pub(super) fn add_rows(sum: &mut [f32], rows: Range<usize>, add: &impl Fn(&mut [
 
 /// The sums of a matrix's columns, [columns] float32, from [rows, columns].
 pub(super) fn column_sums<T: Number>(matrix: &Tensor) -> Tensor {
-    /// Columns that a thread adds up at once: their sums stay in its nearest cache.
+    /// Columns that a thread sums at a time, few enough for their sums to stay in its L1 cache.
     const COLUMNS: usize = 512;
     let [n_rows, n_columns] = matrix.size()[..] else { panic!("a matrix is [rows, columns]") };
     let values = values::<T>(matrix);
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whole numbers are summed without rounding, in whatever order.
+        /// Integers are summed without rounding, in any order.
         #[test]
         fn every_row_is_added_once(rows in prop::collection::vec(prop::array::uniform3(-1000i16..1000), 0..400)) {
             let mut sum = [0f32; 3];
@@ -67,7 +67,7 @@ mod tests {
         }
     }
 
-    /// One by one, the error is that of millions of roundings.
+    /// A sequential sum would accumulate millions of rounding errors.
     #[test]
     fn sums_of_millions_are_exact() {
         let mut sum = [0f32];

@@ -1,4 +1,4 @@
-//! The written-out passes against the layers one by one, differentiated by libtorch.
+//! Tests of the written-out passes against the layers one by one, differentiated by libtorch.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -59,7 +59,7 @@ pub(crate) fn generator() -> MutexGuard<'static, ()> {
     GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A random model whose widths are all different, and no multiples of the kernels' lanes.
+/// A random model whose widths are all different, and not multiples of the kernels' lanes.
 fn model(kind: ModelKind, dropout: [f64; 2], seed: i64) -> (VarStore, Baseline) {
     tch::manual_seed(seed);
     let vs = VarStore::new(Device::Cpu);
@@ -120,8 +120,8 @@ fn dense(masks: &DropoutMasks, rows: i64, columns: i64) -> Tensor {
     Tensor::from_slice(&factors).view([rows, columns])
 }
 
-/// For each layer but the first, the masks of its input, [B, T, D H]: each of the state that has read up to a word, forwards
-/// or backwards.
+/// For each layer but the first, the masks of its input, [B, T, D H]: for each word, the mask of the state that has
+/// read up to it, forwards or backwards.
 fn rnn_masks(kind: ModelKind, input: &ModelInput, seed: u64) -> Vec<Tensor> {
     const H: usize = 23;
     let tokens = |tokens: &Tensor| Vec::<i64>::try_from(tokens.contiguous().view([-1])).unwrap();
@@ -140,7 +140,7 @@ fn rnn_masks(kind: ModelKind, input: &ModelInput, seed: u64) -> Vec<Tensor> {
                 read_last.push(node as i64);
                 node = steps.tree.parent(node);
             }
-            // Read last is the last word, backwards the first.
+            // Forwards, the last word is read last; backwards, the first.
             if d == 0 {
                 read_last.reverse();
             }
@@ -158,7 +158,7 @@ fn rnn_masks(kind: ModelKind, input: &ModelInput, seed: u64) -> Vec<Tensor> {
         .collect()
 }
 
-/// Gradients by the names of their parameters, and other results.
+/// Gradients by parameter name, and other results.
 type Results = HashMap<String, Tensor>;
 
 /// Takes the gradients out of the parameters.
@@ -168,8 +168,8 @@ fn take_grads(vs: &VarStore) -> Results {
     taken
 }
 
-/// What rounding errors of a tensor are relative to: its largest value. The gradient of a layer's g is a single
-/// value, a sum over the gradient of v; there it is the norm of what is summed.
+/// The scale that a tensor's rounding errors are measured against: its largest value. The gradient of a layer's g is
+/// a single value, a sum over the gradient of v, so it is measured against the norm of the latter.
 fn scale(all: &Results, name: &str) -> f64 {
     match name.strip_suffix("weight_g") {
         Some(layer) => all[&format!("{layer}weight_v")].norm().double_value(&[]),
@@ -177,7 +177,7 @@ fn scale(all: &Results, name: &str) -> f64 {
     }
 }
 
-/// The largest difference, as a share of a scale.
+/// The largest difference, relative to a scale.
 fn off(a: &Tensor, b: &Tensor, scale: f64) -> f64 {
     (a - b).abs().max().double_value(&[]) / scale
 }
@@ -193,7 +193,7 @@ fn three_ways(model_kind: ModelKind, dropout: [f64; 2], kind: Kind, seed: i64) -
     let results = |output: [Tensor; 2]| -> Results {
         let [logits, attention] = output;
         let mut results = take_grads(&vs);
-        // Adding the same to all scores changes no softmax: this gradient is 0 but for rounding.
+        // Softmax is invariant to adding the same value to all scores: this gradient is 0 except for rounding.
         results.remove("v_att.linear.bias");
         results.extend([("logits".to_owned(), logits), ("attention".to_owned(), attention)]);
         results
@@ -240,8 +240,8 @@ fn training_is_the_plain_way_with_the_same_masks() {
     }
 }
 
-/// bfloat16's 8 bits cost no more precision than in the plain layers: on average over some models, and roughly, since it
-/// depends on chance which ReLUs are so near to 0 that they are rounded to the other side.
+/// bfloat16's 8 bits cost no more precision than in the plain layers, roughly and on average over several models:
+/// chance decides which inputs of ReLUs are so close to 0 that they are rounded to the other side.
 #[test]
 fn bf16_is_as_precise_as_the_plain_way() {
     const N_MODELS: i64 = 16;
@@ -293,7 +293,7 @@ fn inference_is_the_plain_way() {
     }
 }
 
-/// The same seed of libtorch's gives the same dropout, and each step gets another.
+/// The same libtorch seed gives the same dropout, and each step gets a different one.
 #[test]
 fn libtorchs_seed_decides() {
     let _generator = generator();
@@ -307,7 +307,7 @@ fn libtorchs_seed_decides() {
     assert_ne!(first, second);
 }
 
-/// What is computed of images beforehand, of each by itself, changes nothing but the last digits.
+/// Encoding images beforehand, one by one, changes nothing but the last digits.
 #[test]
 fn images_can_be_encoded_beforehand() {
     let kinds = [AttentionKind::Product, AttentionKind::Concat];
@@ -322,7 +322,7 @@ fn images_can_be_encoded_beforehand() {
         let difference = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
         assert!(difference(&at_once.logits, &with_encoded.logits) <= tolerance, "{kind:?}");
         assert!(difference(&at_once.attention, &with_encoded.attention) <= tolerance, "{kind:?}");
-        // They do count.
+        // The encoded images do matter.
         let none = infer_encoded(&model, &input, &Tensor::cat(&encoded, 0).zeros_like());
         assert!(difference(&at_once.attention, &none.attention) > 0.01);
     }

@@ -1,4 +1,4 @@
-//! Questions with the same text are read once.
+//! The distinct texts of a batch's questions, so that each is read only once.
 
 use tch::{Kind, Tensor};
 
@@ -14,20 +14,20 @@ pub(super) struct DistinctTexts {
 }
 
 impl DistinctTexts {
-    /// The leaves of a tree are the texts.
+    /// The texts that are the leaves of a prefix tree.
     pub(super) fn new(tree: &PrefixTree) -> DistinctTexts {
         let mut questions_of = vec![Vec::new(); tree.tree().last_level().len()];
         tree.leaves().iter().enumerate().for_each(|(question, &text)| questions_of[text as usize].push(question));
         DistinctTexts { text_rows: Tensor::from_slice(tree.leaves()), questions_of }
     }
 
-    /// [L, dim] to [B, dim]: for each question the row of its text.
+    /// Maps [L, dim] to [B, dim]: for each question, the row of its text.
     pub(super) fn per_question(&self, texts: &Tensor) -> Tensor {
         texts.index_select(0, &self.text_rows)
     }
 
-    /// [B, dim] to [L, dim], [padded]: the rows of the questions, added up by text in float32. From a gradient of what
-    /// [`per_question`](DistinctTexts::per_question) returned, this makes the gradient of what it was given.
+    /// Maps [B, dim] to [L, dim], [padded]: the rows of the questions, summed by text in float32. This is the backward
+    /// pass of [`per_question`](DistinctTexts::per_question).
     ///
     /// [padded]: crate::cpu::slice::padded
     pub(super) fn summed<T: Number>(&self, questions: &Tensor) -> Tensor {

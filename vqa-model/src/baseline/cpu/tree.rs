@@ -13,7 +13,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// A tree from its levels: for each node its parent, counted from the first node of the level before.
+    /// Builds a tree from its levels: for each node, the index of its parent within the previous level.
     pub(super) fn new(levels: impl IntoIterator<Item = Vec<usize>>) -> Tree {
         let mut tree = Tree { starts: vec![0], parents: Vec::new() };
         let mut start_of_parents = 0;
@@ -26,7 +26,7 @@ impl Tree {
         tree
     }
 
-    /// `n` roots, with a chain of nodes from each: on every level, the nodes of the chains in the same order.
+    /// Builds a tree of `n` chains of nodes, which are in the same order on every level.
     pub(super) fn chains(n: usize, n_levels: usize) -> Tree {
         Tree::new((0..n_levels).map(|t| if t == 0 { vec![0; n] } else { (0..n).collect() }))
     }

@@ -11,11 +11,11 @@ use crate::feed::cuda_kernel::KernelArgument;
 use crate::feed::order::BatchOrder;
 use crate::model::ModelInput;
 
-/// Regions and questions that a kernel can compare at most: its room for a question.
+/// The most regions and the longest vectors that the kernels have shared memory for.
 pub(super) const MAX_REGIONS: i64 = 1024;
 pub(super) const MAX_DIM: i64 = 4096;
 
-/// What dropout's masks follow from.
+/// The parameters that determine dropout's masks.
 pub(super) struct Dropout {
     /// `[1]` int64, on the device.
     seed: Tensor,
@@ -25,20 +25,20 @@ pub(super) struct Dropout {
 }
 
 impl Dropout {
-    /// With probability `p`.
+    /// Dropout with probability `p`.
     pub(super) fn new(seed: &Tensor, p: f64) -> Dropout {
         let (threshold, scale) = threshold_and_scale(p);
         Dropout { seed: seed.shallow_clone(), threshold, scale }
     }
 
-    /// Seed, threshold and scale, as kernels take them.
+    /// Seed, threshold and scale, as arguments of kernels.
     pub(super) fn arguments(&self) -> [KernelArgument<'_>; 3] {
         let threshold = int(i64::from(self.threshold));
         [KernelArgument::Longs(&self.seed), threshold, KernelArgument::Float(self.scale)]
     }
 }
 
-/// A forward pass of attention, with what its backward pass needs. In bfloat16 where nothing else is said.
+/// A forward pass of attention, with what its backward pass needs. Tensors are bfloat16 unless another type is named.
 pub(super) struct AttentionPass<'a> {
     kind: AttentionKind,
     order: &'a BatchOrder,
@@ -49,12 +49,13 @@ pub(super) struct AttentionPass<'a> {
     attention: Tensor, // [B, K] float32
 }
 
-/// Places of attention's layers among those with weight norm.
+/// Index of attention's first layer among those with weight norm.
 const FIRST: usize = 0;
 
 impl<'a> AttentionPass<'a> {
-    /// The weights of the regions, [B, K] float32, the sums of the regions by them, [B, D], and the pass; from the
-    /// questions' vectors, [B, question_dim]. Attention's layers are the first ones.
+    /// Returns the attention weights of the regions, [B, K] float32, the sums of the regions with these weights,
+    /// [B, D], and the pass, from the questions' vectors, [B, question_dim]. Attention's layers are the first of
+    /// `layers`.
     pub(super) fn forward(
         kernels: &Kernels,
         kind: AttentionKind,
@@ -72,7 +73,7 @@ impl<'a> AttentionPass<'a> {
         let (compared, questions) = match kind {
             AttentionKind::Product => (first.forward_relu(&regions), layers.of(FIRST + 1).forward_relu(question)),
             AttentionKind::Concat => {
-                // The product with [region; question] is a sum of two.
+                // The product with [region; question] is the sum of two products.
                 let [of_regions, of_questions] = parts(first, d);
                 (regions.mm(&of_regions.tr()), first.bias.addmm(question, &of_questions.tr()))
             }
@@ -99,8 +100,8 @@ impl<'a> AttentionPass<'a> {
         (returned, attended, AttentionPass { kind, order, dropout, features, compared, questions, attention })
     }
 
-    /// Notes the gradients of the parameters, given that of the weighted sums, [B, D]. Returns that of the questions'
-    /// vectors, [B, question_dim].
+    /// Records the gradients of the parameters, given the gradient of the weighted sums, [B, D]. Returns the gradient
+    /// of the questions' vectors, [B, question_dim].
     pub(super) fn backward(
         &self,
         kernels: &Kernels,
@@ -156,7 +157,8 @@ impl<'a> AttentionPass<'a> {
         let name = by_kind(*kind, ["region_gradients_by_product", "region_gradients_by_concat"]);
         kernels.for_blocks(name, [n, blocks(k, regions_of_block)], &arguments.concat());
 
-        // The sum of its rows. The bias of the scores has no gradient: adding the same to all changes no softmax.
+        // The sum of the rows of `grad_weights`. The bias of the scores gets no gradient, since softmax is invariant
+        // to it.
         let ones = Tensor::ones([1, b], (Kind::BFloat16, features.device()));
         last_layer(*kind, layers).set_grad(ones.mm(&grad_weights)); // [1, A]
         let regions = features.view([n * k, d]);
@@ -185,7 +187,7 @@ fn by_kind(kind: AttentionKind, [product, concat]: [&str; 2]) -> &str {
     }
 }
 
-/// How many layers attention has.
+/// The number of attention's layers.
 pub(super) fn n_layers(kind: AttentionKind) -> usize {
     match kind {
         AttentionKind::Product => 3,
@@ -193,12 +195,13 @@ pub(super) fn n_layers(kind: AttentionKind) -> usize {
     }
 }
 
-/// That to one score.
+/// The layer that computes the score.
 fn last_layer<'a, 'b>(kind: AttentionKind, layers: &'b NormedLayers<'a>) -> &'b NormedLayer<'a> {
     layers.of(FIRST + n_layers(kind) - 1)
 }
 
-/// The weights of a layer over [region; question]: those of a region of `feature_dim` numbers, and of a question.
+/// Splits the weights of a layer over [region; question] into those of a region of length `feature_dim` and those of a
+/// question.
 fn parts(layer: &NormedLayer, feature_dim: i64) -> [Tensor; 2] {
     let question_dim = layer.weight.size()[1] - feature_dim;
     [layer.weight.narrow(1, 0, feature_dim), layer.weight.narrow(1, feature_dim, question_dim)]

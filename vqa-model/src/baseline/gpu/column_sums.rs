@@ -1,26 +1,27 @@
-//! Gradients of biases: sums of columns, of many matrices at once.
+//! Gradients of biases: column sums of many matrices at once.
 
 use tch::{Kind, Tensor};
 
 use crate::baseline::gpu::kernels::{Kernels, blocks};
 use crate::feed::cuda_kernel::KernelArgument;
 
-/// Matrices whose columns are to be added up.
+/// Matrices whose columns are to be summed.
 #[derive(Default)]
 pub(super) struct ColumnSums(Vec<Summed>);
 
 struct Summed {
-    matrix: Tensor, // [rows, columns] bfloat16, whose rows need not follow each other at once
-    /// `[columns]` float32.
+    matrix: Tensor, // [rows, columns] bfloat16, whose rows need not be adjacent
+    /// `[columns]` float32, what the sums are added to.
     to: Vec<Tensor>,
 }
 
-/// Those of a block of threads.
+/// Rows and columns that a block of threads sums.
 const ROWS: i64 = 512;
 const COLUMNS: i64 = 64;
 
 impl ColumnSums {
-    /// The sums of a matrix, to be added to one or two vectors, which may have fewer numbers than the matrix has columns.
+    /// Queues the column sums of a matrix, to be added to one or two vectors, which may have fewer elements than the
+    /// matrix has columns.
     pub(super) fn add(&mut self, matrix: &Tensor, to: &[&Tensor]) {
         let &[rows, columns] = &matrix.size()[..] else { panic!("a matrix") };
         assert!((1..=2).contains(&to.len()) && matrix.kind() == Kind::BFloat16 && rows > 0);
@@ -37,9 +38,9 @@ impl ColumnSums {
         self.0.push(Summed { matrix: matrix.shallow_clone(), to: to.iter().map(|to| to.shallow_clone()).collect() });
     }
 
-    /// Adds up what was noted.
+    /// Computes all queued sums.
     pub(super) fn finish(self, kernels: &Kernels) {
-        /// As many as the kernels' table has room for.
+        /// The most matrices that the kernels' table has room for.
         const MOST: usize = 36;
         for some in self.0.chunks(MOST) {
             let mut table = [0; 256];

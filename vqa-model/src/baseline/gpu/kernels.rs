@@ -1,4 +1,4 @@
-//! The kernels in the files beside this, `kernels/*.cu`.
+//! The kernels in `kernels/*.cu`.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::feed::cuda_kernel::{CudaKernel, CudaModule, KernelArgument};
 
-/// The kernels, on a device.
+/// The kernels, loaded on a device.
 #[derive(Debug)]
 pub(crate) struct Kernels(HashMap<&'static str, CudaKernel>);
 
@@ -57,12 +57,12 @@ const NAMES: [&str; 27] = [
 ];
 
 impl Kernels {
-    /// The kernels for a device; nothing on a CPU, and where the driver refuses them.
+    /// Loads the kernels for a device. `None` on a CPU, and if they cannot be compiled or loaded.
     pub(crate) fn load(device: Device) -> Option<Kernels> {
         CudaModule::load(device, SOURCE, "training steps are made", Kernels::of)
     }
 
-    /// The kernels on a CPU.
+    /// The kernels, emulated on a CPU.
     #[cfg(test)]
     pub(super) fn emulated() -> Kernels {
         Kernels::of(&CudaModule::emulated(SOURCE, &NAMES)).unwrap()
@@ -72,26 +72,26 @@ impl Kernels {
         NAMES.into_iter().map(|name| Ok((name, module.kernel(name)?))).collect::<Result<_, _>>().map(Kernels)
     }
 
-    /// Has a kernel run with so many blocks, of so many threads. The arguments must be its parameters, in order, and
-    /// tensors as large as it takes them to be.
+    /// Launches a kernel with `n_blocks` blocks of `n_threads` threads. The arguments must be its parameters, in order,
+    /// and tensors must be as large as it assumes.
     #[allow(unsafe_code)]
     pub(super) fn launch(&self, name: &str, n_blocks: [i64; 2], n_threads: u32, arguments: &[KernelArgument]) {
         let n_blocks = n_blocks.map(|n| u32::try_from(n).expect("a batch that fits into memory"));
         if n_blocks.contains(&0) {
             return;
         }
-        // SAFETY: only the modules beside this one call it, each next to the shapes that the kernel takes its arguments to
-        // have, and the tests run every kernel against the passes on a CPU. All is used in libtorch's current stream.
+        // SAFETY: only the sibling modules call this, each next to the shapes that the kernel assumes, and the tests
+        // check every kernel against the passes on a CPU. Everything is used in libtorch's current stream.
         let launched = unsafe { self.0[name].launch(n_blocks, n_threads, arguments) };
         launched.unwrap_or_else(|reason| panic!("{name}: {reason}"));
     }
 
-    /// Has a kernel run that has a thread for each of so many things.
+    /// Launches a kernel with one thread for each of `n` items.
     pub(super) fn for_each(&self, name: &str, n: i64, arguments: &[KernelArgument]) {
         self.launch(name, [blocks(n, i64::from(N_THREADS)), 1], N_THREADS, arguments);
     }
 
-    /// Has a kernel run that has a thread for every eight numbers of a tensor, and is told last how many that are.
+    /// Launches a kernel with one thread for every eight values of a tensor, and passes their number as last argument.
     pub(super) fn for_each_eight(&self, name: &str, tensor: &Tensor, arguments: &[KernelArgument]) {
         let n = tensor.numel() as i64 / 8;
         assert_eq!(8 * n, tensor.numel() as i64);
@@ -100,12 +100,12 @@ impl Kernels {
         self.for_each(name, n, &arguments);
     }
 
-    /// Has a kernel run that has so many blocks of the usual size.
+    /// Launches a kernel with `n_blocks` blocks of the usual size.
     pub(super) fn for_blocks(&self, name: &str, n_blocks: [i64; 2], arguments: &[KernelArgument]) {
         self.launch(name, n_blocks, N_THREADS, arguments);
     }
 
-    /// float32 [rows, columns] in bfloat16, with columns of zeros at its end if the rows are not aligned.
+    /// Converts float32 [rows, columns] to bfloat16, with columns of zeros at the end if the rows are not aligned.
     pub(super) fn to_bf16(&self, matrix: &Tensor) -> Tensor {
         let [rows, columns] = matrix.size()[..] else { panic!("a matrix") };
         let padded = aligned(columns);
@@ -115,7 +115,7 @@ impl Kernels {
         rounded
     }
 
-    /// The first columns of bfloat16 [rows, padded], in float32.
+    /// Converts the first columns of bfloat16 [rows, padded] to float32.
     pub(super) fn to_float(&self, matrix: &Tensor, columns: i64) -> Tensor {
         let [rows, padded] = matrix.size()[..] else { panic!("a matrix") };
         let floats = Tensor::empty([rows, columns], (Kind::Float, matrix.device()));
@@ -138,22 +138,22 @@ impl Kernels {
     }
 }
 
-/// As many columns as rows of whole 16 bytes have.
+/// Rounds a number of bfloat16 columns up, so that rows are multiples of 16 bytes.
 pub(super) fn aligned(n_columns: i64) -> i64 {
     (n_columns + 7) & !7
 }
 
-/// As many blocks as so many things need, each of which has `size` of them.
+/// How many blocks of `size` items `n` items need.
 pub(super) fn blocks(n: i64, size: i64) -> i64 {
     (n + size - 1) / size
 }
 
-/// An int.
+/// An int argument.
 pub(super) fn int(number: i64) -> KernelArgument<'static> {
     KernelArgument::Int(i32::try_from(number).expect("sizes fit into 31 bits"))
 }
 
-/// A pointer, or null.
+/// A pointer argument, which is null for `None`.
 pub(super) fn or_null<'a>(
     tensor: Option<&'a Tensor>,
     pointer: impl FnOnce(&'a Tensor) -> KernelArgument<'a>,

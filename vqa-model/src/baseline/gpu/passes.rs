@@ -1,4 +1,4 @@
-//! The step as a whole: question encoder, attention, classifier, and back.
+//! The full step: question encoder, attention and classifier, forward and backward.
 
 use tch::{Kind, Tensor};
 
@@ -14,8 +14,8 @@ use crate::feed::cuda_kernel::KernelArgument;
 use crate::feed::order::BatchOrder;
 use crate::model::{ModelInput, ModelOutput, TrainingPass};
 
-/// Whether the step is written out for a model, given batches whose order is known: with widths that kernels can cut into
-/// their pieces, and without dropout between recurrent layers.
+/// Whether this step can handle a model, given batches whose order is known: its widths must be multiples of what the
+/// kernels process at a time, and there must be no dropout between recurrent layers.
 pub(crate) fn serves_model(model: &Baseline) -> bool {
     let (hid_dim, mlp_dim) = (model.q_emb.hid_dim, model.classifier.hidden.bias.size()[0]);
     let dim = model.v_att.weight_norm_layers()[0].bias.size()[0];
@@ -24,8 +24,8 @@ pub(crate) fn serves_model(model: &Baseline) -> bool {
     widths && model.q_emb.config.dropout == 0.0
 }
 
-/// Whether the step is written out for a model and an input, on whatever device: as [`serves_model`] says, in bfloat16, where
-/// all parameters are learnt.
+/// Whether this step can handle a model and an input, on any device: the model must satisfy [`serves_model`], the input
+/// must be in bfloat16 with its order, and all parameters must be trainable.
 pub(crate) fn serves(model: &Baseline, input: &ModelInput) -> bool {
     let [_, k, d] = input.features.size()[..] else { return false };
     let fits = k <= MAX_REGIONS && d <= MAX_DIM && d % 8 == 0;
@@ -44,8 +44,8 @@ pub(crate) fn serves(model: &Baseline, input: &ModelInput) -> bool {
         && parameters.all(is_learnt)
 }
 
-/// The forward half of a training step that is [written out](serves). Dropout follows from a seed, `[1]` int64, on the
-/// device.
+/// Runs the forward half of a training step, for a model and an input that [`serves`] accepts. Dropout is determined by
+/// a seed, `[1]` int64, on the device.
 pub(crate) fn train<'a>(
     model: &'a Baseline,
     kernels: &'a Kernels,
@@ -57,7 +57,7 @@ pub(crate) fn train<'a>(
     TrainingPass::new(output, move |grad_logits| tch::no_grad(|| pass.backward(kernels, grad_logits)))
 }
 
-/// A forward pass, with what its backward pass needs. In bfloat16.
+/// A forward pass, with what its backward pass needs. Tensors are bfloat16.
 struct ForwardPass<'a> {
     layers: NormedLayers<'a>,
     first: usize,
@@ -111,7 +111,7 @@ impl<'a> ForwardPass<'a> {
         (ModelOutput { logits, attention: weights }, pass)
     }
 
-    /// Adds to the gradients of all parameters, given that of the logits, [B, n_answers] float32.
+    /// Adds to the gradients of all parameters, given the gradient of the logits, [B, n_answers] float32.
     fn backward(self, kernels: &Kernels, grad_logits: &Tensor) {
         let ForwardPass { layers, first, question, attended, q_repr, v_repr, joint, hidden, .. } = &self;
         let mut sums = ColumnSums::default();
@@ -145,7 +145,7 @@ impl<'a> ForwardPass<'a> {
     }
 }
 
-/// A seed from libtorch's generator, on the device, where it is drawn anew whenever a recorded step is made again.
+/// Draws a seed from libtorch's generator, on the device, so that each replay of a recorded step draws a new one.
 pub(crate) fn draw_seed(device: tch::Device) -> Tensor {
     Tensor::randint(i64::MAX, [1], (Kind::Int64, device))
 }

@@ -10,7 +10,8 @@ use crate::baseline::layers::Baseline;
 use crate::feed::cuda_kernel::KernelArgument;
 use crate::feed::order::BatchOrder;
 
-/// A forward pass of the question encoder, with what its backward pass needs. In bfloat16 where nothing else is said.
+/// A forward pass of the question encoder, with what its backward pass needs. Tensors are bfloat16 unless another type
+/// is named.
 pub(super) struct EncoderPass<'a> {
     model: &'a Baseline,
     order: &'a BatchOrder,
@@ -18,17 +19,17 @@ pub(super) struct EncoderPass<'a> {
     layers: Vec<LayerPass<'a>>,
 }
 
-/// A layer, in each direction.
+/// A forward pass of a layer, in each direction.
 struct LayerPass<'a> {
     directions: Vec<DirectionPass<'a>>,
     /// `weight_ih` of each direction.
     weights: Vec<Tensor>, // [gates H, input]
-    /// What it reads, of all but the first layer.
+    /// What the layer reads; `None` for the first layer, which reads words.
     input: Option<Tensor>, // [M, directions H]
 }
 
 impl<'a> EncoderPass<'a> {
-    /// The questions' vectors, [B, directions H], and the pass.
+    /// Returns the questions' vectors, [B, directions H], and the pass.
     pub(super) fn forward(kernels: &Kernels, model: &'a Baseline, order: &'a BatchOrder) -> (Tensor, EncoderPass<'a>) {
         let config = &model.q_emb.config;
         let dim = model.q_emb.hid_dim;
@@ -66,8 +67,8 @@ impl<'a> EncoderPass<'a> {
         (question, EncoderPass { model, order, words, layers })
     }
 
-    /// Adds to the gradients of the parameters, and notes those of biases, given that of the questions' vectors,
-    /// [B, directions H] float32.
+    /// Adds to the gradients of the parameters, and queues those of biases in `sums`, given the gradient of the
+    /// questions' vectors, [B, directions H] float32.
     pub(super) fn backward(&self, kernels: &Kernels, grad_question: &Tensor, sums: &mut ColumnSums) {
         let dim = self.model.q_emb.hid_dim;
         let mut above: Option<Tensor> = None; // [M, directions H]
@@ -93,7 +94,7 @@ impl<'a> EncoderPass<'a> {
         let n_rows = self.words.size()[0];
         for ((direction, weight), grads) in layer.directions.iter().zip(&layer.weights).zip(grads) {
             let width = weight.size()[0];
-            // Of a GRU, the candidate's comes first, and last in the weights.
+            // A GRU's candidate gate comes first in the gradients, but last in the weights.
             let shift = if direction.unrolling.cell == RnnKind::Lstm { 0 } else { direction.unrolling.dim };
             let of_rows = Tensor::empty([n_rows, width], (Kind::BFloat16, grads.device()));
             let arguments = [
@@ -122,7 +123,7 @@ impl<'a> EncoderPass<'a> {
 }
 
 impl LayerPass<'_> {
-    /// Adds to the gradients of `weight_ih`. Returns that of the input, [M, directions H].
+    /// Adds to the gradients of `weight_ih`. Returns the gradient of the input, [M, directions H].
     fn add_input_gradients(&self, kernels: &Kernels, input: &Tensor, grads: &[Tensor]) -> Tensor {
         let mut of_input: Option<Tensor> = None;
         for ((direction, weight), grads) in self.directions.iter().zip(&self.weights).zip(grads) {
@@ -130,7 +131,7 @@ impl LayerPass<'_> {
             let by_input = direction.unrolling.by_input(grads); // [M, gates H]
             let grad_weight = by_input.tr().mm(input); // [gates H, directions H]
             let to = direction.parameters.weight_ih.grad();
-            // Of a GRU, the candidate's rows come first, and last in the weights.
+            // A GRU's candidate gate comes first in the gradients, but last in the weights.
             let n_first = if cell == RnnKind::Lstm { 0 } else { dim };
             let n_rest = weight.size()[0] - n_first;
             kernels.add_rows(&grad_weight.narrow(0, n_first, n_rest), &to.narrow(0, 0, n_rest));
@@ -145,7 +146,7 @@ impl LayerPass<'_> {
     }
 }
 
-/// A row for each of these words, [R, word_emb_dim, aligned].
+/// Looks up a row for each of these words, [R, word_emb_dim, aligned].
 fn embed(kernels: &Kernels, vectors: &Tensor, words: &Tensor) -> Tensor {
     let (n_rows, dim) = (words.size()[0], vectors.size()[1]);
     let rows = Tensor::empty([n_rows, aligned(dim)], (Kind::BFloat16, words.device()));

@@ -8,7 +8,7 @@ use crate::baseline::gpu::kernels::{Kernels, blocks, int, or_null};
 use crate::feed::cuda_kernel::KernelArgument;
 use crate::feed::order::BatchOrder;
 
-/// The states of a direction, of H numbers each, step by step.
+/// How the hidden states of a direction, of length H, are arranged step by step.
 #[derive(Clone, Copy)]
 pub(super) struct Unrolling<'a> {
     pub(super) cell: RnnKind,
@@ -19,7 +19,7 @@ pub(super) struct Unrolling<'a> {
 }
 
 impl Unrolling<'_> {
-    /// Vectors of H that a product with weights has: a GRU has three gates, an LSTM four.
+    /// How many vectors of length H a product with weights has: a GRU has three gates, an LSTM four.
     fn n_gates(&self) -> i64 {
         if self.cell == RnnKind::Lstm { 4 } else { 3 }
     }
@@ -28,41 +28,43 @@ impl Unrolling<'_> {
         self.order.steps.len()
     }
 
-    /// Of [M, ..], what belongs to a step of this direction.
+    /// The rows of [M, ..] that belong to a step of this direction.
     fn of_step(&self, all: &Tensor, step: usize) -> Tensor {
         let read_in = if self.is_backward { self.n_steps() - 1 - step } else { step };
         let first = self.order.steps[..read_in].iter().sum();
         all.narrow(0, first, self.order.steps[read_in])
     }
 
-    /// Of [M, ..], what belongs to the step before; nothing before the first.
+    /// The rows of [M, ..] that belong to the step before; `None` for the first step.
     fn before(&self, all: &Tensor, step: usize) -> Option<Tensor> {
         (step > 0).then(|| self.of_step(all, step - 1))
     }
 
-    /// Of [M, ..], what belongs to the last step of this direction.
+    /// The rows of [M, ..] that belong to the last step of this direction.
     pub(super) fn of_last(&self, all: &Tensor) -> Tensor {
         self.of_step(all, self.n_steps() - 1)
     }
 
-    /// [states + 1] of a step, where each one's children begin. These are the same in all steps where none are shared.
+    /// Where the children of each of a step's states begin, [states + 1]. If no states are shared, this is the same in
+    /// all steps.
     fn child_starts(&self, step: usize) -> Tensor {
         let first = self.order.steps[..step].iter().sum::<i64>() + step as i64;
         self.order.child_starts.narrow(0, first, self.order.steps[step] + 1)
     }
 
-    /// Of [M, 4 H], those by the input: of a GRU, the candidate's comes first, as it differs by where it comes from.
+    /// The columns of [M, 4 H] that are gradients of input terms. A GRU's candidate gate comes first, as its input and
+    /// hidden terms have different gradients.
     pub(super) fn by_input(&self, grads: &Tensor) -> Tensor {
         grads.narrow(1, 0, self.n_gates() * self.dim)
     }
 
-    /// Of [M, 4 H], those by the state before, as in the weights.
+    /// The columns of [M, 4 H] that are gradients of hidden terms, in the order of the weights.
     fn by_state(&self, grads: &Tensor) -> Tensor {
         let n = self.n_gates() * self.dim;
         grads.narrow(1, 4 * self.dim - n, n)
     }
 
-    /// Rows of all states but the first step's, and those of their parents.
+    /// The rows of all states but the first step's, and the rows of their parents. `None` if there are no such states.
     fn with_parents(&self, of_states: &Tensor, of_parents: &Tensor) -> Option<(Tensor, Tensor)> {
         let n_states = of_states.size()[0];
         let n_first = self.of_step(of_states, 0).size()[0];
@@ -85,30 +87,31 @@ pub(super) struct Parameters<'a> {
     pub(super) bias_hh: &'a Tensor,   // [gates H]
 }
 
-/// A forward pass of a layer in one direction, with what its backward pass needs. In bfloat16 where nothing else is said.
+/// A forward pass of a layer in one direction, with what its backward pass needs. Tensors are bfloat16 unless another
+/// type is named.
 pub(super) struct DirectionPass<'a> {
     pub(super) unrolling: Unrolling<'a>,
     pub(super) parameters: Parameters<'a>,
     weight_hh: Tensor,     // [gates H, H]
     from_input: Tensor,    // [R, gates H], or [M, gates H]
-    reads_rows: bool,      // whether `from_input` is of rows of words
+    reads_rows: bool,      // whether `from_input` has a row for each row of words
     from_state: Tensor,    // [M, gates H], of all but the last step
-    states: Tensor,        // [M, H], whose rows need not follow each other at once
+    states: Tensor,        // [M, H], whose rows need not be adjacent
     cells: Option<Tensor>, // [M, H] float32, of an LSTM
 }
 
-/// What a step's states get from their children.
+/// The gradients that a step's states get from their children.
 struct Children<'a> {
     starts: Tensor,               // [states + 1]
-    order: Option<&'a Tensor>,    // the children, if they do not follow each other
+    order: Option<&'a Tensor>,    // the children, if they are not consecutive
     carried: Option<Tensor>,      // [children, H] float32
     carried_cell: Option<Tensor>, // [children, H] float32
     by_product: Option<Tensor>,   // [children, H]
 }
 
 impl<'a> DirectionPass<'a> {
-    /// Writes the states to [M, H], whose rows need not follow each other at once. `from_input` are the products with
-    /// `weight_ih`, a row for each row of words if it `reads_rows`, otherwise for each state.
+    /// Writes the hidden states to `states`, [M, H], whose rows need not be adjacent. `from_input` holds the products
+    /// with `weight_ih`: a row for each row of words if `reads_rows`, otherwise for each state.
     pub(super) fn forward(
         kernels: &Kernels,
         unrolling: Unrolling<'a>,
@@ -133,7 +136,8 @@ impl<'a> DirectionPass<'a> {
         pass
     }
 
-    /// What a kernel is told first: products of inputs, the rows that are read, products of states, parents, biases.
+    /// Calls `run` with a kernel's first arguments: input products, the rows that are read, hidden products, parents,
+    /// biases.
     fn with_inputs<T>(&self, step: usize, run: impl FnOnce([KernelArgument; 6]) -> T) -> T {
         let (unrolling, order) = (&self.unrolling, self.unrolling.order);
         let rows = self.reads_rows.then(|| unrolling.of_step(&order.rows, step));
@@ -157,7 +161,7 @@ impl<'a> DirectionPass<'a> {
         let states = self.unrolling.of_step(&self.states, step);
         let sizes = [states.size()[0], self.unrolling.dim, states.stride()[0]].map(int);
         let after = KernelArgument::Bf16Rows(&states);
-        // A thread has two numbers.
+        // Each thread handles two elements.
         let n = states.numel() as i64 / 2;
         self.with_inputs(step, |inputs| match &self.cells {
             None => {
@@ -175,9 +179,10 @@ impl<'a> DirectionPass<'a> {
         });
     }
 
-    /// The gradients of all products, [M, 4 H], given those of the states: of the questions' last ones, [B, H] float32, if
-    /// they are wanted, and those that a layer above has of all, [M, H], whose rows need not follow each other at once. Adds
-    /// to those of `weight_hh`, and notes those of the biases.
+    /// Returns the gradients of all pre-activations, [M, 4 H], given the gradients of the hidden states: for the last
+    /// layer `grad_last`, of the questions' last states, [B, H] float32, and for the others `above`, of all states,
+    /// [M, H], whose rows need not be adjacent. Adds to the gradient of `weight_hh`, and queues those of the biases in
+    /// `sums`.
     pub(super) fn backward(
         &self,
         kernels: &Kernels,
@@ -210,7 +215,8 @@ impl<'a> DirectionPass<'a> {
         grads
     }
 
-    /// Writes a step's gradients, and returns what its states have for their parents, [states, H] float32.
+    /// Writes a step's gradients. Returns the part of their parents' gradients that does not pass through weights,
+    /// [states, H] float32.
     fn step_backward(
         &self,
         kernels: &Kernels,
@@ -219,7 +225,7 @@ impl<'a> DirectionPass<'a> {
         above: Option<&Tensor>,
         grads: &Tensor,
     ) -> Tensor {
-        /// Numbers of a state that a block of threads has.
+        /// Elements of a state that a block of threads handles.
         const NUMBERS: i64 = 512;
         let (n_states, dim) = (grads.size()[0], self.unrolling.dim);
         let carried_on = Tensor::empty([n_states, dim], (Kind::Float, grads.device()));
@@ -255,7 +261,7 @@ impl<'a> DirectionPass<'a> {
         carried_on
     }
 
-    /// Adds to the gradient of `weight_hh`, and notes those of the biases.
+    /// Adds to the gradient of `weight_hh`, and queues those of the biases in `sums`.
     fn add_gradients(&self, kernels: &Kernels, grads: &Tensor, sums: &mut ColumnSums) {
         let Unrolling { cell, dim, .. } = self.unrolling;
         if let Some((grads, parents)) = self.unrolling.with_parents(&self.unrolling.by_state(grads), &self.states) {

@@ -1,4 +1,5 @@
-//! The step on a GPU, its kernels run by a CPU, against the passes on a CPU, which have the same masks.
+//! Tests of the step on a GPU, with its kernels emulated on a CPU, against the passes on a CPU, which draw the same
+//! masks.
 
 use std::collections::HashMap;
 
@@ -33,14 +34,14 @@ fn model(config: &ModelConfig, seed: i64) -> (VarStore, Baseline) {
         if name.ends_with("weight_g") || name.contains("bias") {
             let _ = tch::no_grad(|| parameter.g_add_(&(Tensor::rand_like(&parameter) * 0.7)));
         }
-        // Gradients are there from the first step on.
+        // The step expects the gradients to exist.
         (&parameter * 0.0).sum(Kind::Float).backward();
     }
     (vs, model)
 }
 
-/// Questions of words that occur more often than a row is read, some of only padding; images with fewer regions than others,
-/// and one that no question is about.
+/// Questions with words that occur more often than a single row may be read, some of only padding; images with fewer
+/// regions than others, and one that no question is about.
 fn input(kind: Kind, shared: SharedStates) -> ModelInput {
     let options = (Kind::Int64, Device::Cpu);
     let words = Tensor::randint(3, [B, T], options);
@@ -57,7 +58,7 @@ fn input(kind: Kind, shared: SharedStates) -> ModelInput {
         image_rows: &of_images,
         n_images: N as usize,
     };
-    // With states that are nobody's.
+    // With padding: states that belong to no question.
     let (order, steps) = BatchOrder::numbers(asked, shared, &mut |_, n| n + 3);
     ModelInput {
         order: Some(BatchOrder::new(&Tensor::from_slice(&order), &steps, B, N)),
@@ -77,7 +78,7 @@ fn results(vs: &VarStore, pass: TrainingPass, grad_logits: &Tensor) -> HashMap<S
         HashMap::from([("logits".to_owned(), output.logits.copy()), ("attention".to_owned(), output.attention.copy())]);
     pass.backward(grad_logits);
     for (name, mut parameter) in vs.variables() {
-        // Adding the same to all scores changes no softmax: this gradient is 0 but for rounding.
+        // Softmax is invariant to adding the same value to all scores: this gradient is 0 except for rounding.
         if name != "v_att.linear.bias" {
             results.insert(name, parameter.grad().copy());
         }
@@ -86,7 +87,7 @@ fn results(vs: &VarStore, pass: TrainingPass, grad_logits: &Tensor) -> HashMap<S
     results
 }
 
-/// For each result, how far it is from that of a CPU in float32, by their norms.
+/// For each result, its distance from the CPU's in float32, relative to the latter's norm.
 fn errors(config: &ModelConfig, kernels: &Kernels, seed: i64) -> HashMap<String, f64> {
     let (vs, model) = model(config, seed);
     let input = input(Kind::BFloat16, model.shared_states().unwrap());
@@ -98,7 +99,7 @@ fn errors(config: &ModelConfig, kernels: &Kernels, seed: i64) -> HashMap<String,
     let exact = cpu::train(&model, &input, DropoutSeed { seed: SEED, first: 0 });
     let exact = results(&vs, exact, &grad_logits);
     let error = |name: &String| {
-        // That of a layer's g is a single number, a sum over the gradient of v.
+        // The gradient of a layer's g is a single value, a sum over the gradient of v.
         let size = match name.strip_suffix("weight_g") {
             Some(layer) => exact[&format!("{layer}weight_v")].norm(),
             None => exact[name].norm(),
@@ -137,8 +138,8 @@ fn the_step_is_that_of_a_cpu() {
     let kernels = Kernels::emulated();
     for config in configs {
         for seed in 0..3 {
-            // Rounding costs some hundredths, the more ReLUs are so near to 0 that they are rounded to the other side; a
-            // mistake costs all.
+            // Rounding costs a few hundredths, and more if many inputs of ReLUs are so close to 0 that they are rounded
+            // to the other side; a mistake costs far more.
             for (name, error) in errors(&config, &kernels, seed) {
                 let most = if name == "logits" || name == "attention" { 0.01 } else { 0.15 };
                 assert!(error < most, "{config:?}: {name} is off by {error}");

@@ -1,4 +1,4 @@
-//! The layers with weight norm, all together.
+//! The layers with weight norm, all computed at once.
 
 use std::cell::RefCell;
 
@@ -9,7 +9,7 @@ use crate::baseline::gpu::column_sums::ColumnSums;
 use crate::baseline::gpu::kernels::{Kernels, Table, aligned, blocks};
 use crate::feed::cuda_kernel::KernelArgument;
 
-/// Layers, with their weights computed.
+/// The layers with weight norm, with their weights computed.
 pub(super) struct NormedLayers<'a> {
     layers: Vec<NormedLayer<'a>>,
     table: Table,
@@ -17,12 +17,12 @@ pub(super) struct NormedLayers<'a> {
     norms: Tensor, // [layers] float32, of weight_v
 }
 
-/// A layer.
+/// One layer with weight norm.
 pub(super) struct NormedLayer<'a> {
     layer: &'a WeightNormLinear,
     /// [out_dim, in_dim] bfloat16, with rows of zeros at its end if out_dim is not aligned.
     pub(super) weight: Tensor,
-    /// `[out_dim]` bfloat16, with zeros at its end likewise.
+    /// `[out_dim]` bfloat16, likewise with zeros at its end.
     pub(super) bias: Tensor,
     /// The gradient of `weight`.
     grad: RefCell<Option<Tensor>>,
@@ -32,7 +32,7 @@ pub(super) struct NormedLayer<'a> {
 const FIRST_FIELD: usize = 16;
 const MAX_LAYERS: usize = 8;
 const GRAD_WEIGHT: usize = 9;
-/// Numbers of a weight that a block of threads has.
+/// Elements of a weight that a block of threads handles.
 const CHUNK: i64 = 8192;
 
 fn address(tensor: &Tensor) -> u64 {
@@ -53,7 +53,7 @@ impl<'a> NormedLayers<'a> {
         for (i, layer) in layers.iter().enumerate() {
             let WeightNormLinear { weight_v, weight_g, bias, .. } = layer;
             let [out_dim, in_dim] = weight_v.size()[..] else { panic!("[out_dim, in_dim]") };
-            // A single row is nothing to align: its product is with something else than rows.
+            // A single row, attention's last layer, needs no alignment: kernels read it as a vector.
             let padded = if out_dim == 1 { 1 } else { aligned(out_dim) };
             let weight = Tensor::empty([padded, in_dim], (Kind::BFloat16, device));
             let rounded = Tensor::empty([padded], (Kind::BFloat16, device));
@@ -87,12 +87,12 @@ impl<'a> NormedLayers<'a> {
         NormedLayers { layers: normed, table, n_chunks, norms }
     }
 
-    /// A layer, by its place.
+    /// The layer with this index.
     pub(super) fn of(&self, layer: usize) -> &NormedLayer<'a> {
         &self.layers[layer]
     }
 
-    /// Adds to the gradients of `weight_v` and `weight_g`, once there are those of all weights.
+    /// Adds to the gradients of `weight_v` and `weight_g`, once the gradients of all weights are set.
     pub(super) fn add_gradients(mut self, kernels: &Kernels) {
         let grads: Vec<Tensor> =
             self.layers.iter().map(|layer| layer.grad.take().expect("a backward pass of every layer")).collect();
@@ -109,30 +109,32 @@ impl<'a> NormedLayers<'a> {
 }
 
 impl NormedLayer<'_> {
-    /// [rows, in_dim] to [rows, out_dim], and as many more columns as the weight has rows.
+    /// Maps [rows, in_dim] to [rows, out_dim], plus a column for each row of zeros that the weight has.
     pub(super) fn forward(&self, xs: &Tensor) -> Tensor {
         self.bias.addmm(xs, &self.weight.tr())
     }
 
     /// [`NormedLayer::forward`] and a ReLU.
     pub(super) fn forward_relu(&self, xs: &Tensor) -> Tensor {
-        // tch 0.24 hands its last argument to libtorch as beta, what the bias is multiplied by; a ReLU it is in any case.
+        // tch 0.24 passes the last argument to libtorch as beta, the factor of the bias. The activation is a ReLU
+        // anyway.
         const BETA: bool = true;
         self.bias.internal_addmm_activation(xs, &self.weight.tr(), BETA)
     }
 
-    /// Notes the gradients of weight and bias, given that of the output, with its additional columns, and the input.
+    /// Records the gradients of weight and bias, given the input and the gradient of the output, with its additional
+    /// columns.
     pub(super) fn backward(&self, xs: &Tensor, grad: &Tensor, sums: &mut ColumnSums) {
         self.set_grad(grad.tr().mm(xs));
         sums.add(grad, &[&self.layer.bias.grad()]);
     }
 
-    /// The gradient of the input, [rows, in_dim].
+    /// Returns the gradient of the input, [rows, in_dim], given that of the output.
     pub(super) fn input_grad(&self, grad: &Tensor) -> Tensor {
         grad.mm(&self.weight)
     }
 
-    /// The gradient of the weight.
+    /// Sets the gradient of the weight.
     pub(super) fn set_grad(&self, grad: Tensor) {
         self.grad.replace(Some(grad));
     }

@@ -30,7 +30,7 @@ pub(super) fn plain(model: &Baseline, input: &ModelInput, masks: [&Tensor; 2], r
     ModelOutput { logits: model.classifier.output.forward(&hidden).to_kind(Kind::Float), attention }
 }
 
-/// The recurrent network's layers one by one, from words [B, T, E], with the masks of what is between them.
+/// The recurrent network's layers one by one, from words [B, T, E], with the dropout masks between them.
 fn question(model: &Baseline, words: &Tensor, masks: &[Tensor]) -> Tensor {
     let config = &model.q_emb.config;
     let (kind, n_directions) = (words.kind(), if config.bidirectional { 2 } else { 1 });

@@ -1,6 +1,6 @@
-// Activations. Eight numbers to each thread, n times eight in all.
+// Activations. Each thread handles eight values, and n threads all of them.
 
-// The gradient through dropout's scale and ReLU, given what came out of them.
+// The gradient through ReLU and dropout's scale, given their output.
 extern "C" __global__ void relu_backward(bf16* grad, const bf16* output, float scale, long long n) {
     const long long i = blockIdx.x * (long long)N_THREADS + threadIdx.x;
     if (i >= n) {
@@ -29,7 +29,7 @@ extern "C" __global__ void multiply(const bf16* a, const bf16* b, bf16* product,
     store8(product + 8 * i, x);
 }
 
-// The gradients of both factors, through the ReLUs that they came out of.
+// The gradients of both factors, through the ReLUs that they are the outputs of.
 extern "C" __global__ void multiply_backward(const bf16* grad, const bf16* a, const bf16* b, bf16* grad_a, bf16* grad_b,
                                              long long n) {
     const long long i = blockIdx.x * (long long)N_THREADS + threadIdx.x;

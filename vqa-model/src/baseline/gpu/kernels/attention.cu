@@ -1,8 +1,8 @@
 // Attention.
 //
-// Regions are [images, K, D], what they are compared by [images, K, A], and that of questions [B, A]. A region's score is
-// the sum over A of weight * joint, where dropout keeps it: joint is the product of both, or with CONCAT the ReLU of their
-// sum. What came out of a ReLU is nowhere below zero.
+// Regions are [images, K, D], their projections (`compared`) [images, K, A], and the questions' projections [B, A]. A
+// region's score is the sum over A of weight * joint, where dropout keeps it: joint is the product of both
+// projections, or with CONCAT the ReLU of their sum. Outputs of a ReLU are never negative.
 
 #define MAX_REGIONS 1024
 #define MAX_DIM 4096
@@ -12,7 +12,7 @@ __device__ inline float joint(float region, float question) {
     return CONCAT ? fmaxf(region + question, 0.0f) : region * question;
 }
 
-// Attention's weights [B, K] and the regions' sums by them, [B, D]. A block for each question.
+// The attention weights, [B, K], and the sums of the regions with these weights, [B, D]. One block per question.
 template <bool CONCAT>
 __device__ inline void attend(const bf16* compared, const bf16* questions, const bf16* weight, const bf16* features,
                               const int* image_of, const unsigned char* is_padding, const u64* seed, int threshold,
@@ -76,8 +76,9 @@ __device__ inline void attend(const bf16* compared, const bf16* questions, const
     }
 }
 
-// Given the gradient of the regions' sums: that of the scores, [B, K]; that of what the questions are compared by, [B, A],
-// through its ReLU unless CONCAT; and each question's share of that of the weight, [B, A]. A block for each question.
+// Given the gradient of the weighted sums, the gradients of the scores, [B, K], and of the questions' projections,
+// [B, A], through their ReLU unless CONCAT, and each question's share of the gradient of the weight, [B, A]. One block
+// per question.
 template <bool CONCAT>
 __device__ inline void attend_backward(const bf16* grad_attended, const bf16* compared, const bf16* questions,
                                        const bf16* weight, const bf16* features, const int* image_of, const u64* seed,
@@ -116,7 +117,7 @@ __device__ inline void attend_backward(const bf16* grad_attended, const bf16* co
     }
     __syncthreads();
 
-    // Each group of threads has some of the regions, and each thread of it one unit.
+    // Each group of threads handles some of the regions, and each of its threads one unit.
     const int n_units = dim / 16, n_groups = N_THREADS / n_units, group = threadIdx.x / n_units, unit = threadIdx.x % n_units;
     const Sixteen q = load16(of_question, unit);
     Sixteen sums = Sixteen{{zeros8(), zeros8()}}, joints = sums;
@@ -169,8 +170,8 @@ __device__ inline void attend_backward(const bf16* grad_attended, const bf16* co
     }
 }
 
-// The gradient of what the regions are compared by, [images, K, A], through its ReLU unless CONCAT, from the gradients of the
-// scores of all questions about the image. Blocks for images, and for some of their regions each.
+// The gradient of the regions' projections, [images, K, A], through their ReLU unless CONCAT, from the gradients of the
+// scores of all questions about an image. Each block handles some of the regions of one image.
 template <bool CONCAT>
 __device__ inline void region_gradients(const bf16* compared, const bf16* questions, const bf16* weight,
                                         const float* grad_scores, const int* image_starts, const int* image_questions,

@@ -1,8 +1,8 @@
-// Sums of columns, for the biases of all layers at once.
+// Column sums, for the biases of all layers at once.
 //
-// The table: how many matrices; from 1 on, for each: its bf16 numbers, rows, columns, numbers from one row to the next, the
-// two vectors of float32 that its sums are added to, the second perhaps null, and its first block. A block has 64 columns
-// of 512 rows.
+// The table holds the number of matrices and, from index 1 on, for each matrix: its bf16 values, rows, columns, row
+// stride, the two float32 vectors that its sums are added to (the second may be null), and its first block. A block
+// handles 64 columns of 512 rows.
 
 #define ROWS_OF_BLOCK 512
 #define MATRIX(table, i) ((table).at + 1 + 7 * (i))
@@ -50,7 +50,8 @@ extern "C" __global__ void column_sums(Table table, float* partial) {
     }
 }
 
-// With a block of 64 threads for each block above; those of a matrix's first rows add up what the others have.
+// With a block of 64 threads for each block above. The blocks of a matrix's first rows add up the sums of all its
+// blocks.
 extern "C" __global__ void add_column_sums(Table table, const float* partial) {
     const u64* matrix = MATRIX(table, matrix_of(table, blockIdx.x));
     const int n_rows = (int)matrix[1], n_columns = (int)matrix[2];

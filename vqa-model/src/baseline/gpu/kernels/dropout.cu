@@ -1,4 +1,4 @@
-// Dropout: the masks that a CPU draws.
+// Dropout, with the same masks as on a CPU.
 
 struct Dropout {
     unsigned int low, high, threshold;
@@ -17,8 +17,8 @@ __device__ inline Dropout dropout_of(u64 seed, int question, int row, int thresh
     return Dropout{(unsigned int)key, (unsigned int)(key >> 32), (unsigned int)threshold};
 }
 
-// Which of 16 columns are kept, as bits: `unit` 2 i has columns 32 i to 32 i + 7 and, from the ninth on, 32 i + 16 to
-// 32 i + 23; unit 2 i + 1 those that are eight further on.
+// Which of the 16 columns of a unit are kept, as bits. Unit 2 i has columns 32 i to 32 i + 7, then 32 i + 16 to
+// 32 i + 23; unit 2 i + 1 has the columns eight further on.
 __device__ inline unsigned int kept(const Dropout& dropout, int unit) {
     const unsigned int first = unit / 2 * 16 + unit % 2 * 8;
     unsigned int bits = 0;
@@ -36,7 +36,7 @@ __device__ inline unsigned int kept(const Dropout& dropout, int unit) {
     return bits;
 }
 
-// The first column of a unit; its ninth is 16 further on.
+// The first column of a unit; its ninth column is 16 further on.
 __device__ inline int first_column(int unit) {
     return unit / 2 * 32 + unit % 2 * 8;
 }
@@ -56,7 +56,7 @@ __device__ inline void store16(bf16* row, int unit, const Sixteen& sixteen) {
     store8(to + 16, sixteen.half[1]);
 }
 
-// Drops entries of [rows, columns], a row for each question, and scales the others. A thread has a unit.
+// Drops entries of [rows, columns], one row per question, and scales the others. One thread per unit.
 extern "C" __global__ void dropout(bf16* matrix, const u64* seed, int threshold, float scale, int n_rows, int columns) {
     const int n_units = columns / 16, index = blockIdx.x * N_THREADS + threadIdx.x;
     const int row = index / n_units, unit = index % n_units;

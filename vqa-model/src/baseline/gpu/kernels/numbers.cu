@@ -1,11 +1,11 @@
 // What a training step in bfloat16 does between its matrix products.
 //
-// NVRTC compiles this, and the other files here behind it, when the program first trains on a GPU; the tests have a C++
-// compiler do it, and run it on the CPU. So there is no more of CUDA in it than what both know: threads of a block that wait
-// for each other, and those of a warp that exchange numbers.
+// NVRTC compiles this file, followed by the others here, when the program first trains on a GPU; the tests compile
+// them with a C++ compiler and run them on the CPU. So threads cooperate only in the ways that both support: barriers
+// within a block, and shuffles within a warp.
 //
-// Matrices are row by row. Rows of bfloat16 begin at multiples of 16 bytes, and are read eight numbers at a time. All is
-// computed in float32. What is added up is added up in one order, so that results are the same every time.
+// Matrices are row-major. Rows of bfloat16 begin at multiples of 16 bytes, and are read eight values at a time. All
+// arithmetic is in float32. Sums are computed in a fixed order, so that results are the same every time.
 
 typedef unsigned short bf16;
 typedef unsigned long long u64;
@@ -17,7 +17,7 @@ __device__ inline float to_float(bf16 bits) {
     return __uint_as_float((unsigned int)bits << 16);
 }
 
-// To the nearest, to even if there are two, as libtorch.
+// Rounds to nearest, ties to even, as libtorch does.
 __device__ inline bf16 to_bf16(float value) {
     const unsigned int bits = __float_as_uint(value);
     if ((bits & 0x7fffffffu) > 0x7f800000u) {
@@ -73,7 +73,7 @@ __device__ inline float sum_of_warp(float value) {
     return value;
 }
 
-// The sum of the numbers of a block's threads, for all of them.
+// The sum of the values of a block's threads, returned to each of them.
 __device__ inline float sum_of_block(float value) {
     __shared__ float sums[N_WARPS];
     value = sum_of_warp(value);
@@ -90,7 +90,7 @@ __device__ inline float sum_of_block(float value) {
     return sum;
 }
 
-// Numbers and addresses that a kernel reads many of.
+// Sizes and addresses, for kernels that need many of them.
 struct Table {
     u64 at[256];
 };

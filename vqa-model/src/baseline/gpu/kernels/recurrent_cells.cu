@@ -1,15 +1,16 @@
 // Recurrent cells.
 //
-// A step of states of H numbers: of the beginnings of questions that are as long, each of which has one word more than its
-// parent, a state of the step before. `from_input` are the products of input weights, a row for each of `rows`, or for each
-// state if that is null; `from_state` those of the states before, [states, gates H], null where these are zero. States are
+// A step computes the hidden states, of length H, of beginnings of questions of one length. Each is one word longer
+// than its parent, a state of the step before. `from_input` holds the products with the input weights, of which a
+// state reads the row in `rows`, or the row of its own index if that is null; `from_state` holds the products of the
+// step before's states with the hidden weights, [states, gates H], and is null where these are zero. States are
 // [states, stride].
 
 __device__ inline float sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
 }
 
-// As many numbers of a state as a thread has.
+// How many elements of a state a thread handles: its own.
 #define N_OWN 2
 
 struct Own {
@@ -34,7 +35,7 @@ __device__ inline void store_own(float* to, const Own& own) {
     *(float2*)to = make_float2(own.at[0], own.at[1]);
 }
 
-// Those of a row, or zeros where there is no matrix.
+// A thread's own elements of a row, or zeros if there is no matrix.
 template <class Number>
 __device__ inline Own own_of(const Number* matrix, int row, long long stride, int i) {
     return matrix == nullptr ? Own{{0.0f, 0.0f}} : load_own(matrix + row * stride + i);
@@ -44,7 +45,7 @@ __device__ inline Own sum_of(const Own& a, const Own& b) {
     return Own{{a.at[0] + b.at[0], a.at[1] + b.at[1]}};
 }
 
-// The products that go into a state, and the biases: one vector of H for each gate.
+// The products that go into a state, and the biases: one vector of length H for each gate.
 struct Inputs {
     const bf16* from_input;
     const bf16* from_state;
@@ -103,14 +104,14 @@ extern "C" __global__ void gru_forward(const bf16* from_input, const int* rows, 
     store_own(after + row * (long long)stride + i, h);
 }
 
-// Of the backward kernels below, a block has a state and 512 of its numbers. Children follow each other, or are those that
-// `order` lists; their gradients are `carried`, and `by_product` with the weights. Either may be null. Four lanes of threads
-// share the children, and read eight numbers at a time.
+// In the backward kernels below, a block handles a state and 512 of its elements. The state's children are
+// consecutive, or listed in `order`. The gradients that they pass on are `carried`, directly, and `by_product`,
+// through the weights; either may be null. Four lanes of threads share the children, and read eight values at a time.
 
 #define LANES 4
 #define VECTORS (N_THREADS / LANES)
 
-// What the children of a state have, added up: for each thread, its own two numbers.
+// The sum of the gradients that the children of a state pass on: for each thread, its own two elements.
 __device__ inline Own sum_of_children(const float* carried, const bf16* by_product, const int* starts, const int* order,
                                       int dim) {
     __align__(16) __shared__ float room[LANES][8 * VECTORS];
@@ -138,8 +139,9 @@ __device__ inline Own sum_of_children(const float* carried, const bf16* by_produ
     return own;
 }
 
-// Writes the gradients of the products: [states, 4 H], first the candidate's by the input, then reset, update, and the
-// candidate's by the state; and to `carried_on` that part of the gradient of the parent that does not go through weights.
+// Writes the gradients of the pre-activations, [states, 4 H]: first the candidate's input term, then reset, update,
+// and the candidate's hidden term; and to `carried_on` the part of the parent's gradient that does not pass through
+// the weights.
 extern "C" __global__ void gru_backward(const bf16* from_input, const int* rows, const bf16* from_state, const int* parents,
                                         const float* bias_ih, const float* bias_hh, const bf16* before,
                                         const float* carried, const bf16* by_product, const int* starts, const int* order,
@@ -190,7 +192,7 @@ __device__ inline LstmGates lstm_gates(const Inputs& inputs) {
     return LstmGates{gates[0], gates[1], gates[2], gates[3]};
 }
 
-// Cells are float32 [states, H]; those before are null in the first step, where they are zero.
+// Cell states are float32 [states, H]; `cells_before` is null in the first step, where they are zero.
 extern "C" __global__ void lstm_forward(const bf16* from_input, const int* rows, const bf16* from_state, const int* parents,
                                         const float* bias_ih, const float* bias_hh, const float* cells_before,
                                         float* cells_after, bf16* after, int n_states, int dim, int stride) {
@@ -210,8 +212,8 @@ extern "C" __global__ void lstm_forward(const bf16* from_input, const int* rows,
     store_own(after + row * (long long)stride + i, h);
 }
 
-// Writes the gradients of the products, [states, 4 H], and to `carried_on` each state's share of the gradient of its
-// parent's cell; `carried_cell` are those of the children.
+// Writes the gradients of the pre-activations, [states, 4 H], and to `carried_on` each state's share of the gradient
+// of its parent's cell state; `carried_cell` holds the children's shares.
 extern "C" __global__ void lstm_backward(const bf16* from_input, const int* rows, const bf16* from_state, const int* parents,
                                          const float* bias_ih, const float* bias_hh, const float* cells_before,
                                          const float* cells_after, const float* carried, const float* carried_cell,

@@ -1,6 +1,6 @@
-// Between number types, and with padding.
+// Conversions between number types, with padding.
 
-// float32 [rows, columns] to bf16 [rows, padded], zeros behind the columns. A thread for every eight numbers.
+// float32 [rows, columns] to bf16 [rows, padded], with zeros after the columns. One thread for every eight values.
 extern "C" __global__ void to_bf16_rows(const float* from, bf16* to, long long n_rows, int columns, int padded) {
     const long long i = blockIdx.x * (long long)N_THREADS + threadIdx.x;
     const int eights = padded / 8;
@@ -16,7 +16,7 @@ extern "C" __global__ void to_bf16_rows(const float* from, bf16* to, long long n
     }
 }
 
-// The columns of bf16 [rows, padded] that are no padding, as float32.
+// The columns of bf16 [rows, padded] that are not padding, as float32.
 extern "C" __global__ void to_float_rows(const bf16* from, float* to, long long n_rows, int columns, int padded) {
     const long long i = blockIdx.x * (long long)N_THREADS + threadIdx.x;
     if (i < n_rows * columns) {
@@ -25,7 +25,7 @@ extern "C" __global__ void to_float_rows(const bf16* from, float* to, long long 
     }
 }
 
-// Adds them to float32.
+// Adds these columns to float32 [rows, columns].
 extern "C" __global__ void add_rows(const bf16* from, float* to, long long n_rows, int columns, int padded) {
     const long long i = blockIdx.x * (long long)N_THREADS + threadIdx.x;
     if (i < n_rows * columns) {

@@ -1,7 +1,8 @@
 // Weight norm: weight_g * weight_v / norm(weight_v), for all layers at once.
 //
-// Each layer is cut into chunks, a block for each. The table: how many layers; at 1, the first chunk of each, and behind the
-// last; from 16 on, for each of eight layers, what FIELD names.
+// Each layer is cut into chunks, with one block for each. The table holds the number of layers; from index 1 on, the
+// first chunk of each layer, and the end of the last; and from index 16 on, the fields below, each for up to eight
+// layers.
 
 #define CHUNK 8192
 #define FIELD(table, i, layer) (table).at[16 + 8 * (i) + (layer)]
@@ -85,7 +86,7 @@ extern "C" __global__ void normed_weights(Table table, const float* sums, float*
     }
 }
 
-// Sums of grad * weight_v, where grad is that of the weight.
+// Sums of grad * weight_v, where grad is the gradient of the weight.
 extern "C" __global__ void product_sums(Table table, float* sums) {
     const int layer = layer_of(table, blockIdx.x);
     const float* weight_v = (const float*)FIELD(table, WEIGHT_V, layer);

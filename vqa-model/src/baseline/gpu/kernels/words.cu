@@ -1,6 +1,6 @@
-// Words.
+// Word vectors.
 
-// A row of bf16 for each word: float32 vectors [words, dim] to [rows, padded].
+// Looks up a row of bf16 for each of `words`: float32 vectors [words, dim] to [rows, padded].
 extern "C" __global__ void embed(const float* vectors, const int* words, bf16* rows, int dim, int padded) {
     const float* vector = vectors + words[blockIdx.x] * (long long)dim;
     bf16* row = rows + blockIdx.x * (long long)padded;
@@ -9,8 +9,8 @@ extern "C" __global__ void embed(const float* vectors, const int* words, bf16* r
     }
 }
 
-// For each row of words, the sum of the gradients at the positions where the row was read: grad is [positions, stride],
-// whose columns, the first `width` of them, go round by `shift`.
+// For each row of words, the sum of the gradients at the positions where the row was read. grad is
+// [positions, stride], and its first `width` columns are rotated by `shift`.
 extern "C" __global__ void sum_by_row(const bf16* grad, const int* positions, const int* starts, bf16* sums, int width,
                                       int stride, int shift) {
     const int column = 8 * (blockIdx.y * N_THREADS + threadIdx.x);
@@ -30,7 +30,7 @@ extern "C" __global__ void sum_by_row(const bf16* grad, const int* positions, co
     store8(sums + blockIdx.x * (long long)width + column, sum);
 }
 
-// Adds the gradients of rows, [rows, padded], to those of the words that they are of: rows of a word follow each other.
+// Adds the gradients of rows, [rows, padded], to those of their words. The rows of a word are consecutive.
 extern "C" __global__ void add_word_gradients(const bf16* grad, const int* starts, const int* words, float* vectors, int dim,
                                               int padded) {
     const int first = starts[blockIdx.x], end = starts[blockIdx.x + 1];
