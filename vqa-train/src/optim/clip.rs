@@ -45,7 +45,7 @@ fn sum_of_squares(values: &[f32]) -> f32 {
             sums[lane] += chunk[lane] * chunk[lane];
         }
     }
-    // Hides the sums from the compiler, which would otherwise arrange the lanes in the order in which they are added
+    // Hides the sums from the compiler, which would otherwise group the lanes by the order in which they are added
     // here.
     black_box(sums).into_iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>()
 }
