@@ -1,14 +1,14 @@
-//! Makes libtorch findable at run time, here and in the packages that depend on this one.
+//! Lets this package and those that depend on it find libtorch at run time.
 
 use std::path::PathBuf;
 
 fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     println!("cargo::rerun-if-env-changed=LIBTORCH_LIB");
-    // Without these it is a system-wide libtorch, or Python's, which torch-sys finds.
+    // Without these variables, torch-sys finds a system-wide libtorch or Python's.
     if let Some(root) = std::env::var_os("LIBTORCH_LIB").or(std::env::var_os("LIBTORCH")) {
         let lib = PathBuf::from(root).join("lib");
-        // Dependents read this as DEP_VQA_LIBTORCH_LIB: link arguments do not travel between packages.
+        // Dependents read this as DEP_VQA_LIBTORCH_LIB, since link arguments are not passed on between packages.
         println!("cargo::metadata=lib={}", lib.display());
         println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
     }

@@ -1,4 +1,4 @@
-//! Makes the libtorch that `vqa-model` was built with findable at run time.
+//! Lets this package find, at run time, the libtorch that `vqa-model` was built with.
 
 fn main() {
     if let Some(lib) = std::env::var_os("DEP_VQA_LIBTORCH_LIB") {

@@ -1,7 +1,7 @@
-"""The backbones in PyTorch, layer by layer, and what they give for the cases of DIR/spec.json: a list of {"name",
-"weights"}, where weights are a file, or null: then random ones are written to DIR/NAME.pth. Of each case and size
-the pictures, the map and the logits are written to DIR/NAME_HEIGHTxWIDTH.safetensors. Also modules as TorchScript,
-right and wrong ones, DIR/*.pt."""
+"""The backbones in PyTorch, layer by layer. Runs them for the cases in DIR/spec.json: a list of {"name", "weights"},
+where weights is a file, or null for random ones, which are written to DIR/NAME.pth. For each case and size, writes the
+pictures, the map and the logits to DIR/NAME_HEIGHTxWIDTH.safetensors. Also writes valid and invalid TorchScript
+modules, DIR/*.pt."""
 
 import json
 import math
@@ -56,7 +56,7 @@ class MobileNetV2(nn.Module):
 
 
 class SameConv2d(nn.Conv2d):
-    """TensorFlow's "same" padding: it depends on the size."""
+    """A convolution with TensorFlow's "same" padding, which depends on the size of the input."""
 
     def forward(self, x):
         pads = []
@@ -87,7 +87,7 @@ class MBConv(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """`stages`: kernel, stride, expansion, channels and repeats of each."""
+    """`stages`: kernel, stride, expansion, channels and number of blocks of each stage."""
 
     def __init__(self, stages):
         super().__init__()
@@ -125,8 +125,8 @@ NETWORKS = {
 
 
 def randomise(network):
-    """Weights that let a signal neither fade nor grow, so that rounding stays small, and batch norms that have seen
-    something."""
+    """Sets random weights that keep the signal's magnitude, so that rounding errors stay small, and batch norm
+    statistics that are not the initial ones."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in")
@@ -167,7 +167,7 @@ class Fails(Map):
 
 
 class Tuples(nn.Module):
-    """Two boxes, which depend on the size, and what is in the picture."""
+    """Two boxes that depend on the size of the input, with features of its pixels."""
 
     def forward(self, x) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         assert x.shape[0] == 1
@@ -178,7 +178,7 @@ class Tuples(nn.Module):
 
 
 class Dicts(nn.Module):
-    """As torchvision's detectors: losses, and for each picture a dictionary."""
+    """Returns what torchvision's detectors return: losses, and a dictionary for each picture."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The model in PyTorch, the reference that the Rust one is tested against."""
+"""The model in PyTorch: the reference that the Rust model is tested against."""
 
 import warnings
 

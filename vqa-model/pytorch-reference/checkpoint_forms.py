@@ -1,5 +1,6 @@
-"""Saves one model in every form that people save models in, as DIR/*, and its weights plainly as
-DIR/expected.safetensors; two other modules, DIR/modules/*; and what is no checkpoint, DIR/refused/*."""
+"""Saves one model in every form in which people save models, as DIR/*, and its plain weights as
+DIR/expected.safetensors; a module with a batch norm, as DIR/modules/*; and files that must be refused, as
+DIR/refused/*."""
 
 import json
 import sys
@@ -19,7 +20,7 @@ def with_new_weight_norm(spec, state):
     baseline.weight_norm = torch.nn.utils.parametrizations.weight_norm
     model = Baseline(spec["config"], **spec["dims"])
     baseline.weight_norm = old
-    model.load_state_dict(state)  # PyTorch knows which of the new names is which of the old ones.
+    model.load_state_dict(state)  # PyTorch maps the old names to the new ones.
     return model
 
 
@@ -51,7 +52,7 @@ def main(directory):
     save(state, "no_checksums.pth")
     torch.serialization.set_crc32_options(True)
 
-    # Parameters that want gradients, and an optimiser's tensors beside them.
+    # Parameters that require gradients, beside an optimiser's tensors.
     optimizer = torch.optim.Adamax(model.parameters())
     sum(p.sum() for p in model.parameters()).backward()
     optimizer.step()
@@ -84,7 +85,7 @@ def main(directory):
     Baseline(spec["config"], **spec["dims"]).load_state_dict(of_0_3)
     save(prefixed(of_0_3, "module."), "torch_0_3.pth", **legacy)
 
-    # Views of one storage, with strides and in the middle of it; float64.
+    # Views into the middle of one storage; tensors with unusual strides; float64.
     flat = torch.cat([tensor.reshape(-1) for tensor in state.values()])
     sizes = [tensor.numel() for tensor in state.values()]
     views = [piece.view(tensor.shape) for piece, tensor in zip(flat.split(sizes), state.values())]
@@ -93,7 +94,7 @@ def main(directory):
     save(OrderedDict((k, v.t().contiguous().t() if v.dim() == 2 else v) for k, v in state.items()), "strides.pth")
     save(OrderedDict((name, tensor.double()) for name, tensor in state.items()), "float64.pth")
 
-    # Integers that a model may have or lack.
+    # Integer tensors, which the model that loads them may or may not have.
     modules = directory / "modules"
     modules.mkdir()
     normalised = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 1), bn=nn.BatchNorm2d(4)))

@@ -1,5 +1,6 @@
-"""For every case DIR/CASE.json: reads the weights that Rust made, DIR/CASE.rust.safetensors, and says what they
-give in DIR/CASE.answer.safetensors; makes weights of its own and what they give, in DIR/CASE.own.safetensors."""
+"""For every case DIR/CASE.json: reads the weights that Rust created, DIR/CASE.rust.safetensors, and writes their
+results to DIR/CASE.answer.safetensors; creates its own weights, DIR/CASE.own.safetensors, and writes their results to
+DIR/CASE.own_answer.safetensors."""
 
 import json
 import sys

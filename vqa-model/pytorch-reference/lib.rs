@@ -1,5 +1,5 @@
-//! The model and its training in PyTorch, for tests to compare with: `baseline.py` is the module, the other scripts run
-//! it. They run where Python has PyTorch, as after `make setup`.
+//! Reference implementations in PyTorch of the model, its training and the backbones, for tests to compare with. The
+//! model is in `baseline.py`. The scripts need a Python with PyTorch, which `make setup` installs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,8 +9,8 @@ use vqa_model::baseline::{
 };
 use vqa_model::loss::LossKind;
 
-/// Runs a script of this directory. False means that it was skipped since there is no PyTorch for Python; with
-/// VQA_REQUIRE_PYTORCH=1 that is a failure.
+/// Runs a script in this directory. Returns false if it was skipped because Python has no PyTorch; with
+/// VQA_REQUIRE_PYTORCH=1 that is a panic instead.
 pub fn run(script: &str, arguments: &[&Path]) -> bool {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
@@ -24,7 +24,7 @@ pub fn run(script: &str, arguments: &[&Path]) -> bool {
     let command = || {
         let mut command = Command::new(&python);
         command.env("PYTHONPATH", std::env::join_paths(&search_path).unwrap());
-        // More threads would only wait for each other: the models are tiny.
+        // Several threads would only wait for each other: the models are tiny.
         command.env("OMP_NUM_THREADS", "1");
         command
     };
@@ -32,7 +32,8 @@ pub fn run(script: &str, arguments: &[&Path]) -> bool {
     if output.as_ref().is_ok_and(|output| output.status.success()) {
         return true;
     }
-    // Importing PyTorch takes longer than most scripts, so it is only tried alone where a script has failed.
+    // Importing PyTorch takes longer than most scripts, so the import is tried by itself only after a script has
+    // failed.
     let check = command().args(["-c", "import numpy, safetensors, torch"]).output();
     if check.as_ref().is_ok_and(|check| check.status.success()) {
         panic!("{script}: {}", String::from_utf8_lossy(&output.unwrap().stderr));
@@ -45,7 +46,7 @@ pub fn run(script: &str, arguments: &[&Path]) -> bool {
     false
 }
 
-/// Every combination of cell, attention, layers and direction.
+/// Returns every combination of cell, attention, number of layers and direction.
 pub fn configs() -> Vec<(String, ModelConfig)> {
     let mut configs = Vec::new();
     for (rnn_name, rnn_type) in [("gru", RnnKind::Gru), ("lstm", RnnKind::Lstm)] {

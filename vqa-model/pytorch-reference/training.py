@@ -1,5 +1,5 @@
-"""For every case DIR/CASE.json: trains from the weights in DIR/CASE.rust.safetensors, without dropout, on the batches
-in DIR/CASE.input.safetensors; writes the losses and the last weights to DIR/CASE.answer.safetensors."""
+"""For every case DIR/CASE.json: trains without dropout, starting from the weights in DIR/CASE.rust.safetensors, on the
+batches in DIR/CASE.input.safetensors; writes the losses and the final weights to DIR/CASE.answer.safetensors."""
 
 import json
 import sys

@@ -5,7 +5,7 @@ use tch::{Cuda, Device};
 use crate::error::{Error, Result};
 use crate::feed::Precision;
 
-/// The device that a config names: `auto` (the first GPU if there is one, else the CPU), `cpu`, `cuda`,
+/// Parses the name of a device in a config: `auto` (the first GPU if there is one, else the CPU), `cpu`, `cuda`,
 /// `cuda:1`.
 ///
 /// # Errors
@@ -45,7 +45,7 @@ pub fn parse_device(name: &str) -> Result<Device> {
     }
 }
 
-/// Warns if the device computes in float32 sooner than in this format.
+/// Warns if the device computes faster in float32 than in this precision.
 pub fn warn_if_slow(device: Device, precision: Precision) {
     if precision == Precision::Bf16 && device == Device::Cpu && !cpu_multiplies_bf16() {
         tracing::warn!(
@@ -54,7 +54,7 @@ pub fn warn_if_slow(device: Device, precision: Precision) {
     }
 }
 
-/// Whether libtorch's products of bfloat16 matrices have instructions of their own on this processor.
+/// Whether this processor has instructions for products of bfloat16 matrices that libtorch uses.
 fn cpu_multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("avx512bf16");
@@ -64,18 +64,18 @@ fn cpu_multiplies_bf16() -> bool {
     return false;
 }
 
-/// Makes libtorch's CUDA part known, and counts the GPUs; or says what is missing.
+/// Loads libtorch's CUDA library and returns the number of GPUs, or says what is missing.
 ///
-/// Nothing in this program names a symbol of `libtorch_cuda.so`, so the linker drops it, and libtorch then believes
-/// that it was built without CUDA. Loading the library registers its kernels (LaurentMazare/tch-rs
-/// 907, 980). It is loaded only where an NVIDIA driver is, since it is large.
+/// Nothing in this program refers to a symbol of `libtorch_cuda.so`, so the linker drops it, and libtorch then believes
+/// that it was built without CUDA. Loading the library registers its kernels (LaurentMazare/tch-rs issues 907 and 980).
+/// Since it is large, it is loaded only if there is an NVIDIA driver.
 #[allow(unsafe_code)]
 fn load_cuda() -> std::result::Result<usize, String> {
     if !has_driver() {
         return Err("no GPU can be used: there is no NVIDIA driver (libcuda.so.1); use the device \"cpu\"".to_owned());
     }
-    // SAFETY: the program was linked against it or would have been; its initialisers run here instead of at program
-    // start, and are made to.
+    // SAFETY: this is the library that the program would be linked against; its initialisers are meant to run on
+    // loading, and do so here instead of at program start.
     match unsafe { libloading::Library::new("libtorch_cuda.so") } {
         Ok(library) => std::mem::forget(library),
         Err(error) => {
@@ -93,7 +93,7 @@ fn load_cuda() -> std::result::Result<usize, String> {
 
 #[allow(unsafe_code)]
 fn has_driver() -> bool {
-    // SAFETY: the driver's initialisers are made to run whenever a program begins.
+    // SAFETY: the driver's initialisers are meant to run on loading.
     match unsafe { libloading::Library::new("libcuda.so.1") } {
         Ok(driver) => {
             std::mem::forget(driver);

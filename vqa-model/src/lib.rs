@@ -1,16 +1,17 @@
 //! The joint-embedding model for visual question answering, on libtorch.
 //!
-//! Anything that turns a [`ModelInput`] into a [`ModelOutput`] is a [`VqaModel`], and can be trained and asked.
+//! Anything that turns a [`ModelInput`] into a [`ModelOutput`] is a [`VqaModel`], and can be trained and asked
+//! questions.
 //!
-//! - [`baseline`]: [`Baseline`](baseline::Baseline), the article's model. A word embedding and a recurrent network read
-//!   the question, top-down attention weighs the regions by it, a layer each brings question and attended regions into
-//!   one space, where they are multiplied, and a classifier scores the answers.
-//! - [`backbone`]: pretrained networks, which make the regions' features of pictures.
+//! - [`baseline`]: [`Baseline`](baseline::Baseline), the article's model. A word embedding and a recurrent network
+//!   encode the question, top-down attention uses it to weight the image regions, two layers project the question and
+//!   the attended regions into one space, where they are multiplied, and a classifier scores the answers.
+//! - [`backbone`]: pretrained networks that extract region features from pictures.
 //! - [`loss`]: what logits mean, and how far they are from the soft targets.
-//! - [`feed`]: batches of `vqa-data` on their way to a [`device`].
+//! - [`feed`]: brings batches of `vqa-data` to a [`device`].
 //! - [`weights`]: parameters in files, with the names and shapes of the PyTorch module, so that
 //!   [`save_weights`](weights::save_weights) and [`load_weights`](weights::load_weights) exchange them with PyTorch.
-//! - [`run`]: what the directory of a run holds.
+//! - [`run`]: the contents of a run's directory.
 //!
 //! # Example
 //!

@@ -1,20 +1,20 @@
-//! Memory that is full.
+//! Running out of memory, as an error.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::error::{Error, Result};
 
-/// Whether this message of a panic is libtorch saying that the computer's or the GPU's memory is full.
+/// Whether a panic's message is libtorch reporting that the computer's or the GPU's memory is full.
 pub fn is_out_of_memory(message: &str) -> bool {
     ["can't allocate memory", "out of memory", "std::bad_alloc"].iter().any(|words| message.contains(words))
 }
 
-/// Runs `f`, and returns what it does.
+/// Runs `f` and returns its result.
 ///
 /// # Errors
 ///
-/// [`Error::OutOfMemory`] if memory became full in it. libtorch reports that as an exception, which tch turns into a
-/// panic; other panics go through. What `f` had half-changed by then must not be used any more.
+/// [`Error::OutOfMemory`] if `f` ran out of memory. libtorch reports that as an exception, which tch turns into a
+/// panic; other panics are passed on. Anything that `f` left half-changed must not be used afterwards.
 pub fn or_out_of_memory<T>(f: impl FnOnce() -> T) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(value) => Ok(value),

@@ -1,21 +1,20 @@
-//! Tensors on the CPU as slices, for what libtorch does not compute.
+//! Tensors on the CPU as slices, for computations that are not libtorch's.
 
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
-/// A number type of Rust's and the name that libtorch has for it. tch's own `Element` says of bfloat16 that it
-/// is float16.
+/// A Rust number type and libtorch's name for it. tch's own trait `Element` maps bfloat16 to float16.
 ///
 /// # Safety
 ///
-/// The type is laid out in memory as libtorch's [`KIND`](Value::KIND) is, and every pattern of bits is a value of it.
+/// The type must be laid out in memory as libtorch's [`KIND`](Value::KIND) is, and every bit pattern must be valid.
 #[allow(unsafe_code)]
 pub unsafe trait Value: Copy {
-    /// libtorch's name.
+    /// libtorch's name for the type.
     const KIND: Kind;
 }
 
-// SAFETY: both are IEEE 754's 32-bit numbers.
+// SAFETY: both are IEEE 754's 32-bit floating-point type.
 #[allow(unsafe_code)]
 unsafe impl Value for f32 {
     const KIND: Kind = Kind::Float;
@@ -27,11 +26,11 @@ unsafe impl Value for bf16 {
     const KIND: Kind = Kind::BFloat16;
 }
 
-/// The values of a contiguous tensor on the CPU.
+/// Returns the values of a contiguous tensor on the CPU.
 ///
 /// # Safety
 ///
-/// All of them have been written; and nothing writes to the tensor's memory while the slice is in use, be it
+/// All values must be initialised, and nothing may write to the tensor's memory while the slice is in use, whether
 /// through this handle or another that shares the memory.
 ///
 /// # Panics
@@ -40,17 +39,17 @@ unsafe impl Value for bf16 {
 #[allow(unsafe_code)]
 pub unsafe fn values<T: Value>(tensor: &Tensor) -> &[T] {
     let (start, len) = memory(tensor);
-    // SAFETY: `memory` vouches for place and length, the caller for the rest. The tensor is borrowed, and so
-    // keeps its memory.
+    // SAFETY: `memory` guarantees the address and length, the caller the rest. The borrowed tensor keeps its memory
+    // alive.
     unsafe { std::slice::from_raw_parts(start, len) }
 }
 
-/// The values of a contiguous tensor on the CPU, to be changed.
+/// Returns the values of a contiguous tensor on the CPU as a mutable slice.
 ///
 /// # Safety
 ///
-/// All of them have been written; and nothing else reads or writes the tensor's memory while the slice is in
-/// use, be it through this handle or another that shares the memory.
+/// All values must be initialised, and nothing else may read or write the tensor's memory while the slice is in use,
+/// whether through this handle or another that shares the memory.
 ///
 /// # Panics
 ///
@@ -62,7 +61,7 @@ pub unsafe fn values_mut<T: Value>(tensor: &mut Tensor) -> &mut [T] {
     unsafe { std::slice::from_raw_parts_mut(start, len) }
 }
 
-/// Where the values of a contiguous tensor on the CPU start, and how many there are, one after the other.
+/// Returns the address of the first value of a contiguous tensor on the CPU, and the number of values.
 pub(crate) fn memory<T: Value>(tensor: &Tensor) -> (*mut T, usize) {
     assert!(
         tensor.device() == Device::Cpu && tensor.kind() == T::KIND && tensor.is_contiguous(),
@@ -70,7 +69,7 @@ pub(crate) fn memory<T: Value>(tensor: &Tensor) -> (*mut T, usize) {
         T::KIND
     );
     match tensor.numel() {
-        // libtorch has no memory for these, and a slice may not start at null.
+        // libtorch allocates nothing for these, and a slice may not start at null.
         0 => (std::ptr::dangling_mut(), 0),
         len => (tensor.data_ptr().cast(), len),
     }
@@ -85,7 +84,7 @@ mod tests {
     fn values_are_those_that_libtorch_shows() {
         let tensor = Tensor::from_slice(&[1.5f32, -2.0, 0.0]);
         let mut bf16s = tensor.to_kind(Kind::BFloat16);
-        // SAFETY: written above, and nothing else has these tensors.
+        // SAFETY: initialised above, and nothing else has these tensors.
         unsafe {
             assert_eq!(values::<f32>(&tensor), [1.5, -2.0, 0.0]);
             assert_eq!(values::<bf16>(&bf16s), [1.5, -2.0, 0.0].map(bf16::from_f32));

@@ -1,4 +1,4 @@
-//! Every form in which people save weights, written by the installed PyTorch, gives the weights that it was made of.
+//! Every form in which people save weights, written by the installed PyTorch, loads as the weights that were saved.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,7 @@ fn config() -> ModelConfig {
     configs().into_iter().find(|(name, _)| name == "gru_product_1_forward").unwrap().1
 }
 
-/// A directory of what `checkpoint_forms.py` makes; nothing if there is no PyTorch.
+/// A directory with the output of `checkpoint_forms.py`; `None` if PyTorch is not installed.
 fn forms() -> Option<tempfile::TempDir> {
     let directory = tempfile::tempdir().unwrap();
     let DataDims { n_words, n_answers, feature_dim } = DIMS;
@@ -35,7 +35,7 @@ fn forms() -> Option<tempfile::TempDir> {
     run("checkpoint_forms.py", &[directory.path()]).then_some(directory)
 }
 
-/// What is logged while `f` runs.
+/// Returns what is logged while `f` runs.
 fn logged(f: impl FnOnce()) -> String {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
@@ -54,7 +54,7 @@ fn logged(f: impl FnOnce()) -> String {
     String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
 }
 
-/// What must be said, in a line, of the forms that are more than a state dict. Of the others nothing is said.
+/// The line that must be logged for each form that is not a plain state dict. Nothing is logged for the others.
 const SAID: [(&str, &str); 14] = [
     ("nested_model_state.pth", "took the weights below \"model_state\""),
     ("nested_state_dict.pth", "took the weights below \"state_dict\""),
@@ -114,7 +114,7 @@ fn files_in(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A counter is read where the model has one, and left out where it has none.
+/// A batch norm's counter is loaded if the model has one, and ignored otherwise.
 fn batch_norm(directory: &Path) {
     let model = |with_counter: bool| {
         let vs = VarStore::new(Device::Cpu);

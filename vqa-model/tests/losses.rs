@@ -1,4 +1,4 @@
-//! The softmax loss where the seed has none: several labels, or no labels.
+//! The softmax loss where the original PyTorch code has none: questions with several labels, or without labels.
 
 use tch::{Device, Kind, Tensor};
 use vqa_data::questions::SoftTargets;
@@ -16,7 +16,7 @@ fn questions_without_labels_do_not_count() {
     let one = sce_with_logits(&logits.narrow(0, 0, 1), &labelled);
     let both = sce_with_logits(&logits, &Tensor::cat(&[&labelled, &none], 0));
     assert!((value(&one) - value(&both)).abs() < 1e-6);
-    // -log softmax of the label, by hand, times three answers.
+    // -log softmax of the label, computed by hand, times the three answers.
     let sum = 1f64.exp() + (-0.5f64).exp() + 2f64.exp();
     assert!((value(&one) - 3.0 * (sum.ln() + 0.5)).abs() < 1e-5);
 

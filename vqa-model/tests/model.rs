@@ -1,4 +1,4 @@
-//! Properties of the model that need no reference.
+//! Properties of the model that can be checked without a reference implementation.
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -18,7 +18,7 @@ fn small(kind: AttentionKind) -> ModelConfig {
     }
 }
 
-/// Questions about images with these numbers of regions, one each.
+/// One question about each of several images with these numbers of regions.
 fn batch(n_regions: &[usize]) -> Batch {
     let k = n_regions.iter().copied().max().unwrap();
     let d = DIMS.feature_dim as usize;

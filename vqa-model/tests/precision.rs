@@ -1,4 +1,5 @@
-//! The written-out passes in float32 are as exact as PyTorch's layers in float32: both are compared with float64.
+//! The hand-written forward and backward passes in float32 are as accurate as PyTorch's layers in float32: both are
+//! compared with float64.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,8 @@ use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
 
 const DIMS: DataDims = DataDims { n_words: 2, n_answers: 100, feature_dim: 64 };
 
-/// All about one image, and of few texts, so that sums over the questions of an image and of a text have many terms.
+/// All questions are about one image and have few distinct texts, so that sums over the questions of an image or of a
+/// text have many terms.
 const N_QUESTIONS: i64 = 4096;
 const N_REGIONS: i64 = 36;
 const HID_DIM: i64 = 128;
@@ -31,8 +33,8 @@ fn model(kind: Kind) -> (VarStore, Baseline) {
     (vs, model)
 }
 
-/// The input, and the gradient of the logits, which is that of BCE where no answer is right: its terms do not cancel.
-/// Features are those after a ReLU, with much in common, as regions of an image have.
+/// The input, and the gradient with respect to the logits, which is that of BCE when no answer is right: its terms do
+/// not cancel. Features look as if they came after a ReLU, and have much in common, like the regions of an image.
 fn input() -> (ModelInput, Tensor) {
     tch::manual_seed(8);
     let (floats, integers) = ((Kind::Float, Device::Cpu), (Kind::Int64, Device::Cpu));
@@ -51,7 +53,7 @@ fn input() -> (ModelInput, Tensor) {
     (input, grad_logits)
 }
 
-/// The same with the regions of each question's image for itself, as the PyTorch module has them.
+/// The same input, but with a copy of its image's regions for each question, as in the PyTorch module.
 fn expanded(input: &ModelInput, kind: Kind) -> ModelInput {
     ModelInput {
         tokens: input.tokens.shallow_clone(),
@@ -67,14 +69,14 @@ fn expanded(input: &ModelInput, kind: Kind) -> ModelInput {
 fn results(vs: &VarStore, output: ModelOutput) -> Results {
     let mut results: Results =
         vs.variables().into_iter().map(|(name, variable)| (name, variable.grad().to_kind(Kind::Double))).collect();
-    // Adding the same to all scores changes no softmax: this gradient is 0 but for rounding.
+    // Adding the same value to all scores does not change a softmax: this gradient is 0 except for rounding.
     results.remove("v_att.linear.bias");
     results.insert("logits".to_owned(), output.logits.detach().to_kind(Kind::Double));
     results.insert("attention".to_owned(), output.attention.detach().to_kind(Kind::Double));
     results
 }
 
-/// libtorch differentiates the layers.
+/// The results of libtorch's layers and their automatic differentiation.
 fn by_layers(kind: Kind) -> Results {
     let (vs, model) = model(kind);
     let (input, grad_logits) = input();
@@ -92,7 +94,7 @@ fn written_out() -> Results {
     results(&vs, output)
 }
 
-/// The root of the mean square of the differences, relative to that of the values: maxima depend on chance.
+/// The root mean square of the differences, divided by `scale`. Unlike a maximum, it hardly depends on chance.
 fn error(found: &Tensor, exact: &Tensor, scale: f64) -> f64 {
     (found - exact).square().mean(Kind::Double).sqrt().double_value(&[]) / scale
 }
@@ -105,7 +107,7 @@ fn written_out_passes_are_as_exact_as_pytorch() {
     let mut inexact = Vec::new();
     for (name, exact_value) in &exact {
         let of = match name.strip_suffix("weight_g") {
-            // A sum over products of the gradient of v with v: a single value, which may be near 0.
+            // The gradient of g is a sum of products of v and its gradient: a single value, which may be near 0.
             Some(layer) => &exact[&format!("{layer}weight_v")],
             None => exact_value,
         };
@@ -113,7 +115,7 @@ fn written_out_passes_are_as_exact_as_pytorch() {
         let scale = if name.ends_with("weight_g") { of.norm().double_value(&[]) } else { size };
         let [theirs, ours] = [&theirs, &ours].map(|results| error(&results[name], exact_value, scale));
         println!("{name:32} {theirs:10.1e} {ours:10.1e} {:6.2}", ours / theirs);
-        // By chance PyTorch's may be less than a rounding or two.
+        // By chance, PyTorch's error may be less than a rounding or two.
         if ours > 2.0 * theirs.max(2.0 * f64::from(f32::EPSILON)) {
             inexact.push(name);
         }

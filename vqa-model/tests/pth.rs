@@ -1,4 +1,4 @@
-//! PyTorch's own files: those that PyTorch 2.11 wrote (`data/make_fixtures.py`), and damaged ones.
+//! PyTorch's own files: some that PyTorch 2.11 wrote (`data/make_fixtures.py`), and damaged ones.
 
 use std::alloc::System;
 use std::io::Write;
@@ -9,8 +9,8 @@ use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 use vqa_model::weights::{Header, load_weights, read_header, save_weights};
 
-/// An allocation beyond this fails, and so does the test: no file here is larger than some megabytes. What libtorch
-/// itself allocates is not counted.
+/// The limit on allocated memory, beyond which the test fails: no file here is larger than a few megabytes. libtorch's
+/// own allocations are not counted.
 const MEMORY: usize = 1 << 30;
 
 #[global_allocator]
@@ -55,7 +55,7 @@ fn what_cannot_be_used_is_named() {
     assert!(error("nowhere.pth", 3).contains("no such file"));
 }
 
-/// A pickle may name any function of Python to be called with any arguments. Here it is not.
+/// A pickle may name any Python function to be called with any arguments. This program does not call it.
 #[test]
 fn code_in_a_file_is_not_run() {
     let missing = error("evil.pth", 3);
@@ -64,7 +64,7 @@ fn code_in_a_file_is_not_run() {
     assert!(!Path::new("evil_was_here").exists() && !fixture("evil_was_here").exists());
 }
 
-/// A pickle below the headers of PyTorch's older format.
+/// A pickle after the headers of PyTorch's older format.
 fn legacy(pickle: &[u8]) -> Vec<u8> {
     let headers: [&[u8]; 3] = [
         b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.",
@@ -74,7 +74,7 @@ fn legacy(pickle: &[u8]) -> Vec<u8> {
     [&headers.concat(), pickle, b"\x80\x02]."].concat()
 }
 
-/// A zip archive as `torch.save` makes it, but packed, with this pickle and the values of storage 0.
+/// A zip archive as `torch.save` writes it, but compressed, with this pickle and the values of storage 0.
 fn archive(pickle: &[u8], storage: &[u8]) -> Vec<u8> {
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, bytes) in [("model/data.pkl", pickle), ("model/data/0", storage)] {
@@ -92,7 +92,7 @@ fn refused(bytes: &[u8]) -> String {
     load_weights(&model(3), &path).unwrap_err().to_string()
 }
 
-/// Millions of lists in lists, in every way to write them. Python refuses them too.
+/// Millions of nested lists, in every encoding. Python refuses them too.
 #[test]
 fn deep_nesting_is_an_error() {
     const DEEP: usize = 2_000_000;
@@ -110,8 +110,8 @@ fn deep_nesting_is_an_error() {
     }
 }
 
-/// A pickle of {"layer.weight": a tensor, "layer.bias": a tensor}, each of these shapes and strides, in a storage that
-/// is said to have `n_values`.
+/// A pickle of {"layer.weight": a tensor, "layer.bias": a tensor} with these shapes and strides, in a storage that
+/// claims to have `n_values`.
 fn state_dict(n_values: i64, weight: [[i64; 2]; 2], bias: [[i64; 1]; 2]) -> Vec<u8> {
     let [weight, bias] = [tensor(n_values, &weight[0], &weight[1]), tensor(n_values, &bias[0], &bias[1])];
     [&b"\x80\x02}("[..], &text("layer.weight"), &weight, &text("layer.bias"), &bias, b"u."].concat()
@@ -121,7 +121,7 @@ fn text(text: &str) -> Vec<u8> {
     [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
 }
 
-/// A tensor in storage 0, as a part of a pickle.
+/// A tensor in storage 0, as part of a pickle.
 fn tensor(n_values: i64, shape: &[i64], stride: &[i64]) -> Vec<u8> {
     let long = |value: i64| [&b"\x8a\x08"[..], &value.to_le_bytes()].concat();
     let tuple = |values: &[i64]| [&b"("[..], &values.iter().flat_map(|&x| long(x)).collect::<Vec<u8>>(), b"t"].concat();
@@ -140,7 +140,7 @@ fn tensor(n_values: i64, shape: &[i64], stride: &[i64]) -> Vec<u8> {
     parts.concat()
 }
 
-/// A few bytes a tensor, and names of a thousand keys, or of a megabyte, each.
+/// Tensors of a few bytes each, whose names consist of a thousand keys or are a megabyte long.
 #[test]
 fn many_tensors_with_long_names_are_an_error() {
     const DEEP: usize = 900;
@@ -153,13 +153,13 @@ fn many_tensors_with_long_names_are_an_error() {
     assert!(error.contains("too long names"), "{error}");
 }
 
-/// Nothing is allocated on the word of a file.
+/// Nothing is allocated only because a file claims a size.
 #[test]
 fn tensors_that_claim_more_than_is_there_are_errors() {
     const HUGE: i64 = 1 << 31;
     let (weight, bias) = ([[3, 4], [4, 1]], [[3], [1]]);
     let storage: Vec<u8> = (0..12u8).flat_map(|i| f32::from(i).to_le_bytes()).collect();
-    // The writer here is sound: what it says is read.
+    // The writer in this test is correct: an honest file is read.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("model.pth");
     std::fs::write(&path, archive(&state_dict(12, weight, bias), &storage)).unwrap();
@@ -168,11 +168,11 @@ fn tensors_that_claim_more_than_is_there_are_errors() {
     assert_eq!(vs.variables()["layer.bias"], Tensor::from_slice(&[0f32, 1.0, 2.0]));
 
     let huge = [
-        // Of the wrong shape, with values that are all one, so that the storage could hold them.
+        // The wrong shape, with strides of 0, so that the storage could hold all values.
         (state_dict(12, [[HUGE, 1], [0, 0]], bias), "is [2147483648, 1] in the file"),
         (state_dict(i64::MAX / 8, [[HUGE, HUGE / 4], [0, 0]], bias), "byte limit"),
         (state_dict(i64::MAX / 8, [[i64::MAX, i64::MAX], [0, 0]], bias), "overflow"),
-        // Of the right shape, beyond the end.
+        // The right shape, beyond the end of the storage.
         (state_dict(i64::MAX / 8, [[3, 4], [1 << 40, 1]], bias), "elements"),
         (state_dict(HUGE, [[3, 4], [1 << 26, 1]], bias), "elements"),
         (state_dict(12, [[3, 4], [4, 2]], bias), "elements"),
@@ -182,7 +182,7 @@ fn tensors_that_claim_more_than_is_there_are_errors() {
         assert!(error.contains(words) && error.contains("model.pth"), "{error}");
         refused(&legacy(&pickle));
     }
-    // Zeros by the gigabyte in a few kilobytes: a pickle, and what a sparse file in a tar archive leaves out.
+    // Gigabytes of zeros in a few kilobytes: in a compressed pickle, and left out of a sparse file in a tar archive.
     let error = refused(&archive(&b"N".repeat(64 << 20), &[]));
     assert!(error.contains("model/data.pkl in it is larger than the file"), "{error}");
     let mut header = tar::Header::new_gnu();
@@ -198,7 +198,6 @@ fn tensors_that_claim_more_than_is_there_are_errors() {
     assert!(error.contains("a tar archive with sparse files"), "{error}");
 }
 
-/// Safetensors that claim what is not there.
 #[test]
 fn safetensors_that_claim_more_than_is_there_are_errors() {
     let file = |len: u64, json: &str| [&len.to_le_bytes()[..], json.as_bytes()].concat();
@@ -221,15 +220,15 @@ fn safetensors_that_claim_more_than_is_there_are_errors() {
     }
 }
 
-/// Cut short, with bytes changed, and of bytes alone: an error or other numbers, and never a crash. For longer than a
-/// moment with VQA_FUZZ_SECONDS.
+/// Files that are cut short, have changed bytes, or consist of random bytes give an error or other values, but never a
+/// crash. VQA_FUZZ_SECONDS makes the search longer.
 #[test]
 fn damaged_files_are_errors() {
     let seconds = std::env::var("VQA_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0.0);
     let started = std::time::Instant::now();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("damaged.pth");
-    // The same files each time, but for a long search.
+    // The same files each time, except in a long search.
     let mut state = if seconds > 0.0 { std::process::id().into() } else { 1u64 };
     let mut random = |n: usize| {
         state = vqa_data::random::split_mix_64(state);
@@ -263,7 +262,7 @@ fn damaged_files_are_errors() {
         }
     }
     for _ in 0..300 {
-        // A pickle's or an archive's first bytes, and then anything.
+        // The first bytes of a pickle or an archive, followed by random bytes.
         let mut bytes = [&b"\x80\x02}"[..], b"PK\x03\x04", b"", b"\x80\x02]q\x00"][random(4)].to_vec();
         bytes.extend((0..random(300)).map(|_| random(256) as u8));
         std::fs::write(&path, &bytes).unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The headers in `shim/gloo` stand in for those that this version was built with, and for no other's.
+/// The headers in `shim/gloo` replace those that this version was built with, and fit no other.
 const LIBTORCH: &str = "2.11.0";
 
 fn main() {
@@ -27,14 +27,14 @@ fn main() {
         .define("USE_DISTRIBUTED", None)
         .define("USE_C10D_GLOO", None)
         .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
-        // It only passes calls on.
+        // The shim only forwards calls.
         .opt_level(1)
         .debug(false)
         .file("shim/c10d.cpp")
         .compile("vqa_c10d");
 }
 
-/// What the header says in `#define TORCH_VERSION_MAJOR 2` and so on.
+/// Reads the version from the header's `#define TORCH_VERSION_MAJOR 2` and so on.
 fn version(header: &Path) -> Option<String> {
     let text = std::fs::read_to_string(header).ok()?;
     let number = |part: &str| {

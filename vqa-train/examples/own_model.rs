@@ -1,4 +1,4 @@
-//! A model of one's own goes all the way: it is trained, resumed, scored and explained, on what `make demo` made.
+//! Trains, resumes, scores and explains a model of your own, on the data that `make demo` creates.
 //!
 //!     cargo run --release -p vqa-train --example own_model -- demo
 
@@ -17,12 +17,12 @@ use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
 use vqa_train::run::RunConfig;
 use vqa_train::{Event, TrainConfig, Trainer};
 
-/// A bag of words looks at the regions, by what is in them and where they are.
+/// A bag of words that attends to the regions, by their features and their positions.
 struct BagOfWords {
-    /// Random and frozen: the layer after it learns.
+    /// Random and frozen: only the layer after it learns.
     words: nn::Embedding,
     question: nn::Linear,
-    /// With a running mean and variance, which are saved though no gradient moves them.
+    /// Has a running mean and variance, which are saved although no gradient changes them.
     norm: nn::BatchNorm,
     regions: nn::Linear,
     answers: nn::Linear,
@@ -66,14 +66,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dataset = Arc::new(Dataset::open(train_split, &train, &words, &answers, 14)?);
     let loader = Loader::new(dataset.clone(), LoaderOptions { batch_size: 256, ..LoaderOptions::default() });
 
-    // What a checkpoint needs beside it.
+    // The files that must be beside a checkpoint.
     let run = RunDir::new(demo.join("own_model"));
     let mut config = RunConfig { out_dir: run.path().to_owned(), ..RunConfig::default() };
     config.train.batch_size = 256;
     run.write_config(&config, "")?;
     run.write_dictionaries(&words, &answers)?;
 
-    // The second sitting resumes where the first one ended, with a model made anew.
+    // The second round creates the model anew, and resumes where the first one ended.
     for n_epochs in [2, 4] {
         let vs = VarStore::new(Device::Cpu);
         let model = BagOfWords::new(&vs.root(), DataDims::of(&dataset));
@@ -98,7 +98,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A split of the demo's.
+/// Returns a split of the demo's data.
 fn split(demo: &Path, name: &str) -> SplitConfig {
     let files = ShapesSplit::files(&demo.join("data"), name);
     SplitConfig::from(vec![SourceConfig {

@@ -8,14 +8,14 @@ use vqa_data::batches::Sampler;
 use vqa_data::config::{MAX_BATCH_SIZE, check_range};
 use vqa_model::feed::{FeaturesOnDevice, Precision};
 
-/// Passes that no run comes to the end of.
+/// More passes than any run could complete.
 const MAX_EPOCHS: u64 = 1_000_000;
 
-/// Factors beyond these are 0 or infinite in float32, or soon make something so.
+/// Factors outside this range are 0 or infinite in float32, or soon make something else so.
 const SMALLEST: f64 = 1e-30;
 const LARGEST: f64 = 1e30;
 
-/// A step moves an average that keeps more by less than float32 can tell.
+/// With a larger decay, a step would move the average by less than float32 can represent.
 const MAX_EMA_DECAY: f64 = 0.999_999;
 
 /// `[train]` in a config file. The defaults are the article's.
@@ -28,35 +28,36 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Epochs from one validation to the next.
     pub val_freq: u64,
-    /// Validations without a better score after which training stops; 0: it never does.
+    /// Validations without a better score after which training stops; 0: it never stops early.
     pub patience: u64,
-    /// Steps from one saving of the state to the next, for `--resume` inside an epoch; 0: at the end of each epoch
-    /// only.
+    /// Steps between saves of the state, so that `--resume` can continue within an epoch; 0: it is saved only at the
+    /// end of each epoch.
     pub checkpoint_every: u64,
-    /// Checkpoints that are kept, the last ones; 0: all.
+    /// How many of the latest checkpoints are kept; 0: all.
     pub keep_last: u64,
-    /// Whether the checkpoint of the best epoch is kept beside them.
+    /// Whether the checkpoint of the best epoch is kept in addition.
     pub keep_best: bool,
     /// Number format of the arithmetic.
     pub precision: Precision,
-    /// Parts that a batch is cut into. Their gradients add up to the batch's, in a fraction of the memory.
+    /// Parts that a batch is split into. Their gradients add up to the batch's, with a fraction of the memory.
     pub accumulate: usize,
-    /// The share that the moving average of the weights keeps at a step (less in the first steps, which it would
-    /// remember for too long); 0: there is none. What is validated and checkpointed is the average.
+    /// The decay of the moving average of the weights: the share that it keeps at each step (less in the first steps,
+    /// whose weights would otherwise count for too long); 0: there is no average. If there is one, it is what is
+    /// validated and checkpointed.
     pub ema_decay: f64,
     /// Order of the training questions.
     pub sampler: Sampler,
-    /// Whether the features of all images are put on the device, once, rather than those of each batch.
+    /// Whether the features of all images are copied to the device once, rather than batch by batch.
     pub features_on_device: FeaturesOnDevice,
-    /// Number format in which several processes add up their gradients.
+    /// Number format in which several processes sum their gradients.
     pub all_reduce: AllReduce,
-    /// Seconds that a process waits for the others.
+    /// Seconds that a process waits for the others before it fails.
     pub collective_timeout: u64,
-    /// Steps from one step line in `metrics.jsonl` to the next.
+    /// Steps between step lines in `metrics.jsonl`.
     pub log_every: u64,
     /// Whether gradients are clipped.
     pub clip_grad: bool,
-    /// The norm of all gradients together that clipping allows.
+    /// The largest norm of all gradients combined that clipping allows.
     pub max_grad_norm: f64,
     /// Steps over which the learning rate rises to its full value.
     pub warmup_steps: u64,
@@ -70,19 +71,19 @@ pub struct TrainConfig {
     pub optim: AdamaxConfig,
 }
 
-/// Number format in which processes add up their gradients.
+/// Number format in which processes sum their gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AllReduce {
     /// float32.
     #[default]
     Fp32,
-    /// bfloat16: half of the bytes, with 8 bits of precision.
+    /// bfloat16: half the bytes, with 8 bits of precision.
     Bf16,
 }
 
 impl AllReduce {
-    /// libtorch's type of what is sent.
+    /// Returns libtorch's type for the values that are sent.
     pub fn kind(self) -> Kind {
         match self {
             AllReduce::Fp32 => Kind::Float,
@@ -97,14 +98,14 @@ impl AllReduce {
 pub struct AdamaxConfig {
     /// Learning rate.
     pub lr: f64,
-    /// Decay of the running mean and of the running maximum of the gradient.
+    /// Decay rates of the running mean and of the running maximum of the gradient.
     pub betas: [f64; 2],
-    /// Keeps the divisor from 0.
+    /// Keeps the divisor from being 0.
     pub eps: f64,
     /// L2 penalty, added to the gradient.
     pub weight_decay: f64,
-    /// Parameters with another weight decay: the beginnings of their names, as in a checkpoint, such as `w_emb` or
-    /// `classifier.main.3`. Of several that fit, the longest counts.
+    /// Weight decays of particular parameters, given by prefixes of their names in a checkpoint, such as `w_emb` or
+    /// `classifier.main.3`. If several prefixes match, the longest applies.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub weight_decay_of: BTreeMap<String, f64>,
 }
@@ -144,13 +145,13 @@ impl Default for AdamaxConfig {
     }
 }
 
-/// Whether a parameter's name begins so, at the end of a part of it.
+/// Whether `beginning` is a parameter's name, or a prefix of it that ends before a dot.
 fn begins_with(name: &str, beginning: &str) -> bool {
     name.strip_prefix(beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 impl AdamaxConfig {
-    /// The weight decay of a parameter.
+    /// Returns the weight decay of a parameter.
     pub fn weight_decay_of(&self, name: &str) -> f64 {
         let groups = self.weight_decay_of.iter().filter(|(beginning, _)| begins_with(name, beginning));
         groups.max_by_key(|(beginning, _)| beginning.len()).map_or(self.weight_decay, |(_, &weight_decay)| weight_decay)
@@ -160,7 +161,7 @@ impl AdamaxConfig {
     ///
     /// # Errors
     ///
-    /// Names a key that fits none of them, and the parts that the model has.
+    /// When a key matches no parameter; the message names it, and the parts that the model has.
     pub fn check_names(&self, names: &[String]) -> Result<(), String> {
         let fits_none = |beginning: &&String| !names.iter().any(|name| begins_with(name, beginning));
         let Some(unknown) = self.weight_decay_of.keys().find(fits_none) else { return Ok(()) };
@@ -178,7 +179,7 @@ impl TrainConfig {
     ///
     /// # Errors
     ///
-    /// Names the first key whose value cannot be used.
+    /// When a value cannot be used; the message names the first such key.
     pub fn validate(&self) -> Result<(), String> {
         check_range("train.n_epochs", self.n_epochs, 1..=MAX_EPOCHS)?;
         check_range("train.batch_size", self.batch_size, 1..=MAX_BATCH_SIZE)?;

@@ -5,7 +5,7 @@ use crate::position::Position;
 use crate::run::change::Change;
 
 impl Error {
-    /// Whether all processes of a run have it, rather than this one.
+    /// Whether every process of the run gets this error, rather than this one alone.
     pub fn is_of_collective(&self) -> bool {
         matches!(self, Error::Collective { .. } | Error::OtherProcess { .. } | Error::Differs { .. })
     }
@@ -14,8 +14,8 @@ impl Error {
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and what to do. A message is whole: what [`source`](std::error::Error::source) gives is in it
-/// already.
+/// What went wrong, and what to do about it. Each message is complete: it already includes that of its
+/// [`source`](std::error::Error::source).
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -25,7 +25,7 @@ pub enum Error {
     /// Weights or a device could not be used.
     #[error(transparent)]
     Model(#[from] vqa_model::Error),
-    /// A run that lacks a file, or has one that does not fit the others.
+    /// A run in which a file is missing or does not fit the others.
     #[error("{}: {problem}", path.display())]
     Run {
         /// The run's directory, or a file.
@@ -38,16 +38,16 @@ pub enum Error {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// How it shows, and the remedy.
+        /// What is wrong with it, and the remedy.
         problem: String,
     },
-    /// Another process trains in the directory.
+    /// Another process is training in the directory.
     #[error("{}: another process is training in it: wait for its end, or choose another out_dir", out_dir.display())]
     Locked {
         /// The directory.
         out_dir: PathBuf,
     },
-    /// The directory holds this run already, and resuming it was not asked for.
+    /// The directory already contains this run, and resuming it was not requested.
     #[error(
         "{}: this run is in it already, saved after {position}: resume it with --resume, or choose another out_dir",
         out_dir.display()
@@ -58,7 +58,7 @@ pub enum Error {
         /// Where the run stands.
         position: Position,
     },
-    /// The directory holds a run with another config, and resuming it was not asked for.
+    /// The directory contains a run with another config, and resuming it was not requested.
     #[error(
         "{}: a run with another config is in it ({}): choose another out_dir, or resume that run",
         out_dir.display(),
@@ -70,7 +70,7 @@ pub enum Error {
         /// The keys that differ.
         changes: Vec<Change>,
     },
-    /// A run cannot be resumed with another value of a key.
+    /// A run cannot be resumed with a different value for a key.
     #[error(
         "{}: --resume cannot change {}: choose another out_dir, or resume with the run's own config",
         out_dir.display(),
@@ -79,24 +79,24 @@ pub enum Error {
     CannotChange {
         /// The directory.
         out_dir: PathBuf,
-        /// The keys that differ and may not.
+        /// The keys that differ but may not.
         changes: Vec<Change>,
     },
-    /// The processes of a run cannot reach each other any more.
+    /// The processes of a run can no longer reach each other.
     #[error("{problem}")]
     Collective {
-        /// Who is gone, as far as it can be told.
+        /// Which processes are gone, as far as that is known.
         problem: String,
     },
     /// Another process of the run has failed.
     #[error("process {rank} has failed, and so all stop: {problem}")]
     OtherProcess {
-        /// Its number.
+        /// Its rank.
         rank: usize,
-        /// What it said.
+        /// Its error message.
         problem: String,
     },
-    /// The processes of a run have been given different things.
+    /// The processes of a run were started with different inputs.
     #[error(
         "{what} must be the same for all processes, and process {rank} has another than process 0: {theirs}, not \
          {of_first}"
@@ -104,11 +104,11 @@ pub enum Error {
     Differs {
         /// What differs.
         what: String,
-        /// The first process that has another.
+        /// The first process that differs from process 0.
         rank: usize,
-        /// What that has.
+        /// Its value.
         theirs: String,
-        /// What process 0 has.
+        /// The value of process 0.
         of_first: String,
     },
     /// The loss is NaN or infinite.
@@ -131,15 +131,15 @@ pub enum Error {
         /// What was saved before.
         saved: SavedFiles,
     },
-    /// A gradient or a step was NaN or infinite, though no loss was so far.
+    /// A gradient or a step was NaN or infinite, although every loss so far was finite.
     #[error(
         "\"{tensor}\" has NaN or infinite numbers at step {step}, and was not saved: {LOWER}; {}",
         Saved(saved, CHANGED)
     )]
     NotFinite {
-        /// A weight, or a tensor of the optimiser.
+        /// The name of a weight, or of a tensor of the optimiser.
         tensor: String,
-        /// Steps made since the start of the run.
+        /// Steps since the start of the run.
         step: u64,
         /// What was saved before.
         saved: SavedFiles,
@@ -153,7 +153,7 @@ pub enum Error {
     OutOfMemory {
         /// Questions in a batch.
         batch_size: usize,
-        /// Whether all features may be in the same memory.
+        /// Whether the features of all images may be in the same memory.
         features_on_device: bool,
         /// What was saved before.
         saved: SavedFiles,
@@ -164,7 +164,7 @@ fn in_words(changes: &[Change]) -> String {
     changes.iter().map(Change::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// What helps against NaN.
+/// The remedy for NaN.
 const LOWER: &str = "lower train.optim.lr, or train.max_grad_norm with train.clip_grad = true";
 
 /// A resume accepts the keys in [`LOWER`].
@@ -173,7 +173,7 @@ const CHANGED: &str = ", with these keys changed too";
 /// A resume cannot change the keys that save memory.
 const WITH_MEMORY: &str = " with the same config where there is more memory";
 
-/// What is left of a run that failed.
+/// What a failed run has saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SavedFiles {
     /// Nothing was saved before.
@@ -182,16 +182,16 @@ pub enum SavedFiles {
     State {
         /// The state's file.
         path: PathBuf,
-        /// The steps made by then.
+        /// The steps that had been made when it was saved.
         step: u64,
         /// The last checkpoint, if there is one.
         checkpoint: Option<PathBuf>,
     },
-    /// A state that cannot be read; why.
+    /// A state that cannot be read, and why.
     Unreadable(String),
 }
 
-/// What is left of a run, and with what it can be resumed.
+/// Displays what a run has saved, and how it can be resumed.
 struct Saved<'a>(&'a SavedFiles, &'a str);
 
 impl fmt::Display for Saved<'_> {

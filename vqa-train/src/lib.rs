@@ -1,15 +1,16 @@
-//! Training of VQA models: losses, Adamax, the learning rate's schedule, the loop, checkpoints and metrics.
+//! Training of VQA models: Adamax, the learning rate schedule, the training loop, checkpoints and metrics.
 //!
 //! A [`Trainer`] takes any [`VqaModel`](vqa_model::VqaModel) with its parameters, a loader of batches to train on and
-//! one to validate on, and a [`RunDir`](vqa_model::run::RunDir) for what it writes: `model_N.safetensors` for each
-//! epoch, `state/` for resuming after an interruption, `metrics.jsonl`, and the same curves as `tensorboard/` and
-//! `curves.svg`. It reports its progress as [`Event`]s. [`Trainer::rehearse`] tries some steps and writes nothing. On a
-//! GPU it keeps the features of all images there, if they fit, and waits for it only to write a line or to save.
+//! one to validate on, and a [`RunDir`](vqa_model::run::RunDir) for its output: `model_N.safetensors` for each epoch,
+//! `state/` for resuming after an interruption, `metrics.jsonl`, and the metrics as curves in `tensorboard/` and
+//! `curves.svg`. It reports its progress as [`Event`]s. [`Trainer::rehearse`] tries some steps and writes nothing. When
+//! it trains on a GPU, it keeps the features of all images there if they fit, and waits for the GPU only to write a
+//! line of metrics or to save.
 //!
-//! Several processes train together if they have a [`Collective`](distributed::Collective): see [`distributed`].
+//! Several processes can train one model by means of a [`Collective`](distributed::Collective): see [`distributed`].
 //!
-//! The parts are there by themselves too: [`optim`] is all that a step does after the forward pass, [`run`] what is
-//! kept for resuming, [`metrics`] how a run goes.
+//! The parts can also be used on their own: [`optim`] is everything that a step does after the forward pass, [`run`] is
+//! what is kept for resuming, and [`metrics`] records how a run goes.
 //!
 //! # Example
 //!

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Position {
     /// Epochs finished.
     pub epoch: u64,
-    /// Batches trained on in the epoch after them.
+    /// Batches trained on in the epoch in progress.
     pub batch: u64,
     /// Optimiser steps made since the start of the run.
     pub step: u64,
@@ -25,7 +25,7 @@ impl fmt::Display for Position {
 }
 
 impl Position {
-    /// Where it stands a step later.
+    /// Returns the position one step later.
     pub(crate) fn after_step(self) -> Position {
         Position { batch: self.batch + 1, step: self.step + 1, ..self }
     }

@@ -1,7 +1,7 @@
-//! Steps that a GPU has recorded and makes again by itself.
+//! Training steps recorded as CUDA graphs.
 //!
-//! A step is some hundred small operations, and to queue them takes the host longer than the GPU needs for them. So it
-//! is recorded once for each layout of batches, as a CUDA graph, and from then on is one operation.
+//! A step consists of some hundred small operations, and queueing them takes the host longer than the GPU takes to
+//! execute them. So a step is recorded once for each batch layout, and from then on is a single operation to queue.
 
 use std::time::Instant;
 
@@ -15,36 +15,38 @@ use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
 use crate::step::Step;
 
-/// Steps that are made in the ordinary way before one is recorded: they set up what libtorch, cuBLAS and cuDNN keep.
+/// The number of ordinary steps before the first is recorded, in which libtorch, cuBLAS and cuDNN set up their state.
 const WARM_UP: usize = 3;
 
-/// Layouts of which steps are recorded, the latest ones. Soon there are few: see `Feed::pad_batches`.
+/// The most recorded steps to keep, one for each of the latest layouts. Padding keeps the number of layouts small: see
+/// `Feed::pad_batches`.
 const MAX_RECORDED: usize = 16;
 
-/// Steps that a GPU has recorded.
+/// The recorded steps of a model.
 pub(crate) struct RecordedSteps<'a> {
     model: &'a dyn VqaModel,
     loss: LossKind,
-    /// `None` where there is nothing to record with, or a step cannot be recorded.
+    /// `None` if CUDA graphs are not available, or a step cannot be recorded.
     graphs: Option<CudaGraphs>,
     n_ordinary: usize,
-    /// Of each layout of batches one, the latest first.
+    /// One for each batch layout, the latest first.
     recorded: Vec<RecordedStep>,
 }
 
-/// A whole step: forward, backward, and of the optimiser.
+/// A complete step: forward pass, backward pass and optimiser.
 struct RecordedStep {
     graph: CudaGraph,
-    /// What it reads.
+    /// The batch that it reads.
     input: SentBatch,
-    /// `[2]` float64, what it writes: the mean loss and the sum of scores.
+    /// `[2]` float64, which it writes: the mean loss and the sum of scores.
     output: Tensor,
 }
 
 impl<'a> RecordedSteps<'a> {
-    /// None yet. Has the feed pad its batches, so that few layouts are many steps, if steps can be recorded: on a GPU
-    /// that has all features, of a model that allows it, of whole batches, by a process that is alone: with others it
-    /// meets in the middle of a step.
+    /// Creates an empty set. If steps can be recorded, makes the feed pad its batches, so that they have few layouts.
+    ///
+    /// Steps can be recorded on a GPU that has all features, for a model that allows it, if batches are not split into
+    /// parts and there is only one process: several processes would have to communicate in the middle of a step.
     pub(crate) fn new(
         model: &'a dyn VqaModel,
         loss: LossKind,
@@ -67,8 +69,8 @@ impl<'a> RecordedSteps<'a> {
         RecordedSteps { model, loss, graphs, n_ordinary: 0, recorded: Vec::new() }
     }
 
-    /// Makes a whole step with the batch, the optimiser's part of it included, if one of its layout was recorded, or
-    /// can be now. Otherwise the batch is as it was, for the ordinary way.
+    /// Makes a complete step with the batch, including the optimiser's part, if a step of the same layout has been or
+    /// can now be recorded. Otherwise returns `None` and leaves the batch to be trained on without recording.
     pub(crate) fn make(
         &mut self,
         feed: &Feed,
@@ -84,7 +86,7 @@ impl<'a> RecordedSteps<'a> {
             self.n_ordinary += 1;
             return None;
         }
-        // The last batch of an epoch may be smaller, and another one each time.
+        // The last batch of an epoch may be smaller, and have another layout each time.
         if part.batch.len() < feed.loader().options().batch_size {
             return None;
         }
@@ -119,7 +121,7 @@ impl<'a> RecordedSteps<'a> {
     }
 }
 
-/// Records a step with batches of the layout of `sent`. None is made.
+/// Records a step for batches with the layout of `sent`, without executing it.
 fn record(
     graphs: &CudaGraphs,
     (model, loss): (&dyn VqaModel, LossKind),

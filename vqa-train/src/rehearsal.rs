@@ -1,4 +1,4 @@
-//! Some steps of a run, to see that it works and how long it will take.
+//! Tries some steps of a run, to see that it works and how long it will take.
 
 use std::time::{Duration, Instant};
 
@@ -11,36 +11,36 @@ use crate::recorded_steps::RecordedSteps;
 use crate::step::{Step, UnreadSteps};
 use crate::trainer::{Event, Trainer, dropout_seed};
 
-/// What a rehearsal saw.
+/// The measurements of a rehearsal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rehearsal {
-    /// Mean loss of a question in the last step.
+    /// Mean loss per question in the last step.
     pub loss: f64,
-    /// Duration of the first step, which has more to set up than others.
+    /// Duration of the first step, which includes setting things up.
     pub first_step: Duration,
-    /// Steps after the first.
+    /// Number of steps after the first.
     pub n_steps: u32,
-    /// Mean duration of those.
+    /// Mean duration of those steps.
     pub step: Duration,
-    /// The part of it that is waiting for the batch.
+    /// The part of that duration spent waiting for the batch.
     pub data: Duration,
-    /// Duration of a batch of validation, if there is any.
+    /// Duration of a validation batch, if there is one.
     pub val_batch: Option<Duration>,
-    /// Bytes of the largest of the batches.
+    /// Size of the largest batch, in bytes.
     pub batch_bytes: usize,
-    /// Bytes of what the optimiser keeps of the parameters.
+    /// Size of the optimiser's own tensors, in bytes.
     pub optimizer_bytes: usize,
 }
 
 impl Trainer<'_> {
-    /// Trains a step, then more until `enough` has passed, and validates two batches. Nothing is written; the
-    /// parameters are not what they were afterwards. Of events there are only [`Event::Features`].
+    /// Makes one training step, then more until they have taken `enough`, and validates two batches. Writes nothing,
+    /// but changes the parameters. The only events are [`Event::Features`].
     ///
     /// # Errors
     ///
-    /// Those of [`Trainer::run`] that have nothing to do with files.
+    /// Those of [`Trainer::run`], except for writing files.
     pub fn rehearse(&self, enough: Duration, on_event: &mut dyn FnMut(Event)) -> Result<Rehearsal> {
-        /// More would not make the mean much better.
+        /// The most steps to average over: more would not make the mean much more accurate.
         const MOST: u32 = 20;
         let mut optimizer = Optimizer::new(self.vs.variables(), self.config);
         let mut seen = Rehearsal {
@@ -62,7 +62,7 @@ impl Trainer<'_> {
         let mut tic = Instant::now();
         while seen.n_steps == 0 || (seen.n_steps < MOST && seen.step < enough) {
             let Some(batch) = batches.next() else {
-                // An epoch of one batch has no second step.
+                // The epoch has ended, which may be after a single batch: begin the next one.
                 epoch += 1;
                 of_epoch = 0;
                 batches = train.epoch(epoch, 0);
@@ -80,7 +80,7 @@ impl Trainer<'_> {
                 made
             }));
             seen.loss = self.read(&mut unread)?.iter().map(|step| step.sums.mean_loss()).sum();
-            // On a GPU the step is over when something that it made is read.
+            // Reading a value that the step computed waits for a GPU to finish the step.
             let _ = self.vs.trainable_variables().first().map(|parameter| parameter.sum(Kind::Float).double_value(&[]));
             if seen.first_step == Duration::ZERO {
                 seen.first_step = tic.elapsed();

@@ -1,7 +1,7 @@
-//! A step forward and backward, and its loss and score, which the device may not have come to yet.
+//! The forward and backward passes of a step, and its loss and score, which the device may not have computed yet.
 //!
-//! A GPU works behind the program, and reading a value waits until it has caught up. So losses and scores of steps are
-//! kept as tensors, and read together.
+//! A GPU runs asynchronously, and reading a value waits until it has caught up. So the losses and scores of several
+//! steps are kept as tensors, and read at once.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub(crate) struct Step {
     pub(crate) position: Position,
     /// Its learning rate.
     pub(crate) lr: f64,
-    /// Its durations and questions; its loss and score when it was read.
+    /// Its durations and number of questions; also its loss and score, once they have been read.
     pub(crate) sums: Sums,
     /// The losses and scores of the parts of its batch, until they are read.
     parts: Vec<PartLoss>,
@@ -28,7 +28,7 @@ pub(crate) struct Step {
 
 /// Loss and score of a part of a batch.
 struct PartLoss {
-    /// How many questions its mean loss is over.
+    /// The number of questions in its mean loss.
     n_in_mean: usize,
     /// A scalar, the mean loss.
     loss: Tensor,
@@ -48,10 +48,11 @@ pub(crate) struct NonFiniteLoss {
 }
 
 impl Step {
-    /// Goes through a batch, forward and backward, part by part: adds to the gradients of the parameters, of the mean
-    /// loss over the whole batch, if this is a process's share of it. Dropout follows from `seed` and the places of the
-    /// questions in the whole batch. Where the run stands after the step and its learning rate are for the caller to
-    /// say. `complete` is told which groups of gradients are, as by [`TrainingPass::backward_in_groups`].
+    /// Computes the forward and backward passes of a batch, part by part, and adds to the gradients of the parameters.
+    /// The gradients are those of the mean loss over the full batch, even if `batch` is only this process's share of
+    /// it. Dropout depends only on `seed` and the positions of the questions in the full batch. The caller gives the
+    /// run's position after the step, and the learning rate. `complete` is called with the index of each group whose
+    /// gradients are complete, as in [`TrainingPass::backward_in_groups`].
     ///
     /// [`TrainingPass::backward_in_groups`]: vqa_model::TrainingPass::backward_in_groups
     pub(crate) fn add_gradients(
@@ -72,7 +73,7 @@ impl Step {
             let first = part.batch.first;
             input.dropout = Some(DropoutSeed { seed, first });
             if first > 0 {
-                // For models that know no other dropout than libtorch's: the first questions have that of the step.
+                // For models that use libtorch's own dropout. The training loop has seeded it for the first questions.
                 tch::manual_seed(split_mix_64(seed ^ first as u64) as i64);
             }
             sums.data += tic.elapsed();
@@ -101,7 +102,7 @@ impl Step {
 }
 
 impl Step {
-    /// A step of a batch in one part, with its mean loss and its sum of scores.
+    /// Creates a step of a batch in one part, from its mean loss and its sum of scores.
     pub(crate) fn of_one_part(
         (position, lr): (Position, f64),
         sums: Sums,
@@ -113,7 +114,7 @@ impl Step {
     }
 }
 
-/// The steps whose losses and scores are unread, in order.
+/// The steps whose losses and scores have not been read yet, in order.
 #[derive(Default)]
 pub(crate) struct UnreadSteps(Vec<Step>);
 
@@ -123,11 +124,12 @@ impl UnreadSteps {
         self.0.push(step);
     }
 
-    /// Waits for the steps, and takes them out. How long each took on a GPU is unknown: all are given the mean.
+    /// Waits for the steps, and removes and returns them with their losses and scores. How long each of them took on a
+    /// GPU is unknown, so each gets the mean.
     ///
     /// # Errors
     ///
-    /// The first loss that is NaN or infinite.
+    /// If a loss is NaN or infinite, the first such loss.
     pub(crate) fn read(&mut self) -> Result<Vec<Step>, NonFiniteLoss> {
         let mut steps = std::mem::take(&mut self.0);
         let scalars: Vec<Tensor> = steps

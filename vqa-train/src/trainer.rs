@@ -27,58 +27,59 @@ use crate::run::checkpoints::{remove_old_checkpoints, save_checkpoint};
 use crate::run::state::{Best, State, saved_files};
 use crate::step::{NonFiniteLoss, Step, UnreadSteps};
 
-/// Trains a model on a loader's batches, validates it on another's, and keeps a checkpoint of every epoch.
+/// Trains a model on a loader's batches, validates it on another's, and writes a checkpoint for every epoch.
 ///
-/// On a CPU the same seed gives the same values, however often the run was stopped or killed in between: the loader's
-/// order depends on its seed and the epoch, the dropout of a step on `seed` and the step's number, and the rest is in
-/// the state that the run directory keeps. Dropout's random numbers come from libtorch's generator, which a process has
-/// one of, so that two trainers must not run at the same time in one process.
+/// On a CPU the same seed gives the same values, however often the run is stopped or killed in between: the loader's
+/// order depends on its seed and the epoch, the dropout of a step depends on `seed` and the step's number, and the rest
+/// is in the state that is saved in the run's directory. Dropout may draw from libtorch's generator, of which a process
+/// has only one, so two trainers must not run at the same time in one process.
 pub struct Trainer<'a> {
     /// The model, whose parameters are in `vs`.
     pub model: &'a dyn VqaModel,
     /// The parameters.
     pub vs: &'a VarStore,
-    /// What the model's logits mean.
+    /// The loss, which defines what the model's logits mean.
     pub loss: LossKind,
     /// The settings.
     pub config: &'a TrainConfig,
-    /// Fixes dropout.
+    /// The seed of dropout.
     pub seed: u64,
     /// Batches to train on.
     pub train: &'a Loader,
     /// Batches to validate on.
     pub val: Option<&'a Loader>,
-    /// Where checkpoints, state and metrics go.
+    /// The directory for checkpoints, state and metrics.
     pub run: &'a RunDir,
     /// When this becomes true, training stops after the step in progress, and saves its state.
     pub stop: &'a AtomicBool,
-    /// The processes that train together, each with a trainer that differs from the others' in nothing but this. Of
-    /// each loader a process makes its share. Process 0 alone writes to `run`, from which all resume.
+    /// The processes that train the model. The trainers in all of them must be the same except for this field. Each
+    /// process trains on its share of the batches. Only process 0 writes to `run`, from which all resume.
     pub collective: &'a dyn Collective,
 }
 
-/// What a run reports while it goes.
+/// Progress that a run reports.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Features were put on the device, where they stay.
+    /// Features were copied to the device, where they stay.
     Features {
-        /// Images done.
+        /// Number of images copied so far.
         n: usize,
-        /// Images in all.
+        /// Total number of images.
         of: usize,
     },
-    /// A training step was made. On a GPU such events come together, when `log_every` steps are made.
+    /// A training step was made. On a GPU these events are sent in bursts, at least every `log_every` steps.
     Step {
-        /// The metrics of this step alone, its durations on a GPU being means; `step` counts from the start of the run.
+        /// The metrics of this step alone, except that on a GPU its durations are means over the burst. `step` counts
+        /// from the start of the run.
         metrics: &'a StepMetrics,
-        /// The batch in the epoch, counted from 1.
+        /// The index of the batch in the epoch, counted from 1.
         batch: usize,
         /// Batches in the epoch.
         n_batches: usize,
     },
     /// A validation batch was scored.
     Validation {
-        /// Counted from 1.
+        /// The index of the batch, counted from 1.
         batch: usize,
         /// Batches in the validation set.
         n_batches: usize,
@@ -90,25 +91,26 @@ pub enum Event<'a> {
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// All epochs are done, or `patience` is at its end.
+    /// All epochs are done, or `patience` is exhausted.
     Finished {
         /// Where the run stands.
         position: Position,
-        /// The metrics of the last epoch; nothing if there was none left to train.
+        /// The metrics of the last epoch; `None` if no epoch was left to train.
         last: Option<EpochMetrics>,
-        /// The best epoch; nothing if none was validated.
+        /// The best epoch; `None` if none was validated.
         best: Option<Best>,
     },
     /// It was asked to stop, and its state is saved.
     Stopped(Position),
 }
 
-/// The flag of a trainer that is never stopped.
+/// The stop flag of a trainer that is never stopped.
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 impl<'a> Trainer<'a> {
-    /// A trainer without the parts that may be left out: it validates nothing, it is never stopped, its seed is 0,
-    /// its loss logistic, and it is alone. For others, fill in their fields: `Trainer { val: Some(&val), ..Trainer::new(…) }`.
+    /// Creates a trainer without the optional parts: it has no validation, is never stopped, has seed 0 and the
+    /// logistic loss, and is the only process. To change these, set the fields:
+    /// `Trainer { val: Some(&val), ..Trainer::new(…) }`.
     pub fn new(
         model: &'a dyn VqaModel,
         vs: &'a VarStore,
@@ -120,12 +122,12 @@ impl<'a> Trainer<'a> {
         Trainer { model, vs, loss, config, seed: 0, train, val: None, run, stop: &NEVER, collective: &Solo }
     }
 
-    /// Trains from where the run directory stands: from the start, or after the last saved step.
+    /// Trains from the state in the run's directory, or from the start if there is none.
     ///
     /// # Errors
     ///
-    /// When data cannot be read, a file not be written, the loss or a weight becomes NaN or infinite, or memory is
-    /// full. What was saved before is intact then.
+    /// When data cannot be read, a file cannot be written, the loss or a weight becomes NaN or infinite, memory is
+    /// full, or another process fails. Everything that was saved before stays intact.
     pub fn run(&self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
         or_out_of_memory(|| self.run_epochs(on_event)).unwrap_or_else(|_| {
             let batch_size = self.train.options().batch_size;
@@ -138,7 +140,7 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// The batches to train on, for the device that the model is on: this process's share of each.
+    /// Returns the feed of the batches to train on, to the model's device: this process's share of each batch.
     pub(crate) fn train_feed(&self, on_event: &mut dyn FnMut(Event)) -> Result<Feed> {
         let share = match (self.collective.rank(), self.collective.world_size()) {
             (_, 1) => Share::All,
@@ -152,7 +154,7 @@ impl<'a> Trainer<'a> {
         Ok(feed)
     }
 
-    /// The batches to validate on: this process's share of all.
+    /// Returns the feed of the batches to validate on: this process's share of the batches.
     pub(crate) fn val_feed(&self, on_event: &mut dyn FnMut(Event)) -> Result<Option<Feed>> {
         let (process, of) = (self.collective.rank(), self.collective.world_size());
         let share = Share::OfBatches { process, of };
@@ -195,7 +197,7 @@ impl<'a> Trainer<'a> {
                 let data = tic.elapsed();
                 let Some(batch) = agree(collective, batch)? else { break };
                 let agreeing = tic.elapsed() - data;
-                // While the loader waited for the GPU, that worked.
+                // The time during which the feed waited for the GPU does not count as waiting for data.
                 let data = data.saturating_sub(batch.waited);
 
                 let seed = dropout_seed(self.seed, state.position.step);
@@ -210,7 +212,7 @@ impl<'a> Trainer<'a> {
                 if collective.world_size() > 1 {
                     made.sums.all_reduce += agreeing;
                 }
-                // All of the rest, so that the durations of a step add up to what has passed.
+                // Includes the remaining time, so that the durations of a step add up to the elapsed time.
                 made.sums.backward += tic.elapsed().saturating_sub(made.sums.duration());
                 state.position = after;
                 unread.push(made);
@@ -226,7 +228,7 @@ impl<'a> Trainer<'a> {
                     state.of_interval = Sums::default();
                 }
                 let stop = any(collective, self.stop.load(Ordering::Relaxed))?;
-                // Never, if it is 0.
+                // No step is a multiple of 0, so with `checkpoint_every` = 0 none saves.
                 if stop || step.is_multiple_of(self.config.checkpoint_every) {
                     self.report(&mut unread, &mut state, on_event)?;
                     self.save(&state, &mut metrics_file, &optimizer)?;
@@ -272,7 +274,7 @@ impl<'a> Trainer<'a> {
         Ok(Outcome::Finished { position: state.position, last, best: state.best })
     }
 
-    /// A step, made operation by operation.
+    /// Makes a step without recording it.
     fn make_step(
         &self,
         train: &Feed,
@@ -286,7 +288,7 @@ impl<'a> Trainer<'a> {
             optimizer.apply();
             return Ok(made);
         }
-        // What is complete goes on its way while the rest is computed.
+        // Complete gradients are sent while the rest is still computed.
         let mut sums = optimizer.gradient_sums(self.collective, self.model.gradient_order());
         let mut begun = Ok(());
         let mut made = Step::add_gradients(self.model, self.loss, train, batch, seed, at, &mut |number| {
@@ -302,7 +304,7 @@ impl<'a> Trainer<'a> {
         Ok(made)
     }
 
-    /// Does what only one of the processes may do.
+    /// Runs `work` in process 0 only.
     fn on_first<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
         (self.collective.rank() == 0).then(work).transpose()
     }
@@ -312,7 +314,7 @@ impl<'a> Trainer<'a> {
         State::restore(self.run, self.train.dataset(), val, self.vs, self.collective.world_size(), optimizer)
     }
 
-    /// Sees to it that all processes begin with the same.
+    /// Makes sure that all processes begin with the same settings, data and weights.
     fn align(&self, state: &mut State) -> Result<()> {
         if self.collective.world_size() == 1 {
             return Ok(());
@@ -336,7 +338,7 @@ impl<'a> Trainer<'a> {
         variables.into_iter().try_for_each(|(_, variable)| self.collective.broadcast(&mut variable.detach(), 0))
     }
 
-    /// The steps that are made, with their losses and scores; waits for a GPU.
+    /// Returns the steps that have been made, with their losses and scores. Waits for a GPU.
     pub(crate) fn read(&self, unread: &mut UnreadSteps) -> Result<Vec<Step>> {
         match unread.read() {
             Ok(steps) => Ok(steps),
@@ -347,7 +349,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Adds the steps that are made to the state, and reports them.
+    /// Adds the steps that have been made to the state, and reports them.
     fn report(&self, unread: &mut UnreadSteps, state: &mut State, on_event: &mut dyn FnMut(Event)) -> Result<()> {
         let mut steps = agree(self.collective, self.read(unread))?;
         let sums: Vec<&mut Sums> = steps.iter_mut().map(|step| &mut step.sums).collect();
@@ -361,8 +363,8 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Saves where the run stands. The metrics first: a resume drops lines after the state, and cannot make up missing
-    /// ones.
+    /// Saves the state. The metrics are flushed first: a resume drops lines that are later than the state, but cannot
+    /// restore missing ones.
     fn save(&self, state: &State, metrics_file: &mut Option<MetricsFile>, optimizer: &Optimizer) -> Result<()> {
         let saved = self.on_first(|| {
             metrics_file.as_mut().map_or(Ok(()), MetricsFile::sync)?;
@@ -384,8 +386,8 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The seed of a step's dropout: a function of the run's seed and the step alone, so that a resumed run draws what the
-/// uninterrupted one would have.
+/// Returns the seed of a step's dropout. It depends only on the run's seed and the step, so that a resumed run has the
+/// same dropout as an uninterrupted one.
 pub(crate) fn dropout_seed(seed: u64, step: u64) -> u64 {
     split_mix_64(seed.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }

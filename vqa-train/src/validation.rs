@@ -1,4 +1,4 @@
-//! Scoring a split while a model is trained.
+//! Validation during training: scores a split.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,7 @@ use crate::distributed::together::{agree, any, sum};
 use crate::error::Result;
 use crate::trainer::{Event, Trainer};
 
-/// Figures of a validation. Scores are percentages.
+/// The metrics of a validation. Scores are percentages.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Scores {
     pub(crate) loss: f64,
@@ -18,11 +18,11 @@ pub(crate) struct Scores {
     pub(crate) upper_bound: f64,
 }
 
-/// Numbers that a validation adds up.
+/// The number of values that a validation sums.
 const N_FIGURES: usize = 5;
 
 impl Trainer<'_> {
-    /// Scores all of `val`; nothing if the run was asked to stop.
+    /// Scores all of `val`. Returns `None` if the run was asked to stop.
     pub(crate) fn validate(&self, val: &Feed, on_event: &mut dyn FnMut(Event)) -> Result<Option<Scores>> {
         let (rank, world_size) = (self.collective.rank(), self.collective.world_size());
         let batches = agree(self.collective, self.validate_batches(val, on_event))?;
@@ -30,7 +30,7 @@ impl Trainer<'_> {
         if any(self.collective, stopped)? {
             return Ok(None);
         }
-        // Each batch by itself, so that the sums of all are the same whichever process had which.
+        // One entry for each batch, so that the totals do not depend on which process had which batch.
         let mut all = vec![[0.0; N_FIGURES]; val.n_batches()];
         batches.into_iter().enumerate().for_each(|(i, figures)| all[rank + i * world_size] = figures);
         sum(self.collective, all.as_flattened_mut())?;
@@ -45,11 +45,11 @@ impl Trainer<'_> {
         }))
     }
 
-    /// Sums of each batch of this process, until it is asked to stop: loss, questions that it is over, score, upper
-    /// bound, questions.
+    /// Returns the sums of each of this process's batches, until it is asked to stop: loss, number of questions in the
+    /// mean loss, score, upper bound, number of questions.
     fn validate_batches(&self, val: &Feed, on_event: &mut dyn FnMut(Event)) -> Result<Vec<[f64; N_FIGURES]>> {
         let (rank, world_size) = (self.collective.rank(), self.collective.world_size());
-        // Losses and scores stay on the device, in float64, until all are there.
+        // Losses and scores stay on the device, in float64, until all batches are done.
         let (mut on_device, mut figures) = (Vec::new(), Vec::new());
         for (index, batch) in val.epoch(0, 0).enumerate() {
             if self.stop.load(Ordering::Relaxed) {

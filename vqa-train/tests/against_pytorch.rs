@@ -1,4 +1,4 @@
-//! Training follows PyTorch's: losses, Adamax, clipping and schedule, over fifty steps.
+//! Training matches PyTorch's over fifty steps: losses, Adamax, clipping and schedule.
 
 use std::path::Path;
 
@@ -18,11 +18,12 @@ const N_STEPS: usize = 50;
 const N_BATCHES: i64 = 5;
 const B: i64 = 8;
 
-/// What is trained: every model with the article's settings but a higher rate, and one with everything else.
+/// Returns the trainings to compare: every model with the article's settings but a higher learning rate; and one of
+/// them with a schedule and other optimiser settings, without clipping, and with the softmax loss.
 fn cases() -> Vec<(String, ModelConfig, TrainConfig)> {
     let optim = AdamaxConfig { lr: 0.01, ..AdamaxConfig::default() };
     let train = TrainConfig { optim, ..TrainConfig::default() };
-    // Without dropout, whose masks PyTorch would draw otherwise.
+    // Without dropout, since PyTorch would draw other masks.
     let without_dropout = |(name, mut config): (String, ModelConfig)| {
         (config.topdown_att.dropout, config.mlp.dropout, config.lm.dropout) = (0.0, 0.0, 0.0);
         (name, config, train.clone())
@@ -49,7 +50,8 @@ fn cases() -> Vec<(String, ModelConfig, TrainConfig)> {
     cases
 }
 
-/// Tokens, regions and targets of some batches. Softmax wants one label a question, as in the seed.
+/// Tokens, regions and targets of some batches. The softmax loss of the original PyTorch code needs exactly one label
+/// per question.
 fn batches(kind: LossKind) -> Vec<(String, Tensor)> {
     let options = (Kind::Float, Device::Cpu);
     let targets = match kind {
@@ -72,13 +74,13 @@ fn batches(kind: LossKind) -> Vec<(String, Tensor)> {
 
 #[test]
 fn fifty_steps_follow_pytorch() {
-    // The models are tiny: more threads would only wait for each other.
+    // The models are tiny: several threads would only wait for each other.
     tch::set_num_threads(1);
     let directory = tempfile::tempdir().unwrap();
     let path = |case: &str, ending: &str| directory.path().join(format!("{case}.{ending}"));
     let mut trainings = Vec::new();
     for (case, config, train) in cases() {
-        // Whatever other cases have drawn.
+        // The same weights, whatever earlier cases have drawn.
         tch::manual_seed(6);
         let vs = VarStore::new(Device::Cpu);
         let model = Baseline::new(vs.root(), &config, DIMS);
@@ -111,7 +113,7 @@ fn fifty_steps_follow_pytorch() {
                 loss.double_value(&[])
             })
             .collect();
-        // The first batch comes again every five steps.
+        // The batches repeat every five steps, so both losses are of the first one.
         assert!(losses[45] < losses[0], "{case} learns: {losses:?}");
         trainings.push((case, vs, losses));
     }
@@ -123,7 +125,7 @@ fn fifty_steps_follow_pytorch() {
     }
 }
 
-/// Losses within 1e-3, relative; the weights that they end at within 1e-3 of each tensor's largest entry.
+/// Asserts that losses agree within a relative 1e-3, and the final weights within 1e-3 of each tensor's largest entry.
 fn assert_follows(case: &str, losses: &[f64], vs: &VarStore, answer: &Path) {
     let ours = vs.variables();
     for (name, theirs) in read_tensors(answer).unwrap() {
@@ -135,7 +137,7 @@ fn assert_follows(case: &str, losses: &[f64], vs: &VarStore, answer: &Path) {
                 assert!((found - expected).abs() <= 1e-3 * expected, "{case} step {step}: {found}, {expected}");
             }
         } else if name != "v_att.linear.bias" {
-            // A softmax ignores that bias: its gradient is rounding noise, which Adamax blows up to full steps.
+            // The softmax ignores this bias, so its gradient is rounding noise, which Adamax magnifies to full steps.
             let off = (&ours[&name] - &theirs).abs().max().double_value(&[]);
             assert!(off <= 1e-3 * theirs.abs().max().double_value(&[]), "{case} {name}: off by {off}");
         }

@@ -1,4 +1,4 @@
-//! A model of one's own that several processes train: here they are threads, with a collective of the test's own.
+//! Several processes train a user-defined model. Here they are threads, with a collective of the test's own.
 
 use std::path::Path;
 use std::sync::{Arc, Barrier, Mutex};
@@ -14,13 +14,13 @@ use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
 use vqa_train::distributed::{Collective, Solo};
 use vqa_train::{Event, Result, TrainConfig, Trainer};
 
-/// What threads have in common.
+/// What the threads share.
 struct Meeting {
     barrier: Barrier,
     sum: Mutex<Option<Tensor>>,
 }
 
-/// One of some threads.
+/// One of several threads.
 struct Thread<'a> {
     rank: usize,
     world_size: usize,
@@ -28,7 +28,7 @@ struct Thread<'a> {
 }
 
 impl Thread<'_> {
-    /// Adds what each thread gives, in no order.
+    /// Replaces the tensor of each thread with the sum of those that are given, added in no particular order.
     fn meet(&self, tensor: &mut Tensor, gives: bool) {
         let wait = || {
             self.meeting.barrier.wait();
@@ -68,7 +68,7 @@ impl Collective for Thread<'_> {
     }
 }
 
-/// Images of two regions, whose numbers follow from their place.
+/// Images of two regions each, whose features are computed from their indices.
 struct MadeUp;
 
 impl RegionSource for MadeUp {
@@ -99,7 +99,7 @@ impl RegionSource for MadeUp {
     }
 }
 
-/// Mean word and mean region, and a layer.
+/// A linear layer over the mean word vector and the mean region.
 struct OwnModel {
     words: nn::Embedding,
     layer: nn::Linear,
@@ -115,9 +115,9 @@ impl VqaModel for OwnModel {
     }
 }
 
-/// Losses of the steps, and the bytes of the checkpoint.
+/// Trains a model, and returns the losses of the steps.
 fn train(dataset: &Arc<Dataset>, sampler: Sampler, collective: &dyn Collective, run: &Path) -> Vec<f64> {
-    // Whatever it begins with, all begin with what the first has.
+    // Each thread has different initial weights; training must begin with those of the first in all of them.
     let vs = VarStore::new(Device::Cpu);
     let dims = DataDims::of(dataset);
     let model = OwnModel {

@@ -1,4 +1,4 @@
-//! Features that are all on the device give the numbers that features batch by batch give, bit for bit.
+//! Training with all features on the device gives the same values, bit for bit, as copying them batch by batch.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use vqa_model::run::RunDir;
 use vqa_train::distributed::Solo;
 use vqa_train::{Event, TrainConfig, Trainer};
 
-/// A file's images, of which the first has its first region only, the second two, and so on.
+/// A file's images, but the first has only its first region, the second its first two, and so on.
 struct Adaptive(FeatureFile);
 
 impl RegionSource for Adaptive {
@@ -59,7 +59,7 @@ impl RegionSource for Adaptive {
     }
 }
 
-/// The training half of a small shapes world, and its validation half: two sources in one split.
+/// The training and validation splits of a small shapes world, as two sources of one split.
 fn dataset(dir: &Path, element_type: ElementType) -> (Arc<Dataset>, DataDims) {
     let data = dir.join("data");
     write_shapes(&data, ShapesSpec { n_train: 24, n_val: 12, seed: 3 }, &|_| {}).unwrap();
@@ -92,7 +92,8 @@ fn dataset(dir: &Path, element_type: ElementType) -> (Arc<Dataset>, DataDims) {
     (Arc::new(dataset), dims)
 }
 
-/// Losses, scores and checkpoint of two epochs, and how many images were put on the device.
+/// Returns the losses and scores of two epochs, the last checkpoint, and how often all features were copied to the
+/// device.
 fn train(dataset: &Arc<Dataset>, dims: DataDims, config: &TrainConfig, run: &Path) -> (Vec<u64>, Vec<u8>, usize) {
     let model: ModelConfig = serde_json::from_str(
         r#"{"hid_dim": 8, "lm": {"word_emb_dim": 4}, "topdown_att": {"hid_dim": 8}, "mlp": {"hid_dim": 8}}"#,
@@ -134,7 +135,7 @@ fn train(dataset: &Arc<Dataset>, dims: DataDims, config: &TrainConfig, run: &Pat
     (figures, std::fs::read(run.join("model_2.safetensors")).unwrap(), n_put)
 }
 
-/// One test, for dropout comes from the process's one generator.
+/// A single test, since dropout draws from the only generator of the process.
 #[test]
 fn the_same_numbers_wherever_the_features_are() {
     for element_type in [ElementType::F32, ElementType::F16] {

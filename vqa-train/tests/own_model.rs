@@ -1,5 +1,4 @@
-//! A model of one's own, with a batch norm and a frozen layer, goes all the way: trained, resumed, opened, asked and
-//! drawn.
+//! A user-defined model, with a batch norm and a frozen layer, is trained, resumed, opened, asked questions and drawn.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -92,12 +91,12 @@ fn world() -> World {
     World { directory, train, val, dataset, words, answers }
 }
 
-/// Trains to the end of an epoch from where the run stands, as a process of its own would.
+/// Trains from where the run stands to the end of an epoch, as a separate process would.
 fn train_to(world: &World, run: &RunDir, n_epochs: u64) {
     try_train_to(world, run, n_epochs).unwrap();
 }
 
-/// libtorch's generator is the process's, so that one run can be under way in it.
+/// Held while training: libtorch's generator belongs to the process, so only one run at a time can use it.
 static TRAINING: Mutex<()> = Mutex::new(());
 
 fn try_train_to(world: &World, run: &RunDir, n_epochs: u64) -> vqa_train::Result<Outcome> {
@@ -149,7 +148,7 @@ fn a_model_of_ones_own_goes_all_the_way() {
     assert!(error.contains("weights of another model"), "{error}");
 }
 
-/// Whichever bit of a state is flipped, it is not resumed from.
+/// A state with a flipped bit is refused, wherever in the tensors it is.
 #[test]
 fn a_flipped_bit_is_found() {
     let world = world();

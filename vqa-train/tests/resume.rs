@@ -1,4 +1,4 @@
-//! A run that is stopped, fails or is broken off comes, resumed, to what the uninterrupted run would have come to, byte for
+//! A run that is stopped, fails or is killed gives, once resumed, the same result as an uninterrupted one, byte for
 //! byte.
 
 use std::cell::{Cell, RefCell};
@@ -24,7 +24,7 @@ use vqa_train::distributed::Solo;
 use vqa_train::run::{Best, RunLock};
 use vqa_train::{AdamaxConfig, Error, Event, Outcome, Position, TrainConfig, Trainer};
 
-/// A small shapes world, and a directory for the runs of a test.
+/// The data of a small shapes world, and a directory for the runs of a test.
 struct World {
     train: Arc<Dataset>,
     val: Arc<Dataset>,
@@ -33,14 +33,14 @@ struct World {
 }
 
 fn world() -> World {
-    // Tests run side by side, and the model is tiny: more threads would only wait for each other.
+    // Tests run in parallel, and the model is tiny: several threads would only wait for each other.
     tch::set_num_threads(1);
     static DATA: LazyLock<([Arc<Dataset>; 2], DataDims)> = LazyLock::new(make_data);
     let ([train, val], dims) = DATA.clone();
     World { train, val, dims, dir: tempfile::tempdir().unwrap() }
 }
 
-/// Training and validation data. Its files stay mapped, though their directory is gone.
+/// Creates training and validation data. Its files stay mapped although their directory is deleted.
 fn make_data() -> ([Arc<Dataset>; 2], DataDims) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
@@ -71,7 +71,7 @@ fn make_data() -> ([Arc<Dataset>; 2], DataDims) {
     ([open(train, &configs[0]), open(val, &configs[1])], dims)
 }
 
-/// What happens to a model in training.
+/// A failure of a model in training.
 #[derive(Clone, Copy, PartialEq)]
 enum Accident {
     NanLoss,
@@ -79,8 +79,8 @@ enum Accident {
     OutOfMemory,
 }
 
-/// The article's model, small, which has an accident in its n-th training pass, and at validation may give everything
-/// one answer.
+/// A small version of the article's model that fails in its n-th training pass, and can give the same answer to every
+/// validation question.
 struct Model {
     baseline: Baseline,
     accident: Option<(u64, Accident)>,
@@ -102,7 +102,7 @@ impl VqaModel for Model {
         match now.map(|(_, accident)| accident) {
             None => {}
             Some(Accident::NanLoss) => output.logits = &output.logits * f64::NAN,
-            // 0 + 0, but the slope of a root is infinite there.
+            // Adds 0, but the derivative of the root is infinite there.
             Some(Accident::NanGradient) => output.logits = &output.logits + (&output.logits * 0.0).sqrt(),
             // More than a process can address.
             Some(Accident::OutOfMemory) => drop(Tensor::zeros([1 << 46], (Kind::Float, Device::Cpu))),
@@ -111,7 +111,7 @@ impl VqaModel for Model {
     }
 }
 
-/// Some settings, and what is done at each event.
+/// The settings of a training process, and what it does at each event.
 struct Sitting<'a> {
     config: TrainConfig,
     sampler: Sampler,
@@ -120,10 +120,10 @@ struct Sitting<'a> {
     on_event: &'a mut dyn FnMut(&Event, &Model, &AtomicBool),
 }
 
-/// The generator of random numbers is the process's, so that one run can be under way in it.
+/// Held while training: the random number generator belongs to the process, so only one run at a time can use it.
 static TRAINING: Mutex<()> = Mutex::new(());
 
-/// Trains from where the run stands, as a process of its own would.
+/// Trains from where the run stands, as a separate process would.
 fn train(world: &World, run: &Path, sitting: Sitting) -> vqa_train::Result<Outcome> {
     let Sitting { config, sampler, accident, dropout, on_event } = sitting;
     let _training = TRAINING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -173,7 +173,7 @@ fn plain(config: TrainConfig) -> Sitting<'static> {
     }
 }
 
-/// Everything in a run's directory, without durations and what has to do with processes.
+/// Returns the contents of a run's directory, except for durations and everything that depends on the process.
 fn contents(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for directory in [run.to_owned(), run.join("state")] {
@@ -247,7 +247,7 @@ fn stopped_after_each_step_and_in_each_validation() {
                     found.push((metrics.epoch, *batch, metrics.step, metrics.loss.to_bits(), metrics.lr.to_bits()));
                     stop.store(true, Ordering::Relaxed);
                 }
-                // Once an epoch, or it would never come to the end.
+                // Only once for each epoch, or the run would never finish.
                 Event::Validation { .. } if !validated.contains(&epoch) => {
                     validated.push(epoch);
                     stop.store(true, Ordering::Relaxed);
@@ -268,7 +268,7 @@ fn stopped_after_each_step_and_in_each_validation() {
                 }
             }
         }
-        // One for each step, one for each validation, one that has nothing left but the end of the last epoch.
+        // One for each step, one for each validation, and one that only has to finish the last epoch.
         assert_eq!(n_sittings, 3 * n_batches + validated.len() + 1);
         assert_eq!(found, expected);
         assert_same(&run, &whole);
@@ -288,7 +288,7 @@ fn accidents_lose_nothing_that_was_saved() {
         [("loss", Accident::NanLoss), ("gradient", Accident::NanGradient), ("memory", Accident::OutOfMemory)]
     {
         let run = world.dir.path().join(name);
-        // The gradient's accident is found where it would be saved, and the loss is finite until then.
+        // A NaN in a gradient is found when the state would be saved; the loss is finite until then.
         let checkpoint_every = if accident == Accident::NanGradient { pass } else { checkpoint_every };
         let config = TrainConfig { checkpoint_every, ..config() };
         let sitting = Sitting { accident: Some((pass, accident)), ..plain(config.clone()) };
@@ -331,7 +331,7 @@ fn accidents_lose_nothing_that_was_saved() {
     let sitting = Sitting { accident: Some((2, Accident::NanLoss)), ..plain(config()) };
     let error = train(&world, &world.dir.path().join("early"), sitting).unwrap_err().to_string();
     assert!(error.ends_with("nothing was saved before"), "{error}");
-    // Another panic is a bug, and stays one.
+    // Any other panic is a bug, and remains a panic.
     let mut bug = |_: &Event, _: &Model, _: &AtomicBool| panic!("a bug");
     let sitting = Sitting { on_event: &mut bug, ..plain(config()) };
     let run = world.dir.path().join("bug");
@@ -339,7 +339,7 @@ fn accidents_lose_nothing_that_was_saved() {
     assert_eq!(panic.downcast_ref(), Some(&"a bug"));
 }
 
-/// The mean soft score of giving every question of the validation split this answer.
+/// Returns the mean soft score of giving this answer to every question of the validation split.
 fn score_of(world: &World, answer: i64) -> f64 {
     let loader =
         Loader::new(world.val.clone(), LoaderOptions { sampler: Sampler::Sequential, ..LoaderOptions::default() });
@@ -359,10 +359,10 @@ fn patience_and_the_checkpoints_that_are_kept() {
     answers.sort_by(|a, b| b.0.total_cmp(&a.0));
     answers.dedup_by_key(|(score, _)| *score);
     let [high, middle, low] = [0, 1, 2].map(|i| answers[i]);
-    // Validation by validation; the fourth is as good as the best, and no better.
+    // The answer at each validation; the fourth is as good as the best, but not better.
     let script = [middle, high, low, high, middle, high, high];
     let cases = [
-        // patience, keep_last, keep_best, val_freq, epochs, checkpoints that are left
+        // patience, keep_last, keep_best, val_freq, epochs, remaining checkpoints
         (3, 1, true, 1, 5, vec![2, 5]),
         (3, 2, false, 1, 5, vec![4, 5]),
         (3, 9, false, 1, 5, vec![1, 2, 3, 4, 5]),
@@ -372,7 +372,7 @@ fn patience_and_the_checkpoints_that_are_kept() {
     ];
     for (i, (patience, keep_last, keep_best, val_freq, n_trained, left)) in cases.into_iter().enumerate() {
         let config = |n_epochs| TrainConfig { n_epochs, patience, keep_last, keep_best, val_freq, ..config() };
-        // At a stretch, and as many times as there are epochs.
+        // Without interruption, and resumed after each epoch.
         for (name, sittings) in [("whole", vec![7]), ("parts", vec![1, 2, 3, 4, 5, 6, 7])] {
             let run = world.dir.path().join(format!("{name}{i}"));
             let mut outcome = None;
@@ -398,7 +398,7 @@ fn patience_and_the_checkpoints_that_are_kept() {
     }
 }
 
-/// Checkpoints that somebody else put into the directory are not this run's to remove.
+/// A run does not remove checkpoints that somebody else has put into the directory.
 #[test]
 fn only_checkpoints_that_were_trained_are_removed() {
     let world = world();
@@ -414,7 +414,7 @@ fn only_checkpoints_that_were_trained_are_removed() {
     assert!(others.iter().all(|name| fs::read(run.join(name)).unwrap() == b"another's"));
 }
 
-/// The error that ends a run is the one that is reported, even if the state that it would name cannot be read.
+/// The error that ended a run is reported even if the saved state, which the message would name, cannot be read.
 #[test]
 fn a_damaged_state_hides_no_error() {
     let world = world();
@@ -449,7 +449,7 @@ fn what_does_not_belong_together() {
     let run = world.dir.path().join("run");
     let config = TrainConfig { n_epochs: 1, ..config() };
     train(&world, &run, plain(config.clone())).unwrap();
-    // Other questions than the run began with.
+    // Questions other than those that the run began with.
     let fewer =
         World { train: world.val.clone(), val: world.val.clone(), dims: world.dims, dir: tempfile::tempdir().unwrap() };
     let error = train(&fewer, &run, plain(config.clone())).unwrap_err().to_string();
@@ -467,7 +467,8 @@ fn what_does_not_belong_together() {
     assert!(train(&world, &run, plain(config)).unwrap_err().to_string().contains("state.safetensors"));
 }
 
-/// A batch in parts makes the step that it makes at once, but for rounding; and it is resumed as any other.
+/// A batch that is split into parts gives the same step as an unsplit one, except for rounding; the run can be resumed
+/// like any other.
 #[test]
 fn batches_in_parts() {
     let world = world();
@@ -510,7 +511,7 @@ fn one_process_at_a_time() {
     assert!(error.contains("another process is training in it"), "{error}");
     drop(lock);
     assert!(!run.path().exists(), "nothing was trained");
-    // What a killed process leaves.
+    // Files that a killed process leaves behind.
     fs::create_dir_all(run.state_dir()).unwrap();
     for name in [".model_1.safetensors.a1b2c3.tmp", "state/.state.safetensors.d4e5f6.tmp", "notes.tmp"] {
         fs::write(run.path().join(name), "half").unwrap();
@@ -523,7 +524,7 @@ fn one_process_at_a_time() {
     assert_eq!(fs::read_dir(run.path().join("state")).unwrap().count(), 1);
 }
 
-/// Rates change from the next step on, and nothing else does.
+/// A lower learning rate applies from the next step on, and nothing else changes.
 #[test]
 fn a_rate_that_is_lowered_on_the_way() {
     let world = world();

@@ -1,21 +1,20 @@
-//! What the built-in networks have in common: convolutions with batch norm, one after the other, some of them in
-//! residual blocks, and a classifier over the mean of the last map.
+//! The structure that the built-in networks share: a sequence of convolutions with batch norm, some of them in residual
+//! blocks, and a classifier over the mean of the last map.
 
 use crate::backbone::preprocessing::Preprocessing;
 
-/// A network as its layers.
+/// A network, described by its layers.
 pub(super) struct Architecture {
-    /// One after the other.
     pub(super) blocks: Vec<Block>,
     pub(super) padding: Padding,
-    /// What batch norm adds to a variance.
+    /// The constant that batch norm adds to a variance.
     pub(super) norm_eps: f64,
     /// The name of the classifier, a linear layer from the last map's channels to ImageNet's classes.
     pub(super) classifier: &'static str,
     pub(super) preprocessing: Preprocessing,
 }
 
-/// Convolutions, one after the other.
+/// A sequence of convolutions.
 pub(super) struct Block {
     pub(super) layers: Vec<Layer>,
     /// Whether the input is added to the output.
@@ -26,43 +25,42 @@ pub(super) struct Block {
 pub(super) struct Layer {
     /// Its name in the state dict.
     pub(super) conv: String,
-    /// That of the batch norm.
+    /// The batch norm's name in the state dict.
     pub(super) norm: String,
     pub(super) in_channels: i64,
     pub(super) out_channels: i64,
-    /// Height and width of the kernel.
+    /// Height, and width, of the kernel.
     pub(super) kernel: i64,
     pub(super) stride: i64,
-    /// 1, or as many as there are channels.
+    /// 1, or the number of channels.
     pub(super) groups: i64,
-    /// Whether ReLU6 comes after it.
+    /// Whether ReLU6 follows the batch norm.
     pub(super) has_relu6: bool,
 }
 
-/// The zeros around a map that a convolution is about to read.
+/// How a convolution pads its input with zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Padding {
     /// Half of the kernel on each side, as in PyTorch's own networks.
     Half,
-    /// TensorFlow's "same": as many as it takes for ceil(length / stride) positions, the odd one at the bottom and the
-    /// right. So it depends on the size.
+    /// TensorFlow's "same": as many zeros as it takes for ceil(length / stride) positions, with an odd one at the
+    /// bottom or on the right. So it depends on the size of the map.
     Same,
 }
 
-/// The channels of a block with a bottleneck turned inside out: a convolution of single pixels widens it, one of each
-/// channel alone follows, and another of single pixels makes it narrow again, without ReLU6. Sandler et al. 2018,
-/// "MobileNetV2".
+/// An inverted residual block: a 1 x 1 convolution increases the number of channels, a depthwise convolution follows,
+/// and another 1 x 1 convolution, without ReLU6, reduces it again. Sandler et al. 2018, "MobileNetV2".
 pub(super) struct InvertedResidual {
     pub(super) in_channels: i64,
     pub(super) out_channels: i64,
-    /// How much wider it is inside; at 1 the first convolution is left out.
+    /// The factor by which the first convolution increases the channels; at 1 that convolution is left out.
     pub(super) expansion: i64,
     pub(super) kernel: i64,
     pub(super) stride: i64,
 }
 
 impl Layer {
-    /// A convolution of all channels, with ReLU6.
+    /// A convolution over all channels, with ReLU6.
     pub(super) fn full(
         [conv, norm]: [String; 2],
         [in_channels, out_channels]: [i64; 2],
@@ -74,15 +72,15 @@ impl Layer {
 }
 
 impl Block {
-    /// A layer by itself.
+    /// A block of one layer.
     pub(super) fn plain(layer: Layer) -> Block {
         Block { layers: vec![layer], is_residual: false }
     }
 }
 
 impl InvertedResidual {
-    /// Its layers, under these names: of the convolution that widens it, of the one of each channel, and of the last,
-    /// each with that of its batch norm.
+    /// Returns its layers with these names: those of the expanding, the depthwise and the projecting convolution, each
+    /// with that of its batch norm.
     pub(super) fn block(&self, [expand, depthwise, project]: [[String; 2]; 3]) -> Block {
         let inside = self.in_channels * self.expansion;
         let mut layers = Vec::new();
@@ -96,7 +94,7 @@ impl InvertedResidual {
 }
 
 impl Padding {
-    /// The zeros before and after a row or column of this length.
+    /// Returns the number of zeros before and after a row or column of this length.
     pub(super) fn around(self, length: i64, kernel: i64, stride: i64) -> [i64; 2] {
         match self {
             Padding::Half => [kernel / 2; 2],

@@ -1,4 +1,4 @@
-//! The built-in networks, computed: batch norm folded into the convolutions before it.
+//! Computes the built-in networks, with batch norm folded into the convolutions before it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::feed::options::Precision;
 use crate::weights::load::{Loaded, load};
 
-/// A network of ImageNet's: a map of features, and the classes of whole pictures.
+/// A network trained on ImageNet: computes a map of features, and classifies entire pictures.
 #[derive(Debug)]
 pub struct ConvNet {
     info: BackboneInfo,
@@ -26,8 +26,8 @@ pub struct ConvNet {
     classifier: [Tensor; 2],
 }
 
-/// How many pictures of a batch a CPU computes at a time: enough for all threads, and no more, since the maps of more
-/// do not fit its caches. Eight with one thread took a third longer than one after the other.
+/// How many pictures of a batch a CPU computes at a time: enough to keep all threads busy, but no more, since then
+/// their maps do not fit in its caches. With one thread, eight at a time took a third longer than one after the other.
 fn pictures_at_once() -> i64 {
     i64::from(tch::get_num_threads() / 2).max(1)
 }
@@ -38,7 +38,7 @@ struct FoldedBlock {
     is_residual: bool,
 }
 
-/// A convolution that does what it and the batch norm after it did.
+/// A convolution with the following batch norm folded into it.
 #[derive(Debug)]
 struct FoldedLayer {
     weight: Tensor,
@@ -46,12 +46,12 @@ struct FoldedLayer {
     stride: i64,
     groups: i64,
     has_relu6: bool,
-    /// Whether it is computed as a matrix product, which is a tenth faster on a CPU where the kernel is a single pixel.
+    /// Whether it is computed as a matrix product, which is a tenth faster on a CPU for a 1 x 1 kernel.
     is_linear: bool,
 }
 
 impl ConvNet {
-    /// Reads the weights of a network, as PyTorch has them.
+    /// Loads a network from a file with PyTorch's parameter names.
     pub(super) fn load(
         name: &str,
         architecture: &Architecture,
@@ -75,7 +75,7 @@ impl ConvNet {
             let mut layers = Vec::new();
             for layer in &block.layers {
                 let [weight, bias] = fold(layer, &variables, architecture.norm_eps);
-                // Twice as fast on a CPU as with the channels apart, and for bfloat16 on a GPU's tensor cores too.
+                // Twice as fast as channels-first, both on a CPU and for bfloat16 on a GPU's tensor cores.
                 let weight = channels_last(&place(weight, kind)?);
                 let bias = place(bias, kind)?;
                 let &Layer { stride, groups, has_relu6, kernel, .. } = layer;
@@ -99,12 +99,12 @@ impl ConvNet {
         Ok(ConvNet { info, device, kind, padding: architecture.padding, blocks, classifier })
     }
 
-    /// The scores of ImageNet's 1,000 classes before their softmax, [B, 1000] float32, for a batch of pictures as
+    /// Returns the logits of ImageNet's 1,000 classes, [B, 1000] float32, for a batch of pictures as
     /// [`forward`](Backbone::forward) takes them.
     ///
     /// # Errors
     ///
-    /// As of [`forward`](Backbone::forward).
+    /// Those of [`forward`](Backbone::forward).
     pub fn class_logits(&self, pictures: &Tensor) -> Result<Tensor> {
         let map = self.map(pictures)?;
         let [weight, bias] = &self.classifier;
@@ -112,12 +112,12 @@ impl ConvNet {
         computing(name, || map.f_mean_dim(&[2i64, 3][..], false, Kind::Float)?.f_linear(weight, Some(bias)))
     }
 
-    /// How it wants its pictures, changed.
+    /// Replaces the preprocessing in its info.
     pub(super) fn set_preprocessing(&mut self, preprocessing: Preprocessing) {
         self.info.preprocessing = preprocessing;
     }
 
-    /// The last map, [B, C, h, w] float32.
+    /// Computes the last map, [B, C, h, w] float32.
     fn map(&self, pictures: &Tensor) -> Result<Tensor> {
         let name = &self.info.name;
         check_pictures(name, pictures, self.device)?;
@@ -171,7 +171,7 @@ impl FoldedBlock {
 impl FoldedLayer {
     fn forward(&self, input: &Tensor, padding: Padding) -> Result<Tensor, TchError> {
         if self.is_linear {
-            // Memory has the channels of a pixel beside each other: it is the matrix already.
+            // The channels of a pixel are adjacent in memory, so the input already is the matrix.
             let weight = self.weight.f_flatten(1, -1)?;
             let map = input.permute([0, 2, 3, 1]).f_linear(&weight, Some(&self.bias))?.permute([0, 3, 1, 2]);
             return self.activate(map);
@@ -196,10 +196,10 @@ impl FoldedLayer {
     }
 }
 
-/// Makes the parameters of a network, to be read, and says how many channels its last map has.
+/// Creates the parameters of a network, to be loaded later, and returns the number of channels of its last map.
 fn declare(vs: &VarStore, architecture: &Architecture) -> i64 {
     let declare = |name: String, shape: &[i64]| {
-        // A name with dots is one of a path in tch.
+        // In tch the parts of a dotted name are a path.
         let (path, name) = match name.rsplit_once('.') {
             Some((path, name)) => (path.split('.').fold(vs.root(), |root, part| root / part), name.to_owned()),
             None => (vs.root(), name),
@@ -215,14 +215,14 @@ fn declare(vs: &VarStore, architecture: &Architecture) -> i64 {
         }
         channels = out_channels;
     }
-    /// ImageNet's.
+    /// The number of ImageNet's classes.
     const N_CLASSES: i64 = 1000;
     declare(format!("{}.weight", architecture.classifier), &[N_CLASSES, channels]);
     declare(format!("{}.bias", architecture.classifier), &[N_CLASSES]);
     channels
 }
 
-/// The weight and the bias of a convolution that does what this one and its batch norm do, in float64.
+/// Returns the weight and bias, in float64, of a convolution equivalent to this one followed by its batch norm.
 fn fold(layer: &Layer, variables: &HashMap<String, Tensor>, norm_eps: f64) -> [Tensor; 2] {
     let get = |name: &str, part: &str| variables[&format!("{name}.{part}")].detach().to_kind(Kind::Double);
     let norm = |part| get(&layer.norm, part);
@@ -232,7 +232,7 @@ fn fold(layer: &Layer, variables: &HashMap<String, Tensor>, norm_eps: f64) -> [T
     [weight, bias]
 }
 
-/// The same values, those of a pixel's channels beside each other in memory.
+/// Returns the same values with the channels of each pixel adjacent in memory.
 fn channels_last(tensor: &Tensor) -> Tensor {
     tensor.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }

@@ -1,4 +1,4 @@
-//! What a detector finds in a picture, and which of it is kept.
+//! What a detector finds in a picture, and which boxes are kept.
 
 use tch::{Device, Kind, Tensor};
 
@@ -9,38 +9,39 @@ pub struct Detections {
     pub boxes: Tensor,
     /// [N, D] float32.
     pub features: Tensor,
-    /// [N, S] float32: a box's score for each of S classes, without that of the background; S is 1 where a detector
-    /// does not tell classes apart.
+    /// [N, S] float32: a box's score for each of S classes, excluding the background; S is 1 if the detector does not
+    /// tell classes apart.
     pub scores: Tensor,
 }
 
-/// Which boxes of a detector are kept, as bottom-up-attention chooses them: of boxes that overlap, the one with the
-/// best score for a class (non-maximum suppression), and of these those whose best score is high enough; then as many
-/// of the best as are wanted, whatever their score.
+/// Which boxes of a detector are kept, chosen as in bottom-up-attention: for each class, overlapping boxes are reduced
+/// to the one with the best score (non-maximum suppression). Boxes whose best remaining score is high enough are kept,
+/// best first, but at least `min_boxes` and at most `max_boxes`, whatever their scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Selection {
-    /// The lowest score that is high enough.
+    /// The score that a box must reach.
     pub min_score: f64,
-    /// The intersection over union beyond which two boxes are taken for one thing.
+    /// The intersection over union above which two boxes are considered the same object.
     pub max_overlap: f64,
-    /// The fewest boxes: where fewer are good enough, the next best are kept too. A picture with fewer boxes keeps all.
+    /// The fewest boxes to keep: if fewer reach `min_score`, the next best are kept too. A picture with fewer boxes
+    /// keeps all of them.
     pub min_boxes: usize,
-    /// The most boxes.
+    /// The most boxes to keep.
     pub max_boxes: usize,
 }
 
 impl Selection {
-    /// 10 to 100 boxes, as in the adaptive features of bottom-up-attention, with its thresholds.
+    /// Keeps 10 to 100 boxes, as in bottom-up-attention's adaptive features, with the same thresholds.
     pub fn adaptive() -> Selection {
         Selection { min_score: 0.2, max_overlap: 0.3, min_boxes: 10, max_boxes: 100 }
     }
 
-    /// This many boxes in each picture.
+    /// Keeps this many boxes in each picture.
     pub fn fixed(n_boxes: usize) -> Selection {
         Selection { min_boxes: n_boxes, max_boxes: n_boxes, ..Selection::adaptive() }
     }
 
-    /// The boxes that are kept, best first, with their best scores after suppression, [N, 1].
+    /// Returns the boxes to keep, best first, with their best scores after suppression, [N, 1].
     pub fn select(&self, detections: &Detections) -> Detections {
         let boxes = rows::<4>(&detections.boxes);
         let n_classes = detections.scores.size().get(1).map_or(0, |&n| n as usize);
@@ -55,7 +56,7 @@ impl Selection {
             }
         }
         let mut order: Vec<usize> = (0..boxes.len()).collect();
-        // The order of equal ones is the detector's.
+        // The sort is stable: boxes with equal scores stay in the detector's order.
         order.sort_by(|&a, &b| best[b].total_cmp(&best[a]));
         let n_good = order.iter().filter(|&&i| f64::from(best[i]) >= self.min_score).count();
         order.truncate(n_good.clamp(self.min_boxes, self.max_boxes.max(self.min_boxes)));
@@ -69,14 +70,15 @@ impl Selection {
     }
 }
 
-/// The rows of a float tensor [N, M].
+/// Returns the rows of a float tensor [N, M].
 fn rows<const M: usize>(tensor: &Tensor) -> Vec<[f32; M]> {
     let flat = tensor.to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view([-1]);
     let values = Vec::<f32>::try_from(flat).expect("a flat float tensor on the CPU");
     values.chunks_exact(M).map(|row| row.try_into().expect("chunks of M")).collect()
 }
 
-/// The boxes that are left when each, from the best on, has taken away those that overlap it too much.
+/// Non-maximum suppression: goes through the boxes from best to worst, and keeps each that does not overlap a kept one
+/// too much. Returns the indices of the kept boxes.
 fn suppress(boxes: &[[f32; 4]], scores: &[f32], max_overlap: f64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..boxes.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
@@ -120,7 +122,7 @@ mod tests {
             .collect()
     }
 
-    /// The first two overlap by 0.9 / 1.1, the third neither of them.
+    /// The first two have an intersection over union of 0.9 / 1.1; the third overlaps neither.
     const BOXES: [[f32; 4]; 3] = [[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 11.0, 10.0], [50.0, 50.0, 60.0, 60.0]];
 
     #[test]
@@ -130,7 +132,7 @@ mod tests {
         assert_eq!(kept(selection, &found), [1, 2]);
         assert_eq!(kept(Selection { max_overlap: 0.9, ..selection }, &found), [1, 0, 2]);
         assert_eq!(kept(Selection { min_score: 0.5, ..selection }, &found), [1]);
-        // Of different classes both are.
+        // Overlapping boxes of different classes are both kept.
         let found = detections(&BOXES, &[&[0.6, 0.0], &[0.1, 0.9], &[0.0, 0.1]]);
         assert_eq!(kept(selection, &found), [1, 0]);
     }
@@ -139,7 +141,7 @@ mod tests {
     fn the_number_of_boxes_has_bounds() {
         let selection = Selection { min_score: 0.2, max_overlap: 0.5, min_boxes: 2, max_boxes: 2 };
         let found = detections(&BOXES, &[&[0.1], &[0.15], &[0.05]]);
-        // Suppressed ones come last.
+        // Suppressed boxes come last.
         assert_eq!(kept(selection, &found), [1, 2]);
         assert_eq!(kept(Selection { min_boxes: 10, max_boxes: 100, ..selection }, &found), [1, 2, 0]);
         let found = detections(&BOXES, &[&[0.7], &[0.1], &[0.8]]);

@@ -1,10 +1,10 @@
-//! EfficientNet-Lite, with the layers and names of the package `efficientnet_lite_pytorch`.
+//! EfficientNet-Lite, with the layers and parameter names of the package `efficientnet_lite_pytorch`.
 
 use crate::backbone::architecture::{Architecture, Block, InvertedResidual, Layer, Padding};
 use crate::backbone::preprocessing::{ChannelOrder, InputSize, Preprocessing};
 
-/// Tan and Le 2019, "EfficientNet", table 1, without squeeze-and-excitation: kernel, stride of the first, expansion,
-/// channels and repetitions of lite0.
+/// The stages of lite0: kernel, stride of the first block, expansion, channels and number of blocks. Tan and Le 2019,
+/// "EfficientNet", table 1, without squeeze-and-excitation.
 const STAGES: [[i64; 5]; 7] = [
     [3, 1, 1, 16, 1],
     [3, 2, 6, 24, 2],
@@ -15,7 +15,7 @@ const STAGES: [[i64; 5]; 7] = [
     [3, 1, 6, 320, 1],
 ];
 
-/// Which of the networks.
+/// A size of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lite {
     Lite0,
@@ -24,7 +24,7 @@ pub(super) enum Lite {
 }
 
 impl Lite {
-    /// How much wider it is than lite0, and how much deeper.
+    /// Returns the factors by which it is wider and deeper than lite0.
     fn scaling(self) -> [f64; 2] {
         match self {
             Lite::Lite0 => [1.0, 1.0],
@@ -33,7 +33,7 @@ impl Lite {
         }
     }
 
-    /// The network, whose last map has 1,280 channels and a 32nd of the picture's height and width, rounded up.
+    /// Returns the network. Its last map has 1,280 channels and 1/32 of the picture's height and width, rounded up.
     pub(super) fn architecture(self) -> Architecture {
         let [width, depth] = self.scaling();
         let names = |conv: &str, norm: &str| [conv.to_owned(), norm.to_owned()];
@@ -41,7 +41,7 @@ impl Lite {
         let mut blocks = vec![Block::plain(Layer::full(names("_conv_stem", "_bn0"), [3, in_channels], 3, 2))];
         for (stage, [kernel, stride, expansion, out_channels, repetitions]) in STAGES.into_iter().enumerate() {
             let out_channels = scale_channels(out_channels, width);
-            // Lite networks leave the first and the last stage as short as they are.
+            // Lite networks do not deepen the first and the last stage.
             let is_scaled = stage != 0 && stage != STAGES.len() - 1;
             let repetitions = if is_scaled { (repetitions as f64 * depth).ceil() as i64 } else { repetitions };
             for repetition in 0..repetitions {
@@ -79,7 +79,8 @@ impl Lite {
     }
 }
 
-/// A number of channels, scaled to a multiple of 8, and that by no more than a tenth less.
+/// Scales a number of channels by `width` and rounds it to the nearest multiple of 8, or to the next one up if rounding
+/// would take off more than a tenth.
 fn scale_channels(n_channels: i64, width: f64) -> i64 {
     const DIVISOR: i64 = 8;
     let wanted = n_channels as f64 * width;
@@ -91,7 +92,8 @@ fn scale_channels(n_channels: i64, width: f64) -> i64 {
 mod tests {
     use super::*;
 
-    /// From `efficientnet_lite_pytorch.EfficientNet.from_name`: the blocks, and the channels after each stage.
+    /// Expected values from `efficientnet_lite_pytorch.EfficientNet.from_name`: the number of blocks, and the channels
+    /// after each stage.
     #[test]
     fn the_networks_are_as_deep_and_wide_as_in_the_package() {
         for (lite, n_blocks, channels) in [

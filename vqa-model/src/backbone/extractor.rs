@@ -1,4 +1,4 @@
-//! Regions from a backbone.
+//! Extracts regions with a backbone.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,9 +13,9 @@ use crate::backbone::extractor_settings::ExtractorSettings;
 use crate::error::{Error, Result};
 use crate::memory::or_out_of_memory;
 
-/// Makes regions of pictures with a [`Backbone`].
+/// Extracts regions from pictures with a [`Backbone`].
 pub struct BackboneExtractor {
-    /// Its tensors are one thread's at a time.
+    /// Behind a mutex, since its tensors may be used by one thread at a time only.
     backbone: Mutex<Box<dyn Backbone>>,
     channels: usize,
     device: Device,
@@ -24,11 +24,11 @@ pub struct BackboneExtractor {
 }
 
 impl BackboneExtractor {
-    /// An extractor with a backbone.
+    /// Creates an extractor from a backbone.
     ///
     /// # Errors
     ///
-    /// When cells are wanted of a detector or boxes of a map, or there are none.
+    /// When the options ask for cells from a detector, for boxes from a map, or for no regions at all.
     pub fn new(backbone: Box<dyn Backbone>, options: ExtractorOptions) -> Result<BackboneExtractor> {
         let BackboneInfo { name, kind, channels, .. } = backbone.info();
         let problem = match (kind, options.regions) {
@@ -45,7 +45,7 @@ impl BackboneExtractor {
         Err(Error::Backbone(format!("{name} {problem}")))
     }
 
-    /// The regions of pictures that were resized to one size.
+    /// Extracts the regions of pictures that have been resized to the same size, each given with its original size.
     fn extract_batch(&self, pictures: &[(&RgbImage, [u32; 2])]) -> Result<Vec<ImageRegions>> {
         let Some(&(first, _)) = pictures.first() else { return Ok(Vec::new()) };
         let (width, height) = first.dimensions();
@@ -72,7 +72,7 @@ impl BackboneExtractor {
                 let of = |(found, size)| detected(&selection.select(found), [width, height], size);
                 Ok(found.iter().zip(sizes).map(of).collect())
             }
-            // Its kind is known from the start.
+            // `new` has checked that the backbone's kind fits the options.
             _ => Err(Error::Backbone("the network gives sometimes a map and sometimes boxes".to_owned())),
         }
     }
@@ -117,7 +117,7 @@ impl Extractor for BackboneExtractor {
         };
         let pictures = pictures.iter().map(pixels).collect::<vqa_data::Result<Vec<_>>>()?;
         let mut regions = Vec::with_capacity(pictures.len());
-        // Those that keep their aspect ratio differ.
+        // Pictures that keep their aspect ratio may differ in size.
         for batch in pictures.chunk_by(|(a, _), (b, _)| a.dimensions() == b.dimensions()) {
             let made = or_out_of_memory(|| self.extract_batch(batch)).and_then(|made| made);
             regions.extend(made.map_err(|error| match error {
@@ -133,7 +133,7 @@ impl Extractor for BackboneExtractor {
     }
 }
 
-/// A map [B, C, h, w] as regions, [B, K, C].
+/// Pools a map [B, C, h, w] into regions [B, K, C].
 fn pooled(map: &Tensor, [rows, columns]: [u32; 2], whole: bool) -> Tensor {
     let cells = map.adaptive_avg_pool2d([i64::from(rows), i64::from(columns)]).flatten(2, 3).transpose(1, 2);
     if !whole {
@@ -143,7 +143,7 @@ fn pooled(map: &Tensor, [rows, columns]: [u32; 2], whole: bool) -> Tensor {
     Tensor::cat(&[cells, mean], 1)
 }
 
-/// The boxes of a grid's cells, and of the whole picture, [K, 4]: x1 y1 x2 y2 in pixels.
+/// Returns the boxes of a grid's cells, followed by the full picture's if `whole`, [K, 4]: x1 y1 x2 y2 in pixels.
 fn boxes([rows, columns]: [u32; 2], whole: bool, [width, height]: [u32; 2]) -> Vec<f32> {
     let edge = |i: u32, n: u32, length: u32| (f64::from(i) * f64::from(length) / f64::from(n)) as f32;
     let mut boxes = Vec::new();
@@ -160,8 +160,8 @@ fn boxes([rows, columns]: [u32; 2], whole: bool, [width, height]: [u32; 2]) -> V
     boxes
 }
 
-/// Boxes in the network's input, of `input` width and height, as regions of a picture of `size`. Those without an area
-/// in it are no regions.
+/// Converts boxes in the network's input, whose width and height are `input`, to regions of a picture of width and
+/// height `size`. Boxes that have no area inside the picture are dropped.
 fn detected(found: &Detections, input: [u32; 2], size: [u32; 2]) -> ImageRegions {
     let (corners, features) = (to_vec(&found.boxes), to_vec(&found.features));
     let dim = features.len() / (corners.len() / 4).max(1);
@@ -172,7 +172,7 @@ fn detected(found: &Detections, input: [u32; 2], size: [u32; 2]) -> ImageRegions
     let mut regions = ImageRegions::default();
     for (corners, features) in corners.chunks_exact(4).zip(features.chunks(dim.max(1))) {
         let corners: [f32; 4] = std::array::from_fn(|i| in_picture(corners[i], i % 2));
-        // NaN too is left for those who look for it.
+        // Boxes with NaN are kept, for later checks to find.
         if corners[2] <= corners[0] || corners[3] <= corners[1] {
             continue;
         }
@@ -195,7 +195,7 @@ mod tests {
     use crate::backbone::preprocessing::{ChannelOrder, InputSize, Preprocessing};
     use crate::feed::options::Precision;
 
-    /// A backbone that a function is.
+    /// A backbone made from a function.
     struct Fake {
         info: BackboneInfo,
         forward: fn(&Tensor) -> BackboneOutput,
@@ -230,7 +230,7 @@ mod tests {
         Box::new(Fake { info, forward })
     }
 
-    /// The pixels themselves are the map.
+    /// Returns the pixels themselves as the map.
     fn identity(pictures: &Tensor) -> BackboneOutput {
         BackboneOutput::Map(pictures.shallow_clone())
     }
@@ -240,14 +240,14 @@ mod tests {
         BackboneExtractor::new(backbone, options).unwrap()
     }
 
-    /// From PyTorch: `adaptive_avg_pool2d(torch.arange(35.).view(1, 1, 5, 7), (2, 3))`, and the mean.
+    /// Expected values from PyTorch: `adaptive_avg_pool2d(torch.arange(35.).view(1, 1, 5, 7), (2, 3))`, and the mean.
     #[test]
     fn a_map_becomes_cells() {
         let size = InputSize::Fixed { height: 5, width: 7 };
         let cells = Regions::Cells { grid: [2, 3], whole: true };
         let extractor = extractor(fake(BackboneKind::Map, size, identity), cells);
         assert_eq!((extractor.n_regions(), extractor.feature_dim()), (RegionCount::Fixed(7), 3));
-        // A picture that needs not be resized, and one of a single colour that does.
+        // A picture that has the input's size already, and a plain one that must be resized.
         let ramp = RgbImage::from_fn(7, 5, |x, y| Rgb([(y * 7 + x) as u8, 9, (x + 1) as u8]));
         let plain = RgbImage::from_pixel(70, 20, Rgb([1, 2, 3]));
         let prepared = [&ramp, &plain].map(|picture| extractor.prepare(picture).unwrap());
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(of_plain.features, [1.0, 2.0, 3.0].repeat(7));
         assert_eq!(of_plain.boxes[..8], [0.0, 0.0, 70.0 / 3.0, 10.0, 70.0 / 3.0, 0.0, 140.0 / 3.0, 10.0]);
         assert_eq!(of_plain.boxes[20..], [140.0 / 3.0, 10.0, 70.0, 20.0, 0.0, 0.0, 70.0, 20.0]);
-        // Alone it is the same.
+        // A picture's regions are the same if it is extracted alone.
         assert_eq!(extractor.regions(&plain).unwrap(), of_plain);
         assert!(
             extractor.regions(&RgbImage::from_pixel(1, 1, Rgb([5, 5, 5]))).unwrap().features.iter().all(|&x| x == 5.0)
@@ -270,7 +270,7 @@ mod tests {
         let forward = |pictures: &Tensor| {
             let n = pictures.size()[0];
             let detections = (0..n).map(|_| Detections {
-                // In an input of 20 x 10 pixels: the best reaches out of it, and the last lies beyond it.
+                // In an input of 20 x 10 pixels: the best box extends beyond it, and the last is entirely outside.
                 boxes: Tensor::from_slice(&[0f32, 0.0, 10.0, 5.0, 15.0, 5.0, 25.0, 12.0, 30.0, 0.0, 40.0, 9.0])
                     .view([3, 4]),
                 features: Tensor::from_slice(&[1f32, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0]).view([3, 3]),
@@ -281,7 +281,7 @@ mod tests {
         let size = InputSize::Sides { short: 10, long: 20 };
         let extractor = extractor(fake(BackboneKind::Detector, size, forward), Regions::Boxes(Selection::fixed(3)));
         assert_eq!(extractor.n_regions(), RegionCount::AtMost(3));
-        // Of two shapes, so that they cannot be one batch; and one that is twice as large as the input.
+        // Two shapes, so that they cannot be one batch; the first picture is twice as large as the input.
         let pictures = [RgbImage::new(40, 20), RgbImage::new(20, 20)];
         let prepared = pictures.map(|picture| extractor.prepare(&picture).unwrap());
         let [wide, square] = extractor.extract(&prepared).unwrap().try_into().unwrap();

@@ -1,4 +1,4 @@
-//! An extractor from its description.
+//! Recreates an extractor from its description.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ use crate::backbone::extractor_settings::ExtractorSettings;
 use crate::backbone::open::{NAMES, OpenOptions, open_with};
 use crate::error::{Error, Result};
 
-/// The extractor that made features which say this of themselves. `weights` is the file of a backbone's weights, or the
-/// TorchScript file; those that `make setup` puts in their place need not be named.
+/// Recreates the extractor that a feature file or checkpoint describes. `weights` is the file of a backbone's weights,
+/// or the TorchScript file; it can be left out for weights that `make setup` installs.
 ///
 /// # Errors
 ///
-/// When no extractor of this project is described; when the weights are not there, damaged, or others than the features
-/// were made with.
+/// When the description is not of an extractor of this project; when the weights are missing, damaged, or not those
+/// that the features were extracted with.
 pub fn extractor_of(info: &ExtractorInfo, weights: Option<&Path>, device: Device) -> Result<Box<dyn Extractor>> {
     let unusable = |problem: String| {
         Error::Backbone(format!("the features were made by {info}, which cannot be made again ({problem})"))
@@ -28,7 +28,7 @@ pub fn extractor_of(info: &ExtractorInfo, weights: Option<&Path>, device: Device
             let settings: ExtractorSettings = info.settings().map_err(unusable)?;
             let name = &settings.backbone;
             let is_built_in = NAMES.contains(&&**name);
-            // A TorchScript file is its weights.
+            // A TorchScript file contains its weights, so its path takes the place of the name.
             let (name_or_path, weights) = match weights {
                 Some(path) if !is_built_in => (path.to_string_lossy().into_owned(), None),
                 weights => (name.clone(), weights.map(Path::to_owned)),

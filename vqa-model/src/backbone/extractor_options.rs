@@ -1,4 +1,4 @@
-//! How regions are made with a backbone.
+//! How regions are extracted with a backbone.
 
 use vqa_data::features::Filter;
 
@@ -6,35 +6,35 @@ use crate::backbone::backbone::{Backbone, BackboneInfo, BackboneKind};
 use crate::backbone::detections::Selection;
 use crate::backbone::preprocessing::Preprocessing;
 
-/// Which regions a backbone's output becomes.
+/// How a backbone's output becomes regions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Regions {
-    /// A map's cells, row by row. A cell is an even share of the picture, and its feature the mean of all places of the
-    /// map that the share touches, which is PyTorch's adaptive average pooling.
+    /// A grid of cells, row by row. The cells divide the picture evenly, and a cell's feature is the mean over all
+    /// positions of the map that it touches: PyTorch's adaptive average pooling.
     Cells {
         /// Rows and columns.
         grid: [u32; 2],
-        /// Whether the whole picture is a region too, the last one, with the mean of the map.
+        /// Whether the full picture is added as the last region, with the mean of the map as its feature.
         whole: bool,
     },
     /// A detector's boxes.
     Boxes(Selection),
 }
 
-/// How a [`BackboneExtractor`](crate::backbone::BackboneExtractor) makes regions.
+/// How a [`BackboneExtractor`](crate::backbone::BackboneExtractor) extracts regions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExtractorOptions {
     /// How a picture becomes the network's input.
     pub preprocessing: Preprocessing,
-    /// How it is resized.
+    /// The filter that it is resized with.
     pub filter: Filter,
-    /// What becomes of the output.
+    /// How the output becomes regions.
     pub regions: Regions,
 }
 
 impl ExtractorOptions {
-    /// As the backbone wants it, resized as its own authors do. A map becomes 5 x 7 cells and the whole picture; of a
-    /// detector's boxes 10 to 100 are kept.
+    /// Returns a backbone's default options: its own preprocessing, and the resizing filter that its authors use. A map
+    /// becomes 5 x 7 cells and the full picture; of a detector's boxes, 10 to 100 are kept.
     pub fn of(backbone: &dyn Backbone) -> ExtractorOptions {
         let BackboneInfo { name, kind, preprocessing, .. } = backbone.info();
         // EfficientNet's preprocessing is bicubic, torchvision's transforms are bilinear.

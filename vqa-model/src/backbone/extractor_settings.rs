@@ -1,4 +1,4 @@
-//! How a backbone's regions were made, as feature files and checkpoints say it.
+//! How a backbone's regions were extracted, as recorded in feature files and checkpoints.
 
 use serde::{Deserialize, Serialize};
 use vqa_data::features::{ExtractorInfo, Filter};
@@ -9,16 +9,16 @@ use crate::backbone::extractor_options::{ExtractorOptions, Regions};
 use crate::backbone::preprocessing::{ChannelOrder, InputSize, Preprocessing, PreprocessingOptions};
 use crate::feed::options::Precision;
 
-/// All that changes the features of a [`BackboneExtractor`](crate::backbone::BackboneExtractor): the fields of its
-/// [`ExtractorInfo`].
+/// Everything that affects the features of a [`BackboneExtractor`](crate::backbone::BackboneExtractor): the fields of
+/// its [`ExtractorInfo`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct ExtractorSettings {
     kind: String,
     /// The network's name.
     pub(super) backbone: String,
-    /// Of its weights, in hexadecimal.
+    /// The SHA-256 of its weights, in hexadecimal.
     pub(super) sha256: String,
-    /// Of its arithmetic.
+    /// The number format that it computes in.
     pub(super) precision: Precision,
     size: Size,
     filter: Filter,
@@ -51,7 +51,7 @@ enum RegionSettings {
 }
 
 impl ExtractorSettings {
-    /// What [`ExtractorInfo::kind`] says of it.
+    /// The value of [`ExtractorInfo::kind`] for these settings.
     pub(super) const KIND: &str = "backbone";
 
     pub(super) fn new(backbone: &BackboneInfo, options: &ExtractorOptions) -> ExtractorSettings {
@@ -83,7 +83,7 @@ impl ExtractorSettings {
         ExtractorInfo::of(self)
     }
 
-    /// How the network is to be told that it wants its pictures so.
+    /// Returns the options with which a network is opened to get this preprocessing.
     pub(super) fn preprocessing_options(&self) -> PreprocessingOptions {
         let Preprocessing { size, channel_order, scale, mean, deviation } = self.preprocessing();
         let sizes = match size {
@@ -119,7 +119,7 @@ impl ExtractorSettings {
         }
     }
 
-    /// The same again.
+    /// Returns the options that these settings were created from.
     pub(super) fn options(&self) -> ExtractorOptions {
         let regions = match self.regions {
             RegionSettings::Cells { grid, whole } => Regions::Cells { grid, whole },

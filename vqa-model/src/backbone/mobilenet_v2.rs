@@ -1,13 +1,13 @@
-//! MobileNetV2, with the layers and names of torchvision's `mobilenet_v2`.
+//! MobileNetV2, with the layers and parameter names of torchvision's `mobilenet_v2`.
 
 use crate::backbone::architecture::{Architecture, Block, InvertedResidual, Layer, Padding};
 use crate::backbone::preprocessing::Preprocessing;
 
-/// Sandler et al. 2018, table 2: expansion, channels, repetitions, stride of the first.
+/// The stages: expansion, channels, number of blocks, stride of the first block. Sandler et al. 2018, table 2.
 const STAGES: [[i64; 4]; 7] =
     [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]];
 
-/// The network, whose last map has 1,280 channels and a 32nd of the picture's height and width, rounded up.
+/// Returns the network. Its last map has 1,280 channels and 1/32 of the picture's height and width, rounded up.
 pub(super) fn architecture() -> Architecture {
     let mut in_channels = 32;
     let mut blocks =
@@ -22,8 +22,8 @@ pub(super) fn architecture() -> Architecture {
                 stride: if repetition == 0 { stride } else { 1 },
             };
             let index = blocks.len();
-            // A convolution with ReLU6 is a module with the batch norm in it; the last, which has none, is beside its
-            // own.
+            // In torchvision, a convolution with ReLU6 is in one module with its batch norm; the last convolution,
+            // which has no ReLU6, is in the block itself, and so is its batch norm.
             let name = |part: &str| format!("features.{index}.conv.{part}");
             let [expand, depthwise, project] = match expansion {
                 1 => [["", ""], ["0.0", "0.1"], ["1", "2"]],

@@ -1,11 +1,11 @@
-//! Pretrained networks, which make features of pictures.
+//! Pretrained networks that compute features of pictures.
 //!
-//! A [`Backbone`] takes a batch of standardised pictures to a map of features, or, where it is a detector, to boxes
-//! with features and scores. [`open`] makes one from its name. A [`BackboneExtractor`] makes regions with it, and
-//! [`extractor_of`] makes the extractor again that a feature file or a checkpoint describes.
+//! A [`Backbone`] turns a batch of standardised pictures into a map of features or, if it is a detector, into boxes
+//! with features and scores. [`open`] opens one by its name. A [`BackboneExtractor`] extracts regions with it, and
+//! [`extractor_of`] recreates the extractor that a feature file or a checkpoint describes.
 //!
-//! Those that are built in compute in float32 as PyTorch does, within 1e-4 of the largest value of a map; batch norm is
-//! folded into the convolutions, which on a CPU see the channels of a pixel beside each other.
+//! In float32, the maps of the built-in networks differ from PyTorch's by at most 1e-4 of their largest value. Batch
+//! norm is folded into the convolutions, and the channels of a pixel are adjacent in memory (channels-last).
 //!
 //! ```no_run
 //! use tch::{Device, Kind, Tensor};

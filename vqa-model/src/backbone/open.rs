@@ -1,4 +1,4 @@
-//! A backbone by its name.
+//! Opens a backbone by its name.
 
 use std::path::{Path, PathBuf};
 
@@ -15,26 +15,26 @@ use crate::backbone::torchscript::TorchScript;
 use crate::error::{Error, Result};
 use crate::feed::options::Precision;
 
-/// The names of the networks that are built in.
+/// The names of the built-in networks.
 pub const NAMES: [&str; 4] = ["mobilenet-v2", "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"];
 
 /// How a backbone is opened.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
-    /// Where it computes.
+    /// The device that it computes on.
     pub device: Device,
     /// The file of its weights, if it is not where `make setup` puts it.
     pub weights: Option<PathBuf>,
-    /// How it wants its pictures, where that is not what the network, or the TOML file beside a TorchScript file, says.
+    /// Overrides for the preprocessing that the network, or the TOML file beside a TorchScript file, specifies.
     pub preprocessing: PreprocessingOptions,
-    /// The number format of the arithmetic. bfloat16 has 8 bits of precision: the features of fifty layers are then off
-    /// by up to a tenth of the largest, so it is never chosen unasked. It pays on GPUs, and on CPUs that multiply in
-    /// it.
+    /// The number format of the arithmetic. bfloat16 has 8 bits of precision: after fifty layers, features are off by
+    /// up to a tenth of the largest, so it must be chosen explicitly. It is faster on GPUs, and on CPUs with bfloat16
+    /// instructions.
     pub precision: Precision,
 }
 
 impl OpenOptions {
-    /// In float32, with the weights of `make setup`.
+    /// Returns options for float32 and the weights that `make setup` installs.
     pub fn new(device: Device) -> OpenOptions {
         OpenOptions {
             device,
@@ -45,12 +45,12 @@ impl OpenOptions {
     }
 }
 
-/// Opens one of the [`NAMES`], or a TorchScript file by its path, in float32. Weights that are not named are looked for
-/// where `make setup` puts them.
+/// Opens one of the [`NAMES`], or a TorchScript file by its path, in float32. Without `weights`, they are searched for
+/// as by [`find_weights`].
 ///
 /// # Errors
 ///
-/// As [`open_with`].
+/// Those of [`open_with`].
 pub fn open(name_or_path: &str, weights: Option<&Path>, device: Device) -> Result<Box<dyn Backbone>> {
     open_with(name_or_path, &OpenOptions { weights: weights.map(Path::to_owned), ..OpenOptions::new(device) })
 }
@@ -59,8 +59,8 @@ pub fn open(name_or_path: &str, weights: Option<&Path>, device: Device) -> Resul
 ///
 /// # Errors
 ///
-/// When there is no such network; when its weights are not there, damaged, or those of another; when a TorchScript file
-/// gives neither a map nor boxes; when memory is full.
+/// When there is no such network; when its weights are missing, damaged, or those of another network; when a
+/// TorchScript file returns neither a map nor boxes; when memory is full.
 pub fn open_with(name_or_path: &str, options: &OpenOptions) -> Result<Box<dyn Backbone>> {
     if architecture(name_or_path).is_some() {
         return Ok(Box::new(open_built_in(name_or_path, options)?));
@@ -78,11 +78,12 @@ pub fn open_with(name_or_path: &str, options: &OpenOptions) -> Result<Box<dyn Ba
     Ok(Box::new(TorchScript::open(path, options.device, &options.preprocessing, options.precision)?))
 }
 
-/// Opens one of the [`NAMES`], which can name the class of a picture too.
+/// Opens one of the [`NAMES`] as a [`ConvNet`], which can also classify pictures.
 ///
 /// # Errors
 ///
-/// When there is no such network; when its weights are not there, damaged, or those of another; when memory is full.
+/// When there is no such network; when its weights are missing, damaged, or those of another network; when memory is
+/// full.
 pub fn open_built_in(name: &str, options: &OpenOptions) -> Result<ConvNet> {
     let architecture = architecture(name).ok_or_else(|| unknown(name))?;
     let weights = match &options.weights {
@@ -95,7 +96,7 @@ pub fn open_built_in(name: &str, options: &OpenOptions) -> Result<ConvNet> {
     Ok(network)
 }
 
-/// The architecture of a built-in network.
+/// Returns the architecture of a built-in network; `None` if there is none with this name.
 fn architecture(name: &str) -> Option<Architecture> {
     Some(match name {
         "mobilenet-v2" => mobilenet_v2::architecture(),

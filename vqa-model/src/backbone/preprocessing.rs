@@ -8,23 +8,23 @@ use vqa_data::files::read_text;
 
 use crate::error::{Error, Result};
 
-/// How a picture becomes the input of a network: resized, its channels in an order, and then
-/// (value x scale - mean) / deviation, where a value is 0 to 255.
+/// How a picture becomes the input of a network: it is resized, its channels are put in order, and each value of 0 to
+/// 255 becomes (value x scale - mean) / deviation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preprocessing {
-    /// The size that pictures are resized to, unless somebody wants another.
+    /// The size that pictures are resized to.
     pub size: InputSize,
     /// The order of the channels.
     pub channel_order: ChannelOrder,
-    /// What values of 0 to 255 are multiplied by first: 1/255 for most networks of PyTorch.
+    /// The factor that values of 0 to 255 are multiplied by first: 1/255 for most PyTorch networks.
     pub scale: f64,
-    /// What is then taken off each channel, in the network's order of channels.
+    /// What is then subtracted from each channel, in the network's order of channels.
     pub mean: [f64; 3],
-    /// What is then divided by.
+    /// What each channel is then divided by.
     pub deviation: [f64; 3],
 }
 
-/// The size that a network wants its pictures in.
+/// The size of a network's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InputSize {
     /// This height and width for all pictures, whatever their aspect ratio.
@@ -34,11 +34,11 @@ pub enum InputSize {
         /// In pixels.
         width: u32,
     },
-    /// The picture's own aspect ratio.
+    /// A size that keeps the picture's aspect ratio.
     Sides {
-        /// The shorter side, in pixels, if the longer then is not too long.
+        /// The length of the shorter side, in pixels, unless that would make the longer side too long.
         short: u32,
-        /// The most that the longer side may have.
+        /// The maximum length of the longer side, in pixels.
         long: u32,
     },
 }
@@ -46,17 +46,17 @@ pub enum InputSize {
 /// The order of a picture's channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ChannelOrder {
-    /// Red first, as in files, and for almost all networks.
+    /// Red first, as in image files and for almost all networks.
     #[default]
     #[serde(rename = "RGB")]
     Rgb,
-    /// Blue first, as networks that were trained in Caffe want it.
+    /// Blue first, as for networks that were trained in Caffe.
     #[serde(rename = "BGR")]
     Bgr,
 }
 
-/// What is said of a [`Preprocessing`], in flags or in a TOML file beside a TorchScript file (`model.toml` beside
-/// `model.pt`), where these are the keys:
+/// The parts of a [`Preprocessing`] that are specified in flags, or in a TOML file beside a TorchScript file
+/// (`model.toml` beside `model.pt`) with these keys:
 ///
 /// ```toml
 /// size = [224, 320]                # height and width that pictures are resized to; or, to keep their aspect ratio:
@@ -68,7 +68,7 @@ pub enum ChannelOrder {
 /// deviation = [0.229, 0.224, 0.225] # and what is then divided by
 /// ```
 ///
-/// These are the defaults, which are those of torchvision's classifiers.
+/// The values shown are the defaults, which are those of torchvision's classifiers.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreprocessingOptions {
@@ -76,13 +76,13 @@ pub struct PreprocessingOptions {
     pub size: Option<[u32; 2]>,
     /// The shorter side, in pixels.
     pub short_side: Option<u32>,
-    /// The most that the longer side may have.
+    /// The maximum length of the longer side, in pixels.
     pub long_side: Option<u32>,
     /// The order of the channels.
     pub channel_order: Option<ChannelOrder>,
-    /// What values of 0 to 255 are multiplied by.
+    /// The factor that values of 0 to 255 are multiplied by.
     pub scale: Option<f64>,
-    /// What is taken off each channel, in the network's order of channels.
+    /// What is subtracted from each channel, in the network's order of channels.
     pub mean: Option<[f64; 3]>,
     /// What each channel is divided by.
     pub deviation: Option<[f64; 3]>,
@@ -93,7 +93,7 @@ impl PreprocessingOptions {
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or has another key or value: the message names the line.
+    /// When it cannot be read, or has an unknown key or an invalid value: the message names the line.
     pub fn read(path: &Path) -> Result<PreprocessingOptions> {
         let text = read_text(path)?;
         toml::from_str(&text).map_err(|error: toml::de::Error| {
@@ -102,11 +102,12 @@ impl PreprocessingOptions {
         })
     }
 
-    /// What `base` is where nothing else is said.
+    /// Applies these options to `base`, which supplies everything that they leave out.
     ///
     /// # Errors
     ///
-    /// When a value cannot be: a side of 0 pixels, a deviation of 0.
+    /// When a value is impossible, such as a side of 0 pixels or a deviation of 0, or the options contradict each
+    /// other.
     pub fn over(&self, base: &Preprocessing) -> Result<Preprocessing> {
         let size = match (self.size, self.short_side, self.long_side) {
             (None, None, None) => base.size,
@@ -130,7 +131,7 @@ impl PreprocessingOptions {
 }
 
 impl Preprocessing {
-    /// That of torchvision's classifiers: values of 0 to 1, and ImageNet's mean and deviation.
+    /// The preprocessing of torchvision's classifiers: values of 0 to 1, and ImageNet's mean and deviation.
     pub fn torchvision() -> Preprocessing {
         Preprocessing {
             size: InputSize::DEFAULT,
@@ -141,7 +142,7 @@ impl Preprocessing {
         }
     }
 
-    /// That all of it can be computed with.
+    /// Checks that all values can be used.
     fn check(&self) -> Result<()> {
         /// A picture of this height and width takes 800 MB.
         const MAX_SIDE: u32 = 8192;
@@ -163,8 +164,8 @@ impl Preprocessing {
         Err(Error::Backbone(format!("preprocessing: {problem}")))
     }
 
-    /// A batch of pictures as the network wants them: from [B, H, W, 3] uint8, red first, to [B, 3, H, W] float32,
-    /// with the channels of a pixel beside each other in memory (channels_last). On the device of the pixels.
+    /// Standardises a batch of pictures for the network: from [B, H, W, 3] uint8, red first, to [B, 3, H, W] float32
+    /// with the channels of a pixel adjacent in memory (channels_last), on the device of the pixels.
     pub fn standardise(&self, pixels: &Tensor) -> Tensor {
         let device = pixels.device();
         let per_channel = |values: [f64; 3]| Tensor::from_slice(&values.map(|x| x as f32)).to_device(device);
@@ -172,7 +173,7 @@ impl Preprocessing {
             ChannelOrder::Rgb => pixels.shallow_clone(),
             ChannelOrder::Bgr => pixels.flip([3]),
         };
-        // In one multiplication and one addition, as float64 has the constants.
+        // One multiplication and one addition, whose constants are computed in float64.
         let factor = self.deviation.map(|deviation| self.scale / deviation);
         let summand = [0, 1, 2].map(|channel| -self.mean[channel] / self.deviation[channel]);
         let standardised = (pixels.to_kind(Kind::Float) * per_channel(factor)).g_add_(&per_channel(summand));
@@ -181,10 +182,10 @@ impl Preprocessing {
 }
 
 impl InputSize {
-    /// 224 x 320: with a network that makes one cell of 32 x 32 pixels, 7 x 10 cells of a picture of 4 x 3.
+    /// 224 x 320: 7 x 10 cells for a network whose cells are 32 x 32 pixels, roughly the shape of a 4:3 picture.
     pub const DEFAULT: InputSize = InputSize::Fixed { height: 224, width: 320 };
 
-    /// The height and width, in pixels, that a picture of this height and width is resized to.
+    /// Returns the height and width that a picture of this height and width is resized to, in pixels.
     pub fn of(self, [height, width]: [u32; 2]) -> [u32; 2] {
         match self {
             InputSize::Fixed { height, width } => [height, width],
@@ -207,13 +208,13 @@ mod tests {
     fn pixels_are_standardised_as_torchvision_does_it() {
         let pixels = Tensor::from_slice(&[0u8, 128, 255, 10, 20, 30]).view([1, 1, 2, 3]);
         let mut preprocessing = Preprocessing::torchvision();
-        // torchvision.transforms.functional.normalize of to_tensor.
+        // Expected values from torchvision.transforms.functional.normalize of to_tensor.
         let found = preprocessing.standardise(&pixels);
         assert_eq!((found.size(), found.device()), (vec![1, 3, 1, 2], Device::Cpu));
         let expected = Tensor::from_slice(&[-2.117_904f32, -1.946_657, 0.205_182, -1.685_574, 2.64, -1.281_568]);
         assert!((found.contiguous().view([-1]) - expected).abs().max().double_value(&[]) < 1e-5, "{found}");
 
-        // As Caffe's networks want it.
+        // As for networks that were trained in Caffe.
         preprocessing = Preprocessing {
             channel_order: ChannelOrder::Bgr,
             scale: 1.0,

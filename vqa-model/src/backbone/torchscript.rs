@@ -1,4 +1,4 @@
-//! Any network that was saved as TorchScript.
+//! Any network saved as TorchScript.
 
 use std::path::Path;
 
@@ -16,15 +16,15 @@ use crate::weights::pth::is_torchscript;
 
 /// A TorchScript module, from `torch.jit.script(module).save(FILE)` or `torch.jit.trace(module, example).save(FILE)`.
 ///
-/// It is given pictures [B, 3, H, W] float32, and returns
+/// It takes pictures [B, 3, H, W] float32, and returns
 ///
 /// - a map [B, C, h, w]; or
-/// - as a detector, which is given one picture at a time, a tuple (boxes, features, scores) or a dictionary with these
-///   keys (others are left alone): boxes [N, 4], x1 y1 x2 y2 in pixels of its input; features [N, D]; scores `[N]`, or
-///   [N, S] of S classes without the background.
+/// - if it is a detector, which is given one picture at a time, a tuple (boxes, features, scores) or a dictionary with
+///   these keys (others are ignored): boxes [N, 4], x1 y1 x2 y2 in pixels of its input; features [N, D]; scores `[N]`,
+///   or [N, S] for S classes without the background.
 ///
-/// Either may be alone in a list, a tuple or a dictionary. A module is a program, though one that can neither open
-/// files nor run others: open those of people that you trust.
+/// Either may be the only item of a list, a tuple or a dictionary. A module is a program, although one that can neither
+/// open files nor run other programs: open only modules from people that you trust.
 #[derive(Debug)]
 pub struct TorchScript {
     module: CModule,
@@ -33,13 +33,13 @@ pub struct TorchScript {
 }
 
 impl TorchScript {
-    /// Opens a file, and runs it once to see what it returns. How it wants its pictures is said by `options`, then by
-    /// the TOML file beside it; a map's network is otherwise taken for one of torchvision's.
+    /// Opens a file, and runs it once to see what it returns. The preprocessing comes from `options`, then from the
+    /// TOML file beside it; a network that returns a map defaults to torchvision's.
     ///
     /// # Errors
     ///
-    /// When the file is not TorchScript, or does not return what it should; when nothing says how a detector wants its
-    /// pictures; when memory is full.
+    /// When the file is not TorchScript, or returns something invalid; when a detector's preprocessing is not
+    /// specified; when memory is full.
     pub fn open(
         path: &Path,
         device: Device,
@@ -49,7 +49,7 @@ impl TorchScript {
         check_format(path)?;
         let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.display().to_string());
         let mut module = CModule::load_on_device(path, device).map_err(|error| cannot_load(path, &name, error))?;
-        // A frozen module cannot be changed any more, and needs not.
+        // This fails for a frozen module, which is in evaluation mode already.
         let _ = module.f_set_eval();
         if precision == Precision::Bf16 {
             module.to(device, precision.kind(), false);
@@ -92,7 +92,7 @@ impl TorchScript {
         Ok(network)
     }
 
-    /// Runs the network on a grey picture, to see what it returns.
+    /// Runs the network on an empty picture to find out what it returns.
     fn find_out(&mut self) -> Result<()> {
         let [height, width] = self.info.preprocessing.size.of([480, 640]);
         let picture = Tensor::zeros([1, 3, i64::from(height), i64::from(width)], (Kind::Float, self.device));
@@ -105,7 +105,7 @@ impl TorchScript {
         Ok(())
     }
 
-    /// What the module returns for these pictures.
+    /// Runs the module on these pictures, and checks what it returns.
     fn run(&self, pictures: &Tensor) -> Result<BackboneOutput> {
         let name = &self.info.name;
         let input = IValue::Tensor(computing(name, || pictures.f_to_kind(self.info.precision.kind()))?);
@@ -131,7 +131,7 @@ impl TorchScript {
         }
     }
 
-    /// That it returns something else than it should.
+    /// Returns the error for an invalid output.
     fn wrong(&self, what: &str) -> Error {
         Error::Backbone(format!(
             "{}: it returns {what}, and a map [B, C, h, w] is wanted, or a detector's boxes [N, 4], features [N, D] \
@@ -141,7 +141,7 @@ impl TorchScript {
     }
 }
 
-/// What keeps a file from being loaded.
+/// Returns the error for a file that cannot be loaded.
 fn cannot_load(path: &Path, name: &str, error: TchError) -> Error {
     let message = error.to_string();
     if let Some(operator) = unknown_operator(&message) {
@@ -188,7 +188,7 @@ impl Backbone for TorchScript {
 }
 
 impl TorchScript {
-    /// That an output is like the first one.
+    /// Checks that an output is of the same kind as the first one.
     fn checked(&self, output: BackboneOutput) -> Result<BackboneOutput> {
         let channels = self.info.channels as i64;
         let is_alike = match (&output, self.info.kind) {
@@ -211,7 +211,7 @@ impl TorchScript {
     }
 }
 
-/// What a module returned.
+/// The output of a module.
 enum Returned {
     /// [B, C, h, w].
     Map(Tensor),
@@ -219,14 +219,14 @@ enum Returned {
 }
 
 impl Returned {
-    /// Takes it out of what it is in; or says what else it is.
+    /// Takes a map or detections out of the containers around them, or says what the value is instead.
     fn of(value: IValue) -> Result<Returned, String> {
         match value {
             IValue::Tensor(map) if map.dim() == 4 => Ok(Returned::Map(map)),
             IValue::Tensor(tensor) => Err(format!("a tensor of shape {:?}", tensor.size())),
             IValue::Tuple(mut values) | IValue::GenericList(mut values) => match values.len() {
                 1 => Returned::of(values.remove(0)),
-                // A detector of torchvision's gives losses, which are none here, and then what it found.
+                // torchvision's detectors return losses, which are empty in evaluation mode, and then the detections.
                 2 if matches!(&values[0], IValue::GenericDict(losses) if losses.is_empty()) => {
                     Returned::of(values.remove(1))
                 }
@@ -271,7 +271,7 @@ fn tensor(value: IValue) -> Option<Tensor> {
     if let IValue::Tensor(tensor) = value { Some(tensor) } else { None }
 }
 
-/// Detections of one picture, on the CPU; or what is wrong with their shapes.
+/// Returns the detections of one picture on the CPU, or says what is wrong with their shapes.
 fn detections(boxes: Tensor, features: Tensor, scores: Tensor) -> Result<Returned, String> {
     let sizes = [&boxes, &features, &scores].map(Tensor::size);
     let is_right = match (&sizes[0][..], &sizes[1][..], &sizes[2][..]) {
@@ -287,7 +287,7 @@ fn detections(boxes: Tensor, features: Tensor, scores: Tensor) -> Result<Returne
     Ok(Returned::Detections(Detections { boxes: on_cpu(boxes), features: on_cpu(features), scores: on_cpu(scores) }))
 }
 
-/// Names what is no TorchScript file.
+/// Checks that a file is TorchScript; the error says what it is instead.
 fn check_format(path: &Path) -> Result<()> {
     const REMEDY: &str = "save the module with torch.jit.script(module).save(FILE) or torch.jit.trace(module, \
         example).save(FILE)";

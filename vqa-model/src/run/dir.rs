@@ -1,4 +1,4 @@
-//! The names of a run's files.
+//! The files in a run's directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,28 +18,28 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// The run in this directory.
+    /// A run in this directory.
     pub fn new(path: impl Into<PathBuf>) -> RunDir {
         RunDir { path: path.into() }
     }
 
-    /// The run that a checkpoint belongs to: everything but the weights is looked for beside it.
+    /// The run that a checkpoint belongs to: the directory that the checkpoint is in.
     pub fn of_checkpoint(checkpoint: &Path) -> RunDir {
         RunDir::new(checkpoint.parent().unwrap_or(Path::new("")))
     }
 
-    /// The directory.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The last part of the path.
+    /// Returns the directory's name, the last part of its absolute path.
     pub fn name(&self) -> String {
         let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
         path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// `config.toml`: everything that made the run.
+    /// `config.toml`: all settings of the run.
     pub fn config(&self) -> PathBuf {
         self.path.join("config.toml")
     }
@@ -59,12 +59,12 @@ impl RunDir {
         self.path.join(format!("model_{epoch}.safetensors"))
     }
 
-    /// `state/`: what resuming needs, and the lock.
+    /// `state/`: the state to resume from, and the lock.
     pub fn state_dir(&self) -> PathBuf {
         self.path.join("state")
     }
 
-    /// `state/state.safetensors`: all that resuming needs, in one file.
+    /// `state/state.safetensors`: everything needed to resume, in one file.
     pub fn state(&self) -> PathBuf {
         self.state_dir().join("state.safetensors")
     }
@@ -74,26 +74,26 @@ impl RunDir {
         self.state_dir().join("lock")
     }
 
-    /// `metrics.jsonl`: a line for each interval of steps and for each epoch.
+    /// `metrics.jsonl`: a line every `log_every` steps, and a line for each epoch.
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
     }
 
-    /// `curves.svg`: the scores, loss and learning rate, drawn.
+    /// `curves.svg`: a plot of the scores, loss and learning rate.
     pub fn curves(&self) -> PathBuf {
         self.path.join("curves.svg")
     }
 
-    /// `tensorboard/`: the same for TensorBoard.
+    /// `tensorboard/`: the same curves for TensorBoard.
     pub fn tensorboard(&self) -> PathBuf {
         self.path.join("tensorboard")
     }
 
-    /// The epochs of which there is a checkpoint, in order.
+    /// Returns the epochs that have a checkpoint, in ascending order.
     ///
     /// # Errors
     ///
-    /// When the directory is there but cannot be read.
+    /// When the directory exists but cannot be read.
     pub fn checkpoints(&self) -> Result<Vec<u64>> {
         if !self.path.exists() {
             return Ok(Vec::new());
@@ -104,7 +104,7 @@ impl RunDir {
             .filter_map(|entry| {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let epoch: u64 = name.strip_prefix("model_")?.strip_suffix(".safetensors")?.parse().ok()?;
-                // Only names that are given here: "model_0" and "model_07" are somebody's own.
+                // Only names that this program writes: "model_0" and "model_07" are somebody else's files.
                 (epoch > 0 && self.checkpoint(epoch).ends_with(name)).then_some(epoch)
             })
             .collect();
@@ -112,8 +112,8 @@ impl RunDir {
         Ok(epochs)
     }
 
-    /// The checkpoint that a path means: a file is itself; of the directory of a run it is the best epoch's, or the
-    /// last one's where none was validated.
+    /// Returns the checkpoint that a path refers to: a file refers to itself; the directory of a run refers to the
+    /// checkpoint of its best epoch, or of its last if none was validated.
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl RunDir {
         let mut best: Option<(f64, &PathBuf)> = None;
         for checkpoint in &checkpoints {
             let score = CheckpointHeader::read(checkpoint)?.val_score;
-            // The first of several that are as good.
+            // If several are equally good, the first.
             if let Some(score) = score.filter(|&score| best.is_none_or(|(highest, _)| score > highest)) {
                 best = Some((score, checkpoint));
             }
@@ -137,22 +137,22 @@ impl RunDir {
         })
     }
 
-    /// Reads `config.toml`, or the part of it that `C` takes.
+    /// Reads `config.toml`, or the part of it that `C` covers.
     ///
     /// # Errors
     ///
-    /// When it is missing or does not say what `C` wants.
+    /// When it is missing, or cannot be parsed as `C`.
     pub fn read_config<C: DeserializeOwned>(&self) -> Result<C> {
         let path = self.config();
         let text = read_text(&path)?;
         toml::from_str(&text).map_err(|error| Error::RunConfig { path, source: Box::new(error) })
     }
 
-    /// Writes `config.toml`, below some lines of comments.
+    /// Writes `config.toml`, beginning with some lines of comments.
     ///
     /// # Errors
     ///
-    /// When it cannot be written, or has a path that is not UTF-8, as TOML is.
+    /// When it cannot be written, or contains a path that is not UTF-8, which TOML requires.
     pub fn write_config<C: Serialize>(&self, config: &C, comments: &str) -> Result<()> {
         let path = self.config();
         let text = toml::to_string(config).map_err(|error| {
@@ -162,7 +162,7 @@ impl RunDir {
         Ok(write_atomic(&path, format!("{comments}{text}").as_bytes())?)
     }
 
-    /// Reads the run's dictionaries. How answers are counted is in its config.
+    /// Reads the run's dictionaries. `count_answers` is in its config.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a checkpoint's header says.
+//! The header of a checkpoint.
 
 use std::path::Path;
 
@@ -8,27 +8,27 @@ use crate::error::{Error, Result};
 use crate::model::DataDims;
 use crate::weights::safetensors::{Header, read_header};
 
-/// What the header of a checkpoint says of it.
+/// The information in the header of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckpointHeader {
     /// The epoch that it was written after, counted from 1.
     pub epoch: u64,
-    /// Mean loss of a training question in that epoch.
+    /// Mean loss per training question in that epoch.
     pub train_loss: f64,
     /// Mean soft score of the training questions in that epoch, in percent.
     pub train_score: f64,
-    /// Mean soft score of the validation questions, in percent, where the epoch was validated.
+    /// Mean soft score of the validation questions, in percent, if the epoch was validated.
     pub val_score: Option<f64>,
-    /// The soft score of a model that is always right, in percent, where the epoch was validated.
+    /// The soft score of a model that is always right, in percent, if the epoch was validated.
     pub val_upper_bound: Option<f64>,
-    /// The sizes that the model was made for.
+    /// The sizes that the model was built for.
     pub dims: DataDims,
-    /// How the regions that it was trained on were made, where their files say it.
+    /// How the regions that it was trained on were extracted, if their files say so.
     pub extractor: Option<ExtractorInfo>,
 }
 
 impl CheckpointHeader {
-    /// As entries of a file's header.
+    /// Converts it to the entries of a file's header.
     pub fn to_header(&self) -> Header {
         let sizes = [
             ("n_words", self.dims.n_words),
@@ -58,7 +58,7 @@ impl CheckpointHeader {
     ///
     /// # Errors
     ///
-    /// When the file is missing or damaged, or no checkpoint of a run.
+    /// When the file is missing or damaged, or is not a checkpoint of a run.
     pub fn read(path: &Path) -> Result<CheckpointHeader> {
         let header = read_header(path)?;
         CheckpointHeader::from_header(&header).ok_or_else(|| {

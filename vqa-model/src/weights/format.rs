@@ -1,4 +1,4 @@
-//! What kind of file weights are in, by its first bytes: people give files any name.
+//! Recognises the format of a file of weights by its first bytes, since its name may be anything.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,29 +11,29 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Safetensors,
-    /// What `torch.save` writes, of whatever version: a zip archive, a series of pickles, a tar archive.
+    /// Any format that a version of `torch.save` writes: a zip archive, a series of pickles, or a tar archive.
     PyTorch,
 }
 
 impl Format {
-    /// The format of a file.
+    /// Returns the format of a file.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or is not of weights: the message says what it is, if it is known.
+    /// When the file cannot be read, or does not contain weights: the message says what it is instead, if known.
     pub(crate) fn of(path: &Path) -> Result<Format> {
-        /// As far as the "ustar" of a tar archive.
+        /// Enough to include the "ustar" of a tar archive.
         const N_BYTES: u64 = 512;
         let mut start = Vec::new();
         open_input(path)?.take(N_BYTES).read_to_end(&mut start).map_err(vqa_data::Error::io("read", path))?;
         recognise(&start).map_err(|what| Error::DamagedWeights { path: path.to_owned(), problem: what, source: None })
     }
 
-    /// That a file has this format.
+    /// Checks that a file is safetensors.
     ///
     /// # Errors
     ///
-    /// As [`Format::of`]; and when it has the other.
+    /// Those of [`Format::of`]; and when it is a PyTorch file.
     pub(super) fn expect_safetensors(path: &Path) -> Result<()> {
         match Format::of(path)? {
             Format::Safetensors => Ok(()),
@@ -46,7 +46,7 @@ impl Format {
     }
 }
 
-/// The format of a file that starts so, or what else it is and what to do.
+/// Returns the format of a file from its first bytes, or says what it is instead and what to do.
 fn recognise(start: &[u8]) -> Result<Format, String> {
     const DOWNLOAD_AGAIN: &str = "download the file itself";
     const SAVE_AGAIN: &str = "save the weights with torch.save(model.state_dict(), …) or as safetensors";
@@ -56,7 +56,7 @@ fn recognise(start: &[u8]) -> Result<Format, String> {
         [b'P', b'K', 3 | 5 | 7, ..] => return Ok(Format::PyTorch),
         _ if start.get(257..262) == Some(b"ustar") => return Ok(Format::PyTorch),
         _ if starts_with_magic_number(start) => return Ok(Format::PyTorch),
-        // A length of eight bytes, which is less than 2^48, and then JSON.
+        // An eight-byte length below 2^48, followed by JSON.
         [_, _, _, _, _, _, 0, 0, b'{', ..] => return Ok(Format::Safetensors),
         _ if start.starts_with(b"version https://git-lfs.github.com/spec/") => {
             ("a Git LFS pointer, not the file it stands for", "run `git lfs pull` where it was cloned, or download it")
@@ -74,7 +74,7 @@ fn recognise(start: &[u8]) -> Result<Format, String> {
     Err(format!("{what}: {remedy}"))
 }
 
-/// Whether a file begins with the number that was the mark of PyTorch 0.1.10 to 1.5, as any protocol of pickles has it.
+/// Whether a file begins with the magic number of PyTorch 0.1.10 to 1.5, as any pickle protocol encodes it.
 fn starts_with_magic_number(start: &[u8]) -> bool {
     const BYTES: &[u8] = &0x1950_a86a_20f9_469c_fc6c_u128.to_le_bytes();
     const TEXT: &[u8] = b"119547037146038801333356";
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn what_is_no_file_of_weights_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        // A name says nothing.
+        // The name is that of a file of weights, which must not matter.
         let path = directory.path().join("model.pth");
         for (bytes, words) in [
             (&b""[..], "an empty file"),

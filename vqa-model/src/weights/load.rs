@@ -1,4 +1,4 @@
-//! Weights of a model, to a file and back.
+//! Saves the weights of a model to a file, and loads them again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::weights::state_dict::{Ambiguous, COMPILED, Place, StateDict};
 use crate::weights::stored::{StoredTensor, is_float};
 use crate::weights::{pth, safetensors};
 
-/// Writes a model's weights, by their PyTorch names, whole or not at all.
+/// Writes a model's weights under their PyTorch names. The file is written completely or not at all.
 ///
 /// # Errors
 ///
@@ -24,17 +24,17 @@ pub fn save_weights(vs: &VarStore, path: &Path, header: Header) -> Result<()> {
     write_tensors(path, &tensors, header)
 }
 
-/// Reads weights into a model: every parameter, by name, and nothing else.
+/// Loads weights into a model: the file must have every parameter, by name, and nothing else.
 ///
-/// The file is a safetensors file, or one that `torch.save` wrote, of any version of PyTorch and whatever it is called:
-/// a `state_dict`, a dictionary with one in it, or a whole module. A prefix that all names share (`module.`, `model.`)
-/// is taken off, and so is what `torch.compile` adds; both forms of weight norm are one; integers that the model lacks
-/// are left out. The log says what was done.
+/// The file is a safetensors file, or was written by `torch.save` in any version of PyTorch, whatever its name: a
+/// `state_dict`, a dictionary that contains one, or a pickled module. A prefix that all names share (`module.`,
+/// `model.`) and the prefix that `torch.compile` inserts are removed; both forms of weight norm are understood; integer
+/// tensors that the model does not have are ignored. What was adapted is logged.
 ///
 /// # Errors
 ///
-/// When the file is damaged, has a NaN or infinite weight, or is of another model: the message names what is missing,
-/// what is left over and what has another shape. The model is then as it was.
+/// When the file is damaged, has a NaN or infinite weight, or belongs to another model: the message names what is
+/// missing, what is left over and what has another shape. The model is then unchanged.
 pub fn load_weights(vs: &VarStore, path: &Path) -> Result<()> {
     if let Some(adapted) = load(vs, path, "use the config and dictionaries that it was trained with")?.adapted {
         tracing::info!("{}: {adapted}", path.display());
@@ -42,13 +42,13 @@ pub fn load_weights(vs: &VarStore, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What was done while weights were read.
+/// The result of loading weights.
 pub(crate) struct Loaded {
-    /// What was taken off the state dict, if anything, in words.
+    /// How the state dict was adapted to the model, as text; `None` if it was not.
     pub(crate) adapted: Option<String>,
 }
 
-/// [`load_weights`], which logs nothing; `remedy` says what to do about weights of another model.
+/// [`load_weights`] without logging; `remedy` says what to do about weights of another model.
 pub(crate) fn load(vs: &VarStore, path: &Path, remedy: &str) -> Result<Loaded> {
     let stored = match Format::of(path)? {
         Format::Safetensors => safetensors::stored_tensors(path)?,
@@ -70,7 +70,7 @@ pub(crate) fn load(vs: &VarStore, path: &Path, remedy: &str) -> Result<Loaded> {
     Ok(Loaded { adapted: adapted(&state_dict, is_compiled) })
 }
 
-/// Checks that a state dict is that of the model: its names, shapes and types.
+/// Checks that the names, shapes and types of a state dict match the model's.
 fn check(path: &Path, state_dict: &StateDict, variables: &BTreeMap<String, Tensor>, remedy: &str) -> Result<()> {
     let of_another_shape = state_dict.tensors.iter().filter_map(|(name, stored)| {
         let here = variables[name].size();
@@ -91,12 +91,13 @@ fn check(path: &Path, state_dict: &StateDict, variables: &BTreeMap<String, Tenso
     }
 }
 
-/// Whether a tensor has a shape. PyTorch 0.3 had no scalars, and wrote vectors of one value; so PyTorch reads them.
+/// Whether a tensor has this shape. PyTorch 0.3 had no scalars and wrote vectors of one value instead, which PyTorch
+/// still accepts.
 fn has_shape(stored: &StoredTensor, shape: &[i64]) -> bool {
     stored.shape == shape || (shape.is_empty() && stored.shape == [1])
 }
 
-/// The first of many problems of a kind, and how many more there are.
+/// Joins the first few problems of a kind, and says how many more there are; `None` if there are none.
 fn first(problems: impl Iterator<Item = String>) -> Option<String> {
     const SHOWN: usize = 3;
     let mut problems: Vec<String> = problems.collect();
@@ -108,7 +109,7 @@ fn first(problems: impl Iterator<Item = String>) -> Option<String> {
     (!problems.is_empty()).then(|| problems.join("; "))
 }
 
-/// That there are several state dicts.
+/// Returns the error for a file with several state dicts that fit.
 fn choose(path: &Path, Ambiguous(places): &Ambiguous) -> Error {
     let names: Vec<String> = places
         .iter()
@@ -119,7 +120,7 @@ fn choose(path: &Path, Ambiguous(places): &Ambiguous) -> Error {
     Error::weights_mismatch(path, problem)
 }
 
-/// What was taken off a state dict, if anything.
+/// Describes how a state dict was adapted to the model, if it was.
 fn adapted(state_dict: &StateDict, is_compiled: bool) -> Option<String> {
     let Place { nesting, prefix } = &state_dict.place;
     let mut adapted = Vec::new();
@@ -142,7 +143,7 @@ fn without_dot(nesting: &str) -> &str {
     nesting.strip_suffix('.').unwrap_or(nesting)
 }
 
-/// A model with a NaN in it answers everything alike, and says nothing of it.
+/// Refuses NaN and infinite weights: a model with a NaN would silently give the same answer to every question.
 fn refuse_not_finite(path: &Path, name: &str, tensor: &Tensor) -> Result<()> {
     if tensor.isfinite().all().int64_value(&[]) != 0 {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Weights in files: safetensors, named as in PyTorch, and PyTorch's own.
+//! Weights in files: safetensors with PyTorch's parameter names, and PyTorch's own formats.
 
 pub(crate) mod format;
 pub(crate) mod load;

@@ -1,4 +1,4 @@
-//! Weights from PyTorch's own files.
+//! Reads weights from PyTorch's own files.
 
 use std::io::BufReader;
 use std::path::Path;
@@ -11,16 +11,16 @@ use zip::ZipArchive;
 use crate::error::{Error, Result};
 use crate::weights::stored::{StoredTensor, libtorch_shape};
 
-/// The tensors of a file that `torch.save` wrote, none of them read. The pickle in it is data here: no code of it is
-/// run, and nothing but tensors in dictionaries and modules is understood.
+/// Returns the tensors of a file that `torch.save` wrote, without reading their values. Its pickle is treated as data:
+/// no code in it is run, and only tensors in dictionaries, lists and modules are understood.
 ///
 /// # Errors
 ///
-/// When the file is missing or damaged, or is another archive than one of `torch.save`.
+/// When the file is missing or damaged, or is an archive that `torch.save` did not write.
 pub(super) fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>> {
     check_zip(path)?;
     check_tar(path)?;
-    // The reader's names are keys joined with dots, which keys may have themselves: so the keys are found first.
+    // The reader joins keys with dots to names, but keys may contain dots themselves, so the keys are collected first.
     let object = PytorchReader::read_pickle_data(path, None).map_err(|error| damaged(path, error))?;
     let all_keys = keys_of_tensors(object).map_err(|why| problem(path, not_a_state_dict(why)))?;
     let mut tensors = PytorchReader::new(path).map_err(|error| damaged(path, error))?.into_tensors();
@@ -40,10 +40,11 @@ pub(super) fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>> {
     stored.collect()
 }
 
-/// The keys that lead to each tensor of an object, from the outermost dictionary or list to its own; or what is wrong
-/// with it.
+/// Returns the path of keys to each tensor of an object, from the outermost dictionary or list inwards; or says what is
+/// wrong with the object.
 fn keys_of_tensors(object: PickleValue) -> Result<Vec<Vec<String>>, &'static str> {
-    /// A small file could hold many tensors with very many keys each, or very long ones. No module has such.
+    /// Limits against a small file that claims many tensors with very many or very long keys. No real module exceeds
+    /// them.
     const MAX_DEPTH: usize = 64;
     const MAX_BYTES: usize = 64 << 20;
     let is_tensor = |value: &PickleValue| matches!(value, PickleValue::Unsupported(kind) if kind == "torch.Tensor");
@@ -51,7 +52,7 @@ fn keys_of_tensors(object: PickleValue) -> Result<Vec<Vec<String>>, &'static str
     let mut found = Vec::new();
     let mut n_bytes = 0;
     let mut unread = Vec::new();
-    // A tensor alone has no name.
+    // A lone tensor has no name.
     if may_hold_tensors(&object) {
         unread.push((Vec::new(), object));
     }
@@ -79,12 +80,12 @@ fn keys_of_tensors(object: PickleValue) -> Result<Vec<Vec<String>>, &'static str
     if found.is_empty() { Err("no tensors in it") } else { Ok(found) }
 }
 
-/// Names the archives that are no state dict, and refuses a pickle that is larger, unpacked, than the whole file:
-/// PyTorch packs nothing.
+/// Refuses zip archives that are not a state dict, saying what they are instead, and pickles whose uncompressed size
+/// exceeds that of the file: PyTorch does not compress.
 fn check_zip(path: &Path) -> Result<()> {
     let file = open_input(path)?;
     let len = file.metadata().map_err(vqa_data::Error::io("read", path))?.len();
-    // What is no zip archive, or a damaged one, is left to the reader.
+    // Other files, and damaged archives, are left for the reader to judge.
     let Ok(mut archive) = ZipArchive::new(BufReader::new(file)) else { return Ok(()) };
     let Ok(names) = archive.file_names().collect::<Result<Vec<_>, _>>() else { return Ok(()) };
     let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
@@ -114,15 +115,15 @@ pub(crate) fn is_torchscript(path: &Path) -> Result<bool> {
     Ok(is_in(&names, OF_TORCHSCRIPT))
 }
 
-/// A file in an archive that only a TorchScript module has.
+/// A file that only the archive of a TorchScript module contains.
 const OF_TORCHSCRIPT: &str = "constants.pkl";
 
-/// Whether a file is in an archive, in whatever directory.
+/// Whether an archive contains a file of this name, in any directory.
 fn is_in(names: &[String], file: &str) -> bool {
     names.iter().any(|name| name == file || name.ends_with(&format!("/{file}")))
 }
 
-/// Refuses a tar archive with a sparse file: the zeros that it leaves out may be more than any memory.
+/// Refuses a tar archive with a sparse file: the zeros that it leaves out may exceed any memory.
 fn check_tar(path: &Path) -> Result<()> {
     let file = open_input(path)?;
     let mut archive = tar::Archive::new(BufReader::new(file));
@@ -134,7 +135,7 @@ fn check_tar(path: &Path) -> Result<()> {
     }
 }
 
-/// The type of libtorch's that a type is.
+/// Returns libtorch's equivalent of a type, if there is one.
 fn kind(dtype: DType) -> Option<Kind> {
     Some(match dtype {
         DType::F64 => Kind::Double,

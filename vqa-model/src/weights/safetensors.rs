@@ -1,4 +1,4 @@
-//! Weights as safetensors, named as in PyTorch.
+//! Weights as safetensors, with PyTorch's parameter names.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -16,15 +16,15 @@ use crate::error::{Error, Result};
 use crate::weights::format::Format;
 use crate::weights::stored::{StoredTensor, libtorch_shape};
 
-/// Text about a file, stored in its header (safetensors calls it metadata).
+/// Text entries about a file, stored in its header (safetensors calls them metadata).
 pub type Header = BTreeMap<String, String>;
 
-/// The metadata entry that holds the whole [`Header`], as a JSON object. safetensors writes several entries in the
-/// order of a hash map, and the same run would give another file each time.
+/// The single metadata entry that contains the entire [`Header`], as a JSON object. safetensors would write separate
+/// entries in the order of a hash map, so that the same run would produce a different file each time.
 const ENTRY: &str = "vqa";
 
-/// A tensor on its way to a file, where it is float32. Its bytes are made when they are written, so that there is one
-/// copy of one tensor at a time.
+/// A tensor to be written as float32. It is converted only when it is written, so that at most one tensor is copied at
+/// a time.
 struct Stored {
     shape: Vec<usize>,
     tensor: Tensor,
@@ -50,7 +50,7 @@ impl View for Stored {
     }
 }
 
-/// Writes named tensors as float32, whole or not at all.
+/// Writes named tensors as float32. The file is written completely or not at all.
 ///
 /// # Errors
 ///
@@ -65,13 +65,13 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], header: Header) 
     let file = AtomicFile::create(path)?;
     safetensors::serialize_to_file(stored, Some(metadata), file.path()).map_err(|error| match error {
         SafeTensorError::IoError(error) => vqa_data::Error::io("write", path)(error).into(),
-        // Tensors of a model have names, shapes and sizes that it accepts.
+        // Not expected: safetensors accepts the names, shapes and sizes of any model's tensors.
         other => Error::damaged(path, other.to_string(), other),
     })?;
     Ok(file.finish()?)
 }
 
-/// Reads all tensors of a file, on the CPU.
+/// Reads all tensors of a file to the CPU.
 ///
 /// # Errors
 ///
@@ -85,7 +85,7 @@ pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
     read.collect()
 }
 
-/// The tensors of a file, none of them read.
+/// Returns the tensors of a file, without copying their values.
 pub(super) fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>> {
     let mut bytes = Vec::new();
     open_input(path)?.read_to_end(&mut bytes).map_err(vqa_data::Error::io("read", path))?;
@@ -106,7 +106,7 @@ pub(super) fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>> {
     Ok(stored.collect())
 }
 
-/// The type of libtorch's that a type is.
+/// Returns libtorch's equivalent of a type, if there is one.
 fn kind(dtype: Dtype) -> Option<Kind> {
     Some(match dtype {
         Dtype::F64 => Kind::Double,
@@ -123,7 +123,7 @@ fn kind(dtype: Dtype) -> Option<Kind> {
     })
 }
 
-/// Reads the header of a file, and nothing else of it.
+/// Reads only the header of a file.
 ///
 /// # Errors
 ///
@@ -139,13 +139,13 @@ pub fn read_header(path: &Path) -> Result<Header> {
     let entries = metadata.metadata().clone().unwrap_or_default();
     match entries.get(ENTRY).map(|header| serde_json::from_str(header)) {
         Some(Ok(header)) => Ok(header),
-        // An entry for each key, as other programs and older versions write them.
+        // Other programs and older versions write an entry for each key.
         _ => Ok(entries.into_iter().collect()),
     }
 }
 
-/// The length of a file, and the JSON at its start, whose length it says first. What it claims beyond its end is not
-/// there.
+/// Returns the length of a file, and the JSON at its start, whose length is in the first eight bytes. If that is more
+/// than the file has, the JSON is empty or cut short.
 fn read_start(mut file: File) -> std::io::Result<(u64, Vec<u8>)> {
     let len = file.metadata()?.len();
     let mut start = [0; 8];

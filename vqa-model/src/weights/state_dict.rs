@@ -1,44 +1,44 @@
-//! Which tensors of a file are a model's. A state dict is saved in dictionaries beside other things, and its names have
-//! the names of what the model was wrapped in before them.
+//! Finds the tensors in a file that belong to a model. A state dict may be nested in dictionaries beside other things,
+//! and its names may be prefixed with those of the modules that the model was wrapped in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::weights::stored::StoredTensor;
 
-/// The state dict in a file, seen with the eyes of a model.
+/// The state dict in a file, matched against a model.
 pub(super) struct StateDict {
     /// Where it was found.
     pub(super) place: Place,
-    /// The tensors that the model has too, by its names.
+    /// The tensors that the model has too, by the model's names.
     pub(super) tensors: BTreeMap<String, StoredTensor>,
-    /// What the model has, and it has not.
+    /// Names that the model has and the state dict lacks.
     pub(super) missing: Vec<String>,
-    /// What it has, and the model has not.
+    /// Names that the state dict has and the model lacks, except for integers.
     pub(super) left_over: Vec<String>,
-    /// The same of integers, `num_batches_tracked` for example: they count, and no weight is one.
+    /// The left-over integer tensors, such as `num_batches_tracked`: counters, never weights.
     pub(super) left_over_integers: Vec<String>,
 }
 
 /// Where a state dict is in a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// The dictionaries that it is in, each followed by a dot.
+    /// The keys of the dictionaries around it, each followed by a dot.
     pub(super) nesting: String,
-    /// What all its names have before the model's names.
+    /// The prefix of all its names, relative to the model's.
     pub(super) prefix: String,
 }
 
-/// Several places of one file that fit a model.
+/// The places in a file that fit a model, if there are several.
 #[derive(Debug)]
 pub(super) struct Ambiguous(pub(super) Vec<Place>);
 
 impl StateDict {
-    /// Finds the state dict of a model with these names: where most of them are found with one prefix. All names of the
-    /// dictionary that it is in must have that prefix. Other dictionaries, such as an optimiser's, are of no interest.
+    /// Finds the state dict of a model with these names: the place where most of them are found with one prefix. All
+    /// names in the same dictionary must have that prefix. Other dictionaries, such as an optimiser's, are ignored.
     ///
     /// # Errors
     ///
-    /// When several places fit as well.
+    /// When several places fit equally well.
     pub(super) fn find(stored: Vec<StoredTensor>, wanted: &BTreeSet<String>) -> Result<StateDict, Ambiguous> {
         let nestings = nestings(&stored);
         let mut tensors = by_plain_names(stored);
@@ -58,13 +58,13 @@ impl StateDict {
 }
 
 impl Place {
-    /// What the model's names have before them in the file.
+    /// Returns the part before the model's names in the file.
     fn start(&self) -> String {
         format!("{}{}", self.nesting, self.prefix)
     }
 }
 
-/// What a place has and lacks.
+/// A place, with what it lacks and what is left over there.
 struct Found {
     place: Place,
     missing: Vec<String>,
@@ -90,7 +90,7 @@ impl Found {
     }
 }
 
-/// The dictionaries with tensors in them, named by their keys, each key followed by a dot.
+/// Returns the dictionaries that contain tensors, as their keys, each followed by a dot.
 fn nestings(stored: &[StoredTensor]) -> BTreeSet<String> {
     let around = |tensor: &StoredTensor| {
         let n_around = tensor.keys.len().saturating_sub(1);
@@ -101,27 +101,27 @@ fn nestings(stored: &[StoredTensor]) -> BTreeSet<String> {
     stored.iter().flat_map(around).map(|nesting| plain_name(&nesting)).collect()
 }
 
-/// The tensors by their [`plain_name`]s.
+/// Returns the tensors by their [`plain_name`]s.
 fn by_plain_names(mut stored: Vec<StoredTensor>) -> BTreeMap<String, StoredTensor> {
-    // Those that have such a name already come first, so that each of the others is the second of its name.
+    // Tensors that already have a plain name come first, so that on a conflict they keep it.
     stored.sort_by_cached_key(|tensor| (plain_name(&tensor.name()) != tensor.name(), tensor.keys.clone()));
     let mut tensors = BTreeMap::new();
     for tensor in stored {
         let plain = plain_name(&tensor.name());
-        // A second of that name keeps its own, and so is left over.
+        // A second tensor with the same plain name keeps its own name, and so is left over.
         let name = if tensors.contains_key(&plain) { tensor.name() } else { plain };
         tensors.insert(name, tensor);
     }
     tensors
 }
 
-/// The places where most of the wanted names are, or else the whole file.
+/// Returns the places where most of the wanted names are; if there are none, the root of the file.
 fn places(
     tensors: &BTreeMap<String, StoredTensor>,
     wanted: &BTreeSet<String>,
     nestings: &BTreeSet<String>,
 ) -> Vec<Place> {
-    /// More places that are equally good are as ambiguous, and take long to look at.
+    /// Looking at more places that are equally good would take long, and not change that they are ambiguous.
     const ENOUGH: usize = 8;
     let longest = wanted.iter().map(String::len).max().unwrap_or(0);
     let mut n_found: BTreeMap<&str, usize> = BTreeMap::new();
@@ -144,8 +144,8 @@ fn places(
     if places.is_empty() { vec![place("")] } else { places }
 }
 
-/// A name without what `torch.compile` puts into it, wherever the compiled module is; the two halves of a weight norm
-/// under the names that they had before `torch.nn.utils.parametrizations`.
+/// Removes from a name what `torch.compile` inserts, wherever the compiled module is; gives the two halves of a weight
+/// norm the names that they had before `torch.nn.utils.parametrizations`.
 fn plain_name(name: &str) -> String {
     let name = name.split('.').filter(|&part| part != COMPILED).collect::<Vec<_>>().join(".");
     let halves = |name: &str| {
@@ -161,7 +161,7 @@ fn plain_name(name: &str) -> String {
     halves(&name).unwrap_or(name)
 }
 
-/// What `torch.compile` calls the module in the one that it makes.
+/// The name of the original module in the one that `torch.compile` creates.
 pub(super) const COMPILED: &str = "_orig_mod";
 
 #[cfg(test)]
@@ -170,7 +170,8 @@ mod tests {
 
     use super::*;
 
-    /// A file with these names, a slash after each key of a dictionary; those that end in "tracked" are integers.
+    /// A file with these names, in which a slash follows each key of a dictionary; names that end in "tracked" are
+    /// integers.
     fn file(names: &[&str]) -> Vec<StoredTensor> {
         let tensor = |name: &&str| StoredTensor {
             keys: name.split('/').map(str::to_owned).collect(),
@@ -194,7 +195,7 @@ mod tests {
             (&["net.model.a.g", "net.model.b"], "", "net.model."),
             (&["model_state/a.g", "model_state/b", "optimizer/state/0/step", "optimizer/a"], "model_state.", ""),
             (&["x/y.z/module.a.g", "x/y.z/module.b", "x/other"], "x.y.z.", "module."),
-            // A module that was pickled as a whole: its children are dictionaries.
+            // An entire module that was pickled: its children are dictionaries.
             (&["a/g", "b"], "", ""),
             (&["model/a/g", "model/b", "best"], "model.", ""),
             (&["_orig_mod.a.g", "_orig_mod.b"], "", ""),
@@ -218,7 +219,7 @@ mod tests {
         assert_eq!(found.left_over_integers, ["module.n_tracked"]);
         let found = find(&["x.c"], &["a"]).unwrap();
         assert_eq!((found.missing, found.left_over), (vec!["a".to_owned()], vec!["x.c".to_owned()]));
-        // Two halves of one weight, under both names.
+        // The same half of one weight, under both of its names.
         let found = find(&["weight_g", "parametrizations.weight.original0"], &["weight_g"]).unwrap();
         assert_eq!(found.left_over, ["parametrizations.weight.original0"]);
     }
@@ -227,7 +228,7 @@ mod tests {
     fn two_state_dicts_are_one_too_many() {
         let Err(Ambiguous(places)) = find(&["model/a", "ema/a", "step"], &["a"]) else { panic!("ambiguous") };
         assert_eq!(places.iter().map(Place::start).collect::<Vec<_>>(), ["ema.", "model."]);
-        // One has more than the model.
+        // Not ambiguous: one has more than the model.
         assert_eq!(find(&["model/a", "other/a", "other/b"], &["a"]).unwrap().place.nesting, "model.");
     }
 }

@@ -1,5 +1,5 @@
-//! The backbones beside `backbones.py`, which computes them layer by layer: with the weights of `make setup` where they
-//! are installed, and random ones otherwise; and TorchScript modules.
+//! Compares the backbones with `backbones.py`, which computes them layer by layer, using the weights of `make setup` if
+//! they are installed and random ones otherwise; and tests TorchScript modules.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use vqa_model::backbone::{
 use vqa_model::feed::Precision;
 use vqa_model::weights::read_tensors;
 
-/// The first of even sides, the second of odd ones. As in `backbones.py`.
+/// The same sizes as in `backbones.py`: one with even sides, one with odd.
 const SIZES: [&str; 2] = ["64x96", "47x75"];
 
 #[test]
@@ -39,8 +39,8 @@ fn backbones_give_the_maps_and_classes_of_pytorch() {
     other_files_are_refused(directory);
 }
 
-/// Maps agree within 1e-4 of their largest value, and so do logits. In bfloat16, whose precision is 8 bits, fifty
-/// layers add up to a tenth of it.
+/// Maps agree within 1e-4 of their largest value, and so do logits. In bfloat16, whose precision is 8 bits, the errors
+/// of fifty layers add up to a tenth of it.
 fn networks_agree(directory: &Path, name: &str, weights: &Path) {
     let mut options = OpenOptions { weights: Some(weights.to_owned()), ..OpenOptions::new(Device::Cpu) };
     let network = open_built_in(name, &options).unwrap();
@@ -53,7 +53,7 @@ fn networks_agree(directory: &Path, name: &str, weights: &Path) {
         let map = map(&network, &expected["pictures"]);
         assert_close(&case, &map, &expected["map"], 1e-4);
         assert_close(&case, &network.class_logits(&expected["pictures"]).unwrap(), &expected["logits"], 1e-4);
-        // A picture's features do not depend on those beside it.
+        // A picture's features do not depend on the rest of the batch.
         let alone = self::map(&network, &expected["pictures"].narrow(0, 1, 1));
         assert_close(&case, &alone, &expected["map"].narrow(0, 1, 1), 1e-4);
     }
@@ -96,7 +96,7 @@ fn torchscript_detectors_agree(directory: &Path) {
         let network = open(path, None, Device::Cpu).unwrap();
         assert_eq!((network.info().kind, network.info().channels), (BackboneKind::Detector, 3));
         assert_eq!(network.info().preprocessing.size.of([480, 640]), [60, 80]);
-        // A flag is stronger than the file.
+        // A flag overrides the file.
         let preprocessing = PreprocessingOptions { size: Some([50, 70]), ..PreprocessingOptions::default() };
         let flags = OpenOptions { preprocessing, ..OpenOptions::new(Device::Cpu) };
         assert_eq!(open_with(path, &flags).unwrap().info().preprocessing.size.of([480, 640]), [50, 70]);
@@ -144,7 +144,7 @@ fn map(network: &dyn Backbone, pictures: &Tensor) -> Tensor {
     map
 }
 
-/// Within this share of the largest expected value.
+/// Asserts that values agree within `limit` times the largest expected one.
 fn assert_close(case: &str, found: &Tensor, expected: &Tensor, limit: f64) {
     assert_eq!(found.size(), expected.size(), "{case}");
     let largest = expected.abs().max().double_value(&[]);

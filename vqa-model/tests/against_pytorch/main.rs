@@ -1,5 +1,5 @@
-//! The model and the backbones give what PyTorch gives: from weights made here and loaded there, and the other way
-//! round.
+//! The model and the backbones compute what PyTorch computes: the model with weights created here and loaded there, and
+//! the other way round.
 
 mod backbones;
 
@@ -14,7 +14,8 @@ use vqa_model::{DataDims, ModelInput, VqaModel};
 
 const DIMS: DataDims = DataDims { n_words: 20, n_answers: 7, feature_dim: 10 };
 
-/// Six questions about four images of five regions, and a weight for each logit, to take a gradient of.
+/// Six questions about four images of five regions each, and a weight for each logit, which turns the logits into a
+/// scalar to differentiate.
 fn inputs() -> HashMap<String, Tensor> {
     let options = (Kind::Float, Device::Cpu);
     let tokens = Tensor::randint(DIMS.n_words, [6, 6], (Kind::Int64, Device::Cpu));
@@ -28,7 +29,7 @@ fn inputs() -> HashMap<String, Tensor> {
     ])
 }
 
-/// Logits, attention and gradients, by the names that the Python reference gives them.
+/// Returns logits, attention and gradients, under the names that the Python reference uses.
 fn results(vs: &VarStore, model: &Baseline, inputs: &HashMap<String, Tensor>) -> HashMap<String, Tensor> {
     let input = ModelInput {
         tokens: inputs["tokens"].shallow_clone(),
@@ -48,7 +49,7 @@ fn results(vs: &VarStore, model: &Baseline, inputs: &HashMap<String, Tensor>) ->
     results
 }
 
-/// Logits and attention within 1e-5, gradients within 1e-4 of each tensor's largest entry.
+/// Asserts that logits and attention agree within 1e-5, and gradients within 1e-4 of each tensor's largest entry.
 fn assert_agree(case: &str, ours: &HashMap<String, Tensor>, path: &Path) {
     let theirs = read_tensors(path).unwrap();
     assert_eq!(theirs.len(), ours.len(), "{case}");
@@ -63,7 +64,7 @@ fn assert_agree(case: &str, ours: &HashMap<String, Tensor>, path: &Path) {
 
 #[test]
 fn logits_attention_and_gradients_agree() {
-    // The models are tiny: more threads would only wait for each other.
+    // The models are tiny: several threads would only wait for each other.
     tch::set_num_threads(1);
     tch::manual_seed(1);
     let directory = tempfile::tempdir().unwrap();

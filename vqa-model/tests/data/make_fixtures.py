@@ -1,4 +1,4 @@
-"""Writes the .pth files of the tests here: python3 make_fixtures.py, with PyTorch 2.11."""
+"""Writes the .pth files for the tests in this directory: python3 make_fixtures.py, with PyTorch 2.11."""
 
 import collections
 import os
@@ -13,7 +13,7 @@ state = collections.OrderedDict(
 )
 torch.save(state, "plain.pth")
 torch.save(state, "legacy.pth", _use_new_zipfile_serialization=False)
-# Half precision, a view with strides, parameters that want gradients, in a DataParallel's checkpoint with other things.
+# Half precision, a view with strides and parameters that require gradients, in a DataParallel checkpoint beside others.
 parallel = {
     "module.layer.weight": torch.nn.Parameter(table.half().t().contiguous().t()),
     "module.layer.bias": state["layer.bias"].bfloat16(),

@@ -1,5 +1,5 @@
-// libtorch's c10d for C. No function throws: those that can fail return null or false, and the caller's thread then finds
-// the reason with c10d_error.
+// A C interface to libtorch's c10d. No function throws: those that can fail return null, false or -1, after which
+// c10d_error returns the reason to the same thread.
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -45,7 +45,7 @@ extern "C" {
 
 const char* c10d_error() { return last_error.c_str(); }
 
-// The keys of all that is done with it begin with `prefix`.
+// All keys in the store are prefixed with `prefix`.
 Store* c10d_store_connect(const char* host, uint16_t port, bool serve, const char* prefix, int64_t timeout_ms) {
   return guarded<Store*>(nullptr, [&] {
     c10d::TCPStoreOptions options;
@@ -65,7 +65,7 @@ bool c10d_store_set(Store* store, const char* key, const uint8_t* value, size_t 
   });
 }
 
-// 1 if there is a value, which lives until the thread's next call; 0 if there is none.
+// Returns 1 if there is a value, which lives until the thread's next call; 0 if there is none; -1 on failure.
 int c10d_store_get(Store* store, const char* key, const uint8_t** value, size_t* len) {
   return guarded(-1, [&] {
     if (!store->store->check({key})) return 0;
@@ -85,7 +85,7 @@ bool c10d_store_add(Store* store, const char* key, int64_t n, int64_t* sum) {
 
 void c10d_store_free(Store* store) { delete store; }
 
-// `interface` is a network interface's name, or empty; then `address` is one of this machine's own.
+// `interface` is the name of a network interface. If it is empty, `address` is an address of this machine.
 Group* c10d_group_new(Store* store, int rank, int size, const char* interface, const char* address, int64_t timeout_ms) {
   return guarded<Group*>(nullptr, [&] {
     auto options = c10d::ProcessGroupGloo::Options::create(std::chrono::milliseconds(timeout_ms));
@@ -96,7 +96,7 @@ Group* c10d_group_new(Store* store, int rank, int size, const char* interface, c
   });
 }
 
-// The tensor's memory belongs to the work until it has been waited for.
+// The tensor's memory belongs to the work until c10d_work_wait has returned.
 Work* c10d_group_start_all_reduce(Group* group, at::Tensor* tensor) {
   return guarded<Work*>(nullptr, [&] {
     std::vector<at::Tensor> tensors{*tensor};

@@ -1,10 +1,11 @@
-//! libtorch's collectives, which it contains and `tch` does not show: [`ProcessGroup`] is c10d's Gloo, for tensors on a
-//! CPU, with the [`Store`] by which processes find each other, and [`nccl::Communicator`] is NCCL, for tensors on a GPU.
+//! Bindings to libtorch's collectives, which `tch` does not expose: [`ProcessGroup`] is c10d's Gloo, for tensors on a
+//! CPU, with the [`Store`] through which processes find each other; [`nccl::Communicator`] is NCCL, for tensors on a
+//! GPU.
 //!
-//! All that is unsafe in distributed training is here.
+//! All unsafe code for distributed training is here.
 
 #![deny(missing_docs)]
-// It is what this crate is for.
+// Unsafe code is what this crate is for.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -16,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 
 pub mod nccl;
 
-/// Why a collective failed, in the words of libtorch.
+/// A result whose error is libtorch's message.
 pub type Result<T> = std::result::Result<T, String>;
 
 unsafe extern "C" {
@@ -47,10 +48,10 @@ unsafe extern "C" {
     fn c10d_group_free(group: *mut c_void);
 }
 
-/// What the last call of this thread that failed says: its first line, without libtorch's trace of its own calls and the
-/// place in its source.
+/// Returns the message of this thread's last failed call: only the first line, without libtorch's call stack and its
+/// source location.
 fn error() -> String {
-    // SAFETY: a string of this thread, which only this thread's next call changes.
+    // SAFETY: the string belongs to this thread, and only this thread's next call changes it.
     let words = unsafe { CStr::from_ptr(c10d_error()) }.to_string_lossy();
     let line = words.lines().next().unwrap_or_default();
     let without_place = line.strip_prefix('[').and_then(|rest| Some(rest.split_once("] ")?.1));
@@ -65,17 +66,18 @@ fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).max(1)
 }
 
-/// A table of keys and values that the processes of a job share, kept by one of them.
+/// A key-value store that the processes of a job share, kept by one of them or by their launcher.
 #[derive(Debug)]
 pub struct Store(NonNull<c_void>);
 
-// SAFETY: c10d's stores serialise their calls by a lock of their own.
+// SAFETY: c10d's stores serialise calls with a lock of their own.
 unsafe impl Send for Store {}
 // SAFETY: as above.
 unsafe impl Sync for Store {}
 
 impl Store {
-    /// Connects to the store at an address, and with `serve` keeps it. All keys begin with `prefix`.
+    /// Connects to the store at an address; with `serve`, this process also keeps the store. All keys are prefixed with
+    /// `prefix`.
     ///
     /// # Errors
     ///
@@ -87,7 +89,7 @@ impl Store {
         NonNull::new(store).map(Store).ok_or_else(error)
     }
 
-    /// Gives a key a value.
+    /// Sets the value of a key.
     ///
     /// # Errors
     ///
@@ -99,7 +101,7 @@ impl Store {
         if done { Ok(()) } else { Err(error()) }
     }
 
-    /// The value of a key, if it has one by now.
+    /// Returns the value of a key, if it has one yet.
     ///
     /// # Errors
     ///
@@ -117,7 +119,7 @@ impl Store {
         }
     }
 
-    /// Adds to a number, which begins at 0, and returns the sum.
+    /// Adds `n` to the number at a key, which is 0 at first, and returns the sum.
     ///
     /// # Errors
     ///
@@ -133,7 +135,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // SAFETY: made by `c10d_store_connect`, and freed once. A group keeps its own reference.
+        // SAFETY: created by `c10d_store_connect`, and freed once. A group keeps its own reference.
         unsafe { c10d_store_free(self.0.as_ptr()) }
     }
 }
@@ -147,7 +149,7 @@ pub enum Listen {
     Address(IpAddr),
 }
 
-/// Processes that compute together: c10d's Gloo, which works on tensors on the CPU.
+/// A group of processes for collective operations: c10d's Gloo, which works on tensors on the CPU.
 #[derive(Debug)]
 pub struct ProcessGroup {
     group: NonNull<c_void>,
@@ -155,16 +157,16 @@ pub struct ProcessGroup {
     size: usize,
 }
 
-// SAFETY: nothing of it belongs to a thread.
+// SAFETY: nothing in it belongs to a particular thread.
 unsafe impl Send for ProcessGroup {}
 
 impl ProcessGroup {
-    /// Joins the group of `size` processes as its number `rank`, and waits for the others. No collective takes longer
-    /// than `timeout`.
+    /// Joins the group of `size` processes as number `rank`, and waits for the others. No collective takes longer than
+    /// `timeout`.
     ///
     /// # Errors
     ///
-    /// When they do not come in time, or cannot be reached.
+    /// When the others do not join in time, or cannot be reached.
     pub fn join(store: &Store, rank: usize, size: usize, listen: &Listen, timeout: Duration) -> Result<ProcessGroup> {
         let (interface, address) = match listen {
             Listen::Interface(name) => (name.clone(), String::new()),
@@ -186,40 +188,40 @@ impl ProcessGroup {
         NonNull::new(group).map(|group| ProcessGroup { group, rank, size }).ok_or_else(error)
     }
 
-    /// The number of this process.
+    /// Returns the number of this process.
     pub fn rank(&self) -> usize {
         self.rank
     }
 
-    /// How many processes there are.
+    /// Returns the number of processes.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Begins to replace a tensor by the sum of all processes' tensors, in every process the same. Until the work is
-    /// waited for, what is in the tensor's memory means nothing, and is not to be written.
+    /// Starts to replace a tensor with the sum of all processes' tensors, identical in every process. Until
+    /// [`Work::wait`] has returned, the tensor's values are meaningless and its memory must not be written to.
     ///
     /// # Errors
     ///
-    /// When the tensor is not on the CPU, or in pieces.
+    /// When the tensor is not on the CPU, or not contiguous.
     pub fn start_all_reduce(&self, mut tensor: Tensor) -> Result<Work> {
         check_on_cpu(&tensor)?;
-        // SAFETY: the group is alive; the pointer is of a live `at::Tensor`, of which the work keeps a reference. Where the
-        // caller writes its memory meanwhile, the sum is a wrong one, as where two tensors share memory.
+        // SAFETY: the group is alive; the pointer is to a live `at::Tensor`, to which the work keeps a reference. If
+        // the caller writes to its memory meanwhile, the sum is wrong, as with any two tensors that share memory.
         let work = unsafe { c10d_group_start_all_reduce(self.group.as_ptr(), tensor.as_mut_ptr()) };
         NonNull::new(work).map(Work).ok_or_else(error)
     }
 
-    /// [`ProcessGroup::start_all_reduce`] to its end.
+    /// [`ProcessGroup::start_all_reduce`], waiting for the result.
     ///
     /// # Errors
     ///
-    /// When a process is gone, or does not come in time; when the tensor is not on the CPU, or in pieces.
+    /// When a process is gone, or does not make the call in time; when the tensor is not on the CPU, or not contiguous.
     pub fn all_reduce(&self, tensor: &mut Tensor) -> Result<()> {
         self.start_all_reduce(tensor.shallow_clone())?.wait()
     }
 
-    /// Replaces a tensor by that of the process `root`.
+    /// Replaces a tensor with that of process `root`.
     ///
     /// # Errors
     ///
@@ -238,11 +240,11 @@ impl ProcessGroup {
 pub struct Work(NonNull<c_void>);
 
 impl Work {
-    /// Waits for its end.
+    /// Waits for it to finish.
     ///
     /// # Errors
     ///
-    /// When a process is gone, or does not come in time.
+    /// When a process is gone, or does not make the call in time.
     pub fn wait(self) -> Result<()> {
         // SAFETY: the work is alive.
         let done = unsafe { c10d_work_wait(self.0.as_ptr()) };
@@ -252,14 +254,15 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        // SAFETY: made by `c10d_group_start_all_reduce`, and freed once. What is in progress has references of its own.
+        // SAFETY: created by `c10d_group_start_all_reduce`, and freed once. An operation in progress has references of
+        // its own.
         unsafe { c10d_work_free(self.0.as_ptr()) }
     }
 }
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        // SAFETY: made by `c10d_group_new`, and freed once.
+        // SAFETY: created by `c10d_group_new`, and freed once.
         unsafe { c10d_group_free(self.group.as_ptr()) }
     }
 }

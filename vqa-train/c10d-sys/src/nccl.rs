@@ -1,4 +1,4 @@
-//! NCCL, by way of its C interface, which is opened when it is asked for: a libtorch for CPUs has none.
+//! NCCL, through its C interface. The library is loaded at run time, since a libtorch for CPUs does not have it.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::null_mut;
@@ -11,11 +11,11 @@ use crate::Result;
 
 type Status = c_int;
 type Handle = *mut c_void;
-/// The stream that libtorch computes in unless another is set.
+/// The stream that libtorch uses unless another is set.
 const LIBTORCH_STREAM: *mut c_void = null_mut();
 const SUM: c_int = 0;
 
-/// What the processes of a communicator have in common: one makes it, and gives it to the others.
+/// The identity of a communicator: one process creates it, and sends it to the others.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct UniqueId(
@@ -38,13 +38,14 @@ struct Functions {
 pub struct Nccl(Arc<Functions>);
 
 impl Nccl {
-    /// Opens the library that libtorch itself is linked with.
+    /// Loads the library that libtorch itself is linked with.
     ///
     /// # Errors
     ///
-    /// Says why there is none.
+    /// When there is none; the message says why.
     pub fn open() -> Result<Nccl> {
-        // SAFETY: where there is a GPU, libtorch has loaded it already. Its initialisers are made to run.
+        // SAFETY: on a machine with a GPU, libtorch has loaded it already. Its initialisers are meant to run on
+        // loading.
         let library = unsafe { Library::new("libnccl.so.2") }.map_err(|error| error.to_string())?;
         macro_rules! function {
             ($name:literal) => {
@@ -60,7 +61,7 @@ impl Nccl {
             all_reduce: function!(b"ncclAllReduce\0"),
             broadcast: function!(b"ncclBroadcast\0"),
         };
-        // The functions stay as long as the process.
+        // Keeps the functions loaded for the lifetime of the process.
         std::mem::forget(library);
         Ok(Nccl(Arc::new(functions)))
     }
@@ -69,12 +70,12 @@ impl Nccl {
         if status == 0 {
             return Ok(());
         }
-        // SAFETY: returns a static string, for any number.
+        // SAFETY: returns a static string for any status.
         let words = unsafe { CStr::from_ptr((self.0.get_error_string)(status)) };
         Err(format!("NCCL says: {}", words.to_string_lossy()))
     }
 
-    /// A new identity of a communicator.
+    /// Creates the identity of a new communicator.
     ///
     /// # Errors
     ///
@@ -86,11 +87,11 @@ impl Nccl {
         Ok(id)
     }
 
-    /// Joins a communicator, with the GPU that this thread computes on, and waits for the others.
+    /// Joins a communicator with this thread's current GPU, and waits for the other processes.
     ///
     /// # Errors
     ///
-    /// When NCCL cannot connect them.
+    /// When NCCL cannot connect the processes.
     pub fn join(&self, id: UniqueId, rank: usize, size: usize) -> Result<Communicator> {
         let mut handle = null_mut();
         // SAFETY: the function writes to the address.
@@ -99,32 +100,33 @@ impl Nccl {
     }
 }
 
-/// Processes that compute together, each on a GPU of its own.
+/// A group of processes for collective operations, each on its own GPU.
 #[derive(Debug)]
 pub struct Communicator {
     nccl: Nccl,
     handle: Handle,
 }
 
-// SAFETY: a communicator may be used by any thread, one at a time.
+// SAFETY: any thread may use a communicator, one at a time.
 unsafe impl Send for Communicator {}
 
 impl Communicator {
-    /// Replaces a tensor by the sum of all processes' tensors, when the GPU comes to it.
+    /// Replaces a tensor with the sum of all processes' tensors. The operation is queued on the GPU, and not waited
+    /// for.
     ///
     /// # Errors
     ///
-    /// When NCCL cannot start it; when the tensor is not on a GPU, or in pieces.
+    /// When NCCL cannot start it; when the tensor is not on a GPU, or not contiguous.
     pub fn all_reduce(&self, tensor: &mut Tensor) -> Result<()> {
         let (address, kind) = on_gpu(tensor)?;
         let Functions { all_reduce, .. } = *self.nccl.0;
-        // SAFETY: the tensor has that many values at the address. libtorch reuses its memory only for what comes later in
-        // the same stream.
+        // SAFETY: the tensor has that many values at the address. libtorch reuses its memory only for operations later
+        // in the same stream.
         self.nccl
             .check(unsafe { all_reduce(address, address, tensor.numel(), kind, SUM, self.handle, LIBTORCH_STREAM) })
     }
 
-    /// Replaces a tensor by that of the process `root`, when the GPU comes to it.
+    /// Replaces a tensor with that of process `root`. The operation is queued on the GPU, and not waited for.
     ///
     /// # Errors
     ///
@@ -141,12 +143,12 @@ impl Communicator {
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        // SAFETY: made by `ncclCommInitRank`, and given back once. Aborting does not wait for processes that are gone.
+        // SAFETY: created by `ncclCommInitRank`, and freed once. Aborting does not wait for processes that are gone.
         unsafe { (self.nccl.0.comm_abort)(self.handle) };
     }
 }
 
-/// Where a tensor is, and NCCL's number of its type.
+/// Returns the address of a tensor's values, and NCCL's number for its type.
 fn on_gpu(tensor: &Tensor) -> Result<(*mut c_void, c_int)> {
     let kind = match tensor.kind() {
         Kind::Uint8 => 1,

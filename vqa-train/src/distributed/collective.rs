@@ -1,27 +1,27 @@
-//! What several processes compute together.
+//! The interface for collective operations of several processes.
 
 use tch::Tensor;
 
 use crate::error::Result;
 
-/// A process among several that make the same calls in the same order. Each call waits for all of them, or fails within
-/// a timeout in all.
+/// One of several processes that make the same calls in the same order. Each call waits for all processes, or fails in
+/// all of them within a timeout.
 pub trait Collective {
-    /// The number of this process, from 0.
+    /// Returns the number of this process, counted from 0.
     fn rank(&self) -> usize;
 
-    /// How many processes there are.
+    /// Returns the number of processes.
     fn world_size(&self) -> usize;
 
-    /// Replaces a tensor by the sum of all processes' tensors, the same in every process.
+    /// Replaces a tensor with the sum of all processes' tensors, identical in every process.
     ///
     /// # Errors
     ///
-    /// When a process is gone, or does not come in time.
+    /// When a process is gone, or does not make the call in time.
     fn all_reduce(&self, tensor: &mut Tensor) -> Result<()>;
 
-    /// Begins an [`all_reduce`](Collective::all_reduce) that goes on beside other work, which leaves the tensor alone until
-    /// it has been waited for. Here it is done at once.
+    /// Starts an [`all_reduce`](Collective::all_reduce) that runs concurrently with other work. The tensor must not be
+    /// used until [`Pending::wait`] has returned. The default implementation does it immediately.
     ///
     /// # Errors
     ///
@@ -31,14 +31,14 @@ pub trait Collective {
         Ok(Pending::done())
     }
 
-    /// Replaces a tensor by that of process `root`.
+    /// Replaces a tensor with that of process `root`.
     ///
     /// # Errors
     ///
     /// Those of [`Collective::all_reduce`].
     fn broadcast(&self, tensor: &mut Tensor, root: usize) -> Result<()>;
 
-    /// Waits until all processes are here.
+    /// Waits until all processes have made this call.
     ///
     /// # Errors
     ///
@@ -48,26 +48,26 @@ pub trait Collective {
     }
 }
 
-/// What was begun and is not over.
+/// A collective operation in progress.
 pub struct Pending<'a>(pub(crate) Box<dyn FnOnce() -> Result<()> + 'a>);
 
 impl Pending<'_> {
-    /// What is over already.
+    /// An operation that is finished already.
     pub(crate) fn done() -> Self {
         Pending(Box::new(|| Ok(())))
     }
 
-    /// Waits for its end.
+    /// Waits for the operation to finish.
     ///
     /// # Errors
     ///
-    /// Those of what was begun.
+    /// Those of the operation.
     pub fn wait(self) -> Result<()> {
         (self.0)()
     }
 }
 
-/// A process that is alone.
+/// The [`Collective`] of a single process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Solo;
 

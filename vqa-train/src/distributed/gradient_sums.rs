@@ -1,4 +1,4 @@
-//! The gradients of several processes, added up part by part, as soon as each part is complete.
+//! Sums the gradients of several processes part by part, as soon as each part is complete.
 
 use std::ops::Range;
 
@@ -7,13 +7,13 @@ use tch::{Kind, Tensor};
 use crate::distributed::collective::{Collective, Pending};
 use crate::error::Result;
 
-/// The sums of a step. All processes begin them in the same order.
+/// The sums of a step. All processes start them in the same order.
 pub(crate) struct GradientSums<'a> {
     collective: &'a dyn Collective,
     /// [n] float32.
     gradients: Tensor,
-    /// Where the parts are in it, in the order in which they are complete, each with a number that rises; the rest is
-    /// last.
+    /// The number of a group of parameters and a range of `gradients` for each part, in the order in which the parts
+    /// are complete: the numbers never decrease. The parameters in no group come last.
     parts: Vec<(usize, Range<i64>)>,
     kind: Kind,
     n_begun: usize,
@@ -21,7 +21,7 @@ pub(crate) struct GradientSums<'a> {
 }
 
 impl<'a> GradientSums<'a> {
-    /// Of gradients with these parts, in this number type.
+    /// Creates the sums of gradients with these parts, to be sent as `kind`.
     pub(crate) fn new(
         collective: &'a dyn Collective,
         gradients: Tensor,
@@ -31,10 +31,10 @@ impl<'a> GradientSums<'a> {
         GradientSums { collective, gradients, parts, kind, n_begun: 0, pending: Vec::new() }
     }
 
-    /// Begins the sums of the parts up to a number, which are complete.
+    /// Starts summing the parts of all groups up to `number`, which must be complete.
     pub(crate) fn begin(&mut self, number: usize) -> Result<()> {
         for (_, range) in self.parts[self.n_begun..].iter().take_while(|&&(part, _)| part <= number) {
-            // A view of the gradients, or a copy in another type.
+            // A view of the gradients if they are sent as float32; otherwise a converted copy.
             let part = self.gradients.narrow(0, range.start, range.end - range.start).to_kind(self.kind);
             let pending = self.collective.start_all_reduce(part.shallow_clone())?;
             self.pending.push((pending, range.clone(), part));
@@ -43,7 +43,7 @@ impl<'a> GradientSums<'a> {
         Ok(())
     }
 
-    /// Begins what is left, and waits for all.
+    /// Starts summing the remaining parts, and waits for all of them.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.begin(usize::MAX)?;
         for (pending, range, sum) in self.pending {

@@ -1,6 +1,6 @@
-//! How this process was started among others.
+//! How a launcher started this process as one of several.
 
-/// A process among several, as its launcher says in the environment.
+/// This process's place among several, as its launcher describes it in the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
     /// The number of this process, from 0.
@@ -11,20 +11,20 @@ pub struct Launch {
     pub local_rank: usize,
     /// How many processes are on this machine.
     pub local_world_size: usize,
-    /// Cores of each process, if the launcher says so.
+    /// Cores for each process, if the launcher says so.
     pub cores: Option<usize>,
-    /// Where they meet.
+    /// Where the processes meet.
     pub master: Master,
-    /// How often the launcher has started the processes again.
+    /// How often the launcher has restarted the processes.
     pub attempt: u64,
-    /// The launcher starts the processes again when one has died.
+    /// Whether the launcher restarts the processes when one has died.
     pub restarts: bool,
 }
 
-/// Where processes meet.
+/// The address at which processes meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Master {
-    /// A name or an address.
+    /// A host name or an IP address.
     pub host: String,
     /// Its port.
     pub port: u16,
@@ -33,16 +33,16 @@ pub struct Master {
 }
 
 impl Launch {
-    /// Reads the variables of torchrun, or else of Slurm's srun; nothing if this process is alone.
+    /// Reads the environment variables of torchrun, or else of Slurm's srun. Returns `None` if this process is alone.
     ///
     /// # Errors
     ///
-    /// Names a variable that is missing or makes no sense.
+    /// When a variable is missing or makes no sense; the message names it.
     pub fn from_env() -> Result<Option<Launch>, String> {
         Launch::from_variables(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
-    /// [`Launch::from_env`] with variables from elsewhere.
+    /// [`Launch::from_env`] with the variables that `get` returns.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl Launch {
     }
 
     fn of_slurm(variables: &Variables, world_size: usize) -> Result<Launch, String> {
-        /// Ports from here on are free on most machines; those of two jobs on one should differ.
+        /// Ports from here on are free on most machines. Jobs on the same machine should get different ones.
         const FIRST_PORT: u64 = 20_000;
         const N_PORTS: u64 = 10_000;
         let job = variables.number("SLURM_JOB_ID")?.unwrap_or(0) as u64;
@@ -104,7 +104,7 @@ impl Launch {
             rank: variables.needed("SLURM_PROCID")?,
             world_size,
             local_rank: variables.number("SLURM_LOCALID")?.unwrap_or(0),
-            // As in "2(x3),1"; only an upper bound is needed.
+            // The format is "2(x3),1". The largest count is enough, since only an upper bound is needed.
             local_world_size: tasks.as_deref().and_then(most_tasks).unwrap_or(1),
             cores: variables.number("SLURM_CPUS_PER_TASK")?,
             master: Master {
@@ -117,13 +117,13 @@ impl Launch {
         })
     }
 
-    /// Threads that this process should compute with, of a machine with so many cores.
+    /// Returns how many threads this process should compute with, on a machine with this many cores.
     pub fn n_threads(&self, n_cores: usize) -> usize {
         self.cores.unwrap_or(n_cores / self.local_world_size).clamp(1, n_cores.max(1))
     }
 }
 
-/// The port of PyTorch.
+/// PyTorch's default port.
 const DEFAULT_PORT: u16 = 29_500;
 
 struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
@@ -148,7 +148,7 @@ impl Variables<'_> {
     }
 }
 
-/// The first of Slurm's nodes, as in `node[07-09,12],other`: `node07`.
+/// Returns the first node of a Slurm node list: `node07` for `node[07-09,12],other`.
 fn first_node(nodes: &str) -> String {
     let end = nodes.find([',', '[']).unwrap_or(nodes.len());
     let (prefix, rest) = nodes.split_at(end);
@@ -161,7 +161,7 @@ fn first_node(nodes: &str) -> String {
     }
 }
 
-/// The most tasks of a node, of Slurm's numbers as in `2(x3),1`.
+/// Returns the largest number of tasks on a node, from a Slurm task list such as `2(x3),1`.
 fn most_tasks(tasks: &str) -> Option<usize> {
     let counts = tasks.split(',').filter_map(|count| count.split('(').next()?.trim().parse().ok());
     counts.max().filter(|&n| n > 0)

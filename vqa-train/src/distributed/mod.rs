@@ -1,9 +1,9 @@
-//! Training by several processes, on one machine or many, that make each step together.
+//! Data-parallel training by several processes, on one machine or many.
 //!
-//! A batch is cut over the processes, and each goes through its questions; the gradients are summed, and every process
-//! makes the same step. So N processes train what one does. What a process is among the others, and how they sum, is a
-//! [`Collective`]: [`Solo`] for one that is alone, and [`Processes`] for those that torchrun or Slurm has started, which
-//! [`Launch`] finds in the environment. Process 0 alone writes files.
+//! Each batch is split between the processes; the gradients of their parts are summed, and every process makes the same
+//! step. So N processes train the same model as one. A process's rank and the summing are behind the trait
+//! [`Collective`]: [`Solo`] is for a single process, [`Processes`] for those started by torchrun or Slurm, which
+//! [`Launch`] finds in the environment. Only process 0 writes files.
 
 pub(crate) mod collective;
 pub(crate) mod gradient_sums;

@@ -1,4 +1,4 @@
-//! Processes that a launcher has started, on libtorch's collectives.
+//! Processes that a launcher has started, connected by libtorch's collectives.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -14,33 +14,34 @@ use crate::distributed::collective::{Collective, Pending};
 use crate::distributed::launch::Launch;
 use crate::error::{Error, Result};
 
-/// The processes of a [`Launch`]: Gloo for tensors on a CPU, NCCL for those on a GPU, where it is installed, and else
-/// Gloo by way of the CPU.
+/// The [`Collective`] of a [`Launch`]: Gloo for tensors on a CPU, and NCCL for those on a GPU if it is installed;
+/// without it they are copied to the CPU for Gloo.
 pub struct Processes {
     launch: Launch,
     store: Arc<Store>,
-    /// Nothing after a failure: the others, who may wait for this process, learn of it by its end.
+    /// `None` after a failure: closing it makes the calls of other processes that wait for this one fail.
     group: RefCell<Option<ProcessGroup>>,
     nccl: Option<Communicator>,
 }
 
-/// How long processes wait for each other unless something else is said.
+/// How long processes wait for each other by default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a process that has failed looks for which others have too.
+/// How long a process that has failed waits to learn which others have failed too.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where a process leaves a word when it fails: that a collective did, or why else.
+/// Returns the key under which a process that fails stores the reason: `C` if a collective failed, otherwise `E` and
+/// its error.
 fn failure_of(rank: usize) -> String {
     format!("failure/{rank}")
 }
 
 impl Processes {
-    /// Meets the other processes. No collective takes longer than `timeout`, 60 s unless it is given.
+    /// Connects to the other processes. No collective takes longer than `timeout`, which defaults to 60 s.
     ///
     /// # Errors
     ///
-    /// When they do not come in time.
+    /// When they do not connect in time.
     pub fn join(launch: &Launch, timeout: Option<Duration>) -> Result<Processes> {
         let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
         let Launch { rank, world_size, master, attempt, .. } = launch;
@@ -48,7 +49,7 @@ impl Processes {
         let problem =
             |words: String| Error::Collective { problem: format!("cannot meet the other processes: {words}") };
         let serve = *rank == 0 && !master.is_launcher;
-        // Another attempt must not find what one before it has left there.
+        // An attempt must not find what an earlier one has left in the store.
         let prefix = format!("vqa/{attempt}");
         let store = Store::connect(&master.host, master.port, serve, &prefix, timeout)
             .map_err(|words| problem(format!("{at}: {words}")))?;
@@ -58,7 +59,7 @@ impl Processes {
         Ok(Processes { launch: launch.clone(), store: Arc::new(store), group: RefCell::new(Some(group)), nccl: None })
     }
 
-    /// Has tensors on this process's GPU summed by NCCL, if it is there. All processes call it, or none does.
+    /// Uses NCCL for tensors on this process's GPU, if it is installed. All processes must call this, or none.
     ///
     /// # Errors
     ///
@@ -72,7 +73,7 @@ impl Processes {
                 return Ok(());
             }
         };
-        // What this thread does on a GPU, it does on this one from here on.
+        // Makes this GPU the thread's current one.
         let _ = Tensor::zeros([1], (tch::Kind::Float, device));
         let failed = |problem: String| Error::Collective { problem };
         let mut id = UniqueId([0; 128]);
@@ -86,15 +87,15 @@ impl Processes {
         Ok(())
     }
 
-    /// Leaves the others, and tells them why: they fail with that reason. To be called before a process ends with an
-    /// error of its own.
+    /// Leaves the other processes and tells them why, so that they fail with that reason. Call it before the process
+    /// exits with an error of its own.
     pub fn fail(&self, reason: &str) {
         let (store, rank, others) = (self.store.clone(), self.rank(), self.world_size() - 1);
         let keeps_store = self.keeps_store();
         let value = format!("E{reason}");
         let told = Within::start(2 * PATIENCE, move || {
             let _ = store.set(&failure_of(rank), value.as_bytes());
-            // The store ends with this process, and the others have yet to read it.
+            // The store ends with this process, and the others have not read it yet.
             if keeps_store {
                 wait_until_told(&store, others);
             }
@@ -108,9 +109,9 @@ impl Processes {
         self.rank() == 0 && !self.launch.master.is_launcher
     }
 
-    /// What a failed collective means: who is gone.
+    /// Returns the error for a failed collective: finds out which processes are gone, or which one failed and why.
     fn failed(&self, words: &str) -> Error {
-        // Those who wait for this process fail at once, and need not wait for their timeout.
+        // Processes that wait for this one now fail at once, rather than after their timeout.
         self.group.take();
         let (store, rank, n) = (self.store.clone(), self.rank(), self.world_size());
         let keeps_store = self.keeps_store();
@@ -127,7 +128,7 @@ impl Processes {
                     found.iter().all(Option::is_some) || found.iter().flatten().any(|word| word.starts_with('E'));
                 if knows || tic.elapsed() > PATIENCE {
                     match keeps_store {
-                        // Those that are there look as long as this one, and may have begun later.
+                        // The other live processes look for as long as this one, and may have started later.
                         true => wait_until_told(&store, found.iter().flatten().count() - 1),
                         false => drop(store.add("told", 1)),
                     }
@@ -171,7 +172,8 @@ impl Processes {
         done.map_err(|words| self.failed(&words))
     }
 
-    /// Does something with a tensor where it is, if that is the CPU or NCCL is there, and else with a copy.
+    /// Applies a collective to a tensor: in place if it is on the CPU, or on a GPU with NCCL; otherwise by way of a
+    /// copy on the CPU.
     fn with_tensor(
         &self,
         tensor: &mut Tensor,
@@ -206,7 +208,7 @@ impl Collective for Processes {
 
     fn start_all_reduce(&self, mut tensor: Tensor) -> Result<Pending<'_>> {
         if tensor.device() != Device::Cpu {
-            // NCCL's is begun, and the GPU comes to it.
+            // NCCL's operation is queued on the GPU and runs asynchronously there.
             self.all_reduce(&mut tensor)?;
             return Ok(Pending::done());
         }
@@ -228,7 +230,7 @@ impl Collective for Processes {
     }
 }
 
-/// Waits, but not for long, until so many processes have read what they wanted to know.
+/// Waits briefly until `n` processes have read the reasons for the failure.
 fn wait_until_told(store: &Store, n: usize) {
     let tic = Instant::now();
     while tic.elapsed() < PATIENCE && store.add("told", 0).is_ok_and(|told| told < n as i64) {
@@ -236,8 +238,8 @@ fn wait_until_told(store: &Store, n: usize) {
     }
 }
 
-/// Something that is done on a thread of its own, for which nobody waits longer than some time: a store that cannot be
-/// reached may not answer at all.
+/// Work on a thread of its own, whose result is waited for only so long: a store that cannot be reached may never
+/// answer.
 struct Within<T> {
     patience: Duration,
     result: Receiver<T>,
@@ -255,11 +257,12 @@ impl<T: Send + 'static> Within<T> {
     }
 }
 
-/// An address that belongs to nobody (RFC 5737).
+/// An address that is reserved for documentation (RFC 5737), and so belongs to no machine.
 const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
-/// Where this process can be reached: at the interface that Gloo's variable names, or else at the address that this
-/// machine has towards the master. That which its own name stands for may be one that nobody else can reach.
+/// Returns where this process can be reached: at the interface that Gloo's environment variable names, or else at the
+/// address from which this machine reaches the master. The address that its host name resolves to may be one that no
+/// other machine can reach.
 fn listen(launch: &Launch) -> std::result::Result<Listen, String> {
     if let Some(interfaces) = std::env::var("GLOO_SOCKET_IFNAME").ok().filter(|names| !names.is_empty()) {
         let first = interfaces.split(',').next().unwrap_or_default();
@@ -269,7 +272,7 @@ fn listen(launch: &Launch) -> std::result::Result<Listen, String> {
     let addresses = master.to_socket_addrs().map_err(|error| error.to_string())?;
     let towards = |address: SocketAddr| -> std::io::Result<IpAddr> {
         let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        // Nothing is sent.
+        // Connecting a UDP socket sends nothing.
         let socket = UdpSocket::bind((any, 0))?;
         socket.connect(address)?;
         Ok(socket.local_addr()?.ip())
@@ -278,7 +281,8 @@ fn listen(launch: &Launch) -> std::result::Result<Listen, String> {
     let mut problem = "it has no address".to_owned();
     for address in addresses {
         match towards(address) {
-            // The master's own name may stand for that on its machine: then the address towards anywhere else.
+            // On the master's machine its name may resolve to the loopback address, which other machines cannot
+            // reach: use the address from which this machine reaches others.
             Ok(own) if own.is_loopback() && !is_one_machine => {
                 return towards(ELSEWHERE).map(Listen::Address).map_err(|error| error.to_string());
             }

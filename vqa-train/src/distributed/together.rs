@@ -1,11 +1,12 @@
-//! What processes decide together, made of sums.
+//! Decisions that processes make together, built on sums over them.
 
 use tch::{Kind, Tensor};
 
 use crate::distributed::collective::Collective;
 use crate::error::{Error, Result};
 
-/// Goes on only if no process has failed: a process that has keeps its error, and the others learn of it.
+/// Returns `own` if no process has failed. A process that has failed keeps its own error, and the others get it as
+/// [`Error::OtherProcess`].
 ///
 /// # Errors
 ///
@@ -17,7 +18,7 @@ pub(crate) fn agree<T>(collective: &dyn Collective, own: Result<T>) -> Result<T>
     if let Err(error) = &own
         && error.is_of_collective()
     {
-        // There are no others to tell.
+        // The others cannot be reached, or have the same error.
         return own;
     }
     let failed = counts(collective, own.is_err())?;
@@ -30,7 +31,7 @@ pub(crate) fn agree<T>(collective: &dyn Collective, own: Result<T>) -> Result<T>
     }
 }
 
-/// Whether it is so in any process.
+/// Returns whether `own` is true in any process.
 pub(crate) fn any(collective: &dyn Collective, own: bool) -> Result<bool> {
     if collective.world_size() == 1 {
         return Ok(own);
@@ -38,7 +39,7 @@ pub(crate) fn any(collective: &dyn Collective, own: bool) -> Result<bool> {
     Ok(counts(collective, own)?.iter().any(|&n| n > 0))
 }
 
-/// Adds up numbers of all processes, which are few.
+/// Replaces a few values with their sums over all processes.
 pub(crate) fn sum(collective: &dyn Collective, numbers: &mut [f64]) -> Result<()> {
     if collective.world_size() == 1 || numbers.is_empty() {
         return Ok(());
@@ -49,13 +50,13 @@ pub(crate) fn sum(collective: &dyn Collective, numbers: &mut [f64]) -> Result<()
     Ok(())
 }
 
-/// Refuses to go on where processes differ in what should be the same: pairs of a name and a value, whose names are the
-/// same in all processes.
+/// Checks that values are the same in all processes. `values` are pairs of a name and a value; all processes must give
+/// the same names in the same order.
 ///
 /// # Errors
 ///
-/// [`Error::Differs`], in every process, with the first of the names in which any differs from process 0, and the lines of
-/// their values that differ.
+/// [`Error::Differs`], in every process, with the first name whose value in any process differs from that in process 0,
+/// and the lines in which the two values differ.
 pub fn check_same(collective: &dyn Collective, values: &[(&str, String)]) -> Result<()> {
     for (name, value) in values {
         let of_first = broadcast_text(collective, 0, value)?;
@@ -78,7 +79,7 @@ fn lines_without(text: &str, other: &str) -> String {
     text.lines().filter(|line| other.lines().all(|other| other != *line)).collect::<Vec<_>>().join(", ")
 }
 
-/// How often it is so in each process.
+/// Returns 1 for each process in which `own` is true, and 0 for the others.
 fn counts(collective: &dyn Collective, own: bool) -> Result<Vec<i64>> {
     let mut flags = vec![0i64; collective.world_size()];
     flags[collective.rank()] = i64::from(own);
@@ -87,7 +88,7 @@ fn counts(collective: &dyn Collective, own: bool) -> Result<Vec<i64>> {
     Ok(Vec::try_from(flags).expect("a flat tensor of integers"))
 }
 
-/// The text of process `root`.
+/// Returns the text of process `root`.
 fn broadcast_text(collective: &dyn Collective, root: usize, text: &str) -> Result<String> {
     let mut len = Tensor::from_slice(&[text.len() as i64]);
     collective.broadcast(&mut len, root)?;

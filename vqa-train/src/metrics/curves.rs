@@ -1,4 +1,4 @@
-//! A picture of a run: scores, loss and learning rate over the epochs.
+//! Plots a run: scores, loss and learning rate over the epochs.
 
 use std::ops::Range;
 
@@ -9,13 +9,13 @@ use crate::metrics::lines::{EpochMetrics, Line, StepMetrics};
 
 const SIZE: (u32, u32) = (960, 900);
 
-/// Heights of the panels: scores, loss, and what is left for the learning rate.
+/// Heights of the panels for scores and loss. The learning rate gets the rest.
 const HEIGHTS: [u32; 2] = [390, 290];
 
-/// Left and right of everything.
+/// Left and right margin of the plot.
 const MARGIN: i32 = 28;
 
-// A card of its own, so that it looks the same in light and dark viewers.
+// A white background of its own, so that the plot looks the same in light and dark viewers.
 const PAPER: RGBColor = RGBColor(255, 255, 255);
 const INK: RGBColor = RGBColor(31, 41, 55);
 const PALE_INK: RGBColor = RGBColor(107, 114, 128);
@@ -24,13 +24,13 @@ const TRAIN: RGBColor = RGBColor(37, 99, 235);
 const VAL: RGBColor = RGBColor(217, 119, 6);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-/// What drawing into a string can fail with: nothing, in fact.
+/// The result of drawing into a string, which never fails in fact.
 type Drawn<T = ()> = Result<T, DrawingAreaErrorKind<std::io::Error>>;
 
-/// Points of a curve: epochs and values.
+/// Points of a curve: (epoch, value).
 type Points = Vec<(f64, f64)>;
 
-/// Draws the lines of `metrics.jsonl` as an SVG; nothing if no epoch is finished.
+/// Draws the lines of `metrics.jsonl` as an SVG. Returns `None` if no epoch is finished.
 pub(crate) fn draw(title: &str, lines: impl Iterator<Item = Line>) -> Option<String> {
     let (mut steps, mut epochs) = (Vec::new(), Vec::new());
     lines.for_each(|line| match line {
@@ -38,7 +38,7 @@ pub(crate) fn draw(title: &str, lines: impl Iterator<Item = Line>) -> Option<Str
         Line::Epoch(epoch) => epochs.push(epoch),
     });
     let last = epochs.last()?;
-    // Steps stand between the epochs. Files of older versions do not say how many there are.
+    // The number of steps per epoch, to place steps between epochs. Files of older versions do not have it.
     let n_steps = last.step.map_or(f64::INFINITY, |step| step as f64 / last.epoch as f64);
     let of_steps = |value: fn(&StepMetrics) -> f64| -> Points {
         let placed = |step: &StepMetrics| (step.step as f64 / n_steps, value(step));
@@ -72,7 +72,7 @@ pub(crate) fn draw(title: &str, lines: impl Iterator<Item = Line>) -> Option<Str
     };
     let (train_losses, val_losses) = (of_epochs(|epoch| Some(epoch.train_loss)), of_epochs(|epoch| epoch.val_loss));
     let step_losses = of_steps(|step| step.loss);
-    // The mean of the first epoch has those first steps in it.
+    // The first epoch's mean loss includes the high loss of the first steps, so it does not set the scale.
     let settled = train_losses.iter().skip(usize::from(train_losses.len() > 2)).copied().collect();
     let losses = Panel {
         title: "Loss of a question",
@@ -115,7 +115,7 @@ pub(crate) fn draw(title: &str, lines: impl Iterator<Item = Line>) -> Option<Str
 
 /// A curve of a panel.
 struct Curve {
-    /// What the legend calls it; nothing for a curve that is only a background.
+    /// Its name in the legend; `None` for a background curve, which has no entry there.
     name: Option<&'static str>,
     color: RGBAColor,
     dashed: bool,
@@ -130,7 +130,7 @@ impl Curve {
         Curve { name: Some(name), color: color.to_rgba(), dashed: false, marked, points }
     }
 
-    /// The single steps behind the mean of their epoch.
+    /// The individual steps, drawn behind the curve of the epochs' means.
     fn steps(points: Points) -> Curve {
         Curve { name: None, color: TRAIN.mix(0.3), dashed: false, marked: false, points }
     }
@@ -142,11 +142,11 @@ struct Panel {
     curves: Vec<Curve>,
     /// The range of values shown.
     range: Range<f64>,
-    /// A point to name.
+    /// A point to label as the best.
     best: Option<(f64, f64)>,
-    /// Whether there is room above it, rather than below.
+    /// Whether its label goes above it, rather than below.
     best_is_above: bool,
-    /// How values are written, at the axis and in the legend.
+    /// How values are formatted, at the axis and in the legend.
     format: [fn(f64) -> String; 2],
 }
 
@@ -161,7 +161,7 @@ impl Panel {
             let (Some(name), Some(&(_, last))) = (curve.name, curve.points.last()) else { continue };
             let entry = format!("{name} {}", self.format[1](last));
             area.draw(&Text::new(entry.clone(), (right, 13), font(15, INK, HPos::Right)))?;
-            // Letters are about half as wide as high.
+            // Letters are about half as wide as they are high.
             right -= 7 * entry.len() as i32 + 14;
             let line = [(right - 24, 21), (right, 21)];
             let pieces =
@@ -204,7 +204,7 @@ impl Panel {
         }
         if let Some((x, y)) = self.best {
             chart.draw_series([Circle::new((x, y), 6, VAL.stroke_width(2))])?;
-            // Beside the curve of val, and away from that of train.
+            // Next to the validation curve, on the side away from the training curve.
             let (right, anchor) = if x > 0.8 * x_max { (-10, HPos::Right) } else { (10, HPos::Left) };
             let down = if self.best_is_above { -26 } else { 12 };
             let name = format!("best {}, epoch {x}", self.format[1](y));
@@ -219,8 +219,8 @@ fn font(size: u32, color: RGBColor, anchor: HPos) -> TextStyle<'static> {
     ("sans-serif", size).with_color(color).with_anchor::<RGBColor>(Pos::new(anchor, VPos::Top)).into_text_style(&SIZE)
 }
 
-/// The range that shows these values, with some room. The first steps of a run, whose loss is far above all others, may
-/// be cut off: the highest twentieth of the `steps` does not count.
+/// Returns a range that shows these values, with some room around them. It ignores the highest twentieth of the
+/// `steps`, since the first steps of a run can have a loss far above all others; these may be cut off.
 fn range(steps: &Points, others: &[&Points]) -> Range<f64> {
     let mut steps: Vec<f64> = steps.iter().map(|point| point.1).collect();
     steps.sort_by(f64::total_cmp);
@@ -231,7 +231,7 @@ fn range(steps: &Points, others: &[&Points]) -> Range<f64> {
     (low - room).max(0.0)..high + room
 }
 
-/// A number to three digits, large or small.
+/// Formats a number of any size to three digits.
 fn short(y: f64) -> String {
     let trimmed = |text: &str| match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),

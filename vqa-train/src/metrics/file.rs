@@ -1,4 +1,4 @@
-//! `metrics.jsonl`, and the same for TensorBoard and as a drawing.
+//! Writes `metrics.jsonl`, and the same metrics for TensorBoard and as a plot.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::metrics::lines::Line;
 use crate::metrics::tensorboard::EventFile;
 use crate::position::Position;
 
-/// More than ten million lines.
+/// The largest file that is read, enough for more than ten million lines.
 const MAX_BYTES: u64 = 4 << 30;
 
 /// `metrics.jsonl`, open for appending.
@@ -22,12 +22,13 @@ const MAX_BYTES: u64 = 4 << 30;
 pub(crate) struct MetricsFile {
     path: PathBuf,
     file: File,
-    /// The same for TensorBoard.
+    /// The same metrics for TensorBoard.
     board: EventFile,
 }
 
 impl MetricsFile {
-    /// Opens the metrics of a run that stands at `position`, without the lines of what will be trained again.
+    /// Opens the metrics of a run that is at `position`, and removes lines of later steps and epochs, which will be
+    /// trained again.
     pub(crate) fn open(run: &RunDir, position: Position) -> Result<MetricsFile> {
         #[derive(Deserialize)]
         #[serde(tag = "kind", rename_all = "lowercase")]
@@ -37,7 +38,7 @@ impl MetricsFile {
         }
         let is_before = |line: WrittenAt| match line {
             WrittenAt::Step { step } => step <= position.step,
-            // Its step may be saved, and its validation not.
+            // Compared by epoch: the state may have been saved after the epoch's last step but before its validation.
             WrittenAt::Epoch { epoch } => epoch <= position.epoch,
         };
         let path = run.metrics();
@@ -56,7 +57,7 @@ impl MetricsFile {
         Ok(MetricsFile { path, file, board })
     }
 
-    /// Appends a line, at once.
+    /// Appends a line, unbuffered.
     pub(crate) fn append(&mut self, line: &Line) -> Result<()> {
         let mut text = serde_json::to_string(line).expect("a line can be written as JSON");
         text.push('\n');
@@ -70,11 +71,11 @@ impl MetricsFile {
     }
 }
 
-/// Draws [`RunDir::curves`] from the metrics that are there. Without a finished epoch there is nothing to draw.
+/// Plots a run's metrics to [`RunDir::curves`]. Does nothing if no epoch is finished.
 ///
 /// # Errors
 ///
-/// When the metrics cannot be read, or the drawing not be written.
+/// When the metrics cannot be read, or the plot cannot be written.
 pub fn draw_curves(run: &RunDir) -> Result<()> {
     let path = run.metrics();
     let text = read_text_within(MAX_BYTES, &path)?;

@@ -1,4 +1,4 @@
-//! How a run goes, in the forms in which people look at it.
+//! The metrics of a run, as JSON lines, TensorBoard events and a plot.
 
 pub(crate) mod curves;
 pub(crate) mod file;

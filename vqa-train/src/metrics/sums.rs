@@ -1,4 +1,4 @@
-//! Values added up over steps.
+//! Sums of metrics over steps.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::metrics::lines::StepMetrics;
 pub(crate) struct Sums {
     pub(crate) n_steps: u64,
     pub(crate) n_questions: usize,
-    /// Questions that the mean of the loss is over. States of older versions lack it, and count all.
+    /// The number of questions that the mean loss is over. States of older versions lack it: then it is all questions.
     #[serde(default)]
     pub(crate) n_in_mean_loss: Option<usize>,
     pub(crate) loss: f64,
@@ -22,7 +22,7 @@ pub(crate) struct Sums {
     pub(crate) data: Duration,
     pub(crate) forward: Duration,
     pub(crate) backward: Duration,
-    /// Adding up gradients with other processes.
+    /// Time spent summing gradients with other processes.
     #[serde(default)]
     pub(crate) all_reduce: Duration,
 }
@@ -73,7 +73,7 @@ impl Sums {
     }
 }
 
-/// Makes the sums of some steps those of all processes. Of durations it is the mean.
+/// Replaces the sums of some steps with their sums over all processes, and durations with their means.
 pub(crate) fn add_up(collective: &dyn Collective, mut steps: Vec<&mut Sums>) -> Result<()> {
     const N_NUMBERS: usize = 8;
     if collective.world_size() == 1 {

@@ -1,4 +1,4 @@
-//! TensorBoard's event files: the curves of `metrics.jsonl` again.
+//! Writes the curves of `metrics.jsonl` to TensorBoard's event files.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -13,7 +13,7 @@ use vqa_data::files::{open_input, write_atomic};
 use crate::error::Result;
 use crate::metrics::lines::Line;
 
-/// `tensorflow.Event`, as far as scalars need it.
+/// The fields of `tensorflow.Event` that scalars need.
 #[derive(Clone, PartialEq, Message)]
 struct Event {
     /// Seconds since 1970.
@@ -53,13 +53,13 @@ struct SessionLog {
     status: i32,
 }
 
-/// `SessionLog.START`: whatever was said of this event's step and later ones is replaced.
+/// `SessionLog.START`: replaces all earlier points of this event's step and of later ones.
 const START: i32 = 1;
 
-/// The end of our files' names. Another program's event files are left alone.
+/// The suffix of our files' names. Other programs' event files are left alone.
 const SUFFIX: &str = ".vqa";
 
-/// Bytes of an event, of which ours have a few hundred.
+/// The most bytes that an event may have. Ours have a few hundred.
 const MAX_EVENT: u64 = 1 << 20;
 
 /// An event file, open for appending.
@@ -70,10 +70,10 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Makes the one event file of a directory, with these lines of `metrics.jsonl` in it. An older one is emptied, and
-    /// with it go the points of steps that will be trained again; points that stay keep their time. A TensorBoard that
-    /// is open forgets the old ones too; it may be stuck where a file that it reads is gone, so that is removed only
-    /// the next time.
+    /// Creates the event file of a directory from these lines of `metrics.jsonl`. An older file is emptied, which drops
+    /// the points of steps that will be trained again; points that stay keep their time. A running TensorBoard drops
+    /// the old points too. It may get stuck if a file that it is reading disappears, so the emptied file is removed
+    /// only by the next call.
     pub(crate) fn replace(directory: &Path, lines: impl Iterator<Item = Line>) -> Result<EventFile> {
         fs::create_dir_all(directory).map_err(Error::io("make the directory", directory))?;
         let old = files(directory)?;
@@ -95,7 +95,7 @@ impl EventFile {
             event.wall_time = known.copied().unwrap_or(wall_time);
             bytes.extend(record(&event));
         }
-        // TensorBoard reads a directory's files in order of their names.
+        // TensorBoard reads a directory's files in the order of their names.
         let path =
             directory.join(format!("events.out.tfevents.{:010}.{:09}{SUFFIX}", now.as_secs(), now.subsec_nanos()));
         write_atomic(&path, &bytes)?;
@@ -109,14 +109,14 @@ impl EventFile {
         Ok(EventFile { path, file })
     }
 
-    /// Appends the points of a line, at once.
+    /// Appends the points of a line, unbuffered.
     pub(crate) fn append(&mut self, line: &Line) -> Result<()> {
         let event = event(line, since_1970().as_secs_f64());
         Ok(self.file.write_all(&record(&event)).map_err(Error::io("write", &self.path))?)
     }
 }
 
-/// The event files of ours in a directory, in order.
+/// Returns our event files in a directory, in order.
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(directory).map_err(Error::io("read the directory", directory))?;
     let mut files: Vec<PathBuf> = entries
@@ -128,7 +128,7 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Whether a name is that of an event file of ours.
+/// Whether this is the name of one of our event files.
 pub(crate) fn is_event_file(name: &str) -> bool {
     name.starts_with("events.out.tfevents.") && name.ends_with(SUFFIX)
 }
@@ -137,7 +137,7 @@ fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The points of a line: those of a step at the step, those of an epoch at the epoch.
+/// Returns the points of a line, as an event: a step line's are placed at the step, an epoch line's at the epoch.
 fn event(line: &Line, wall_time: f64) -> Event {
     let (step, values) = match line {
         Line::Step(step) => (
@@ -170,19 +170,19 @@ fn first_tag(event: &Event) -> Option<String> {
     Some(event.summary.as_ref()?.values.first()?.tag.clone())
 }
 
-/// An event as a TFRecord: its length and the event itself, each with its checksum.
+/// Encodes an event as a TFRecord: its length and the event itself, each followed by a checksum.
 fn record(event: &Event) -> Vec<u8> {
     let event = event.encode_to_vec();
     let length = (event.len() as u64).to_le_bytes();
     [&length[..], &checksum(&length), &event, &checksum(&event)].concat()
 }
 
-/// The "masked" CRC-32C of a TFRecord.
+/// Returns the "masked" CRC-32C of a TFRecord.
 fn checksum(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
 
-/// The events of a file, up to the first damage. Of a large file there is one event at a time in memory.
+/// Reads the events of a file up to the first damaged one. Only one event at a time is in memory.
 fn read_events(file: impl Read) -> impl Iterator<Item = Event> {
     let mut file = BufReader::new(file);
     std::iter::from_fn(move || {
@@ -193,7 +193,7 @@ fn read_events(file: impl Read) -> impl Iterator<Item = Event> {
             file.read_exact(&mut sum).ok()?;
             (bytes.len() as u64 == n && sum == checksum(&bytes)).then_some(bytes)
         };
-        // Its checksum is that of a length, so that nothing else is taken for one.
+        // The length has a checksum of its own, so nothing else can be mistaken for one.
         let length = u64::from_le_bytes(read(8)?.try_into().ok()?);
         Event::decode(&*read(Some(length).filter(|&length| length <= MAX_EVENT)?)?).ok()
     })
@@ -207,7 +207,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The bytes that TensorBoard's own writer makes of these events.
+    /// The expected bytes are those that TensorBoard's own writer produces for these events.
     #[test]
     fn records_are_tensorboards() {
         let head = Event { wall_time: 1.5, file_version: Some("brain.Event:2".to_owned()), ..Event::default() };
@@ -226,7 +226,7 @@ mod tests {
         );
     }
 
-    /// Tag, step and time of all points in a directory.
+    /// Returns tag, step and time of all points in a directory.
     fn points(directory: &Path) -> Vec<(String, i64, f64)> {
         let bytes: Vec<u8> = files(directory).unwrap().iter().flat_map(|path| fs::read(path).unwrap()).collect();
         read_events(&*bytes).filter_map(|event| Some((first_tag(&event)?, event.step, event.wall_time))).collect()
@@ -243,7 +243,7 @@ mod tests {
         };
         let mut file = EventFile::replace(at, [].into_iter()).unwrap();
         (1..=3).for_each(|epoch| file.append(&line(epoch)).unwrap());
-        // Cut short by a crash, and beside another program's file.
+        // An event that a crash cut short, and another program's file.
         file.file.write_all(&record(&event(&line(4), 0.0))[..20]).unwrap();
         fs::write(at.join("events.out.tfevents.1.other"), "").unwrap();
         let before = points(at);
@@ -260,12 +260,12 @@ mod tests {
         assert!(at.join("events.out.tfevents.1.other").exists());
     }
 
-    /// Whatever has the name of an event file: nothing is waited for, and nothing is read that is none.
+    /// Something else under the name of an event file is neither read nor waited for.
     #[test]
     fn other_things_are_no_event_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(format!("events.out.tfevents.1.1{SUFFIX}"));
-        // A terabyte of zeros, which takes no room.
+        // A terabyte of zeros, which takes no disk space.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         drop(EventFile::replace(directory.path(), [].into_iter()).unwrap());
         fs::remove_file(&path).unwrap();

@@ -1,8 +1,8 @@
-// Clipping, Adamax and the zeroing of the gradients in one pass over memory.
+// Clips the gradients, makes a step of Adamax and zeroes the gradients, in one pass over memory.
 //
 // NVRTC compiles this when the program first trains on a GPU.
 
-// A step of four parameters by each thread. norm: of all gradients, or null if they are not clipped.
+// Each thread makes a step of four parameters. norm: the norm of all gradients, or null if they are not clipped.
 extern "C" __global__ void adamax(float4* parameters, float4* gradients, float4* exp_avg, float4* exp_inf,
                                   const float* norm, const float* step_size, float max_norm, float weight_decay,
                                   float towards, float beta2, float eps, long long n) {

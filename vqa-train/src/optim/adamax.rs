@@ -1,4 +1,4 @@
-//! Adamax, as in PyTorch.
+//! Adamax, equivalent to PyTorch's.
 
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -11,18 +11,18 @@ use crate::optim::fused::{AdamaxTensors, FusedAdamax};
 use crate::optim::slice::values_mut;
 use crate::optim::step_scalar::StepScalar;
 
-/// Adamax, a variant of Adam with the infinity norm (Kingma and Ba 2015, section 7), step by step as
+/// Adamax, a variant of Adam with the infinity norm (Kingma and Ba 2015, section 7), which makes the same steps as
 /// `torch.optim.Adamax`.
 ///
-/// It moves all parameters into one flat tensor, and their gradients into another, of which the model's own are views
-/// from then on. Parameters that need no gradient it leaves alone.
+/// It moves all parameters into one flat tensor and their gradients into another; the model's own tensors are views of
+/// these from then on. Parameters that need no gradient are left alone.
 #[derive(Debug)]
 pub struct Adamax {
     /// The learning rate of the next step.
     pub lr: f64,
     config: AdamaxConfig,
     n_steps: u64,
-    /// The factor on the steps of the parameters.
+    /// The learning rate with bias correction.
     step_size: StepScalar,
     pub(super) flat: FlatParameters,
     /// The weight decay of each parameter.
@@ -31,12 +31,12 @@ pub struct Adamax {
     exp_avg: Tensor,
     /// The decaying maximum of the gradients, flat.
     exp_inf: Tensor,
-    /// All of a step at once, if the GPU can.
+    /// A kernel for the entire step, if the GPU can run it.
     fused: Option<FusedAdamax>,
 }
 
 impl Adamax {
-    /// An optimiser of these named parameters, float32 and all on one device.
+    /// Creates an optimiser for these named parameters, float32 and all on one device.
     pub fn new(parameters: impl IntoIterator<Item = (String, Tensor)>, config: &AdamaxConfig) -> Adamax {
         let flat = FlatParameters::new(parameters);
         let weight_decay = flat.ranges.iter().map(|range| config.weight_decay_of(&range.name)).collect();
@@ -47,20 +47,20 @@ impl Adamax {
         Adamax { lr: config.lr, config, n_steps: 0, step_size, flat, weight_decay, exp_avg, exp_inf, fused }
     }
 
-    /// Moves every parameter against its gradient, and makes the gradients zero.
+    /// Moves every parameter against its gradient, and zeroes the gradients.
     pub fn step(&mut self) {
         self.begin_step();
         self.finish_step(None);
     }
 
-    /// The part of a step that is the host's: counts it, and sets its factor.
+    /// The host's part of a step: counts it, and sets its step size.
     pub(super) fn begin_step(&mut self) {
         self.n_steps += 1;
         self.step_size.set(self.lr / (1.0 - self.config.betas[0].powi(self.n_steps as i32)));
     }
 
-    /// The part of a step that is the device's, the same operations on the same memory each time. The gradients are
-    /// clipped first, if `max_norm` is given.
+    /// The device's part of a step: the same operations on the same memory each time. The gradients are first clipped
+    /// if `max_norm` is given.
     pub(super) fn finish_step(&mut self, max_norm: Option<f64>) {
         if self.finish_step_at_once(max_norm) {
             return;
@@ -80,7 +80,7 @@ impl Adamax {
         }
     }
 
-    /// Returns whether it could.
+    /// Finishes the step with the fused kernel. Returns false, without doing anything, if that is not possible.
     fn finish_step_at_once(&mut self, max_norm: Option<f64>) -> bool {
         let (Some(fused), Some(step_size)) = (&self.fused, &self.step_size.on_gpu) else { return false };
         let weight_decay = self.weight_decay.first().copied().unwrap_or(0.0);
@@ -104,7 +104,7 @@ impl Adamax {
             let _ = range.of(gradients).g_add_(&(range.of(values) * weight_decay));
         }
         let _ = self.exp_avg.lerp_(gradients, 1.0 - beta1);
-        // From here on the gradients' memory is room to compute in.
+        // From here on the gradients' memory is used as scratch space.
         let _ = self.exp_inf.g_mul_scalar_(beta2);
         let _ = gradients.abs_().g_add_scalar_(eps);
         let _ = self.exp_inf.maximum_out(&self.exp_inf, gradients);
@@ -113,9 +113,9 @@ impl Adamax {
         let _ = gradients.zero_();
     }
 
-    /// A step by these gradients times a factor, so that clipping is no pass of its own over memory.
+    /// Makes a step with the gradients multiplied by `scale`, so that clipping needs no pass over memory of its own.
     fn step_on_cpu(&mut self, step_size: f64, scale: f32) {
-        /// Numbers that a thread works on at once.
+        /// The number of values that a thread processes at once.
         const CHUNK: usize = 1 << 14;
         let AdamaxConfig { betas: [beta1, beta2], eps, .. } = self.config;
         let FlatParameters { ranges, values, gradients } = &mut self.flat;
@@ -148,23 +148,24 @@ impl Adamax {
         });
     }
 
-    /// Number of steps made.
+    /// Returns the number of steps made.
     pub fn n_steps(&self) -> u64 {
         self.n_steps
     }
 
-    /// Says that so many steps were made.
+    /// Sets the number of steps made.
     pub(super) fn set_n_steps(&mut self, n_steps: u64) {
         self.n_steps = n_steps;
     }
 
-    /// The optimiser's own flat tensors, by PyTorch's names.
+    /// Returns the optimiser's own flat tensors, with PyTorch's names.
     pub(super) fn state(&self) -> [(&'static str, &Tensor); 2] {
         [("exp_avg", &self.exp_avg), ("exp_inf", &self.exp_inf)]
     }
 }
 
-/// A step of some parameters. The factors are clipping, weight decay, decay of the mean, decay of the maximum, eps, step size.
+/// Makes a step of some parameters. The factors are: clipping, weight decay, 1 - decay of the mean, decay of the
+/// maximum, eps, step size.
 #[multiversion(targets = "simd")]
 fn step(
     parameters: &mut [f32],

@@ -1,4 +1,4 @@
-//! Clipping of gradients.
+//! Gradient clipping.
 
 use std::hint::black_box;
 
@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use crate::optim::slice::values_mut;
 
-/// Scales gradients down so that their norm is at most `max_norm`, as `torch.nn.utils.clip_grad_norm_`.
+/// Scales gradients down so that their norm is at most `max_norm`, like `torch.nn.utils.clip_grad_norm_`.
 pub(super) fn clip_grad_norm(gradients: &mut Tensor, max_norm: f64) {
     tch::no_grad(|| {
         let scale = (max_norm / (gradients.norm() + 1e-6)).clamp_max(1.0);
@@ -16,7 +16,7 @@ pub(super) fn clip_grad_norm(gradients: &mut Tensor, max_norm: f64) {
     });
 }
 
-/// What [`clip_grad_norm`] scales gradients by, which are on a CPU.
+/// Returns the factor by which [`clip_grad_norm`] would scale gradients, for those on a CPU.
 pub(super) fn scale_on_cpu(gradients: &mut Tensor, max_norm: f64) -> f32 {
     // Not `min`, so that NaN stays NaN.
     match max_norm / (norm_on_cpu(gradients) + 1e-6) {
@@ -25,16 +25,16 @@ pub(super) fn scale_on_cpu(gradients: &mut Tensor, max_norm: f64) -> f32 {
     }
 }
 
-/// libtorch computes the norm of a flat tensor by one thread.
+/// Returns the norm of the gradients, computed by several threads: libtorch uses only one for a flat tensor.
 fn norm_on_cpu(gradients: &mut Tensor) -> f64 {
-    /// Numbers that a thread works on at once.
+    /// The number of values that a thread processes at once.
     const CHUNK: usize = 1 << 14;
-    // Collected before they are added up: the sum must not depend on which thread is faster.
+    // Collected before they are summed, so that the sum does not depend on the order in which threads finish.
     let squares: Vec<f32> = values_mut(gradients).par_chunks(CHUNK).map(sum_of_squares).collect();
     squares.into_iter().map(f64::from).sum::<f64>().sqrt()
 }
 
-/// In float32, by as many lanes that each of them adds few numbers.
+/// Sums squares in float32, in so many lanes that each adds only a few values.
 #[multiversion(targets = "simd")]
 fn sum_of_squares(values: &[f32]) -> f32 {
     const LANES: usize = 64;
@@ -45,6 +45,7 @@ fn sum_of_squares(values: &[f32]) -> f32 {
             sums[lane] += chunk[lane] * chunk[lane];
         }
     }
-    // Hidden from the compiler, which would otherwise join lanes in the order in which they are added up.
+    // Hides the sums from the compiler, which would otherwise group the lanes by the order in which they are added
+    // here.
     black_box(sums).into_iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>()
 }

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-/// A model's parameters moved into one flat tensor, and their gradients into another, of which the model's own are
-/// views from then on: clipping and stepping are each one pass over memory.
+/// A model's parameters, moved into one flat tensor, and their gradients, moved into another. The model's own tensors
+/// become views of these, so that clipping and stepping are each one pass over memory.
 #[derive(Debug)]
 pub(super) struct FlatParameters {
     /// In the order of their names.
@@ -16,7 +16,7 @@ pub(super) struct FlatParameters {
     pub(super) gradients: Tensor,
 }
 
-/// Where a parameter is in the flat tensors.
+/// The position of a parameter in the flat tensors.
 #[derive(Debug)]
 pub(super) struct FlatRange {
     pub(super) name: String,
@@ -29,17 +29,17 @@ impl FlatRange {
         self.shape.iter().product()
     }
 
-    /// The parameter's share of a flat tensor, in its shape.
+    /// Returns the parameter's part of a flat tensor, in its shape.
     pub(super) fn of(&self, flat: &Tensor) -> Tensor {
         flat.narrow(0, self.start, self.len()).view(&self.shape[..])
     }
 }
 
 impl FlatParameters {
-    /// Moves these named parameters, float32 and all on one device. Those that need no gradient stay where they are: a
-    /// frozen layer, the running mean of a batch norm.
+    /// Moves these named parameters, float32 and all on one device. Those that need no gradient, such as a frozen layer
+    /// or the running mean of a batch norm, stay where they are.
     pub(super) fn new(parameters: impl IntoIterator<Item = (String, Tensor)>) -> FlatParameters {
-        /// Parameters begin at multiples of a cache line.
+        /// Each parameter begins at a multiple of this many values, a cache line.
         const ALIGNED: usize = 16;
         let mut parameters: Vec<(String, Tensor)> =
             parameters.into_iter().filter(|(_, parameter)| parameter.requires_grad()).collect();
@@ -57,15 +57,16 @@ impl FlatParameters {
         for ((_, parameter), range) in parameters.iter_mut().zip(&ranges) {
             tch::no_grad(|| range.of(&values).copy_(parameter));
             parameter.set_data(&range.of(&values));
-            // Only a backward pass makes a gradient; from then on they are added to where it is.
+            // Only a backward pass creates a gradient tensor; later ones add to it in place.
             (&*parameter * 0.0).sum(Kind::Float).backward();
             parameter.grad().set_data(&range.of(&gradients));
         }
         FlatParameters { ranges, values, gradients }
     }
 
-    /// Where the parameters are whose names begin so, each with the number of its group, group by group; and then all
-    /// others. Neighbours are one range.
+    /// Returns the ranges of the parameters in each group, with the group's index, in the order of the groups;
+    /// parameters in no group come last. A group consists of the names' parts before the first dot. Adjacent parameters
+    /// of a group are merged into one range.
     pub(super) fn parts(&self, groups: &[&[&str]]) -> Vec<(usize, Range<i64>)> {
         let n = self.gradients.size()[0];
         let ends = self.ranges.iter().skip(1).map(|range| range.start).chain([n]);
@@ -81,17 +82,17 @@ impl FlatParameters {
                 None => parts.push((group, range.start..end)),
             }
         }
-        // Stable, so that it is the same for all.
+        // A stable sort, so that the order is the same in all processes.
         parts.sort_by_key(|&(group, _)| group);
         parts
     }
 
-    /// A flat tensor of zeros.
+    /// Returns a flat tensor of zeros.
     pub(super) fn zeros(&self) -> Tensor {
         self.values.zeros_like()
     }
 
-    /// The parameters' shares of other flat tensors, each named after its tensor and its parameter.
+    /// Returns the parameters' parts of other flat tensors, each named after its tensor and its parameter.
     pub(super) fn named(&self, flats: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
         let of_range = |range: &FlatRange| {
             let name = |kind: &str| format!("{kind}.{}", range.name);
@@ -105,7 +106,7 @@ impl FlatParameters {
 mod tests {
     use super::*;
 
-    /// All numbers are in one of the parts, each parameter's in that of its group.
+    /// The parts cover all values, and each parameter is in a part of its group.
     #[test]
     fn parts_are_complete() {
         let named = ["b.x", "a.y", "c.z", "a.x", "d.x"]
@@ -115,7 +116,7 @@ mod tests {
         assert_eq!(flat.parts(&[&["c"], &["b", "d", "none"]]), [(0, 48..64), (1, 32..48), (1, 64..80), (2, 0..32)]);
     }
 
-    /// As PyTorch's optimisers are given what has `requires_grad`, and leave the rest alone.
+    /// PyTorch's optimisers, too, are given only the parameters with `requires_grad`.
     #[test]
     fn what_needs_no_gradient_stays_where_it_is() {
         let tensor = || Tensor::from_slice(&[1f32, 2.0]);

@@ -5,11 +5,11 @@ use vqa_model::feed::{CudaKernel, CudaModule, KernelArgument};
 
 use crate::config::AdamaxConfig;
 
-/// The kernel of `adamax.cu`.
+/// The kernel in `adamax.cu`.
 #[derive(Debug)]
 pub(super) struct FusedAdamax(CudaKernel);
 
-/// The tensors of a step, all flat and of one length.
+/// The tensors of a step, all flat and of the same length.
 pub(super) struct AdamaxTensors<'a> {
     pub(super) values: &'a mut Tensor,
     pub(super) gradients: &'a mut Tensor,
@@ -18,14 +18,14 @@ pub(super) struct AdamaxTensors<'a> {
 }
 
 impl FusedAdamax {
-    /// The kernel for a device; nothing on a CPU, and where the driver refuses it.
+    /// Loads the kernel for a device. Returns `None` for a CPU, or if the driver refuses the kernel.
     pub(super) fn new(device: Device) -> Option<FusedAdamax> {
         CudaModule::load(device, include_str!("adamax.cu"), "the optimiser runs", |module| module.kernel("adamax"))
             .map(FusedAdamax)
     }
 
-    /// Clips the gradients, moves the parameters against them, and makes them zero. Scalars, on the device: the norm of
-    /// all gradients, if they are to be clipped, with the most that it may be, and the step size.
+    /// Clips the gradients, moves the parameters against them, and zeroes them. `norm` is the norm of all gradients and
+    /// its limit, if they are to be clipped; it and `step_size` are scalars on the device.
     ///
     /// # Errors
     ///
@@ -68,9 +68,9 @@ impl FusedAdamax {
             KernelArgument::Long(n as i64),
         ];
         let n_blocks = u32::try_from(n.div_ceil(N_THREADS as usize)).map_err(|error| error.to_string())?;
-        // SAFETY: these are the kernel's parameters, in order. It touches the first four tensors up to their length,
-        // which is n times four, and reads one value of the scalars; the tensors' memory is aligned to 16 bytes, as
-        // libtorch's is. All are used in libtorch's current stream only.
+        // SAFETY: these are the kernel's parameters, in order. It accesses the first four tensors up to their length,
+        // which is four times n, and reads one value of each scalar. The tensors are aligned to 16 bytes, like all of
+        // libtorch's allocations. All are used in libtorch's current stream only.
         unsafe { self.0.launch([n_blocks, 1], N_THREADS, &arguments) }
     }
 }

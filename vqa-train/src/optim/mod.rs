@@ -1,5 +1,5 @@
-//! What a training step does after the forward pass, as PyTorch does it: clipping, Adamax, the learning rate's
-//! schedule, and a moving average of the weights. [`Optimizer`] is all of them.
+//! What a training step does after the forward pass, equivalent to PyTorch: clipping, Adamax, the learning rate
+//! schedule, and a moving average of the weights. [`Optimizer`] combines them.
 
 pub(crate) mod adamax;
 pub(crate) mod clip;

@@ -1,4 +1,4 @@
-//! All of a training step after the forward pass.
+//! Everything that a training step does after the forward pass.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,8 @@ use crate::optim::adamax::Adamax;
 use crate::optim::ema::MovingAverage;
 use crate::optim::schedule::lr_factor;
 
-/// A training step after the forward pass: backward, clip, and Adamax at the scheduled rate.
+/// The rest of a training step after the forward pass: backward pass, clipping, Adamax at the scheduled learning rate,
+/// and the moving average of the weights.
 #[derive(Debug)]
 pub struct Optimizer {
     adamax: Adamax,
@@ -20,39 +21,40 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimiser of these named parameters, as the config says. Those that need no gradient it leaves alone.
+    /// Creates an optimiser for these named parameters, configured by `config`. Those that need no gradient are left
+    /// alone.
     pub fn new(parameters: impl IntoIterator<Item = (String, Tensor)>, config: &TrainConfig) -> Optimizer {
         let adamax = Adamax::new(parameters, &config.optim);
         let average = (config.ema_decay > 0.0).then(|| MovingAverage::new(&adamax.flat.values, config.ema_decay));
         Optimizer { adamax, config: config.clone(), average }
     }
 
-    /// The learning rate of the next step.
+    /// Returns the learning rate of the next step.
     pub fn lr(&self) -> f64 {
         self.config.optim.lr * lr_factor(&self.config, self.adamax.n_steps())
     }
 
-    /// Moves the parameters against the gradient of `loss`, and of those that were added before.
+    /// Adds the gradient of `loss` to the gradients accumulated so far, and moves the parameters against the sum.
     pub fn step(&mut self, loss: &Tensor) {
         loss.backward();
         self.apply();
     }
 
-    /// The sums of several processes' gradients in a step, part by part: those whose parameters' names begin so are
-    /// complete first, in this order.
+    /// Returns the sums over several processes of a step's gradients. `order` has the groups of parameters whose
+    /// gradients are complete first, as in [`VqaModel::gradient_order`](vqa_model::VqaModel::gradient_order).
     pub(crate) fn gradient_sums<'a>(&self, collective: &'a dyn Collective, order: &[&[&str]]) -> GradientSums<'a> {
         let flat = &self.adamax.flat;
         let kind = self.config.all_reduce.kind();
         GradientSums::new(collective, flat.gradients.shallow_clone(), flat.parts(order), kind)
     }
 
-    /// Moves the parameters against the gradients that backward passes have added up, and makes them zero.
+    /// Moves the parameters against the gradients that backward passes have accumulated, and zeroes these.
     pub fn apply(&mut self) {
         self.begin_step();
         self.finish_step();
     }
 
-    /// The part of [`Optimizer::apply`] that is the host's: counts the step, and sets what differs from other steps.
+    /// The host's part of [`Optimizer::apply`]: counts the step, and sets the values that differ between steps.
     pub(crate) fn begin_step(&mut self) {
         self.adamax.lr = self.lr();
         self.adamax.begin_step();
@@ -61,8 +63,8 @@ impl Optimizer {
         }
     }
 
-    /// The part of [`Optimizer::apply`] that is the device's: the same operations on the same memory at every step, so
-    /// that a GPU can be told once.
+    /// The device's part of [`Optimizer::apply`]: the same operations on the same memory at every step, so that a GPU
+    /// can record them once.
     pub(crate) fn finish_step(&mut self) {
         self.adamax.finish_step(self.config.clip_grad.then_some(self.config.max_grad_norm));
         if let Some(average) = &mut self.average {
@@ -70,7 +72,7 @@ impl Optimizer {
         }
     }
 
-    /// Does something with a model whose parameters are their moving average, if there is one.
+    /// Runs `f` with the model's parameters replaced by their moving average, if there is one.
     pub fn with_average<T>(&mut self, f: impl FnOnce() -> T) -> T {
         self.exchange();
         let value = f();
@@ -84,23 +86,23 @@ impl Optimizer {
         }
     }
 
-    /// Number of steps made.
+    /// Returns the number of steps made.
     pub fn n_steps(&self) -> u64 {
         self.adamax.n_steps()
     }
 
-    /// The optimiser's own tensors by name, for a file.
+    /// Returns the optimiser's own tensors by name, to be saved.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut flats = self.adamax.state().to_vec();
         flats.extend(self.average.as_ref().map(|average| ("average", &average.values)));
         self.adamax.flat.named(&flats)
     }
 
-    /// Goes back to a state from [`Optimizer::state`] after `n_steps` steps.
+    /// Restores a state that [`Optimizer::state`] returned after `n_steps` steps.
     ///
     /// # Errors
     ///
-    /// Names a tensor that is missing, of another shape, or of no use.
+    /// When a tensor is missing, has another shape, or does not belong to this optimiser; the message names it.
     pub fn restore(&mut self, n_steps: u64, state: Vec<(String, Tensor)>) -> std::result::Result<(), String> {
         let mut state: HashMap<String, Tensor> = state.into_iter().collect();
         for (name, mut tensor) in self.state() {
@@ -123,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    /// A moving average by hand, in the model for as long as is asked, and kept over a restart.
+    /// The average equals one computed by hand, is in the model only during `with_average`, and survives a restart.
     #[test]
     fn the_average_follows_the_weights() {
         let config = TrainConfig { ema_decay: 0.6, ..TrainConfig::default() };

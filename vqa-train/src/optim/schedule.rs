@@ -1,10 +1,11 @@
-//! The learning rate's schedule.
+//! The learning rate schedule.
 
 use crate::config::TrainConfig;
 
-/// The factor on the learning rate at a step, counted from 0, as the seed defines it for `LambdaLR`: up to
-/// `warmup_steps` a straight line from `warmup_factor` to 1; then `lr_ratio` to the number of `lr_steps` that are at or
-/// before the step (`bisect_right`). No warm-up if `warmup_steps` is 0, where the seed divides by zero.
+/// Returns the factor on the learning rate at a step, counted from 0, as the original PyTorch code defines it for
+/// `LambdaLR`: up to `warmup_steps` it rises linearly from `warmup_factor` to 1; after that it is `lr_ratio` to the
+/// power of the number of `lr_steps` at or before the step (`bisect_right`). If `warmup_steps` is 0 there is no
+/// warm-up; the original code divides by zero then.
 pub fn lr_factor(config: &TrainConfig, step: u64) -> f64 {
     if config.warmup_steps > 0 && step <= config.warmup_steps {
         let alpha = step as f64 / config.warmup_steps as f64;
@@ -19,7 +20,7 @@ pub fn lr_factor(config: &TrainConfig, step: u64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Expected values from the seed's `lr_schedule_func_builder` run in Python.
+    /// Expected values from the original code's `lr_schedule_func_builder`, run in Python.
     #[test]
     fn schedule_is_the_seeds() {
         let config = TrainConfig {

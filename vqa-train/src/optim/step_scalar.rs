@@ -1,9 +1,9 @@
-//! A factor that is another one at every step.
+//! A value that changes at every step.
 
 use tch::{Device, Kind, Tensor};
 
-/// A factor that is another one at every step. On a GPU it is in memory of its own, where a step that was recorded once
-/// reads it each time.
+/// A value that changes at every step. On a GPU it has memory of its own, from which a recorded step reads it at each
+/// replay.
 #[derive(Debug)]
 pub(super) struct StepScalar {
     pub(super) value: f64,
@@ -18,7 +18,7 @@ impl StepScalar {
         StepScalar { value: 0.0, on_gpu }
     }
 
-    /// Has what is queued after this read `value`.
+    /// Sets the value for all operations that are queued after this.
     pub(super) fn set(&mut self, value: f64) {
         self.value = value;
         if let Some(on_gpu) = &mut self.on_gpu {

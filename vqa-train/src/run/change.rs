@@ -1,17 +1,18 @@
-//! Keys of a config that changed since a run was started.
+//! Config keys that have changed since a run was started.
 
 use std::fmt;
 
-/// What another value of a key would change in a run that is resumed.
+/// What a new value of a key would affect in a resumed run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Affects {
-    /// No value that training computes, but for the last digits on another device.
+    /// No value that training computes, except for the last digits on another device.
     Nothing,
-    /// The steps to come, as when a run diverged. The run's `config.toml` notes what it was.
+    /// The later steps. This is allowed, for example to recover from divergence, and the old value is noted in the
+    /// run's `config.toml`.
     LaterSteps,
-    /// Nothing, as long as the files are the same: they may have been moved, but keep their names.
+    /// Nothing, as long as the files are the same: they may have been moved, but must keep their names.
     Paths,
-    /// The steps that were made already.
+    /// The steps already made, which would have been different.
     EarlierSteps,
 }
 
@@ -34,13 +35,13 @@ impl fmt::Display for Change {
 }
 
 impl Change {
-    /// Another number of processes: sums over a batch have other last digits.
+    /// A change of the number of processes, which affects the last digits of sums over a batch.
     pub(super) fn of_processes(before: usize, now: usize) -> Change {
         let [before, now] = [before, now].map(|n| n.to_string());
         Change { key: "processes".to_owned(), before, now, affects: Affects::LaterSteps }
     }
 
-    /// Whether a run may be resumed with it.
+    /// Whether a run may be resumed with this change.
     pub(super) fn is_allowed(&self) -> bool {
         let names = |paths: &str| -> Vec<String> {
             paths.split('"').map(|path| path.rsplit('/').next().unwrap_or_default().to_owned()).collect()

@@ -1,4 +1,4 @@
-//! The checkpoints of a run: one an epoch, as many as are to be kept.
+//! The checkpoints of a run: one for each epoch, of which old ones may be removed.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::run::state::{State, check_finite};
 
-/// Writes the checkpoint of an epoch, after so many steps. Refuses NaN and infinity.
+/// Writes the checkpoint of an epoch that ended at `step`. Refuses NaN and infinity.
 pub(crate) fn save_checkpoint(run: &RunDir, header: &CheckpointHeader, vs: &VarStore, step: u64) -> Result<()> {
     let mut weights: Vec<(String, Tensor)> = vs.variables().into_iter().collect();
     weights.sort_by(|a, b| a.0.cmp(&b.0));
@@ -19,7 +19,7 @@ pub(crate) fn save_checkpoint(run: &RunDir, header: &CheckpointHeader, vs: &VarS
     Ok(write_tensors(&run.checkpoint(header.epoch), &weights, header.to_header())?)
 }
 
-/// Removes the checkpoints that `keep_last` and `keep_best` do not keep.
+/// Removes the checkpoints that are not to be kept according to `keep_last` and `keep_best`.
 pub(crate) fn remove_old_checkpoints(run: &RunDir, state: &State, config: &TrainConfig) -> Result<()> {
     if config.keep_last == 0 {
         return Ok(());

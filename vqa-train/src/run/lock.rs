@@ -1,4 +1,4 @@
-//! One process at a time in the directory of a run.
+//! Ensures that only one process at a time trains in the directory of a run.
 
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -10,21 +10,24 @@ use vqa_model::run::RunDir;
 use crate::error::{Error, Result};
 use crate::metrics::tensorboard::is_event_file;
 
-/// While this exists, no other process trains in the directory. The operating system ends it with the process.
+/// A lock on a run's directory: while it exists, no other process trains there. The operating system releases it when
+/// the process ends.
 #[derive(Debug)]
 pub struct RunLock {
     _file: Option<File>,
     path: PathBuf,
-    /// The directories that were made for it, the innermost first. A run that does not begin leaves nothing behind.
+    /// The directories that were created for it, innermost first, so that a run that never begins leaves nothing
+    /// behind.
     made: Vec<PathBuf>,
 }
 
 impl RunLock {
-    /// Makes this process the only one that trains in the directory, and removes what a killed one left half-written.
+    /// Makes this process the only one that trains in the directory, and removes half-written files that a killed
+    /// process has left.
     ///
     /// # Errors
     ///
-    /// When another process trains in it, or the directory cannot be made.
+    /// When another process is training in the directory, or it cannot be created.
     pub fn acquire(run: &RunDir) -> Result<RunLock> {
         let state_dir = run.state_dir();
         let made = state_dir.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
@@ -34,11 +37,11 @@ impl RunLock {
         let file = loop {
             let file = File::create(&path).map_err(vqa_data::Error::io("write", &path))?;
             match file.try_lock() {
-                // Between opening and locking, a process that did not begin may have removed the file.
+                // Between opening and locking, another process whose run never began may have removed the file.
                 Ok(()) if !is_at(&file, &path) => {}
                 Ok(()) => break Some(file),
                 Err(TryLockError::WouldBlock) => return Err(Error::Locked { out_dir: run.path().to_owned() }),
-                // A file system without locks: nothing is known of others.
+                // A file system without locks: other processes cannot be detected.
                 Err(TryLockError::Error(_)) => break None,
             }
         };
@@ -50,7 +53,7 @@ impl RunLock {
         Ok(RunLock { _file: file, path, made })
     }
 
-    /// Says that the run has begun: from now on the directory stays.
+    /// Keeps the directory from now on, since the run has begun.
     pub(super) fn keep(&mut self) {
         self.made.clear();
     }
@@ -59,14 +62,14 @@ impl RunLock {
 impl Drop for RunLock {
     fn drop(&mut self) {
         if !self.made.is_empty() {
-            // While it is still locked; directories only where they are empty.
+            // The file is removed while it is still locked; directories are removed only if they are empty.
             let _ = fs::remove_file(&self.path);
             let _ = self.made.iter().map(fs::remove_dir).take_while(std::io::Result::is_ok).count();
         }
     }
 }
 
-/// Whether an open file is the one that has this name now.
+/// Whether an open file is the one that is now at this path.
 fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
@@ -74,8 +77,8 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Removes the temporary files of a training that was killed. Those of other commands that write into the directory
-/// stay.
+/// Removes the temporary files that a killed training process has left. Those of other commands that write into the
+/// directory stay.
 fn remove_half_written(directory: &Path) -> Result<()> {
     if !directory.exists() {
         return Ok(());
@@ -90,8 +93,8 @@ fn remove_half_written(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a name is that of a file that training was writing: `.NAME.RANDOM.tmp`, as `AtomicFile` has it, with six
-/// letters and digits at random.
+/// Whether a name is that of a temporary file that training was writing: `.NAME.RANDOM.tmp`, as `AtomicFile` names it,
+/// where RANDOM is six random letters and digits.
 fn is_half_written(name: &str) -> bool {
     const WRITTEN: [&str; 6] =
         ["config.toml", "words.json", "answers.json", "state.safetensors", "metrics.jsonl", "curves.svg"];

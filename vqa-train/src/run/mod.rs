@@ -1,5 +1,5 @@
-//! What training keeps in the directory of a run beside what others read: the state that resuming needs, and the lock;
-//! and what a run that is resumed may have otherwise than before.
+//! What only training itself keeps in the directory of a run: the state to resume from, and the lock. Also decides what
+//! may differ when a run is resumed.
 
 pub(crate) mod change;
 pub(crate) mod checkpoints;

@@ -1,4 +1,4 @@
-//! A run as it is opened: new, or resumed.
+//! Opens a run, new or resumed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,20 +19,21 @@ use crate::run::lock::RunLock;
 use crate::run::resume::{Resumed, RunConfig, check_run_dir};
 use crate::run::state::State;
 
-/// A run that is about to begin or to be resumed, with its dictionaries.
+/// A run that is about to be started or resumed, with its dictionaries.
 #[derive(Debug)]
 pub struct OpenedRun {
     run: RunDir,
     resumed: Option<Resumed>,
     words: WordDict,
     answers: AnswerDict,
-    /// Nothing if the run is only looked at.
+    /// `None` unless the run was opened with [`OpenedRun::open`].
     lock: Option<RunLock>,
 }
 
 impl OpenedRun {
-    /// Makes this process the only one that trains in the directory, and then opens the run in it: what it was found to
-    /// be, it stays. A new run is given the dictionaries that were `made` for it, or else those that its config names.
+    /// Makes this process the only one that trains in the directory, and then opens the run in it, so that no other
+    /// process can change it afterwards. A new run gets the dictionaries `made` for it or, without these, those that
+    /// its config names.
     ///
     /// # Errors
     ///
@@ -47,12 +48,12 @@ impl OpenedRun {
         Ok(OpenedRun { lock: Some(lock), ..OpenedRun::read(run, config, resume, made)? })
     }
 
-    /// Opens a run only to see whether it could be trained, which includes that its directory can be written. Nothing
-    /// is left there.
+    /// Opens a run only to check that it could be trained, including that its directory can be written to. Leaves
+    /// nothing behind.
     ///
     /// # Errors
     ///
-    /// Those of [`OpenedRun::open`], but for another process that trains in the directory.
+    /// Those of [`OpenedRun::open`], except that another process may be training in the directory.
     pub fn look(
         run: &RunDir,
         config: &RunConfig,
@@ -64,11 +65,12 @@ impl OpenedRun {
         OpenedRun::read(run, config, resume, made)
     }
 
-    /// Opens a run as one of the processes that train it together, not the first, which writes to the directory.
+    /// Opens a run in one of several processes that train it, other than process 0, which alone locks the directory and
+    /// writes to it.
     ///
     /// # Errors
     ///
-    /// Those of [`OpenedRun::open`], but for another process that trains in the directory.
+    /// Those of [`OpenedRun::open`], except that another process may be training in the directory.
     pub fn follow(
         run: &RunDir,
         config: &RunConfig,
@@ -78,7 +80,8 @@ impl OpenedRun {
         OpenedRun::read(run, config, resume, made)
     }
 
-    /// Says how many processes train the run from here on. Another number than before is a change of the run.
+    /// Records how many processes train the run from here on. If the number differs from before, it is added to the
+    /// changes of the resumed run.
     ///
     /// # Errors
     ///
@@ -91,8 +94,8 @@ impl OpenedRun {
         Ok(())
     }
 
-    /// Reads what is in the directory, and the dictionaries. A resumed run keeps those that it was started with, even
-    /// if others were prepared since.
+    /// Reads the run in the directory, and the dictionaries. A resumed run keeps those that it was started with, even
+    /// if others have been prepared since.
     fn read(run: &RunDir, config: &RunConfig, resume: bool, made: Option<(WordDict, AnswerDict)>) -> Result<OpenedRun> {
         let resumed = check_run_dir(run, config, resume)?;
         let (words, answers) = match (&resumed, made) {
@@ -119,16 +122,16 @@ impl OpenedRun {
         Ok(OpenedRun { run: run.clone(), resumed, words, answers, lock: None })
     }
 
-    /// What is resumed; nothing if the run is new.
+    /// Returns the run that is resumed; `None` if it is new.
     pub fn resumed(&self) -> Option<&Resumed> {
         self.resumed.as_ref()
     }
 
-    /// Refuses to resume with other data than the run's own.
+    /// Refuses to resume with data other than the run's own.
     ///
     /// # Errors
     ///
-    /// When dictionaries, questions or features are not those that the run was started with; or they cannot be read.
+    /// When dictionaries, questions or features are not those that the run was started with, or cannot be read.
     pub fn check_data(&self, train: &Dataset, val: Option<&Dataset>) -> Result<()> {
         match self.resumed {
             Some(_) => State::check_saved(&self.run, train, val),
@@ -136,21 +139,23 @@ impl OpenedRun {
         }
     }
 
-    /// The words.
+    /// Returns the word dictionary.
     pub fn words(&self) -> &WordDict {
         &self.words
     }
 
-    /// The candidate answers.
+    /// Returns the answer dictionary.
     pub fn answers(&self) -> &AnswerDict {
         &self.answers
     }
 
-    /// Loads the weights that `model.init` names, and says which. A run that is resumed has learnt its own.
+    /// Loads the weights that `model.init` names, and returns their path; `None` if it names none. A resumed run keeps
+    /// its own weights.
     ///
     /// # Errors
     ///
-    /// When the weights are of another model, or belong to other dictionaries; when word vectors are named too.
+    /// When the weights are those of another model, or belong to other dictionaries; when the config names word vectors
+    /// too.
     pub fn init_weights<'a>(&self, config: &'a RunConfig, vs: &VarStore) -> Result<Option<&'a Path>> {
         let Some(init) = config.model.init.as_deref().filter(|_| self.resumed.is_none()) else { return Ok(None) };
         let problem = |problem: &str| Error::Run { path: init.to_owned(), problem: problem.to_owned() };
@@ -159,7 +164,7 @@ impl OpenedRun {
                 "model.init and model.lm.glove both say which word vectors to begin with: leave one out",
             ));
         }
-        // Weights of a run belong to its dictionaries; others come without any.
+        // The weights of a run belong to its dictionaries; other weights have none beside them.
         let beside = RunDir::of_checkpoint(init);
         let exists = |path: std::path::PathBuf| Some(path).filter(|path| path.exists());
         let other_words = exists(beside.words()).map(|path| WordDict::load(&path)).transpose()?;
@@ -177,13 +182,13 @@ impl OpenedRun {
         Ok(Some(init))
     }
 
-    /// The file of pretrained word vectors that a new run is initialised from, if its config names one.
+    /// Returns the file of pretrained word vectors that a new run is initialised from, if its config names one.
     pub fn word_vectors<'a>(&self, config: &'a RunConfig) -> Option<&'a Path> {
         config.model.lm.glove.as_deref().filter(|_| self.resumed.is_none())
     }
 
-    /// Gives a model pretrained word vectors. Returns the ids of the words that have none, rising. `progress` is called
-    /// with the number of bytes just read.
+    /// Initialises a model with pretrained word vectors. Returns the ids of the words that have none, in ascending
+    /// order. `progress` is called with the number of bytes just read.
     ///
     /// # Errors
     ///
@@ -209,7 +214,7 @@ impl OpenedRun {
         Ok(vectors.missing().to_vec())
     }
 
-    /// Writes what a run begins with: its config, and its dictionaries if it is new.
+    /// Writes the files that a run begins with: its config, and its dictionaries if it is new.
     ///
     /// # Errors
     ///
@@ -217,7 +222,7 @@ impl OpenedRun {
     ///
     /// # Panics
     ///
-    /// When the run was only looked at, or followed.
+    /// When the run was opened with [`OpenedRun::look`] or [`OpenedRun::follow`].
     pub fn begin(&mut self, config: &RunConfig) -> Result<()> {
         let comments = self.resumed.as_ref().map(Resumed::comments).unwrap_or_default();
         self.run.write_config(config, &comments)?;
@@ -229,11 +234,12 @@ impl OpenedRun {
     }
 }
 
-/// Says what is wrong with the data to train and validate on, if anything. Warns where questions have few answers.
+/// Checks the data to train and validate on. Warns if questions have few answers.
 ///
 /// # Errors
 ///
-/// When there is nothing to learn from or nothing to judge by, or the two splits have other features.
+/// When there is nothing to train on, or nothing to validate on although `patience` is set, or the features of the two
+/// splits do not match.
 pub fn check_data(config: &RunConfig, train: &Dataset, val: Option<&Dataset>) -> Result<(), String> {
     if train.split().annotations.is_empty() {
         return Err("split \"train\": no annotations to learn from: give its composition a_jsons".to_owned());
@@ -258,13 +264,13 @@ pub fn check_data(config: &RunConfig, train: &Dataset, val: Option<&Dataset>) ->
     Ok(())
 }
 
-/// The batches to train on.
+/// Returns the loader of the batches to train on.
 pub fn train_loader(config: &RunConfig, train: Arc<Dataset>) -> Loader {
     loader(config, train, config.train.batch_size, config.train.sampler)
 }
 
-/// The batches to validate on. Nothing is learnt from them: with no gradients to keep there is room for more questions,
-/// and larger batches share more images and beginnings of questions.
+/// Returns the loader of the batches to validate on. They are twice as large as those to train on: validation keeps no
+/// gradients, which leaves memory for more questions, and larger batches share more images and question beginnings.
 pub fn val_loader(config: &RunConfig, val: Arc<Dataset>) -> Loader {
     loader(config, val, 2 * config.train.batch_size, Sampler::Sequential)
 }

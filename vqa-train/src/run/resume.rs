@@ -1,4 +1,4 @@
-//! Which run a directory holds, and what may differ when it is resumed.
+//! Finds out which run a directory contains, and what may differ when it is resumed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,15 +23,15 @@ pub type RunConfig = Config<ModelConfig, TrainConfig>;
 pub struct Resumed {
     /// Where it stands.
     pub position: Position,
-    /// Keys whose values are others than before.
+    /// Keys whose values have changed.
     pub changes: Vec<Change>,
-    /// Comments on earlier changes.
+    /// Comments about earlier changes.
     earlier_comments: String,
 }
 
 impl Resumed {
-    /// Comments for the head of the run's `config.toml`: which values the keys had that affect the steps, and until
-    /// when.
+    /// Returns comments for the head of the run's `config.toml`: the old values of changed keys that affect the steps,
+    /// and until which step they applied.
     pub fn comments(&self) -> String {
         let mut comments = self.earlier_comments.clone();
         for Change { key, before, .. } in self.changes.iter().filter(|change| change.affects == Affects::LaterSteps) {
@@ -41,15 +41,15 @@ impl Resumed {
     }
 }
 
-/// Refuses to mix two runs in one directory. Returns the run there, if it is resumed.
+/// Refuses to mix two runs in one directory. Returns the run in it if there is one and it can be resumed.
 ///
 /// # Errors
 ///
-/// When there is a run that `resume` does not ask for, or one that cannot be resumed with this config.
+/// When there is a run but `resume` is false, or one that cannot be resumed with this config.
 pub fn check_run_dir(run: &RunDir, config: &RunConfig, resume: bool) -> Result<Option<Resumed>> {
     let position = Position::saved_in(run)?;
     if position.is_none() && run.checkpoints()?.is_empty() {
-        // Nothing can be lost, and another try may have another config.
+        // There is nothing to lose, and a new attempt may have another config.
         return Ok(None);
     }
     let out_dir = run.path().to_owned();
@@ -74,7 +74,7 @@ pub fn check_run_dir(run: &RunDir, config: &RunConfig, resume: bool) -> Result<O
     }
 }
 
-/// Compares two values of a key.
+/// Collects the keys whose values differ.
 struct Comparison(Vec<Change>);
 
 impl Comparison {
@@ -87,7 +87,7 @@ impl Comparison {
     }
 }
 
-/// Compares all fields of a struct that are named; those that are not keep the code from being compiled.
+/// Compares the named fields of a struct. The code does not compile if a field is left out.
 macro_rules! compare {
     ($comparison:ident, $before:expr, $now:expr, $prefix:literal,
      $type:ident { $($field:ident $($key:literal)? : $affects:ident),+ $(, ; $($nested:ident),+)? $(,)? }) => {
@@ -99,7 +99,7 @@ macro_rules! compare {
     };
 }
 
-/// The keys whose values differ, in order.
+/// Returns the keys whose values differ, sorted.
 fn changes(before: &RunConfig, now: &RunConfig) -> Vec<Change> {
     let mut found = Comparison(Vec::new());
     compare!(found, before, now, "", Config {
@@ -177,7 +177,7 @@ fn changes(before: &RunConfig, now: &RunConfig) -> Vec<Change> {
     found.0
 }
 
-/// The values of a split by dotted keys, as in `composition.0.features`.
+/// Returns the values of a split by dotted keys, such as `composition.0.features`.
 fn flat_split(config: &RunConfig, name: &str) -> BTreeMap<String, Value> {
     fn flatten(key: &str, value: Value, flat: &mut BTreeMap<String, Value>) {
         let below = |next: &str| if key.is_empty() { next.to_owned() } else { format!("{key}.{next}") };
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(changes(&read, &config()), []);
     }
 
-    /// All dotted keys of a table, with the places of their values.
+    /// Returns all dotted keys of a table.
     fn keys(table: &toml::Table, prefix: &str) -> Vec<String> {
         let below = |(key, value): (&String, &Value)| match value {
             Value::Table(table) if key != "data" => keys(table, &format!("{prefix}{key}.")),
@@ -229,7 +229,7 @@ mod tests {
         table.iter().flat_map(below).collect()
     }
 
-    /// Another value than this one.
+    /// Returns a value that differs from this one.
     fn other(value: &Value) -> Value {
         match value {
             Value::Boolean(value) => Value::Boolean(!value),
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// Each key of the config, changed alone, is found under the name that it has in the file.
+    /// A change of any single key of the config is found, under the key's name in the file.
     #[test]
     fn every_key_is_compared() {
         let table = toml::Table::try_from(config()).unwrap();

@@ -1,6 +1,6 @@
-//! What resuming needs: one file, so that weights, optimiser and position cannot come from different moments, whenever
-//! the program or the machine dies. All else follows from it: resuming drops the metrics after it, and trains to the
-//! checkpoints after it again, to the same values.
+//! The state to resume from. It is a single file, so that weights, optimiser and position are always from the same
+//! moment, whenever the program or the machine dies. Everything else follows from it: resuming drops later metrics, and
+//! computes later checkpoints again, with the same values.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::metrics::sums::Sums;
 use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
 
-/// The epoch with the highest validation score; the first of them, if several have it.
+/// The epoch with the highest validation score; if several have it, the first.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     /// Counted from 1.
@@ -25,25 +25,25 @@ pub struct Best {
     pub val_score: f64,
 }
 
-/// What a resume needs beside the weights and the optimiser's tensors.
+/// The part of the state other than the weights and the optimiser's tensors.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct State {
-    /// Training questions: with others the batches would be others.
+    /// The number of training questions: with another number, the batches would differ.
     pub(crate) n_questions: usize,
-    /// What the run learns from and is judged by. States of older versions do not say it.
+    /// The digests of the data that the run is trained and validated on. States of older versions lack them.
     #[serde(default)]
     data: Option<DataFingerprint>,
-    /// Threads of libtorch's products. Sums of float32 depend on it, so that a resumed run uses as many.
+    /// The number of libtorch's threads. Sums in float32 depend on it, so a resumed run uses the same number.
     #[serde(default)]
     n_threads: Option<u32>,
-    /// Processes that train together: what they add up depends on how many there are, in the last digits.
+    /// The number of processes that train the run. The last digits of their sums depend on it.
     #[serde(default = "alone")]
     pub(crate) n_processes: usize,
     #[serde(rename = "progress")]
     pub(crate) position: Position,
-    /// Of the epoch in progress.
+    /// The sums of the epoch in progress.
     pub(crate) of_epoch: Sums,
-    /// Of the steps since the last step line, in the epoch in progress.
+    /// The sums of the steps since the last step line, in the epoch in progress.
     pub(crate) of_interval: Sums,
     pub(crate) best: Option<Best>,
     /// Validations since the best one.
@@ -66,12 +66,13 @@ impl DataFingerprint {
         Ok(DataFingerprint { train: train.fingerprint()?, val: val.map(Dataset::fingerprint).transpose()? })
     }
 
-    /// Which parts of the data are others than before. A split that is there only before or only now is none of them.
+    /// Returns the parts of the data that have changed. A split that existed only before, or exists only now, does not
+    /// count.
     fn changed(&self, before: &DataFingerprint) -> Vec<&'static str> {
         let (now, then) = (&self.train.dictionaries, &before.train.dictionaries);
         let dictionaries =
             [("the word dictionary", now.words != then.words), ("the answer dictionary", now.answers != then.answers)];
-        // Questions are encoded with the dictionaries, so that nothing can be said of them if those are others.
+        // Questions are encoded with the dictionaries, so they cannot be compared if those have changed.
         let comparable = now == then;
         let train = [
             ("the training questions", comparable && self.train.questions != before.train.questions),
@@ -95,12 +96,12 @@ impl State {
         self.of_interval.add(sums);
     }
 
-    /// Whether there were `patience` validations without a better score; never, if that is 0.
+    /// Whether there have been `patience` validations without a better score. Always false if `patience` is 0.
     pub(crate) fn is_out_of_patience(&self, patience: u64) -> bool {
         patience > 0 && self.n_since_best >= patience
     }
 
-    /// Turns to the next epoch.
+    /// Moves on to the next epoch, and records the score of the finished one.
     pub(crate) fn finish_epoch(&mut self, val_score: Option<f64>) {
         self.position.epoch += 1;
         self.position.batch = 0;
@@ -115,19 +116,19 @@ impl State {
     }
 }
 
-/// Before the names of the weights in the state's file.
+/// The prefix of the weights' names in the state's file.
 const WEIGHTS: &str = "model.";
 
-/// In the header of the state's file: the state as JSON, and the checksum of all that is in the file.
+/// Keys in the header of the state's file: the state as JSON, and the checksum of the state and the tensors.
 const STATE: &str = "state";
 const CHECKSUM: &str = "crc32c";
 
 impl Position {
-    /// Where the run in a directory stands; nothing if nothing of it was saved.
+    /// Returns where the run in a directory stands; `None` if no state was saved.
     ///
     /// # Errors
     ///
-    /// When the state is there but damaged.
+    /// When there is a state but it is damaged.
     pub fn saved_in(run: &RunDir) -> Result<Option<Position>> {
         Ok(State::read(run)?.map(|state| state.position))
     }
@@ -149,12 +150,12 @@ impl State {
         }
     }
 
-    /// How many processes trained the run in a directory last; nothing if nothing of it was saved.
+    /// Returns how many processes last trained the run in a directory; `None` if no state was saved.
     pub(crate) fn n_processes_of(run: &RunDir) -> Result<Option<usize>> {
         Ok(State::read(run)?.map(|state| state.n_processes))
     }
 
-    /// Writes the state: one file, replaced as a whole. Refuses NaN and infinity.
+    /// Writes the state to its file, which is replaced atomically. Refuses NaN and infinity.
     pub(crate) fn save(&self, run: &RunDir, vs: &VarStore, optimizer: &Optimizer) -> Result<()> {
         let mut tensors: Vec<(String, Tensor)> =
             vs.variables().into_iter().map(|(name, tensor)| (format!("{WEIGHTS}{name}"), tensor)).collect();
@@ -167,20 +168,21 @@ impl State {
         Ok(write_tensors(&run.state(), &tensors, header)?)
     }
 
-    /// The threads that it was trained with, if there are as many processes as before.
+    /// Returns the number of threads to train with: the saved number if there are as many processes as before,
+    /// otherwise the current one.
     fn n_threads_of(&self, n_processes: usize) -> Option<u32> {
         let now = u32::try_from(tch::get_num_threads()).ok();
         if self.n_processes == n_processes { self.n_threads } else { now }
     }
 
-    /// The digests of the data, in words.
+    /// Returns the digests of the data as JSON.
     pub(crate) fn data(&self) -> String {
         serde_json::to_string(&self.data).expect("digests can be written as JSON")
     }
 
-    /// Computes with as many threads as the run did before, whatever the environment says now.
+    /// Makes libtorch use as many threads as the run did before, whatever the environment says now.
     fn use_threads(&self, device: Device) {
-        /// No machine has more; a damaged state might say so.
+        /// No machine has more cores, but a damaged state might claim more threads.
         const MOST: u32 = 4096;
         let now = tch::get_num_threads();
         let before = self.n_threads.filter(|n| device == Device::Cpu && (1..=MOST).contains(n)).map(|n| n as i32);
@@ -190,7 +192,7 @@ impl State {
         }
     }
 
-    /// Refuses data that is not the run's own.
+    /// Refuses data other than the run's own.
     fn check_data(&self, run: &RunDir, n_questions: usize, data: &DataFingerprint) -> Result<()> {
         if self.n_questions != n_questions {
             let before = self.n_questions;
@@ -204,7 +206,7 @@ impl State {
         Err(of_another(&run.state(), &format!("{} changed since", changed.join(", "))))
     }
 
-    /// Refuses to resume with data that is not the run's own, before anything is written.
+    /// Refuses to resume with data other than the run's own, before anything is written.
     pub(crate) fn check_saved(run: &RunDir, train: &Dataset, val: Option<&Dataset>) -> Result<()> {
         match State::read(run)? {
             Some(state) => state.check_data(run, train.len(), &DataFingerprint::of(train, val)?),
@@ -212,11 +214,11 @@ impl State {
         }
     }
 
-    /// Goes back to the saved state, or begins one.
+    /// Restores the saved state, or creates a new one if none was saved.
     ///
     /// # Errors
     ///
-    /// When the state is damaged, or of another model, optimiser or data.
+    /// When the state is damaged, or belongs to another model, optimiser or data.
     pub(crate) fn restore(
         run: &RunDir,
         train: &Dataset,
@@ -276,7 +278,7 @@ fn of_another(path: &Path, problem: &str) -> Error {
     }
 }
 
-/// The checksum of a state and its tensors, which are float32 in the file.
+/// Returns the checksum of a state and its tensors, which are float32 in the file.
 fn checksum(state: &str, tensors: &[(String, Tensor)]) -> String {
     let mut sum = crc32c::crc32c(state.as_bytes());
     for (name, tensor) in tensors {
@@ -291,7 +293,7 @@ fn checksum(state: &str, tensors: &[(String, Tensor)]) -> String {
     format!("{sum:08x}")
 }
 
-/// What there is to resume after an error that ended a run. It never hides that error behind one of its own.
+/// Returns what can be resumed after an error that ended a run. It cannot fail itself, and so never hides that error.
 pub(crate) fn saved_files(run: &RunDir) -> SavedFiles {
     match Position::saved_in(run) {
         Ok(None) => SavedFiles::Nothing,
@@ -303,10 +305,10 @@ pub(crate) fn saved_files(run: &RunDir) -> SavedFiles {
     }
 }
 
-/// Fails where a tensor has NaN or infinite values.
+/// Fails if a tensor has NaN or infinite values.
 pub(crate) fn check_finite(run: &RunDir, tensors: &[(String, Tensor)], step: u64) -> Result<()> {
-    // A sum is finite if all are, and much faster to find than `isfinite`. One that overflows is no better than
-    // infinite.
+    // The sum of the values is finite only if all of them are, and is much faster to compute than `isfinite`. If finite
+    // values are so large that their sum overflows, they are as bad as infinite ones.
     let is_finite = |tensor: &Tensor| tensor.sum(tensor.kind()).double_value(&[]).is_finite();
     match tensors.iter().find(|(_, tensor)| !is_finite(tensor)) {
         Some((name, _)) => Err(Error::NotFinite { tensor: name.clone(), step, saved: saved_files(run) }),

@@ -5,7 +5,7 @@
 
 namespace gloo::rendezvous {
 
-// A class of libtorch derives from it: the order of the functions is Gloo's.
+// A class of libtorch derives from this one, so the functions must be in the same order as in Gloo.
 class Store {
  public:
   virtual ~Store() = default;
