@@ -354,7 +354,7 @@ mod tests {
         assert!(["\"7\"", "\"7_2\"", "\"7_3\""].iter().all(|name| page.contains(name)));
     }
 
-    /// The picture of each question, and whether the second report draws it again.
+    /// `draw` writes a report over the previous one and returns how many questions it drew.
     #[test]
     fn what_would_be_the_same_is_not_drawn_again() {
         let directory = tempfile::tempdir().unwrap();
