@@ -1,4 +1,4 @@
-//! Splits of a config, read with a progress bar.
+//! Reads splits of a config, with a progress bar.
 
 use anyhow::{Context, Result};
 use vqa_data::questions::{Split, SplitConfig};

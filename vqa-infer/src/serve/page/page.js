@@ -393,7 +393,7 @@ async function loadImages() {
   } finally {
     if (mine === gallery.turn) gallery.isLoading = false;
   }
-  // While the end of the list stays in view, the observer is not notified again.
+  // Load more while the end of the list is still near the screen.
   if (mine === gallery.turn && at("more").getBoundingClientRect().top < window.innerHeight + 400) {
     if (gallery.loaded < gallery.total) loadImages();
   }
