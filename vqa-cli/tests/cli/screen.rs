@@ -1,4 +1,4 @@
-//! What is on the terminal of somebody who watches a run.
+//! Tests of what a terminal shows during a run.
 
 use crate::common::{prepared, vqa};
 use crate::process::{signal, wait_for};
@@ -19,7 +19,7 @@ fn bars_are_never_wider_than_the_terminal() {
         let is_bar =
             |line: &String| ["epoch 1/2", "epoch 2/2", "read", "validate"].iter().any(|bar| line.starts_with(bar));
         assert!(!screen.wrapped.iter().any(is_bar), "{:?}", screen.wrapped);
-        // Nothing of them stays.
+        // The bars leave nothing behind.
         assert!(!screen.lines.iter().any(is_bar), "{:#?}", screen.lines);
     }
 }
