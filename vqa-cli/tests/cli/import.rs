@@ -134,7 +134,7 @@ fn validation_pictures_are_not_trained_on() {
     assert_eq!(report["min_answer_count"], 9);
 }
 
-/// The config has every key, with the program's defaults as values.
+/// The config that is written names every key.
 #[test]
 fn the_config_has_every_key() {
     let directory = tempfile::tempdir().unwrap();

@@ -61,7 +61,7 @@ fn frozen_in_the_first_epoch(at: &Path) -> (Child, String) {
         if freeze(&mut child) && Position::saved_in(&run).unwrap().is_none() {
             return (child, name);
         }
-        // It was past its first epoch before it could be frozen.
+        // It had ended, or saved something, before it could be frozen.
         child.kill().unwrap();
         child.wait().unwrap();
     }
