@@ -164,7 +164,7 @@ bench-gpu: setup
 		echo "  LD_LIBRARY_PATH=\$$(python3 -c 'import torch; print(torch.__path__[0] + \"/lib\")') ./bench_gpu"; \
 	fi
 
-# A minute of damaged files for each reader, on the stable toolchain.
+# Feeds each reader damaged files for a minute, on the stable toolchain.
 fuzz: setup
 	VQA_FUZZ_SECONDS=60 $(CARGO) test --release -p vqa-data --test fuzz -- --nocapture
 	VQA_FUZZ_SECONDS=60 $(CARGO) test --release -p vqa-model --test pth

@@ -127,7 +127,7 @@ class Crate:
         if not rest or rest[0] in target.defined:
             return target
         for imported, name, _, _ in target.imports:
-            # A private import is a child module's to use too: `use super::Name`.
+            # A child module can use a private import too: `use super::Name`.
             if name == rest[0]:
                 return self.resolve(target, [*imported, *rest[1:]], via)
         for glob, _, _ in target.globs:

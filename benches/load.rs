@@ -74,7 +74,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (first, _) = epoch(&loader, 0, n_batches)?;
     let (rates, private) = epoch(&loader, 1, n_batches)?;
 
-    // As much memory as a batch of random questions.
+    // As many bytes as a batch of 512 random questions.
     let source = vec![1f32; 512 * 36 * 2048];
     let mut target = vec![0f32; source.len()];
     let size = source.len() * 4;

@@ -1,4 +1,4 @@
-//! Asks a running `vqa serve` as many clients do, and prints how long the answers take.
+//! Sends questions to a running `vqa serve` from many clients, and prints how long the answers take.
 //!
 //!     vqa serve RUN --data val --port 8000 &
 //!     cargo run --release -p vqa-benches --example serving -- 127.0.0.1:8000

@@ -224,7 +224,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         arithmetic += needed.iter().map(|products| products.gflop(training)).sum::<f64>();
     }
     let seconds = started.elapsed().as_secs_f64();
-    // Of the last batch.
+    // Measured with the products of the last batch.
     let alone: f64 = needed.iter().map(|products| products.gflop(training)).sum::<f64>()
         / needed.iter().map(|products| products.seconds(training, precision.kind(), 3)).sum::<f64>();
     println!(

@@ -4,7 +4,7 @@
 pub const SUCCESS: u8 = 0;
 /// The exit code of a command that failed.
 pub const FAILURE: u8 = 1;
-/// The exit code of a command line that was not understood.
+/// The exit code for an invalid command line.
 pub const USAGE: u8 = 2;
 /// The exit code of a command that was stopped by a signal, as shells report it for Ctrl-C.
 pub const STOPPED: u8 = 130;

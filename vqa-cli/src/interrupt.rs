@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM.
+//! Handles Ctrl-C and SIGTERM.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -76,7 +76,7 @@ fn is_ignored(signal: libc::c_int) -> bool {
 
 #[allow(unsafe_code)]
 fn ignore(signal: libc::c_int) {
-    // SAFETY: there is no handler that could be called after this.
+    // SAFETY: ignoring a signal installs no handler.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 

@@ -38,7 +38,7 @@ pub fn explain_unknown(unknown: &[String]) -> String {
     format!("unknown key \"{whole}\"; did you mean {}?", nearest.join(" or "))
 }
 
-/// The first key in a config that is unknown.
+/// The first unknown key in a config.
 pub fn first_unknown(config: &Value) -> Option<Vec<String>> {
     fn search(value: &Value, path: Vec<String>) -> Option<Vec<String>> {
         let below = |name: &str| [&path[..], &[name.to_owned()]].concat();

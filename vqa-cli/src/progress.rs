@@ -24,7 +24,7 @@ pub struct ProgressBar {
     on_screen: Option<OnScreen>,
 }
 
-/// A bar on a terminal, and the details beside it.
+/// A bar on a terminal, with the details to show beside it.
 struct OnScreen {
     bar: indicatif::ProgressBar,
     said: Arc<Mutex<Vec<String>>>,
@@ -67,7 +67,7 @@ impl ProgressBar {
         self.show(done, Vec::new);
     }
 
-    /// Sets how much is done in all, with details to show beside the bar, the most important first.
+    /// Sets the total done so far, and details to show beside the bar, most important first.
     #[cfg(feature = "torch")]
     pub fn reach(&self, done: u64, said: impl FnOnce() -> Vec<String>) {
         self.done.store(done, Ordering::Relaxed);

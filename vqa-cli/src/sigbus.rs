@@ -1,4 +1,5 @@
-//! SIGBUS: a memory-mapped file was truncated, or its disk failed, and a missing part of it was read.
+//! Handles SIGBUS, the signal for reading a missing part of a memory-mapped file that was truncated, or whose disk
+//! failed.
 //!
 //! There is no value to continue with, so the program ends with a message that names the file, after removing
 //! half-written files. A signal handler may do next to nothing, as the thread that got the signal may hold any lock,

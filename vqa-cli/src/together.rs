@@ -16,7 +16,7 @@ pub struct Together {
 }
 
 impl Together {
-    /// A process that is alone, whatever the environment says.
+    /// A process on its own, regardless of the environment.
     pub fn alone() -> Together {
         Together {
             launch: None,

@@ -25,7 +25,7 @@ impl Default for AttentionMapStyle {
     }
 }
 
-/// The blur comes from shrinking the map by this factor and enlarging it again.
+/// The factor by which the map is shrunk before it is enlarged again, which blurs it.
 const BLUR: usize = 16;
 
 /// Draws `attention` `[K]` over `boxes` `[K]`, x1 y1 x2 y2 in pixels, on a picture.

@@ -1,4 +1,4 @@
-//! How far a model's confidence can be trusted.
+//! Measures how far a model's confidence can be trusted.
 
 use serde::Serialize;
 

@@ -63,7 +63,7 @@ impl Ensemble {
         &self.first
     }
 
-    /// All members.
+    /// All members, the first one first.
     pub fn members(&self) -> impl Iterator<Item = &Checkpoint> {
         iter::once(&self.first).chain(&self.others)
     }

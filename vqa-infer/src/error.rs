@@ -16,9 +16,9 @@ pub enum Error {
     /// A checkpoint, the files beside it and the data do not belong together.
     #[error("{}: {problem}", path.display())]
     Mismatch {
-        /// The file that does not fit.
+        /// The file that does not match.
         path: PathBuf,
-        /// What it does not fit, and the remedy.
+        /// What it does not match, and the remedy.
         problem: String,
     },
     /// An address that a server cannot listen on.

@@ -325,7 +325,7 @@ mod tests {
     }
 
     fn occluded(n_regions: usize, batch_size: usize) -> Vec<Option<Occluded>> {
-        // Two questions about each image, apart from each other.
+        // Two questions about each image, not next to each other.
         let question =
             |i: usize| Question { question_id: i as u64, image_id: (i % N_IMAGES) as u64, question: "where".into() };
         let questions: Vec<Question> = (0..2 * N_IMAGES).map(question).collect();

@@ -154,7 +154,7 @@ impl SplitWithModel {
     ///
     /// # Errors
     ///
-    /// When the features cannot be read, or hiding the regions would leave none in any image.
+    /// When the features cannot be read, or no image has more regions than are to be hidden.
     pub fn occlude(&self, options: OcclusionOptions, progress: &mut dyn FnMut(u64)) -> Result<Occlusion> {
         let model = &self.ensemble;
         let occluded = self.with_feed(&self.loader.with_share(Share::All), |feed| {

@@ -58,7 +58,7 @@ fn steps(config: &Config, trainer: &Trainer, n_epochs: u64) -> String {
     format!("{n} an epoch, of {} questions each; {} in {n_epochs} epoch(s)", config.run.train.batch_size, n * n_epochs)
 }
 
-/// The number of parameters, by the part of the model.
+/// The number of parameters in each part of the model.
 fn parameters(trainer: &Trainer) -> String {
     let count = |n: usize| if n < 100_000 { n.to_string() } else { format!("{:.2} M", n as f64 / 1e6) };
     let mut parts: BTreeMap<String, usize> = BTreeMap::new();

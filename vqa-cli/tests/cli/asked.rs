@@ -34,7 +34,7 @@ fn sources_may_share_question_ids() {
     assert_eq!(folders as u64, n(&twice));
 }
 
-/// A run stands for its best epoch.
+/// The directory of a run stands for its best checkpoint.
 #[test]
 fn a_checkpoint_is_found_by_its_run() {
     let world = prepared();

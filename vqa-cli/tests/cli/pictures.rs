@@ -1,4 +1,4 @@
-//! Folders of pictures as people have them.
+//! Tests with folders of pictures as users have them.
 
 use std::fs;
 use std::path::Path;

@@ -54,7 +54,7 @@ pub struct Screen {
     pub lines: Vec<String>,
     /// Lines that were wider than the terminal, and so wrapped into the next one.
     pub wrapped: Vec<String>,
-    /// Whether there were colours.
+    /// Whether colours were used.
     pub coloured: bool,
 }
 
@@ -71,7 +71,7 @@ impl Screen {
                 '\x1b' => {
                     assert_eq!(chars.next(), Some('['), "{output:?}");
                     let code: String = chars.by_ref().take_while(|char| !char.is_ascii_alphabetic()).collect();
-                    // `take_while` has eaten the letter, which follows from where it stands in the text.
+                    // `take_while` has consumed the final letter, so take it from the text.
                     let end = output.len() - chars.as_str().len();
                     match &output[end - 1..end] {
                         "A" => row -= code.parse().unwrap_or(1).min(row),

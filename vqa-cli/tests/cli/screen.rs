@@ -44,7 +44,7 @@ fn the_answer_to_ctrl_c_stays_on_the_screen() {
 fn colours_are_for_terminals_and_can_be_switched_off() {
     let world = prepared();
     let at = world.path();
-    // It warns that nothing is validated.
+    // The run prints a warning that nothing is validated.
     let config = std::fs::read_to_string(at.join("config.toml")).unwrap();
     std::fs::write(at.join("other.toml"), config.replace("data.val", "data.other")).unwrap();
     for (value, coloured) in [("", true), ("1", false)] {

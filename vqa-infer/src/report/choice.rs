@@ -34,9 +34,9 @@ pub enum Sample {
 /// How an answer is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It has a soft score above 0: at least one annotator gave it.
+    /// The answer has a soft score above 0: at least one annotator gave it.
     Right,
-    /// Its soft score is 0.
+    /// The answer has a soft score of 0.
     Wrong,
 }
 

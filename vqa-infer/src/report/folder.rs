@@ -1,4 +1,4 @@
-//! The folder of a question.
+//! Writes and removes the folder of a question.
 
 use std::fmt::Write;
 use std::fs;

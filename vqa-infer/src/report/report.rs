@@ -107,7 +107,7 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// When a folder cannot be written, memory is full, or another process draws into the directory.
+    /// When a folder cannot be written, memory is full, or another process is drawing into the directory.
     pub fn add_all(&mut self, explained: &[Explained], progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
         let ledger = match self.ledger.take() {
             Some(ledger) => ledger,

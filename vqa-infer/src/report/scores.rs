@@ -51,7 +51,7 @@ impl Scores {
     ///
     /// # Panics
     ///
-    /// When there is not one annotation for each answer.
+    /// When the number of annotations differs from that of the answers.
     pub fn of(answers: &Answers, blind: Option<&Answers>, annotations: &Annotations) -> Scores {
         let count = |name: for<'a> fn(&Annotation<'a>) -> &'a str| {
             let mut counts: BTreeMap<String, usize> = BTreeMap::new();

@@ -65,7 +65,7 @@ struct Detailed {
     answers: Vec<Scored>,
     /// The picture's name, for asking about it again: an image's id, or the picture's digest.
     image: String,
-    /// Width and height of the picture in pixels, where they are known.
+    /// Width and height of the picture in pixels, if known.
     size: Option<[u32; 2]>,
     /// x1 y1 x2 y2 of each region, in pixels.
     boxes: Vec<[f32; 4]>,
@@ -141,7 +141,7 @@ async fn answer(app: &App, questions: Vec<Question>, details: bool) -> Result<Ve
     Ok(asked_about.into_iter().zip(replies).map(answer).collect())
 }
 
-/// Which images are wanted.
+/// The query of `GET /api/images`.
 #[derive(Debug, Deserialize)]
 pub(super) struct ImageQuery {
     #[serde(default)]

@@ -45,7 +45,7 @@ pub(super) struct App {
 /// The response of `GET /api/model`.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct About {
-    /// The run and the epoch.
+    /// The name of the run and its checkpoint.
     pub name: String,
     pub epoch: u64,
     /// Mean soft score on the validation split, in percent.

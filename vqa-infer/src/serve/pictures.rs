@@ -16,7 +16,7 @@ pub(super) enum ImageKey {
 #[derive(Debug)]
 pub(super) struct Picture {
     pub regions: ImageRegions,
-    /// Width and height in pixels, where they are known.
+    /// Width and height in pixels, if known.
     pub size: Option<[u32; 2]>,
 }
 

@@ -1,4 +1,4 @@
-//! What a client is told when a request cannot be answered.
+//! Error responses.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};

@@ -42,8 +42,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When the address cannot be bound, other computers can reach it and there is no token, or the file for verdicts
-    /// cannot be opened.
+    /// When the address cannot be bound, no token is set although other computers can reach the address, or the file
+    /// for verdicts cannot be opened.
     pub fn bind(
         checkpoint: Checkpoint,
         extractor: Option<Box<dyn Extractor>>,

@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-/// The metrics of a server, with the names that Prometheus wants.
+/// The metrics of a server, named by Prometheus's conventions.
 pub(super) struct Telemetry {
     pub requests: Family<RequestLabels, Counter>,
     pub request_seconds: Histogram,

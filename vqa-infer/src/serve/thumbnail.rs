@@ -1,4 +1,4 @@
-//! The pictures of a split, as browsers show them.
+//! Encodes the pictures of a split for browsers.
 
 use std::path::Path;
 

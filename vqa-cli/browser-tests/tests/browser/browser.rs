@@ -282,7 +282,7 @@ impl Page {
         self.press_char(key.into()).await;
     }
 
-    /// Types a text into whatever has the focus.
+    /// Types a text into the focused element.
     pub async fn type_text(&self, text: &str) {
         for key in text.chars() {
             self.press_char(key).await;
