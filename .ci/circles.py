@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Fails where files of a crate need each other in a circle, and where a file imports by way of the crate root.
+"""Fails if files of a crate depend on each other in a circle, or a file imports a re-export of its own crate root.
 
     circles.py [REPOSITORY]    checks every crate, prints what is wrong, and exits with 1 if anything is
     circles.py --self-test     checks the checker, on small crates with and without circles
 
-File A needs file B if A names something that B defines: in a `use`, or in a path in its code. Re-exports are followed
-to the file that defines the name, and are no need of their own: a `mod.rs` that declares and re-exports needs nothing.
-What is compiled for tests only does not count. Names of a crate root are for other crates: inside, `use crate::Name`
-of a re-export is refused, for it hides which file is needed.
+File A needs file B if A names something that B defines, in a `use` or in a path in its code. Re-exports are followed to
+the file that defines the name, and do not count themselves: a `mod.rs` that declares and re-exports needs nothing. Code
+compiled only for tests does not count. The names in a crate root are for other crates: within the crate, `use
+crate::Name` of a re-export is refused, since it hides which file is needed.
 
 The source is read as text, which is enough for paths: comments and strings are blanked, macros are not expanded.
 """
@@ -62,7 +62,7 @@ def leaves(tree):
 
 
 class File:
-    """A source file: its module, what it imports, what it hands on, and the paths in its code."""
+    """A source file: its module, its imports and re-exports, and the paths in its code."""
 
     def __init__(self, path, module):
         self.path, self.module = path, module
@@ -86,7 +86,7 @@ class File:
         )
 
     def line(self, position):
-        """What is written at a position, as NUMBER: TEXT."""
+        """The line at a position, as NUMBER: TEXT."""
         number = self.raw.count("\n", 0, position) + 1
         return f"{number}: {self.raw.splitlines()[number - 1].strip()}"
 
@@ -127,7 +127,7 @@ class Crate:
         if not rest or rest[0] in target.defined:
             return target
         for imported, name, _, _ in target.imports:
-            # A private import is a child module's to use too: `use super::Name`.
+            # A child module can use a private import too: `use super::Name`.
             if name == rest[0]:
                 return self.resolve(target, [*imported, *rest[1:]], via)
         for glob, _, _ in target.globs:
@@ -137,7 +137,7 @@ class Crate:
         return target
 
     def needs(self, file):
-        """{file that it needs: where in it that is written}."""
+        """The files that a file needs, as {needed file: position in the file that says so}."""
         found = {}
 
         def need(parts, position):
@@ -156,7 +156,7 @@ class Crate:
         return found
 
     def circles(self):
-        """Shortest circles, as lists of (file, where it names the next), a file being in one of them at most."""
+        """Shortest circles, as lists of (file, position of its reference to the next); each file is in at most one."""
         needs = {module: self.needs(file) for module, file in self.files.items()}
         found, seen = [], set()
         for start in needs:
@@ -178,19 +178,19 @@ class Crate:
         return found
 
     def by_way_of_the_root(self):
-        """[(file, position)] of names that the crate root re-exports, imported from there by a file of the crate."""
+        """[(file, position)] where a file of the crate imports a name from the crate root that only re-exports it."""
         root, found = self.files[()], []
         for file in self.files.values():
             for parts, position in file.paths:
                 from_root = parts[0] == "crate" or parts[0] == "super" and len(file.module) == 1
-                # A module may have the name of a function in it that the root re-exports.
+                # A module may have the same name as a function in it that the root re-exports.
                 if from_root and parts[1] in root.exports and (parts[1],) not in self.files and file is not root:
                     found.append((file, position))
         return sorted(set(found), key=lambda place: (place[0].path, place[1]))
 
 
 def problems(repository):
-    """A message for everything that is wrong in a repository's crates."""
+    """The messages about all problems in a repository's crates."""
     found = []
     for source in sorted(path for path in repository.glob("*/src") if path.is_dir()):
         crate = Crate(source)

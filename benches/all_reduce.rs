@@ -1,4 +1,5 @@
-//! How fast processes add up the gradients of the article's model: as many numbers, again and again.
+//! Measures how fast processes sum gradients: it repeats an all-reduce of as many values as the article's model has
+//! parameters.
 //!
 //! ```text
 //! cargo build --release -p vqa-benches --example all_reduce
@@ -6,8 +7,8 @@
 //!     target/release/examples/all_reduce
 //! ```
 //!
-//! Arguments: a device (`cpu`; `cuda` for one GPU a process, by NCCL), and numbers in all. On a GPU one process may be
-//! alone, to see that NCCL works.
+//! Arguments: a device (`cpu`, or `cuda` for one GPU per process, with NCCL), and the number of values. A single
+//! process on a GPU shows that NCCL works.
 
 use std::time::Instant;
 

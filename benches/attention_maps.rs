@@ -1,4 +1,5 @@
-//! What a picture of a report takes: reading its file, drawing the attention in each style, writing the map as a JPEG.
+//! Measures what one picture of a report takes: reading its file, drawing the attention in each style, writing the map
+//! as a JPEG.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use image::codecs::jpeg::JpegEncoder;
@@ -9,7 +10,7 @@ mod sizes;
 
 use sizes::measured_or_tested;
 
-/// Boxes of a grid, and the whole picture, the attention of each other than that of the others.
+/// The boxes of a grid and of the full picture, each with a different attention.
 fn regions(width: u32, height: u32) -> (Vec<[f32; 4]>, Vec<f32>) {
     let (columns, rows) = (7, 5);
     let (w, h) = (width as f32 / columns as f32, height as f32 / rows as f32);
@@ -32,7 +33,7 @@ fn jpeg(picture: &RgbImage) -> Vec<u8> {
 fn attention_maps(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     for (width, height) in [(640, 480), (measured_or_tested(4000, 400) as u32, measured_or_tested(3000, 300) as u32)] {
-        // Waves, which JPEG has about as much to do with as with a photograph.
+        // Waves, which take JPEG about as much work as a photograph.
         let picture = RgbImage::from_fn(width, height, |x, y| {
             let wave = |a: u32, b: u32| (127.0 + 120.0 * ((x * a + y * b) as f64 / 640.0).sin()) as u8;
             Rgb([wave(3, 11), wave(17, 5), wave(29, 31)])

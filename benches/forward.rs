@@ -1,4 +1,4 @@
-//! The article's model at VQA2.0's sizes: forward pass, and a whole training step.
+//! Measures the article's model at VQA2.0's sizes: a forward pass, and a full training step.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tch::nn::VarStore;

@@ -1,17 +1,19 @@
-//! Writes files of VQA2.0's size and form, of made-up words and numbers: questions and annotations, 443,757 questions
-//! about 82,783 images to train on, 214,354 about 40,504 to validate, ten answers each, 600 MB in four files; results
-//! for the latter; features of 36 x 2048 for the first images to train on, as HDF5 and as TSV; and a config.
+//! Writes files of VQA2.0's size and format, filled with made-up words and numbers: questions and annotations, with
+//! 443,757 questions about 82,783 images for training and 214,354 about 40,504 for validation, ten answers each, 600 MB
+//! in four files; results for the latter; features of 36 x 2048 for the first training images, as HDF5 and as TSV; and
+//! a config.
 //!
 //!     cargo run --release -p vqa-benches --example generate -- DIR [IMAGES [IMAGES_IN_TSV]]
 //!
 //! Features of all 82,783 images are 24 GB.
 //!
-//! Modelled on VQA2.0: the form of the files; how many questions, images and answers there are; the 65 types of
-//! questions, with which they begin, each about as frequent as there; their lengths (6.2 words on average, half have
-//! six or fewer, one in forty more than eleven); that a third of a split's questions are asked more than once, a few of
-//! them hundreds of times; and 18,000 words. Not modelled: the words themselves, which of them follow each other, and
-//! what is answered to what. A frequent word is drawn as often as in a language, and so is a frequent answer, whatever
-//! the question. Of ten annotators seven agree. Images have 5.4 questions each, or 5.3, not more or fewer.
+//! Modelled on VQA2.0: the format of the files; the numbers of questions, images and answers; the 65 question types,
+//! with which questions begin, each about as frequent as in VQA2.0; the lengths of questions (6.2 words on average,
+//! half have six or fewer, one in forty more than eleven); that a third of a split's questions are asked more than
+//! once, a few of them hundreds of times; and the 18,000 words. Not modelled: the words themselves, their order, and
+//! which answer goes with which question. Words and answers are as frequent as in natural language, independently of
+//! the question. Of ten annotators, seven agree. Images have a uniform 5.4 (training) or 5.3 (validation) questions
+//! each.
 
 mod json_files;
 mod questions;
@@ -30,12 +32,12 @@ use vqa_data::files::IfExists;
 
 use json_files::{image_id, write_split};
 
-/// Name, questions, images, first image id.
+/// Name, number of questions, number of images, first image id.
 const SPLITS: [(&str, usize, usize, u64); 2] = [("train", 443_757, 82_783, 9), ("val", 214_354, 40_504, 300_042)];
 const K: usize = 36;
 const D: usize = 2048;
 
-/// The features and boxes of an image: half of the features are zero, as behind a ReLU.
+/// The features and boxes of an image. Half of the features are zero, as after a ReLU.
 fn regions(image_id: u64) -> (Vec<f32>, Vec<f32>) {
     let mut rng = ChaCha8Rng::seed_from_u64(image_id);
     let features = (0..K * D).map(|_| (rng.random::<f32>() * 4.0 - 2.0).max(0.0));

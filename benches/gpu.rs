@@ -1,20 +1,20 @@
-//! How fast the article's model trains on a GPU, on made-up data of VQA2.0's size, and how fast PyTorch trains it
-//! there.
+//! Measures how fast the article's model trains on a GPU, on made-up data of VQA2.0's size, and how fast PyTorch trains
+//! it on the same GPU.
 //!
 //!     make bench-gpu
 //!
-//! This program needs a libtorch to run, and no Rust, no network and no files: it makes its own data, and carries the
-//! Python that it compares itself with. Where there is a `python3` that has torch,
+//! This program needs a libtorch to run, but no Rust, no network and no files: it makes its own data, and embeds the
+//! Python scripts that it compares itself with. With a `python3` that has torch, run
 //!
 //! ```text
 //! LD_LIBRARY_PATH=$(python3 -c 'import torch; print(torch.__path__[0] + "/lib")') ./bench_gpu
 //! ```
 //!
-//! Training is that of `vqa train`, whole epochs of it, the first of which does not count. PyTorch trains the module of
-//! the tests, as fast as it can: see `python/gpu.py`. With `--device cpu --tiny` all of it runs in seconds, and means
-//! nothing.
+//! It trains as `vqa train` does, for full epochs, of which the first does not count. PyTorch trains the reference
+//! module of the tests, as fast as it can: see `python/gpu.py`. With `--device cpu --tiny` everything runs in seconds,
+//! but the results mean nothing.
 
-// Some of what they write is for other benches.
+// Some of what it writes is only for other benches.
 #[allow(dead_code)]
 mod json_files;
 mod kinds;
@@ -45,7 +45,7 @@ use crate::pytorch_on_gpu::Python;
 
 type Error = Box<dyn std::error::Error>;
 
-/// Trains the article's model on made-up data of VQA2.0's size, and has PyTorch do it too.
+/// Trains the article's model on made-up data of VQA2.0's size, and has PyTorch do the same.
 #[derive(Parser)]
 struct Args {
     /// cuda, cuda:1, cpu
@@ -57,17 +57,17 @@ struct Args {
     /// Where features are: always (on the device), never (batch by batch)
     #[arg(long, value_delimiter = ',', default_value = "always,never")]
     features_on_device: Vec<String>,
-    /// Order of the questions: grouped (by image), random (which PyTorch's is)
+    /// Order of the questions: grouped (by image), random (as in PyTorch)
     #[arg(long, value_delimiter = ',', default_value = "grouped")]
     sampler: Vec<String>,
-    /// Of model: article, lstm, concat, layers=2, bidirectional, or several of these: lstm,layers=2
+    /// Kind of model: article, lstm, concat, layers=2, bidirectional, or several of these: lstm,layers=2
     #[arg(long, default_value = "article")]
     kind: String,
-    /// Have no step recorded as a CUDA graph
+    /// Record no step as a CUDA graph
     #[arg(long)]
     ordinary: bool,
-    /// Compare this many losses, from 20 up: of recorded and of ordinary steps, of another seed, and without dropout those
-    /// of libtorch's layers
+    /// Compare this many losses, at least 20: of recorded and ordinary steps, of another seed, and, without dropout, of
+    /// libtorch's layers
     #[arg(long, default_value_t = 0)]
     compare: usize,
     #[arg(long, default_value_t = 443_757)]
@@ -85,7 +85,7 @@ struct Args {
     /// Epochs; the first counts only if it is the last
     #[arg(long, default_value_t = 2)]
     epochs: u64,
-    /// Steps that are measured in PyTorch
+    /// Steps to measure in PyTorch
     #[arg(long, default_value_t = 200)]
     python_steps: usize,
     /// The Python with torch
@@ -107,7 +107,7 @@ impl Args {
 }
 
 fn main() {
-    // What is slower than it could be says so.
+    // Shows warnings about anything that runs slower than it could.
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     if let Err(error) = run(Args::parse()) {
         eprintln!("error: {error}");
@@ -120,7 +120,7 @@ fn run(mut args: Args) -> Result<(), Error> {
         (args.questions, args.images, args.regions, args.feature_dim, args.answers) = (640, 120, 5, 16, 40);
         (args.batch_size, args.python_steps) = (64, 3);
     }
-    // Before anything else: libtorch believes what it sees first of CUDA.
+    // Before anything else, since libtorch remembers its first look at CUDA.
     let device = parse_device(&args.device)?;
     let dir = tempfile::tempdir()?;
     let (dataset, dims) = make_data(&args, dir.path())?;
@@ -170,7 +170,7 @@ fn run(mut args: Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// Says how far losses differ.
+/// Prints how far losses differ.
 fn compare(whose: &str, losses: &[f64], of_what: &str, others: &[f64]) {
     let differences = losses.iter().zip(others).map(|(a, b)| (a - b).abs() / a.abs());
     let largest = differences.clone().fold(0.0, f64::max);
@@ -181,7 +181,7 @@ fn compare(whose: &str, losses: &[f64], of_what: &str, others: &[f64]) {
     }
 }
 
-/// What the GPU is, if its driver's program is there to say so.
+/// The name of the GPU, if `nvidia-smi` is installed.
 fn device_name(device: Device) -> String {
     let Device::Cuda(index) = device else { return "on the CPU: its speed means nothing here".to_owned() };
     let output = Command::new("nvidia-smi")
@@ -191,7 +191,7 @@ fn device_name(device: Device) -> String {
     output.map_or_else(|_| format!("GPU {index}"), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Questions and answers as `generate` makes them, read from their files as always.
+/// Questions and answers as `generate` writes them, read back from their files.
 fn make_data(args: &Args, dir: &Path) -> Result<(Arc<Dataset>, DataDims), Error> {
     json_files::write_split(dir, ("train", args.questions, args.images, 0))?;
     let source = SourceConfig {
@@ -212,22 +212,22 @@ fn make_data(args: &Args, dir: &Path) -> Result<(Arc<Dataset>, DataDims), Error>
     Ok((Arc::new(dataset), dims))
 }
 
-/// A setting of the config, by the name that it has there.
+/// Parses a setting by its name in the config.
 fn setting<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, Error> {
     Ok(serde_json::from_value(name.into())?)
 }
 
-/// How a step is made.
+/// How a training step is computed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Steps {
     Recorded,
     /// Operation by operation.
     Ordinary,
-    /// By libtorch's layers and its derivatives.
+    /// With libtorch's layers and its autograd.
     Layers,
 }
 
-/// The model, whose steps are not recorded.
+/// The model, without recording its steps as CUDA graphs.
 struct Unrecorded<'a>(&'a Baseline, Steps);
 
 impl VqaModel for Unrecorded<'_> {
@@ -247,7 +247,7 @@ impl VqaModel for Unrecorded<'_> {
     }
 }
 
-/// What is trained.
+/// The settings of one training run.
 #[derive(Clone, Copy)]
 struct Run<'a> {
     features: &'a str,
@@ -255,16 +255,16 @@ struct Run<'a> {
     sampler: &'a str,
     steps: Steps,
     has_dropout: bool,
-    /// Of the dropout.
+    /// The seed of the dropout.
     seed: u64,
 }
 
 struct Trained {
     /// Questions a second in the last epoch.
     per_s: f64,
-    /// Of the last epoch.
+    /// The duration of the last epoch.
     seconds: f64,
-    /// Of the first steps, as many as are to be compared.
+    /// The losses of the first steps, as many as are compared.
     losses: Vec<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! Questions, annotations and results in VQA2.0's form, made up.
+//! Writes made-up questions, annotations and results in VQA2.0's format.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -22,8 +22,8 @@ pub fn answer(n: usize) -> String {
     }
 }
 
-/// Writes questions, annotations and results of a split: its name, how many questions and images it has, and the first
-/// image's id.
+/// Writes questions, annotations and results of a split, given its name, its numbers of questions and images, and the
+/// id of its first image.
 pub fn write_split(
     directory: &Path,
     (name, n_questions, n_images, first_image): (&str, usize, usize, u64),

@@ -1,8 +1,8 @@
-//! Kinds of the model.
+//! Variants of the model.
 
 use vqa_model::baseline::{AttentionKind, ModelConfig, RnnKind};
 
-/// The article's model, or one that differs from it in the things named: `lstm,layers=2`.
+/// The config of the article's model, changed in the ways that `kind` lists, as in `lstm,layers=2`.
 pub fn config_of(kind: &str) -> Result<ModelConfig, String> {
     let mut config = ModelConfig::default();
     for difference in kind.split(',') {

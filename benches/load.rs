@@ -1,4 +1,5 @@
-//! How fast a loader makes batches of an epoch, beside plain copies of memory, and how much private memory it takes.
+//! Measures how fast a loader produces the batches of an epoch, compared with plain memory copies, and how much private
+//! memory it takes.
 //!
 //!     cargo run --release -p vqa-benches --example load -- FEATURES.h5 QUESTIONS.json [SAMPLER [BATCHES]]
 //!
@@ -15,7 +16,7 @@ use vqa_data::batches::{Dataset, Loader, LoaderOptions, Sampler};
 use vqa_data::features::{FeatureFile, RegionSource};
 use vqa_data::questions::{Annotations, AnswerDict, Split, WordDict, read_questions};
 
-/// Bytes a second, in GB, of doing something with `bytes` bytes a few times: the best.
+/// The best rate, in GB a second, at which `copy` processes `bytes` bytes in a few runs.
 fn best_rate(bytes: usize, mut copy: impl FnMut()) -> f64 {
     let seconds = |()| {
         let started = Instant::now();
@@ -25,14 +26,14 @@ fn best_rate(bytes: usize, mut copy: impl FnMut()) -> f64 {
     bytes as f64 / [(); 5].map(seconds).into_iter().fold(f64::INFINITY, f64::min) / 1e9
 }
 
-/// The most private memory of this process so far, in MB: what it holds now, since the loader's buffers stay.
+/// The peak private memory of this process in MB. This is what it holds now, since the loader keeps its buffers.
 fn private_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     line.split_whitespace().next()?.parse::<f64>().ok().map(|kilobytes| kilobytes * 1.024e-3)
 }
 
-/// Bytes and questions a second of an epoch, and the most private memory during it.
+/// The bytes and questions a second of an epoch, and the peak private memory during it.
 fn epoch(loader: &Loader, epoch: u64, n_batches: usize) -> vqa_data::Result<([f64; 2], f64)> {
     let (mut bytes, mut n_questions, mut private) = (0, 0, 0f64);
     let started = Instant::now();
@@ -69,11 +70,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dataset = Arc::new(Dataset::new(split, &words, &AnswerDict::default(), 14, vec![Arc::new(file)])?);
     let loader = Loader::new(dataset, LoaderOptions { sampler, seed: 1, ..LoaderOptions::default() });
 
-    // The first epoch maps the file's pages into memory, and the loader makes its buffers.
+    // In the first epoch the file's pages are mapped into memory, and the loader allocates its buffers.
     let (first, _) = epoch(&loader, 0, n_batches)?;
     let (rates, private) = epoch(&loader, 1, n_batches)?;
 
-    // As much memory as a batch of random questions.
+    // As many bytes as a batch of 512 random questions.
     let source = vec![1f32; 512 * 36 * 2048];
     let mut target = vec![0f32; source.len()];
     let size = source.len() * 4;

@@ -1,4 +1,5 @@
-//! Batches of 36 x 2048 regions, with the file in the page cache; and a plain copy of as many bytes, the limit.
+//! Measures loading batches of 36 x 2048 regions with the file in the page cache and, as the limit, a plain copy of as
+//! many bytes.
 
 mod sizes;
 

@@ -1,10 +1,10 @@
-//! Features that take little memory, however many they are.
+//! Made-up features that take little memory, however many there are.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vqa_data::features::RegionSource;
 
-/// Regions of any images, cut out of one long row of numbers.
+/// A region source whose features are slices of one long row of values.
 pub struct MadeUp {
     n_images: usize,
     n_regions: usize,
@@ -13,10 +13,10 @@ pub struct MadeUp {
 }
 
 impl MadeUp {
-    /// Features of `n_images` times `n_regions`, from `n_places` numbers.
+    /// Features of `n_images` times `n_regions` regions, which start at `n_places` different positions.
     pub fn new([n_images, n_regions, feature_dim]: [usize; 3], n_places: usize) -> MadeUp {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
-        // Half of them zero, as behind a ReLU.
+        // Half of them are zero, as after a ReLU.
         let numbers = (0..n_places + n_regions * feature_dim).map(|_| (rng.random::<f32>() * 4.0 - 2.0).max(0.0));
         MadeUp { n_images, n_regions, feature_dim, numbers: numbers.collect() }
     }

@@ -1,5 +1,5 @@
-//! Reading VQA2.0's JSON files, dictionaries, encoding and scoring, on made-up files a tenth as large as its training
-//! split.
+//! Measures reading VQA2.0's JSON files, building dictionaries, encoding and scoring, on made-up files a tenth as large
+//! as its training split.
 
 mod json_files;
 mod questions;

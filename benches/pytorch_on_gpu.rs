@@ -1,4 +1,4 @@
-//! The training that PyTorch does, for `gpu.rs`.
+//! Runs the PyTorch training that `gpu.rs` compares with.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -7,27 +7,28 @@ use std::process::{Command, Stdio};
 
 use vqa_data::batches::Dataset;
 
-/// The Python of the comparison.
+/// The Python scripts of the comparison.
 const SCRIPTS: [(&str, &str); 2] = [
     ("gpu.py", include_str!("python/gpu.py")),
     ("baseline.py", include_str!("../vqa-model/pytorch-reference/baseline.py")),
 ];
 
-/// PyTorch, with the same questions in files.
+/// A Python with PyTorch, and a directory with the same questions for it.
 pub struct Python {
     python: String,
     dir: PathBuf,
 }
 
 impl Python {
-    /// With what `spec` says in `spec.json`. Nothing, and a message, if there is no Python that has torch.
+    /// Writes the data for Python, and `spec` to `spec.json`. Returns `None`, after a message, if there is no Python
+    /// that has torch.
     pub fn new(
         python: &str,
         dir: &Path,
         dataset: &Dataset,
         spec: &serde_json::Value,
     ) -> std::io::Result<Option<Python>> {
-        // To import it takes seconds.
+        // Importing it would take seconds.
         let script = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)";
         let found = Command::new(python).args(["-c", script]).output();
         if !found.is_ok_and(|output| output.status.success()) {
@@ -54,7 +55,7 @@ impl Python {
         Ok(Some(Python { python: python.to_owned(), dir: dir.to_owned() }))
     }
 
-    /// Questions a second, and in which way: the fastest of PyTorch's.
+    /// The questions a second of the fastest of PyTorch's modes, and the name of that mode.
     pub fn train(&self, features: &str, precision: &str) -> Option<(f64, String)> {
         let mut command = Command::new(&self.python);
         command.arg(self.dir.join("gpu.py")).args([features, precision]).stderr(Stdio::inherit());

@@ -1,4 +1,4 @@
-//! Questions whose beginnings, lengths and repetitions are like VQA2.0's, of made-up words.
+//! Generates questions of made-up words, with beginnings, lengths and repetitions like VQA2.0's.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vqa_data::questions::import::QUESTION_BEGINNINGS;
 
-/// The question types of VQA2.0's annotations, in falling order of frequency.
+/// The question types of VQA2.0's annotations, most frequent first.
 static TYPES: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let mut types = QUESTION_BEGINNINGS.to_vec();
     types.insert(5, NO_TYPE);
@@ -31,11 +31,11 @@ static LENGTHS: LazyLock<WeightedIndex<f64>> = LazyLock::new(|| {
 
 const N_WORDS: usize = 18_000;
 
-/// How often a question is drawn from the popular ones, and how many these are.
+/// The probability that a question is drawn from the popular ones, and how many of these there are.
 const POPULAR: f64 = 0.3;
 const N_POPULAR: f64 = 40_000.0;
 
-/// A question and its type. A third of some hundred thousand questions are asked more than once.
+/// Draws a question, and returns its type and text. Of several hundred thousand, a third are drawn more than once.
 pub fn question(rng: &mut impl Rng) -> (&'static str, String) {
     if rng.random_bool(POPULAR) {
         // The n-th popular question is asked about 1/sqrt(n) times as often as the first one.
@@ -55,7 +55,8 @@ fn new_question(rng: &mut impl Rng) -> (&'static str, String) {
     (question_type, words.join(" ") + "?")
 }
 
-/// A number below `n`, small ones far more often: the n-th word of a language has about 1/n of the first one's share.
+/// Draws a number below `n`, following Zipf's law: the n-th most frequent word of a language is about 1/n as frequent
+/// as the first.
 pub fn zipf(rng: &mut impl Rng, n: usize) -> usize {
     ((n as f64).powf(rng.random::<f64>()) - 1.0) as usize
 }

@@ -1,10 +1,10 @@
-//! Asks a running `vqa serve` as many clients do, and prints how long the answers take.
+//! Sends questions to a running `vqa serve` from many clients, and prints how long the answers take.
 //!
 //!     vqa serve RUN --data val --port 8000 &
 //!     cargo run --release -p vqa-benches --example serving -- 127.0.0.1:8000
 //!
-//! With the address of a second server, one with `--max-batch 1`, it says what batches are worth; with `--soak`,
-//! whether a server's memory stays what it is beside hostile clients. All of it is bounded in number and in time.
+//! With the address of a second server, one with `--max-batch 1`, it shows what batches gain; with `--soak`, whether a
+//! server's memory stays constant beside hostile clients. All runs are bounded in the number of requests and in time.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Cursor, Read, Write};
@@ -26,22 +26,22 @@ struct Args {
     /// Host and port of the same server with --max-batch 1
     #[arg(long)]
     without_batches: Option<String>,
-    /// Clients that ask at the same time
+    /// Number of concurrent clients
     #[arg(long, default_value_t = 64)]
     clients: usize,
-    /// Seconds that they ask for
+    /// How long they ask, in seconds
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Questions of the one client
+    /// Number of questions of the single client
     #[arg(long, default_value_t = 1000)]
     questions: usize,
-    /// New pictures
+    /// Number of new pictures
     #[arg(long, default_value_t = 50)]
     pictures: usize,
-    /// Instead, ask so many questions beside hostile clients, for at most five minutes, and watch the server's memory
+    /// Instead, ask this many questions beside hostile clients, for at most five minutes, and watch the server's memory
     #[arg(long, requires = "pid")]
     soak: Option<usize>,
-    /// The server's process
+    /// Id of the server's process
     #[arg(long)]
     pid: Option<u32>,
 }
@@ -62,7 +62,7 @@ fn main() {
         alone.print(&format!("the same, --max-batch 1, {} clients", args.clients));
         println!("batches: {:.1} x the throughput", together.per_second() / alone.per_second());
     }
-    // The server has ended the first connection, which has been idle for too long.
+    // The server has closed the first connection, which was idle for too long.
     let mut one = Client::connect(&args.server);
     let new: Vec<Vec<u8>> = (0..args.pictures).map(|i| about_new_picture(&args.server, i as u64)).collect();
     Report::of(new.iter().map(|request| one.timed(request)).collect()).print("new picture, 640 x 480 JPEG");
@@ -70,7 +70,7 @@ fn main() {
 
 /// How long answers took.
 struct Report {
-    /// In rising order.
+    /// Sorted in ascending order.
     latencies: Vec<Duration>,
     n_refused: usize,
     elapsed: Duration,
@@ -106,7 +106,7 @@ impl Report {
     }
 }
 
-/// Many clients, each with a connection of its own, ask one question after the other.
+/// Many clients, each with a connection of its own, ask one question after another.
 fn many(server: &str, known: &[Vec<u8>], n_clients: usize, seconds: u64) -> Report {
     let started = Instant::now();
     let answers: Vec<(Duration, u16)> = thread::scope(|scope| {
@@ -128,7 +128,7 @@ fn many(server: &str, known: &[Vec<u8>], n_clients: usize, seconds: u64) -> Repo
 fn soak(server: &str, known: &[Vec<u8>], n: usize, pid: u32) {
     const CLIENTS: usize = 16;
     const LONGEST: Duration = Duration::from_secs(300);
-    /// More than a server remembers: what fills that is no growth.
+    /// More than a server caches, so that filling the cache does not count as growth.
     const WARM: u64 = 1200;
     let mut first = Client::connect(server);
     for i in 0..WARM {
@@ -193,12 +193,12 @@ fn soak(server: &str, known: &[Vec<u8>], n: usize, pid: u32) {
     }
 }
 
-/// One of the things that broken and hostile clients do; the status, if they wait for one.
+/// Does one of the things that broken and hostile clients do. Returns the status of the response, if it waits for one.
 fn misbehave(server: &str, rng: &mut ChaCha8Rng) -> Option<u16> {
     let mut client = Client::connect(server);
     let json = |body: &str| request(server, "POST", "/api/ask", "application/json", body.as_bytes());
     match rng.random_range(0..9) {
-        // No word, and a head that never ends.
+        // Sends nothing, or a head that never ends.
         0 => thread::sleep(Duration::from_millis(500)),
         1 => {
             for byte in b"GET / HTTP/1.1\r\nHost: local" {
@@ -220,7 +220,7 @@ fn misbehave(server: &str, rng: &mut ChaCha8Rng) -> Option<u16> {
         }
         7 => {
             let mut bomb = encoded(&RgbImage::new(4000, 3000), ImageFormat::Png);
-            // Another one each time.
+            // A different picture each time.
             bomb.extend(rng.random::<u64>().to_be_bytes());
             bomb[20..24].copy_from_slice(&60_000u32.to_be_bytes());
             return client.status(&form(server, &bomb, "what is it?"));
@@ -233,7 +233,7 @@ fn misbehave(server: &str, rng: &mut ChaCha8Rng) -> Option<u16> {
     None
 }
 
-/// The memory of a process.
+/// The resident memory of a process in MB.
 fn resident_mb(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the server's process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
@@ -259,7 +259,7 @@ fn known_questions(server: &str) -> Vec<Vec<u8>> {
     questions
 }
 
-/// A question about a picture that nobody has seen.
+/// A request with a question about a picture that the server has not seen.
 fn about_new_picture(server: &str, seed: u64) -> Vec<u8> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let blocks: Vec<[u8; 3]> = (0..40 * 30).map(|_| rng.random()).collect();
@@ -289,7 +289,7 @@ fn request(server: &str, method: &str, path: &str, content_type: &str, body: &[u
     [head.as_bytes(), body].concat()
 }
 
-/// A connection that is kept.
+/// A persistent connection.
 struct Client {
     stream: BufReader<TcpStream>,
 }

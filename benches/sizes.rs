@@ -1,7 +1,8 @@
-//! How much data a bench makes.
+//! How much data a bench generates.
 
-/// As many as are worth a measurement under `cargo bench`, and as few as show that it works under `cargo test`.
+/// Returns `measured`, enough for a measurement, under `cargo bench`, and `tested`, enough to show that it works, under
+/// `cargo test`.
 pub fn measured_or_tested(measured: usize, tested: usize) -> usize {
-    // Cargo's word to Criterion.
+    // The argument that Cargo passes to Criterion.
     if std::env::args().any(|argument| argument == "--bench") { measured } else { tested }
 }

@@ -1,4 +1,5 @@
-//! How fast the article's model and its variants train and answer, on made-up questions and features of VQA2.0's sizes.
+//! Measures how fast the article's model and its variants train and answer, on made-up questions and features of
+//! VQA2.0's sizes.
 //!
 //! ```text
 //! cargo run --release -p vqa-benches --example training -- FEATURES.h5 QUESTIONS.json write BATCHES.safetensors
@@ -6,10 +7,11 @@
 //!     grouped|random|sequential [article|lstm|concat|layers=2|bidirectional|lstm,layers=2|…]
 //! ```
 //!
-//! The second form prints JSON. Batches, 512 questions in training and twice as many in evaluation as in `vqa evaluate`,
-//! come from the loader as it goes. Beside the questions a second, it counts the arithmetic of the matrix products that
-//! are left when what is equal is computed once. It also says how fast these products are alone, at their own shapes, and
-//! how fast a single large one is. The first form writes a few batches as tensors, for `python/training.py`.
+//! The second form prints JSON. The loader produces the batches on the fly: 512 questions in training, and twice as
+//! many in evaluation, as in `vqa evaluate`. Besides the questions a second, it counts the arithmetic of the matrix
+//! products that remain when equal rows are computed once. It also reports how fast these products run alone, at their
+//! own shapes, and how fast a single large one runs. The first form writes a few batches as tensors, for
+//! `python/training.py`.
 
 mod kinds;
 
@@ -38,11 +40,12 @@ use vqa_train::optim::Optimizer;
 use crate::kinds::config_of;
 
 const N_ANSWERS: i64 = 3129;
-/// Steps that are not counted: memory is got from the system, and pages of the file are mapped.
+/// Warm-up steps that do not count, in which memory is allocated and pages of the file are mapped.
 const N_WARM: usize = 3;
 const N_COUNTED: usize = 12;
 
-/// As many answers to each question as VQA2.0 has on average, their scores being those that annotators can give.
+/// Made-up targets, with as many answers to each question as VQA2.0 has on average, and scores that annotators can
+/// give.
 fn targets(batch: &Batch) -> SoftTargets {
     let mut rng = ChaCha8Rng::seed_from_u64(batch.question_ids[0]);
     let mut targets = SoftTargets::default();
@@ -56,13 +59,14 @@ fn targets(batch: &Batch) -> SoftTargets {
     targets
 }
 
-/// The products of one weight, [`columns`, `inner`], in a step.
+/// The matrix products with one weight, [`columns`, `inner`], in a step.
 struct Products {
-    /// Rows of each product of a forward pass: as many as a recurrent layer has steps, else one.
+    /// The rows of each product in a forward pass. A recurrent layer has one product for each of its steps, other
+    /// layers one in all.
     rows: Vec<i64>,
     inner: i64,
     columns: i64,
-    /// Whether the input has a gradient too. That of the weight is one product in any case.
+    /// Whether the input's gradient is computed too. The weight's gradient always takes one product.
     to_input: bool,
 }
 
@@ -71,13 +75,13 @@ impl Products {
         Products { rows: vec![n_rows as i64], inner, columns, to_input: true }
     }
 
-    /// Multiplications and additions, in 10^9.
+    /// The number of multiplications and additions, in 10^9.
     fn gflop(&self, training: bool) -> f64 {
         let n_products = if training { 2 + i64::from(self.to_input) } else { 1 };
         (2 * n_products * self.rows.iter().sum::<i64>() * self.inner * self.columns) as f64 / 1e9
     }
 
-    /// Seconds of these products and nothing else, the least of so many times.
+    /// The shortest time in seconds of these products alone, of `n_times` runs.
     fn seconds(&self, training: bool, kind: Kind, n_times: usize) -> f64 {
         let n_rows = self.rows.iter().sum();
         let random = |shape: [i64; 2]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind);
@@ -102,8 +106,8 @@ impl Products {
     }
 }
 
-/// The products that a batch needs when what is equal is computed once. Of several layers in both directions, those above
-/// the first are computed for each distinct question.
+/// The products that a batch needs when equal rows are computed once. In a bidirectional network of several layers,
+/// those above the first are computed for each distinct question.
 fn products(batch: &Batch, dims: DataDims, config: &ModelConfig) -> Vec<Products> {
     let tokens: Vec<&[i64]> = batch.tokens.chunks(batch.max_len).collect();
     let distinct = |part: &dyn Fn(usize) -> std::ops::Range<usize>| -> Vec<i64> {
@@ -117,7 +121,7 @@ fn products(batch: &Batch, dims: DataDims, config: &ModelConfig) -> Vec<Products
     let (lm, b, d) = (&config.lm, batch.len(), dims.feature_dim);
     let gates = if lm.rnn_type == RnnKind::Lstm { 4 * h } else { 3 * h };
     let mut products = vec![Products { to_input: false, ..Products::new(batch.n_images() * batch.max_regions, d, a) }];
-    // What a layer reads of each of its sources: how many rows, of which length.
+    // The inputs of a layer, each with its number of rows and their length.
     let mut sources = vec![(words.len(), lm.word_emb_dim)];
     for layer in 0..lm.n_layers {
         let both = lm.bidirectional && layer > 0;
@@ -137,7 +141,7 @@ fn products(batch: &Batch, dims: DataDims, config: &ModelConfig) -> Vec<Products
     products
 }
 
-/// The most arithmetic a second of a product, in GFLOP/s: of a batch's regions with a layer's weight.
+/// The peak rate of a matrix product in GFLOP/s, measured with a batch's regions and a layer's weight.
 fn matmul_peak(kind: Kind) -> f64 {
     let large = Products { to_input: false, ..Products::new(3420, 2048, 1024) };
     large.gflop(false) / large.seconds(false, kind, 20)
@@ -220,7 +224,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         arithmetic += needed.iter().map(|products| products.gflop(training)).sum::<f64>();
     }
     let seconds = started.elapsed().as_secs_f64();
-    // Of the last batch.
+    // Measured with the products of the last batch.
     let alone: f64 = needed.iter().map(|products| products.gflop(training)).sum::<f64>()
         / needed.iter().map(|products| products.seconds(training, precision.kind(), 3)).sum::<f64>();
     println!(

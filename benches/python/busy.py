@@ -2,9 +2,9 @@
 
     make bench        (or, when it has run once: python3 benches/python/busy.py)
 
-On the files that compare.py has made. More threads than cores only show that nothing breaks. The fair share of a process
-beside others is what it would have if all their threads took turns: half, beside as many busy processes as there are cores,
-with as many threads of its own. Figures are medians over the rounds.
+Uses the files that compare.py has made. Runs with more threads than cores only show that nothing breaks. The fair share of
+a process is the speed that it would have if the threads of all processes took turns: half, with as many busy processes as
+cores beside it and as many threads of its own. Results are medians over the rounds.
 """
 
 import json
@@ -25,7 +25,7 @@ def train(n_threads):
     """Questions a second."""
     questions = DATA / "v2_OpenEnded_mscoco_train2014_questions.json"
     n = str(n_threads)
-    # The policy is that of `vqa`.
+    # The wait policy that `vqa` sets for itself.
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": n, "RAYON_NUM_THREADS": n}
     command = [TRAINING, DATA / "train36.h5", questions, "train", "fp32", "grouped"]
     done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, env=environment)

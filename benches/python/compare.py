@@ -1,8 +1,9 @@
-"""Measures the data side, training and answering beside Python and PyTorch, in turn, on made-up files of VQA2.0's size, and prints a table.
+"""Compares data handling, training and answering with Python and PyTorch, in turn, on made-up files of VQA2.0's size, and
+prints a table.
 
     make bench
 
-Each round runs vqa, then Python, then the limit: the same bytes copied or written plainly. Figures are medians over
+Each round runs vqa, then Python, then the limit: the same bytes copied or written plainly. Results are medians over
 the rounds. Memory is the largest resident set of the process, mapped files included.
 """
 
@@ -21,7 +22,7 @@ IMAGES = 3000
 ROUNDS = int(os.environ.get("ROUNDS", 3))
 VQA = str(ROOT / "target/release/vqa")
 LOAD = str(ROOT / "target/release/examples/load")
-# How models differ from the article's, as training.rs and training.py name it.
+# The variants of the article's model, as named in training.rs and training.py.
 KINDS = {
     "article": "GRU, product attention",
     "lstm": "LSTM",
@@ -31,13 +32,13 @@ KINDS = {
     "bidirectional": "GRU, both directions",
     "layers=2,bidirectional": "GRU, two layers, both directions",
 }
-# Where the processor has no arithmetic for bfloat16, it is computed in float32 and rounded: nobody would choose that.
+# A processor without bfloat16 arithmetic computes in float32 and rounds, which nobody would choose.
 PRECISIONS = ["fp32", "bf16"] if "bf16" in Path("/proc/cpuinfo").read_text() else ["fp32"]
 TRAINING = str(ROOT / "target/release/examples/training")
 
 
 def run(*command, environment={}):
-    """Seconds, peak MB and output of a command."""
+    """Runs a command; returns its seconds, peak MB and output."""
     started = time.time()
     environment = {**os.environ, **environment}
     child = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True, env=environment)
@@ -54,7 +55,7 @@ def python(script, *arguments):
 
 
 def read_all(*paths):
-    """Seconds of reading files from the page cache."""
+    """Seconds that reading files from the page cache takes."""
     started = time.time()
     for path in paths:
         with open(path, "rb", buffering=0) as f:
@@ -64,13 +65,13 @@ def read_all(*paths):
 
 
 def evict(path):
-    """Takes a file out of the page cache."""
+    """Evicts a file from the page cache."""
     with open(path, "rb") as f:
         os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def write_all(path, size):
-    """Seconds of writing as many bytes, and having them on the disk."""
+    """Seconds that writing as many bytes to disk takes, including the sync."""
     block = os.urandom(1 << 20)
     started = time.time()
     with open(path, "wb", buffering=0) as f:
@@ -98,7 +99,7 @@ def main():
     add = lambda key, value: figures.setdefault(key, []).append(value)
 
     def vqa(what, precision, sampler, kind):
-        # As `vqa` starts itself.
+        # As `vqa` sets it for itself.
         environment = {"OMP_WAIT_POLICY": "passive"}
         figure = json.loads(run(TRAINING, h5, train_questions, what, precision, sampler, kind, environment=environment)[2])
         name = f"{what} {kind} {precision}"

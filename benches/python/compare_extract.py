@@ -1,9 +1,9 @@
-"""Measures `vqa features extract --backbone` beside a loop of Pillow and eager PyTorch, in turn, on the same pictures with
-the same weights and as many threads, and prints a row of a table. The features must agree.
+"""Compares `vqa features extract --backbone` with a loop of Pillow and eager PyTorch, in turn, on the same pictures with
+the same weights and number of threads, and prints a row of a table. The features must agree.
 
     python3 benches/python/compare_extract.py mobilenet-v2|efficientnet-lite0 WEIGHTS.pth IMAGES
 
-JPEGs are decoded by different decoders, so features differ a little; on PNG pictures the difference is rounding.
+The two use different JPEG decoders, so features differ slightly; on PNG pictures only rounding differs.
 """
 
 import json
@@ -24,7 +24,7 @@ VQA = str(ROOT / "target/release/vqa")
 
 
 def run(*command):
-    """Peak MB and output of a command."""
+    """Runs a command; returns its peak MB and output."""
     child = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True)
     output = child.stdout.read()
     _, status, usage = os.wait4(child.pid, 0)
@@ -36,7 +36,7 @@ def run(*command):
 def main(name, weights, images):
     with tempfile.TemporaryDirectory() as directory:
         ours, theirs = Path(directory) / "vqa.h5", Path(directory) / "python.h5"
-        # Whatever stands before the number in their names.
+        # Pictures are identified by the number at the end of their names.
         paths = {re.search(r"(\d+)$", path.stem)[1]: str(path.resolve()) for path in Path(images).glob("*.jpg")}
         listed = Path(directory) / "images.json"
         listed.write_text(json.dumps(paths))

@@ -1,4 +1,4 @@
-"""What `vqa features convert` does, as bottom-up-attention-vqa does it: csv, base64, h5py.
+"""Does what `vqa features convert` does, in the way of bottom-up-attention-vqa: csv, base64, h5py.
 
     python3 benches/python/convert_tsv.py --make N IN.tsv     # a file of N images, 36 x 2048
     python3 benches/python/convert_tsv.py IN.tsv OUT.h5

@@ -1,5 +1,5 @@
-"""What `vqa features extract --backbone` does, as a loop of Pillow and eager PyTorch: decode, resize, batches of 16 through
-the network, cells and the mean of the map, to HDF5.
+"""Does what `vqa features extract --backbone` does, in a loop of Pillow and eager PyTorch: decodes, resizes, runs batches of
+16 through the network, and writes cells and the mean of the map to HDF5.
 
     pip install pillow h5py torchvision efficientnet_lite_pytorch
     python3 benches/python/extract.py mobilenet-v2|efficientnet-lite0 WEIGHTS.pth IMAGES OUT.h5
@@ -19,7 +19,7 @@ HEIGHT, WIDTH, ROWS, COLUMNS, BATCH = 224, 320, 5, 7, 16
 
 
 def network(name, weights):
-    """The map of a network, how it wants its pictures resized, and its mean and deviation of values of 0 to 1."""
+    """A network's feature map, its resizing of pictures, and its mean and deviation of pixels from 0 to 1."""
     state = torch.load(weights, weights_only=True)
     if name == "mobilenet-v2":
         from torchvision.models import mobilenet_v2

@@ -1,10 +1,10 @@
-"""PyTorch's best effort at the training that `bench_gpu` measures, which writes the files that this reads.
+"""PyTorch's best effort at the training that `bench_gpu` measures. Reads the files that `bench_gpu` writes.
 
     python3 gpu.py always|never bf16|tf32|fp32
 
-always: features stay on the device, and batches are taken there. never: a DataLoader with workers and pinned memory, and
-copies that do not block. Each eager, compiled, and compiled with the recurrent network as CUDA graphs; one line of JSON for
-each, with questions a second.
+always: features stay on the device, and batches are gathered there. never: a DataLoader with workers, pinned memory and
+non-blocking copies. Each runs eagerly, compiled, and compiled with the recurrent network as CUDA graphs, and prints one
+line of JSON with the questions a second.
 """
 
 import json
@@ -29,7 +29,7 @@ def read(name, dtype):
 
 
 class Batches(torch.utils.data.Dataset):
-    """Whole batches, so that a worker gathers each at once."""
+    """A dataset of full batches, so that a worker gathers each batch in one go."""
 
     def __init__(self, order, make):
         self.order, self.make = order, make

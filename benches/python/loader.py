@@ -1,4 +1,4 @@
-"""Random batches of 512 images as PyTorch users load them: h5py in a DataLoader.
+"""Loads random batches of 512 images as PyTorch users do: h5py in a DataLoader.
 
     python3 benches/python/loader.py FEATURES.h5 [BATCHES]
 """

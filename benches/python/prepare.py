@@ -1,4 +1,4 @@
-"""What `vqa prepare` does, as it is usually done in Python: json, dictionaries, soft scores, encoding.
+"""Does what `vqa prepare` does, as it is usually done in Python: json, dictionaries, soft scores, encoding.
 
     /usr/bin/time -v python3 benches/python/prepare.py DIR      # DIR from `generate`
 """

@@ -1,9 +1,9 @@
-"""Trains the article's model by one process of two threads, and by two processes of one, and prints how fast they are.
+"""Trains the article's model with one process of two threads, and with two processes of one, and prints how fast they are.
 
     make bench        (or, when it has run once: python3 benches/python/processes.py)
 
-On the files that compare.py has made. Each way trains some steps of 512 questions, in turn, with the gradients added up in
-float32 and in bfloat16; of each round the first steps do not count. Figures are medians over the rounds.
+Uses the files that compare.py has made. Each setup trains some steps of 512 questions, in turn, with the gradients summed
+in float32 and in bfloat16; the first steps of each round do not count. Results are medians over the rounds.
 """
 
 import json
@@ -22,7 +22,7 @@ STEPS, WARM = 12, 3
 
 
 def write_questions():
-    """The first questions about the images that features were made of."""
+    """The first questions about images that have features."""
     import h5py
 
     with h5py.File(DATA / "train36.h5") as features:

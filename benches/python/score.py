@@ -1,4 +1,4 @@
-"""What `vqa score` does, the way that the official evaluator does it: every answer processed by itself, in Python.
+"""Does what `vqa score` does, as the official evaluator does it: every answer is processed on its own, in Python.
 
     python3 benches/python/score.py ANNOTATIONS.json RESULTS.json
 """

@@ -1,8 +1,9 @@
-"""The same model in eager PyTorch, on batches that `training … write` wrote: training or evaluation, questions a second.
+"""Measures the same model in eager PyTorch, on batches that `training … write` wrote: questions a second, in training or
+evaluation.
 
     python3 training.py BATCHES.safetensors train|evaluate fp32|bf16 [article|lstm|concat|layers=2|bidirectional|lstm,layers=2|…]
 
-Loading is not counted: the batches, regions of each question's image included, are in memory before the clock starts.
+Loading is not measured: the batches, with the regions of each question's image, are in memory before the clock starts.
 """
 
 import copy
@@ -23,7 +24,7 @@ CONFIG = {
     "topdown_att": {"type": "product", "hid_dim": 1024, "dropout": 0.2},
     "mlp": {"hid_dim": 2048, "dropout": 0.5},
 }
-# In what models differ from the article's.
+# How the variants differ from the article's model.
 KINDS = {
     "article": {},
     "lstm": {"lm": {"rnn_type": "LSTM"}},

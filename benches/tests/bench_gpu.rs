@@ -1,4 +1,4 @@
-//! `bench_gpu` works from its data to its table, at a size that takes seconds.
+//! Tests that `bench_gpu` works, from its data to its table, at a size that takes seconds.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! The command line: its commands and their arguments. What they do is in `commands`.
+//! The command line: its commands and their arguments. The module `commands` implements them.
 
 #[cfg(feature = "serve")]
 use std::net::{IpAddr, Ipv4Addr};

@@ -20,8 +20,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a config file and changes the given keys. All paths become absolute: they are relative to the file's
-    /// directory, those in the settings too, except for `model.init` there: see [`Config::set_init`].
+    /// Reads a config file and changes the given keys. All paths become absolute. They are resolved against the file's
+    /// directory, in the settings too, except for `model.init` there: see [`Config::set_init`].
     pub fn load(path: &Path, settings: &[(String, String)]) -> Result<Config> {
         let text = read_text(path)?;
         let of_file = |problem: String| anyhow::anyhow!("{}: {problem}", path.display());
@@ -42,8 +42,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Sets `model.init` to a file that was named on the command line: in the working directory, where the shell
-    /// completes its name, or else in the config's.
+    /// Sets `model.init` to a file named on the command line. It is looked for in the working directory, where the
+    /// shell completes its name, and then in the config's directory.
     #[cfg(feature = "torch")]
     pub fn set_init(&mut self, init: &Path) -> Result<()> {
         let [here, config] = [init, &self.path].map(std::path::absolute);
@@ -61,13 +61,13 @@ impl Config {
         })
     }
 
-    /// The file and split, for errors.
+    /// The file and split, for error messages.
     pub fn place(&self, split: &str) -> String {
         format!("{}, split \"{split}\"", self.path.display())
     }
 }
 
-/// Resolves relative paths against `base`. An empty one would be `base` itself, which is never meant.
+/// Resolves relative paths against `base`. An empty `out_dir` would become `base` itself, which is never intended.
 fn resolve_paths(run: &mut RunConfig, base: &Path) -> Result<(), String> {
     if run.out_dir.as_os_str().is_empty() {
         return Err("out_dir is empty: name the directory of the run".to_owned());
@@ -88,7 +88,7 @@ fn validate(run: &RunConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// The config with other values of some keys.
+/// Returns the config with some keys changed.
 fn with_settings(run: &RunConfig, settings: &[(String, String)]) -> Result<RunConfig> {
     let mut table = Table::try_from(run).context("--set cannot change a config whose paths are not UTF-8")?;
     let mut changed = run.clone();
@@ -107,9 +107,9 @@ fn with_settings(run: &RunConfig, settings: &[(String, String)]) -> Result<RunCo
     Ok(changed)
 }
 
-/// The parts of a dotted key, some perhaps in quotes, as in `train.optim.weight_decay_of."classifier.main.3"`.
+/// Splits a dotted key into its parts, which may be quoted, as in `train.optim.weight_decay_of."classifier.main.3"`.
 fn parse_key(key: &str) -> Result<Vec<String>, String> {
-    /// More than any key has, and few enough for code that recurses into tables.
+    /// More than any key has, and few enough for the recursive functions that handle tables.
     const MAX_DOTS: usize = 32;
     let problem = || "not a key: write one as in train.n_epochs=3".to_owned();
     if key.matches('.').count() > MAX_DOTS {
@@ -125,14 +125,14 @@ fn parse_key(key: &str) -> Result<Vec<String>, String> {
     Ok(parts)
 }
 
-/// Parses a value as TOML. What is not TOML is a string, so that strings need no quotes.
+/// Parses a value as TOML. Anything else is taken as a string, so that strings need no quotes.
 fn parse_value(value: &str) -> Value {
     let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok();
     let parsed = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
     parsed.unwrap_or_else(|| Value::String(value.to_owned()))
 }
 
-/// Sets a key; the part after the name of a list is an index.
+/// Sets a key. The part that follows the name of a list is an index.
 fn set(table: &mut Table, key: &[String], value: Value) -> Result<(), String> {
     let (last, parents) = key.split_last().expect("a key has a part");
     let mut place = table;
@@ -152,7 +152,7 @@ fn set(table: &mut Table, key: &[String], value: Value) -> Result<(), String> {
     Ok(())
 }
 
-/// An error in the file, with its line.
+/// Describes an error in the file, with its line.
 fn explain(text: &str, error: &toml::de::Error) -> String {
     let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
     let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
@@ -167,7 +167,7 @@ fn is_unknown_key(error: &toml::de::Error) -> bool {
     error.message().starts_with("unknown field")
 }
 
-/// The parser's message, in words for people who do not know Rust.
+/// The parser's message, reworded for people who do not know Rust.
 fn in_plain_words(error: &toml::de::Error) -> String {
     let message = error.message().trim().replace('\n', " ");
     let message = ["u64", "usize", "i64"]
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!((run.dict.answers, val.features.as_deref()), (at.join("answers.json"), Some(&*at.join("f.h5"))));
     }
 
-    /// Each is an error that names the key by its whole path, and what is wanted; nothing is allocated for it.
+    /// Each is an error that names the full path of the key and the values allowed; nothing is allocated for it.
     #[test]
     fn values_that_cannot_be_used_are_named() {
         let shared = [

@@ -1,4 +1,4 @@
-//! That the pages of `guide/` and the program agree.
+//! Tests that the pages of `guide/` and the program agree.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use crate::args::Cli;
 use crate::keys::{RunConfig, all_keys};
 
-/// The pages, by their names.
+/// The pages by file name.
 fn pages() -> BTreeMap<String, String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("guide");
     let pages = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
@@ -18,7 +18,7 @@ fn pages() -> BTreeMap<String, String> {
     pages.map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
 }
 
-/// The keys of the config, as the page writes them: the split is `SPLIT`, and the number of a source `N`.
+/// The keys of the config, as the page writes them, with `SPLIT` for the split and `N` for the number of a source.
 fn keys() -> Vec<String> {
     let all: Vec<String> = all_keys(&[]).iter().map(|key| key.join(".")).collect();
     let is_table = |key: &String| all.iter().any(|other| other.starts_with(&format!("{key}.")));
@@ -26,7 +26,7 @@ fn keys() -> Vec<String> {
     for key in &mut keys {
         *key = key.replace("data.train.", "data.SPLIT.").replace(".composition.0.", ".composition.N.");
     }
-    // Without libtorch nothing is known of them.
+    // Without libtorch the keys of these tables are unknown.
     keys.retain(|key| !["model", "train"].contains(&&**key));
     keys.sort();
     keys
@@ -56,7 +56,7 @@ fn every_key_of_the_config_has_a_row_with_its_default() {
     }
 }
 
-/// Each command, and each of its arguments, is on some page together with it.
+/// Each command is on some page, and each of its arguments is on a page that has the command.
 #[test]
 fn every_command_and_argument_is_in_the_guide() {
     fn check(command: &clap::Command, name: &str, pages: &BTreeMap<String, String>) {
@@ -77,7 +77,7 @@ fn every_command_and_argument_is_in_the_guide() {
     check(&Cli::command(), "vqa", &pages());
 }
 
-/// Pages are short, and what they link to is there.
+/// Pages are short, and the targets of their links exist.
 #[test]
 fn pages_are_short_and_their_links_work() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("guide");

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM.
+//! Handles Ctrl-C and SIGTERM.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -11,14 +11,14 @@ use crate::terminal::{remove_bar, say};
 /// Set by the first signal while a [`Graceful`] exists.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// What is said at the first signal where it only sets the flag.
+/// The message at the first signal, while a signal only sets the flag.
 static GRACEFUL: Mutex<Option<&'static str>> = Mutex::new(None);
 
 fn graceful() -> MutexGuard<'static, Option<&'static str>> {
     GRACEFUL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on a signal ends the program at once, and removes half-written files.
+/// Installs the handler: a signal ends the program at once, and removes half-written files.
 pub fn handle() {
     let handler = || {
         let said = *graceful();
@@ -35,12 +35,12 @@ pub fn handle() {
         exit::at_once(exit::STOPPED);
     };
     let ignores_hangup = is_ignored(libc::SIGHUP);
-    // Fails only if there is a handler already, and there is no other in this program.
+    // Fails only if there is a handler already, and this program installs no other.
     let _ = ctrlc::set_handler(handler);
     if ignores_hangup {
         ignore(libc::SIGHUP);
     }
-    // A file that grows beyond `ulimit -f` is then an error of whoever writes it, as a full disk is.
+    // Writing beyond `ulimit -f` is then an ordinary error, like a full disk.
     ignore(libc::SIGXFSZ);
 }
 
@@ -50,8 +50,8 @@ fn say_after_echo(text: &str) {
     say!("{new_line}{text}");
 }
 
-/// A command has stopped as asked, with everything saved; the message says how to resume it. An error only in that it
-/// ends the command.
+/// A command has stopped on a signal, with everything saved; the message says how to resume it. It is an error only in
+/// that it ends the command.
 #[derive(Debug)]
 pub struct Stopped(pub String);
 
@@ -66,16 +66,17 @@ impl std::error::Error for Stopped {}
 /// Whether the program was started with a signal ignored, as `nohup` does.
 #[allow(unsafe_code)]
 fn is_ignored(signal: libc::c_int) -> bool {
-    // SAFETY: a struct of numbers and a pointer, for which zeros are values.
+    // SAFETY: the struct holds numbers and a pointer, for which zero is a valid value.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: changes nothing, and writes the action of the signal, whatever its number.
+    // SAFETY: with a null pointer nothing is changed; the call writes the current action of the signal, whatever its
+    // number.
     let result = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
     result == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 #[allow(unsafe_code)]
 fn ignore(signal: libc::c_int) {
-    // SAFETY: there is no handler that could be called after this.
+    // SAFETY: ignoring a signal installs no handler.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
@@ -85,7 +86,7 @@ pub struct Graceful(());
 
 #[cfg(feature = "torch")]
 impl Graceful {
-    /// `said` is what the first signal is answered with.
+    /// Starts graceful stopping. `said` is the message to print at the first signal.
     pub fn new(said: &'static str) -> Graceful {
         STOP.store(false, Ordering::Relaxed);
         *graceful() = Some(said);

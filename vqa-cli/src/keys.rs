@@ -11,10 +11,10 @@ pub use vqa_train::run::RunConfig;
 /// How similar two keys must be, from 0 to 1, for one to be suggested in place of the other.
 const SIMILAR: f64 = 0.8;
 
-/// What to say about an unknown key: the nearest known one, by its full path, or which keys there are in its table.
+/// Returns a message about an unknown key: the full path of the nearest known key, or the keys that its table can have.
 pub fn explain_unknown(unknown: &[String]) -> String {
     let whole = join(unknown);
-    // A key is known by its last part: people leave out the table that it is in.
+    // A key with the same last part is a match, since people leave out the table that it is in.
     let has_this_name = |key: &[String]| last_part(key) == last_part(unknown);
     let similarity = |key: &[String]| {
         let of_last_part = strsim::jaro_winkler(last_part(unknown), last_part(key));
@@ -24,7 +24,7 @@ pub fn explain_unknown(unknown: &[String]) -> String {
     let mut nearest: Vec<&Vec<String>> =
         keys.iter().filter(|key| has_this_name(key) || similarity(key) > SIMILAR).collect();
     nearest.sort_by(|a, b| similarity(b).total_cmp(&similarity(a)));
-    // Several tables may have a key of this name, as `hid_dim`.
+    // Several tables may have a key of this name, for example `hid_dim`.
     match nearest.iter().any(|key| has_this_name(key)) {
         true => nearest.retain(|key| has_this_name(key)),
         false => nearest.truncate(1),
@@ -38,7 +38,7 @@ pub fn explain_unknown(unknown: &[String]) -> String {
     format!("unknown key \"{whole}\"; did you mean {}?", nearest.join(" or "))
 }
 
-/// The first key in a config that is unknown.
+/// The first unknown key in a config.
 pub fn first_unknown(config: &Value) -> Option<Vec<String>> {
     fn search(value: &Value, path: Vec<String>) -> Option<Vec<String>> {
         let below = |name: &str| [&path[..], &[name.to_owned()]].concat();
@@ -57,7 +57,7 @@ pub fn first_unknown(config: &Value) -> Option<Vec<String>> {
     search(config, Vec::new())
 }
 
-/// All keys and tables of a config. Of the data splits there is one, with the name that `like` has for it.
+/// All keys and tables of a config. There is one data split, with the split name of the key `like`, or else "train".
 pub fn all_keys(like: &[String]) -> Vec<Vec<String>> {
     fn collect(path: Vec<String>, split: &str, keys: &mut Vec<Vec<String>>) {
         for name in fields(&path).unwrap_or_default() {
@@ -77,8 +77,8 @@ pub fn all_keys(like: &[String]) -> Vec<Vec<String>> {
     keys
 }
 
-/// The names of the keys in a table of a config; nothing for values, and for tables with arbitrary keys. The config's
-/// own types list them, in their error about a key that does not exist.
+/// The names of the keys in a table of a config; `None` for values, and for tables with arbitrary keys. They are taken
+/// from the error of the config's own types about a key that does not exist.
 fn fields(path: &[String]) -> Option<Vec<String>> {
     let unknown = Value::Table(Table::from_iter([("?".to_owned(), Value::Integer(0))]));
     let config = path.iter().enumerate().rev().fold(unknown, |value, (i, part)| match i {

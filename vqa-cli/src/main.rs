@@ -43,12 +43,12 @@ fn main() {
         .with_ansi(has_colours())
         .with_target(false)
         .without_time()
-        // It would report to stderr that stderr cannot be written, and panic.
+        // It would report to stderr that writing to stderr failed, and panic.
         .log_internal_errors(false)
         .init();
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("no message");
-        // Out of memory is reported by the command, which knows the remedy; a damaged file by an error.
+        // Running out of memory is reported after the command, with the remedy; a damaged file is reported as an error.
         if !is_out_of_memory(message) && !panic_means_damage() {
             let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
             let first_line = message.lines().next().unwrap_or_default();
@@ -60,7 +60,7 @@ fn main() {
     exit::at_once(exit_code(std::panic::catch_unwind(|| run(cli))));
 }
 
-/// What the program ends with after a command, whose error it prints.
+/// The exit code after a command. Prints the command's error, if it failed.
 fn exit_code(result: std::thread::Result<Result<()>>) -> u8 {
     match result {
         Ok(Ok(())) => SUCCESS,
@@ -82,7 +82,8 @@ fn exit_code(result: std::thread::Result<Result<()>>) -> u8 {
     }
 }
 
-/// The message of an error with its context, down to the first error of our own crates, whose message is complete.
+/// The message of an error with its context, down to the first error of our own crates, since the message of that one
+/// is complete.
 fn whole_message(error: &anyhow::Error) -> String {
     let mut parts = Vec::new();
     for cause in error.chain() {
@@ -100,7 +101,7 @@ fn whole_message(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
-/// Runs a command that several processes can do together.
+/// Runs a command that can be distributed over several processes.
 #[cfg(feature = "torch")]
 fn together(command: impl FnOnce(&Together) -> Result<()>) -> Result<()> {
     let together = Together::find()?;
@@ -148,7 +149,7 @@ mod tests {
         let missing = || vqa_data::Error::io("read", "q.json".as_ref())(std::io::ErrorKind::NotFound.into());
         let error = anyhow::Error::from(missing()).context("data.train");
         assert_eq!(whole_message(&error), "data.train: cannot read q.json: no such file or directory; check the path");
-        // What others say is said to the end.
+        // Errors of other crates are shown with all of their causes.
         let other = Err::<(), _>(std::io::Error::other("broken")).context("b").context("a").unwrap_err();
         assert_eq!(whole_message(&other), "a: b: broken");
         #[cfg(feature = "torch")]

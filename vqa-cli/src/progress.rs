@@ -10,8 +10,8 @@ use indicatif::{HumanDuration, ProgressDrawTarget, ProgressState, ProgressStyle}
 
 use crate::terminal::{is_silent, say, set_bar};
 
-/// A progress bar with rate and time left; where stderr is no terminal, a plain line now and then. There is one at a
-/// time.
+/// A progress bar with rate and time left; if stderr is not a terminal, it prints a plain line now and then instead.
+/// There is one at a time.
 pub struct ProgressBar {
     what: Cow<'static, str>,
     unit: &'static str,
@@ -24,14 +24,14 @@ pub struct ProgressBar {
     on_screen: Option<OnScreen>,
 }
 
-/// A bar on a terminal, and the details beside it.
+/// A bar on a terminal, with the details to show beside it.
 struct OnScreen {
     bar: indicatif::ProgressBar,
     said: Arc<Mutex<Vec<String>>>,
 }
 
-/// The shortest and the longest time between plain lines. In between, there is a line whenever the elapsed time has
-/// grown by a tenth.
+/// The shortest and the longest time between plain lines. Within these bounds, a line is printed whenever the elapsed
+/// time has grown by a tenth.
 const LINE_EVERY: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(300)];
 
 impl ProgressBar {
@@ -39,7 +39,7 @@ impl ProgressBar {
         ProgressBar::start(what.into(), unit, true, total)
     }
 
-    /// A bar of batches that shows only the details given to [`ProgressBar::reach`], and no rate of its own.
+    /// A bar that counts batches and shows only the details given to [`ProgressBar::reach`], with no rate of its own.
     #[cfg(feature = "torch")]
     pub fn told(what: String, total: u64) -> ProgressBar {
         ProgressBar::start(what.into(), "batches", false, total)
@@ -61,13 +61,13 @@ impl ProgressBar {
         }
     }
 
-    /// Adds to what is done.
+    /// Advances by `n`.
     pub fn add(&self, n: u64) {
         let done = self.done.fetch_add(n, Ordering::Relaxed) + n;
         self.show(done, Vec::new);
     }
 
-    /// Sets how much is done in all, with details to show beside the bar, the most important first.
+    /// Sets the total done so far, and details to show beside the bar, most important first.
     #[cfg(feature = "torch")]
     pub fn reach(&self, done: u64, said: impl FnOnce() -> Vec<String>) {
         self.done.store(done, Ordering::Relaxed);
@@ -113,7 +113,7 @@ impl OnScreen {
         let bar = indicatif::ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
         let said = Arc::new(Mutex::new(Vec::new()));
         let shown = Arc::clone(&said);
-        // A template cannot adapt to the width of the terminal, so its only key is the whole line.
+        // A template cannot adapt to the width of the terminal, so its only key is the full line.
         let line = move |state: &ProgressState, f: &mut dyn std::fmt::Write| {
             let mut parts = vec![amount(state.pos(), total, unit)];
             if timed {
@@ -128,7 +128,7 @@ impl OnScreen {
     }
 }
 
-/// How much is done, out of how much.
+/// Formats how much of the total is done.
 fn amount(done: u64, total: u64, unit: &str) -> String {
     match unit {
         "bytes" if total >= 100_000_000 => format!("{}/{} MB", done / 1_000_000, total / 1_000_000),
@@ -137,7 +137,7 @@ fn amount(done: u64, total: u64, unit: &str) -> String {
     }
 }
 
-/// The rate, and the time left.
+/// Formats the time left and the rate.
 fn speed(per_second: f64, left: Duration, unit: &str) -> [String; 2] {
     let rate = if unit == "bytes" { format!("{:.1} MB/s", per_second / 1e6) } else { format!("{per_second:.1}/s") };
     [format!("{:#} left", HumanDuration(left)), rate]
@@ -153,7 +153,7 @@ fn columns() -> usize {
 fn fit(columns: usize, what: &str, share: f32, parts: &[String]) -> String {
     const BAR: std::ops::RangeInclusive<usize> = 8..=30;
     let line = |n: usize| format!("{what} {}", parts[..n].join(" | "));
-    // The columns that are left beside the first `n` parts.
+    // The number of columns left beside the first `n` parts.
     let left = |n: usize| columns.checked_sub(console::measure_text_width(&line(n)));
     let bar = |n: usize| left(n)?.checked_sub(1).filter(|left| left >= BAR.start());
     let with_bar = (1..=parts.len()).rev().find_map(|n| Some((n, bar(n)?.min(*BAR.end()))));

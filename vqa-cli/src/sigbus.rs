@@ -1,9 +1,10 @@
-//! SIGBUS: a memory-mapped file was truncated, or its disk failed, and a missing part of it was read.
+//! Handles SIGBUS, the signal for reading a missing part of a memory-mapped file that was truncated, or whose disk
+//! failed.
 //!
-//! There is no value to continue with, so the program ends, with a message that names the file and without half-written
-//! files. A signal handler may do next to nothing, as the thread that got the signal may hold any lock, even the
-//! allocator's. So the handler only passes the address on to a waiting thread, which does the rest. The handler, and
-//! system calls that the standard library lacks, are what is unsafe here.
+//! There is no value to continue with, so the program ends with a message that names the file, after removing
+//! half-written files. A signal handler may do next to nothing, as the thread that got the signal may hold any lock,
+//! even the allocator's. So the handler only passes the address to a waiting thread, which does the rest. The unsafe
+//! code here is the handler, and system calls that the standard library lacks.
 
 use std::io::{PipeReader, Read};
 use std::os::fd::IntoRawFd;
@@ -17,10 +18,10 @@ use crate::terminal::{remove_bar, say};
 /// The pipe that the handler writes the address to.
 static ADDRESSES: AtomicI32 = AtomicI32::new(-1);
 
-/// From now on SIGBUS ends the program with a message.
+/// Makes SIGBUS end the program with a message from now on.
 pub fn handle() {
     let Ok((reader, writer)) = std::io::pipe() else { return };
-    // Open for as long as the program runs.
+    // Never closed.
     ADDRESSES.store(writer.into_raw_fd(), Ordering::Relaxed);
     if std::thread::Builder::new().name("sigbus".to_owned()).spawn(|| wait(reader)).is_ok() {
         install();
@@ -46,22 +47,22 @@ fn wait(mut addresses: PipeReader) {
 
 #[allow(unsafe_code)]
 fn install() {
-    // SAFETY: a struct of numbers and a pointer, for which zeros are values.
+    // SAFETY: the struct holds numbers and a pointer, for which zero is a valid value.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = on_sigbus as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: the handler has the arguments that SA_SIGINFO asks for, and calls only what is safe in a handler.
+    // SAFETY: the handler has the signature that SA_SIGINFO requires, and calls only async-signal-safe functions.
     unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
 }
 
 #[allow(unsafe_code)]
 extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the system gives a valid one, which for this signal has an address.
+    // SAFETY: the system passes a valid pointer, and for this signal the info has an address.
     let address = unsafe { (*info).si_addr() }.addr().to_ne_bytes();
-    // SAFETY: it reads the bytes of the array, and may be called in a handler.
+    // SAFETY: `write` reads the bytes of the array, and is async-signal-safe.
     unsafe { libc::write(ADDRESSES.load(Ordering::Relaxed), address.as_ptr().cast(), address.len()) };
-    // The faulting instruction cannot continue. If the other thread does not end the program, this one does.
-    // SAFETY: both may be called in a handler.
+    // The faulting instruction cannot continue. If the other thread does not end the program, this one does. SAFETY:
+    // both are async-signal-safe.
     unsafe {
         libc::sleep(10);
         libc::_exit(exit::FAILURE.into())

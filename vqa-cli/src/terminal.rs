@@ -9,21 +9,21 @@ use anyhow::{Context, Result};
 /// The progress bar on the screen.
 static BAR: Mutex<Option<indicatif::ProgressBar>> = Mutex::new(None);
 
-/// The number of this process, of several that were started together; 0 if it is alone.
+/// The number of this process among several that were started together; 0 if it is alone.
 static PROCESS: AtomicUsize = AtomicUsize::new(0);
 
-/// Says that this is one of several processes. Of these only the first prints anything but errors.
+/// Sets the number of this process among several. All but the first then print only errors.
 #[cfg(feature = "torch")]
 pub fn be_process(number: usize) {
     PROCESS.store(number, Ordering::Relaxed);
 }
 
-/// Whether this process has nothing to say but errors.
+/// Whether this process prints only errors.
 pub fn is_silent() -> bool {
     PROCESS.load(Ordering::Relaxed) > 0
 }
 
-/// Prints a result. A closed pipe (`| head`) is no error.
+/// Prints a result. A closed pipe (`| head`) is not an error.
 pub fn print(text: &str) -> Result<()> {
     if is_silent() {
         return Ok(());
@@ -35,14 +35,14 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a line to stderr, above the progress bar if there is one. A stderr that cannot be written is no error.
+/// Writes a line to stderr, above the progress bar if there is one. Failing to write is not an error.
 pub fn write_stderr(line: std::fmt::Arguments) {
     if !is_silent() {
         write_error(line);
     }
 }
 
-/// [`write_stderr`] for an error, which each of several processes has a line for.
+/// Like [`write_stderr`], for an error: each of several processes prints its own, with its number.
 pub fn write_error(line: std::fmt::Arguments) {
     let line = match PROCESS.load(Ordering::Relaxed) {
         0 => printable(&line.to_string()),
@@ -51,7 +51,7 @@ pub fn write_error(line: std::fmt::Arguments) {
     above_the_bar(|| drop(writeln!(std::io::stderr().lock(), "{line}")));
 }
 
-/// A message without line breaks, which those of libraries may have.
+/// Joins the lines of a message, since those of libraries may have several.
 pub fn on_one_line(message: &str) -> String {
     message.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
@@ -69,7 +69,7 @@ fn printable(text: &str) -> String {
     cut(&escaped)
 }
 
-/// A long text without its middle.
+/// Cuts the middle out of a long text.
 fn cut(text: &str) -> String {
     const MAX_CHARS: usize = 2000;
     let start = |n: usize| text.char_indices().nth(n).map(|(at, _)| at);
@@ -120,13 +120,13 @@ pub fn has_colours() -> bool {
     std::io::stderr().is_terminal() && !is_unwanted
 }
 
-/// Shows a picture on stdout, if that is a terminal which is known to show pictures.
+/// Shows a picture on stdout, if that is a terminal known to support it.
 #[cfg(feature = "torch")]
 pub fn show(picture: image::RgbImage) {
-    /// Pixels a side, more than the rows below have on most screens.
+    /// The maximum side in pixels: more than the rows below have on most screens.
     const MAX_SIDE: u32 = 1024;
     const ROWS: u32 = 20;
-    // Any other terminal would be asked first, and one that does not answer would be waited for.
+    // Any other terminal would have to be queried, with a wait if it does not answer.
     let is_kitty = std::env::var("TERM").is_ok_and(|name| name.contains("kitty") || name.contains("ghostty"));
     if !std::io::stdout().is_terminal() || !(is_kitty || viuer::is_iterm_supported()) {
         return;
@@ -137,11 +137,11 @@ pub fn show(picture: image::RgbImage) {
     }
     let config =
         viuer::Config { absolute_offset: false, height: Some(ROWS), use_kitty: is_kitty, ..viuer::Config::default() };
-    // It is in its file in any case.
+    // Ignored: the picture is in its file in any case.
     let _ = viuer::print(&picture, &config);
 }
 
-/// Registers the progress bar that is on the screen from now on.
+/// Registers the progress bar on the screen.
 pub fn set_bar(bar: indicatif::ProgressBar) {
     *lock_bar() = Some(bar);
 }

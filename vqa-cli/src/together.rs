@@ -1,5 +1,5 @@
-//! The processes of a command that a launcher has started several times: how they find each other, and that one of them
-//! speaks and writes.
+//! Lets the processes of a command that a launcher has started several times find each other, with only the first of
+//! them printing and writing files.
 
 use anyhow::{Result, bail};
 use tch::{Cuda, Device};
@@ -8,7 +8,7 @@ use vqa_train::distributed::{Collective, Launch, Solo};
 
 use crate::terminal;
 
-/// This process among those that were started together; most often it is alone.
+/// This process among those started together; most often it is the only one.
 pub struct Together {
     launch: Option<Launch>,
     #[cfg(feature = "distributed")]
@@ -16,7 +16,7 @@ pub struct Together {
 }
 
 impl Together {
-    /// A process that is alone, whatever the environment says.
+    /// A process on its own, regardless of the environment.
     pub fn alone() -> Together {
         Together {
             launch: None,
@@ -25,8 +25,8 @@ impl Together {
         }
     }
 
-    /// Reads the launcher's variables. Of several processes only the first says anything but its errors from here on, and
-    /// each computes with its share of the cores.
+    /// Reads the launcher's variables. With several processes, only the first prints anything but errors from here on,
+    /// and each computes with its share of the cores.
     pub fn find() -> Result<Together> {
         let launch = Launch::from_env().map_err(anyhow::Error::msg)?;
         if let Some(launch) = &launch {
@@ -43,7 +43,7 @@ impl Together {
         Ok(Together { launch, ..Together::alone() })
     }
 
-    /// Whether this process writes the files, and prints what is found.
+    /// Whether this process is the one that writes files and prints results.
     pub fn is_first(&self) -> bool {
         self.rank() == 0
     }
@@ -53,12 +53,13 @@ impl Together {
         self.launch.as_ref().map_or(1, |launch| launch.world_size)
     }
 
-    /// Whether the launcher starts the processes again when one has died.
+    /// Whether the launcher restarts the processes when one has died.
     pub fn is_restarted(&self) -> bool {
         self.launch.as_ref().is_some_and(|launch| launch.restarts)
     }
 
-    /// The device that a config names; of GPUs without a number, each process of a machine has one of its own.
+    /// The device that a config names. If that is a GPU without a number, each process of a machine gets a GPU of its
+    /// own.
     pub fn device(&self, name: &str) -> Result<Device> {
         let device = parse_device(name)?;
         let Some(launch) = self.launch.as_ref().filter(|_| device.is_cuda() && !name.contains(':')) else {
@@ -76,8 +77,8 @@ impl Together {
         Ok(Device::Cuda(launch.local_rank))
     }
 
-    /// Meets the other processes, which no collective then waits for longer than so many seconds. Tensors on this device
-    /// are added up there.
+    /// Connects to the other processes. No collective waits for them longer than `timeout` seconds. Tensors on this
+    /// device are summed there.
     #[cfg(feature = "distributed")]
     pub fn join(&self, timeout: Option<u64>, device: Device) -> Result<()> {
         let Some(launch) = self.launch.as_ref().filter(|_| self.processes.get().is_none()) else { return Ok(()) };
@@ -94,7 +95,7 @@ impl Together {
         Ok(())
     }
 
-    /// How this process computes together with the others, once it has met them.
+    /// The collective operations with the other processes, once joined; until then those of a process on its own.
     pub fn collective(&self) -> &dyn Collective {
         #[cfg(feature = "distributed")]
         if let Some(processes) = self.processes.get() {
@@ -103,7 +104,7 @@ impl Together {
         &Solo
     }
 
-    /// What adds up a tensor of all processes; nothing if this one is alone.
+    /// A function that sums a tensor over all processes; `None` if this one is alone.
     pub fn sum(&self) -> Option<impl Fn(&mut tch::Tensor) -> Result<(), String> + 'static> {
         #[cfg(feature = "distributed")]
         let sum = self.processes.get().cloned().map(|processes| {
@@ -114,12 +115,12 @@ impl Together {
         sum
     }
 
-    /// The number of this process.
+    /// The number of this process, from 0.
     pub fn rank(&self) -> usize {
         self.launch.as_ref().map_or(0, |launch| launch.rank)
     }
 
-    /// Tells the others of an error that ends this process.
+    /// Passes a result through. If it is an error that the other processes do not know of, tells them.
     pub fn ended<T>(&self, result: Result<T>) -> Result<T> {
         #[cfg(feature = "distributed")]
         if let (Err(error), Some(processes)) = (&result, self.processes.get()) {
@@ -133,13 +134,13 @@ impl Together {
     }
 }
 
-/// Gives this process its share of the cores, unless the user has said how many threads there are to be. What a launcher
-/// says is no user's word: torchrun sets one thread.
+/// Gives this process its share of the cores, unless the user has set the number of threads. A value of 1 is ignored,
+/// since torchrun sets that by default.
 fn share_cores(launch: &Launch) {
     let n_cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let said = std::env::var("OMP_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|&n: &usize| n > 1);
     let n_threads = said.unwrap_or_else(|| launch.n_threads(n_cores));
     tch::set_num_threads(n_threads as i32);
-    // Only what has run in parallel already could have made the pool.
+    // Fails only if the pool already exists, and nothing has run in parallel yet.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build_global();
 }

@@ -1,4 +1,4 @@
-//! Draws an attention map from numbers alone: four boxes on a picture, and a weight for each.
+//! Draws an attention map without a model, from four boxes on a picture and a weight for each.
 //!
 //!     cargo run --release -p vqa-infer --example attention_map -- picture.jpg map.png
 

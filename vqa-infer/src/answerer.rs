@@ -1,4 +1,4 @@
-//! Questions about one picture.
+//! Answers questions about one picture.
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::predict::{Prediction, predictions};
 
-/// A trained model together with what makes regions of a picture, in the way that its training pictures' were made: all
-/// that it takes to ask about a picture of one's own.
+/// A trained model with the extractor that its training features came from: all it takes to ask about a picture of your
+/// own.
 ///
 /// ```no_run
 /// use vqa_infer::Answerer;
@@ -32,36 +32,36 @@ pub struct Answerer {
     extractor: Box<dyn Extractor>,
 }
 
-/// What a model answers to a question, and where it looked.
+/// A model's answers to one question, and where it looked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
     /// The best answers with their probabilities, best first.
     pub answers: Vec<(String, f32)>,
     /// The weight of each region, adding up to 1.
     pub attention: Vec<f32>,
-    /// Words of the question that the model does not know, and reads as no word: each once, as the dictionary would
-    /// spell it.
+    /// The words of the question that the model does not know and treats as padding: each once, spelt as the dictionary
+    /// would spell it.
     pub unknown_words: Vec<String>,
 }
 
 impl Answerer {
-    /// Loads a checkpoint, or the best one of a run's directory, to a device or else to the one that its run's config
-    /// names, and the extractor that its header describes. The weights of the extractor's network are looked for where
-    /// they are installed, unless a file is given.
+    /// Loads a checkpoint, or the best one in a run's directory, and the extractor that its header describes. Without a
+    /// `device` it uses the one that the run's config names. Without a `weights` file the weights of the extractor's
+    /// network are looked for where they are installed.
     ///
     /// # Errors
     ///
-    /// Those of [`Checkpoint::open`]; when the header does not say how the regions were made; and when the network's
-    /// weights are missing or are others.
+    /// Those of [`Checkpoint::open`]; when the header does not say how the regions were extracted; and when the
+    /// network's weights are missing or are not the ones that were used.
     pub fn open(checkpoint: &Path, weights: Option<&Path>, device: Option<Device>) -> Result<Answerer> {
         Answerer::of(Checkpoint::open(checkpoint, device)?, weights)
     }
 
-    /// [`Answerer::open`] with a checkpoint that is loaded, perhaps of a model of your own.
+    /// Like [`Answerer::open`], with a checkpoint that is already loaded, perhaps of a model of your own.
     ///
     /// # Errors
     ///
-    /// Those of [`Answerer::open`] that are about the extractor.
+    /// Those of [`Answerer::open`] that concern the extractor.
     pub fn of(checkpoint: Checkpoint, weights: Option<&Path>) -> Result<Answerer> {
         let Some(info) = &checkpoint.header().extractor else {
             return Err(Error::Mismatch {
@@ -80,12 +80,13 @@ impl Answerer {
         &self.checkpoint
     }
 
-    /// The model, and what makes regions of pictures, each for itself.
+    /// Splits this into the model and the extractor.
     pub fn into_parts(self) -> (Checkpoint, Box<dyn Extractor>) {
         (self.checkpoint, self.extractor)
     }
 
-    /// The regions of an upright picture, to ask more than one question about. This takes most of the time.
+    /// Extracts the regions of an upright picture, for asking more than one question about it. Most of the time is
+    /// spent here.
     ///
     /// # Errors
     ///
@@ -94,7 +95,7 @@ impl Answerer {
         Ok(or_out_of_memory(|| self.extractor.regions(picture))??)
     }
 
-    /// Asks a question about an upright picture, and gives the best `n_best` answers, or all if there are fewer.
+    /// Asks a question about an upright picture, and returns the best `n_best` answers, or all if there are fewer.
     ///
     /// # Errors
     ///
@@ -103,7 +104,7 @@ impl Answerer {
         Ok(self.ask_many(picture, &[question], n_best)?.remove(0))
     }
 
-    /// Asks several questions about an upright picture; the replies are in their order.
+    /// Asks several questions about an upright picture; the replies are in the order of the questions.
     ///
     /// # Errors
     ///
@@ -114,8 +115,8 @@ impl Answerer {
 }
 
 impl Checkpoint {
-    /// Asks questions about the regions of one image, and gives the best `n_best` answers to each, or all if there are
-    /// fewer; the replies are in the questions' order.
+    /// Asks questions about the regions of one image, and returns the best `n_best` answers to each, or all if there
+    /// are fewer; the replies are in the order of the questions.
     ///
     /// # Errors
     ///
@@ -125,12 +126,13 @@ impl Checkpoint {
         self.ask_about(&[regions], &questions, n_best)
     }
 
-    /// Asks questions about the regions of several images, all at once: with each question the place of its image.
-    /// Gives the best `n_best` answers to each, or all if there are fewer; the replies are in the questions' order.
+    /// Asks questions about the regions of several images in one batch; each question comes with the index of its
+    /// image. Returns the best `n_best` answers to each, or all if there are fewer; the replies are in the order of the
+    /// questions.
     ///
     /// # Errors
     ///
-    /// When an image has no regions, their features are not as long as those that the model was trained on, or memory
+    /// When an image has no regions, its features differ in length from those that the model was trained on, or memory
     /// is full.
     pub fn ask_about(
         &self,
@@ -141,7 +143,7 @@ impl Checkpoint {
         self.ask_encoded(images, None, questions, n_best)
     }
 
-    /// [`Checkpoint::ask_about`], with what [`Checkpoint::encode`] has made of the images, if they are encoded.
+    /// [`Checkpoint::ask_about`], given the results of [`Checkpoint::encode`] for the images, if there are any.
     pub(crate) fn ask_encoded(
         &self,
         images: &[&ImageRegions],
@@ -188,7 +190,8 @@ impl Checkpoint {
         Ok(questions.iter().zip(predictions).map(reply).collect())
     }
 
-    /// What the model computes of each image whatever is asked about it, [K, E]; `None` if there is no such thing.
+    /// The part of the model's computation that depends on each image alone, [K, E], whatever the question; `None` if
+    /// the model has no such part.
     ///
     /// # Errors
     ///
@@ -201,7 +204,7 @@ impl Checkpoint {
             self.set_arithmetic();
             self.model().encode_images(&self.features(images, max_regions))
         })?;
-        // Copied, so that one of them does not keep all of them in memory.
+        // Copied, so that one image's tensor does not keep the whole batch in memory.
         let of_image = |encoded: &Tensor, (i, &k): (usize, &usize)| encoded.get(i as i64).narrow(0, 0, k as i64).copy();
         Ok(encoded.map(|encoded| n_regions.iter().enumerate().map(|image| of_image(&encoded, image)).collect()))
     }
@@ -210,7 +213,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// When one has none, or their features are not as long as those that the model was trained on.
+    /// When an image has none, or its features differ in length from those that the model was trained on.
     fn n_regions(&self, images: &[&ImageRegions]) -> Result<Vec<usize>> {
         let dim = self.header().dims.feature_dim as usize;
         let n_regions = |image: &&ImageRegions| {
@@ -225,13 +228,13 @@ impl Checkpoint {
         images.iter().map(n_regions).collect()
     }
 
-    /// [N, K, D] on the model's device, in its number type.
+    /// The features of the images, [N, K, D], on the model's device and in its number type.
     fn features(&self, images: &[&ImageRegions], max_regions: usize) -> Tensor {
         let dim = self.header().dims.feature_dim as usize;
         padded(images, max_regions, dim, |image| &image.features).to_device(self.device()).to_kind(self.kind())
     }
 
-    /// Words of a question that are not in the dictionary, each once.
+    /// The words of a question that are not in the dictionary, each once.
     fn unknown_words(&self, question: &str) -> Vec<String> {
         let mut unknown: Vec<String> = Vec::new();
         for word in tokenize(question, &mut String::new()) {
@@ -243,7 +246,8 @@ impl Checkpoint {
     }
 }
 
-/// Values of the regions of images, `size` of each: [N, K, size], with zeros where an image has fewer regions.
+/// Gathers `size` values of each region of the images as [N, K, size], padded with zeros where an image has fewer
+/// regions.
 fn padded(images: &[&ImageRegions], max_regions: usize, size: usize, of: fn(&ImageRegions) -> &[f32]) -> Tensor {
     let mut values = vec![0.0; images.len() * max_regions * size];
     for (row, image) in values.chunks_mut(max_regions * size).zip(images) {
@@ -252,7 +256,7 @@ fn padded(images: &[&ImageRegions], max_regions: usize, size: usize, of: fn(&Ima
     Tensor::from_slice(&values).view([images.len() as i64, max_regions as i64, size as i64])
 }
 
-/// Tensors [K, E] as one, [N, K, E], with zeros where one has fewer rows.
+/// Stacks tensors [K, E] into one, [N, K, E], padded with zeros where one has fewer rows.
 fn stacked(encoded: &[&Tensor], max_regions: i64) -> Tensor {
     let padded = |encoded: &&Tensor| match max_regions - encoded.size()[0] {
         0 => encoded.shallow_clone(),

@@ -1,4 +1,4 @@
-//! A picture that shows where the model looked, drawn step by step as the seed draws it.
+//! The attention map, a picture that shows where the model looked, drawn with the seed's algorithm.
 
 use image::{Rgb, RgbImage};
 use rayon::prelude::*;
@@ -6,16 +6,16 @@ use rayon::prelude::*;
 /// How an attention map looks. The defaults are the seed's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionMapStyle {
-    /// Exponent on the relative attention: below 1 it lifts the weak regions.
+    /// Exponent applied to the relative attention; values below 1 lift the weak regions.
     pub power: f64,
-    /// Brightness of the ground that unattended parts fade into, 0 to 1.
+    /// Brightness of the background that unattended parts fade into, 0 to 1.
     pub ground: f64,
-    /// Share of the picture that attention decides; the rest shines through everywhere.
+    /// How much of the blend the attention controls, 0 to 1; the rest of the picture shows through everywhere.
     pub compress: f64,
     /// Colour of the frame around the most attended box.
     pub frame: Rgb<u8>,
-    /// Width of the frame in pixels, an odd number. If nothing is given it is the article's, 7, and less on pictures of
-    /// fewer than 200 pixels, where that would hide what it frames.
+    /// Width of the frame in pixels, an odd number. `None` means the article's 7, and less on pictures whose shorter
+    /// side has fewer than 200 pixels, where 7 would hide what it frames.
     pub frame_width: Option<u32>,
 }
 
@@ -25,18 +25,18 @@ impl Default for AttentionMapStyle {
     }
 }
 
-/// The blur comes from shrinking the map by this factor and enlarging it again.
+/// The factor by which the map is shrunk before it is enlarged again, which blurs it.
 const BLUR: usize = 16;
 
 /// Draws `attention` `[K]` over `boxes` `[K]`, x1 y1 x2 y2 in pixels, on a picture.
 ///
 /// 1. Each pixel gets the highest attention of the boxes that cover it.
-/// 2. Divided by the maximum, raised to the power, compressed towards 1.
-/// 3. Blurred: shrunk to a sixteenth and enlarged again, bilinearly.
-/// 4. The picture is blended by it onto the ground.
+/// 2. This is divided by the maximum, raised to the power and compressed towards 1.
+/// 3. The map is blurred: shrunk to a sixteenth and enlarged again, bilinearly.
+/// 4. The picture is blended onto the background, weighted by the map.
 /// 5. The most attended box gets a frame.
 ///
-/// Boxes may reach outside the picture or be empty; they count as far as they cover pixels.
+/// Boxes may reach outside the picture or be empty; only the pixels that they cover count.
 pub fn attention_map(picture: &RgbImage, boxes: &[[f32; 4]], attention: &[f32], style: &AttentionMapStyle) -> RgbImage {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let weight = |relative: f64| relative.powf(style.power) * style.compress + (1.0 - style.compress);
@@ -60,7 +60,7 @@ pub fn attention_map(picture: &RgbImage, boxes: &[[f32; 4]], attention: &[f32], 
     drawn
 }
 
-/// The first of the most attended boxes.
+/// The index of the most attended box, the first of equals; `None` if there are no boxes.
 pub(crate) fn most_attended(boxes: &[[f32; 4]], attention: &[f32]) -> Option<usize> {
     let most = attention.iter().take(boxes.len()).enumerate().fold(None, |most: Option<(usize, f32)>, (i, &a)| {
         if most.is_some_and(|(_, highest)| highest >= a) { most } else { Some((i, a)) }
@@ -68,9 +68,9 @@ pub(crate) fn most_attended(boxes: &[[f32; 4]], attention: &[f32]) -> Option<usi
     most.map(|(i, _)| i)
 }
 
-/// The attention of the boxes spread over the pixels of a picture, and blurred: kept small, and enlarged row by row. Of
-/// the unblurred map only those pixels are looked at that shrinking it comes to, so that the time grows with the
-/// picture's pixels and not with all that the boxes cover.
+/// The attention of the boxes spread over the pixels of a picture and blurred. Only the shrunk map is stored; it is
+/// enlarged row by row. Of the unblurred map only the pixels that shrinking samples are computed, so that the time
+/// grows with the number of the picture's pixels, not with the total area of the boxes.
 pub(crate) struct SpreadAttention {
     size: (usize, usize),
     small: (usize, usize),
@@ -79,8 +79,8 @@ pub(crate) struct SpreadAttention {
 }
 
 impl SpreadAttention {
-    /// Spreads attention over a picture of this width and height. `weight` makes a weight of the attention relative to
-    /// the highest; the map is shrunk by `blur`.
+    /// Spreads attention over a picture of this width and height. `weight` maps the attention relative to the highest
+    /// to a weight; the map is shrunk by a factor of `blur`.
     pub(crate) fn new(
         size: (usize, usize),
         boxes: &[[f32; 4]],
@@ -94,7 +94,7 @@ impl SpreadAttention {
             return SpreadAttention { size, small, map: Vec::new() };
         }
         let (columns, rows) = (taps(width, small.0), taps(height, small.1));
-        // Two for each pixel of the shrunk map, in ascending order.
+        // Two source positions for each pixel of the shrunk map, in ascending order.
         let [xs, ys] = [&columns, &rows].map(|taps| taps.iter().flat_map(|tap| [tap.0, tap.1]).collect::<Vec<usize>>());
         let mut looked_at = vec![0.0f64; xs.len() * ys.len()];
         let mut max = 0.0f64;
@@ -114,7 +114,7 @@ impl SpreadAttention {
             }
         }
         for pixel in &mut looked_at {
-            // Nothing is attended where no box covers anything.
+            // If no box covers a pixel, the attention is zero everywhere.
             *pixel = weight(if max > 0.0 { *pixel / max } else { 0.0 });
         }
         let mut map = Vec::with_capacity(small.0 * small.1);
@@ -128,15 +128,15 @@ impl SpreadAttention {
         SpreadAttention { size, small, map }
     }
 
-    /// Hands over each row of a picture of the map's size, red, green and blue of each pixel, with the weights of its
-    /// pixels; many rows at a time.
+    /// Calls `draw` for each row of a picture of the map's size, with the row's bytes (red, green and blue of each
+    /// pixel) and the weights of its pixels. Rows are drawn in parallel.
     pub(crate) fn for_each_row(&self, picture: &mut RgbImage, draw: impl Fn(&mut [u8], &[f64]) + Sync) {
         let (width, height) = self.size;
         if self.map.is_empty() {
             return;
         }
         let (columns, rows) = (taps(self.small.0, width), taps(self.small.1, height));
-        // The small map's rows, each as wide as the picture.
+        // The small map's rows, each enlarged to the picture's width.
         let mut wide = Vec::with_capacity(self.small.1 * width);
         for row in self.map.chunks(self.small.0) {
             wide.extend(columns.iter().map(|&(x1, x2, wx)| row[x1] * (1.0 - wx) + row[x2] * wx));
@@ -150,8 +150,8 @@ impl SpreadAttention {
         };
         let mut weights = vec![0.0; width];
         if rayon::current_thread_index().is_some() {
-            // All cores have pictures of their own. One that waited for its rows would begin another picture meanwhile,
-            // and have both in memory.
+            // Each core draws a picture of its own. With parallel rows, a core waiting for its rows would start on
+            // another picture, and have both in memory.
             picture.chunks_mut(3 * width).zip(&rows).for_each(|row| draw_row(&mut weights, row));
         } else {
             picture.par_chunks_mut(3 * width).zip(&rows).for_each_init(|| weights.clone(), draw_row);
@@ -159,8 +159,8 @@ impl SpreadAttention {
     }
 }
 
-/// For each of `to` pixels along a side that is resized bilinearly, without any filter against aliasing, as OpenCV does
-/// it: its two source pixels, and the weight of the second.
+/// For each of the `to` pixels along a side that is resized bilinearly, without an anti-aliasing filter, as in OpenCV:
+/// its two source pixels and the weight of the second.
 fn taps(from: usize, to: usize) -> Vec<(usize, usize, f64)> {
     (0..to)
         .map(|i| {
@@ -171,20 +171,20 @@ fn taps(from: usize, to: usize) -> Vec<(usize, usize, f64)> {
         .collect()
 }
 
-/// Pixels of the frame on either side of its middle line.
+/// The number of pixels of the frame on either side of its middle line.
 fn half_frame_width(width: usize, height: usize) -> i64 {
     /// `cv2.rectangle(…, 5)` draws seven pixels.
     const ARTICLE: i64 = 3;
-    /// The shorter side of the smallest picture that such a frame leaves enough of.
+    /// The shorter side of the smallest picture on which such a frame does not hide too much.
     const SMALLEST: i64 = 200;
     (ARTICLE * width.min(height) as i64 / SMALLEST).min(ARTICLE)
 }
 
-/// Draws a frame whose middle line runs along the box, as far as it lies in the picture: all pixels within `half` of
-/// that line, so that its corners are round.
+/// Draws the part of a frame that lies in the picture. Its middle line is the edge of the box: all pixels within `half`
+/// of that line are drawn, so its corners are round.
 pub(crate) fn draw_frame(picture: &mut RgbImage, [x1, y1, x2, y2]: [i64; 4], half: i64, color: Rgb<u8>) {
     let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
-    // Far outside, the frame is invisible: stay near the picture, whatever the corners are.
+    // Far outside, the frame is invisible: keep the corners near the picture, so that nothing overflows.
     let near = |corner: i64, length: i64| corner.clamp(-half - 1, length + half + 1);
     let (x1, x2) = (near(x1.min(x2), width), near(x1.max(x2), width));
     let (y1, y2) = (near(y1.min(y2), height), near(y1.max(y2), height));
@@ -199,7 +199,7 @@ pub(crate) fn draw_frame(picture: &mut RgbImage, [x1, y1, x2, y2]: [i64; 4], hal
                 picture.put_pixel(x as u32, y as u32, color);
             }
         };
-        // Inside a box there is nothing to draw.
+        // Rows across the middle of the box have only the two vertical edges to draw.
         if (y - y1).abs() <= half || (y - y2).abs() <= half {
             columns(x1, x2).for_each(draw);
         } else {
@@ -208,7 +208,7 @@ pub(crate) fn draw_frame(picture: &mut RgbImage, [x1, y1, x2, y2]: [i64; 4], hal
     }
 }
 
-/// Boxes that are outside, empty, turned round, no numbers, immense, or reach beyond a picture of 40 x 30 pixels.
+/// Boxes that are outside a picture of 40 x 30 pixels, empty, inverted, not finite, immense, or reach beyond it.
 #[cfg(test)]
 pub(crate) const ODD_BOXES: [[f32; 4]; 6] = [
     [-50.0, -50.0, -10.0, -10.0],
@@ -225,7 +225,7 @@ mod tests {
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    /// The map as it is described: every pixel's attention, shrunk and enlarged as OpenCV does.
+    /// The map computed literally as documented: every pixel's attention, shrunk and enlarged as OpenCV does it.
     fn plain_map((width, height): (usize, usize), boxes: &[[f32; 4]], attention: &[f32]) -> Vec<f64> {
         let mut map = vec![0.0f64; width * height];
         for (&[x1, y1, x2, y2], &attention) in boxes.iter().zip(attention) {
@@ -254,7 +254,7 @@ mod tests {
         resize(&resize(&map, (width, height), small), small, (width, height))
     }
 
-    /// Looking at few pixels comes to the same map, bit for bit.
+    /// Computing only the sampled pixels gives the same map, bit for bit.
     #[test]
     fn the_map_is_what_looking_at_every_pixel_gives() {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
@@ -300,7 +300,7 @@ mod tests {
         }
     }
 
-    /// Columns of the frame along the middle of a box, in a picture of this size.
+    /// The columns that a frame covers halfway down its box, in a picture of this size.
     fn framed_columns(size: u32) -> Vec<u32> {
         let picture = RgbImage::from_pixel(size, size, Rgb([0, 0, 0]));
         let [first, last] = [size / 4, size / 2].map(|corner| corner as f32);
@@ -322,7 +322,7 @@ mod tests {
         let picture = RgbImage::from_pixel(320, 320, Rgb([0, 100, 200]));
         let boxes = [[0.0, 0.0, 160.0, 320.0], [0.0, 0.0, 4.0, 4.0]];
         let drawn = attention_map(&picture, &boxes, &[0.4, 0.6], &AttentionMapStyle::default());
-        // Fully white is 255; 15 % of the picture shines through where there is no attention.
+        // Fully white is 255; 15 % of the picture shows through where there is no attention.
         let faded = drawn.get_pixel(300, 160).0;
         assert_eq!(faded, [(0.85f64 * 255.0) as u8, ((0.15 * 100.0 / 255.0 + 0.85) * 255.0) as u8, 246]);
         assert!(drawn.get_pixel(40, 160).0[0] < faded[0]);

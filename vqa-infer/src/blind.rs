@@ -1,4 +1,4 @@
-//! Images in other questions' places, to see how much a model looks.
+//! Swaps the images of a split, to measure how much a model relies on looking.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use rand_chacha::ChaCha8Rng;
 use vqa_data::features::RegionSource;
 use vqa_data::questions::Split;
 
-/// The region sources of a split with its images in other places: every question is asked about another image than its
-/// own, and all questions about one image about the same other one. The images go round in one cycle (Sattolo's
-/// algorithm), drawn by `seed`, so that each takes the place of exactly one other.
+/// Returns the region sources of a split with its images swapped: every question gets a different image from its own,
+/// and all questions about one image get the same one. The images are permuted in a single cycle (Sattolo's algorithm,
+/// seeded with `seed`), so that each replaces exactly one other.
 ///
-/// Nothing if the split has fewer than two images.
+/// Returns `None` if the split has fewer than two images.
 pub fn shuffle_images(
     split: &Split,
     sources: &[Arc<dyn RegionSource>],
     seed: u64,
 ) -> Option<Vec<Arc<dyn RegionSource>>> {
-    // Sources may share a file, and then also images.
+    // Sources may share a file, and so images.
     let file = |source: usize| Arc::as_ptr(&sources[source]).cast::<()>();
     let mut images = Vec::new();
     let mut places = HashMap::new();
@@ -50,9 +50,9 @@ pub fn shuffle_images(
 /// A source that gives each image the regions of another.
 struct Shuffled {
     name: String,
-    /// The place of each image in `images`.
+    /// The index of each image in `images`.
     rows: HashMap<u64, usize>,
-    /// Source and row of the regions in each place.
+    /// The source and row that each index stands for.
     images: Arc<[(usize, usize)]>,
     sources: Arc<[Arc<dyn RegionSource>]>,
 }
@@ -103,7 +103,7 @@ mod tests {
     use vqa_data::batches::{Batch, Dataset};
     use vqa_data::questions::{AnswerDict, Question, WordDict};
 
-    /// Images whose one feature is their id, and the file's number times a thousand.
+    /// Images with one feature: their id plus a thousand times the file's number.
     struct Numbers(f32, usize);
 
     impl RegionSource for Numbers {
@@ -128,7 +128,7 @@ mod tests {
         }
     }
 
-    /// The features that the questions about these images, source by source, come with.
+    /// The features that a batch holds for questions about these images, source by source.
     fn features(images: &[Vec<u64>], sources: &[Arc<dyn RegionSource>]) -> Vec<f32> {
         let dataset = Dataset::new(
             split(images),
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn every_question_has_another_image_and_every_image_one_place() {
-        // The last two sources are one file, with images in common.
+        // The last two sources are the same file, and share images.
         let shared: Arc<dyn RegionSource> = Arc::new(Numbers(2.0, 40));
         let sources: Vec<Arc<dyn RegionSource>> = vec![Arc::new(Numbers(1.0, 9)), shared.clone(), shared];
         let images = [vec![3, 3, 5, 3], (0..30).collect(), (10..40).chain([10]).collect()];

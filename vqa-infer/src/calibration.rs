@@ -1,21 +1,21 @@
-//! How far a model's confidence can be trusted.
+//! Measures how far a model's confidence can be trusted.
 
 use serde::Serialize;
 
-/// How the probability that a model gives its answers compares with the scores that they earn.
+/// Compares the probability that a model gives its answers with the scores that they earn.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Calibration {
-    /// The expected calibration error (Guo et al. 2017, with ten bins) in percentage points: how far confidence and
-    /// score are apart, as a mean over the questions.
+    /// The expected calibration error (Guo et al. 2017, with ten bins) in percentage points: the mean over the
+    /// questions of how far the confidence and the score of their bin are apart.
     pub ece: f64,
-    /// The questions by the confidence of their answers, from 0 to 100 percent.
+    /// Ten bins of equal width, by the confidence of the answers, from 0 to 100 percent.
     pub bins: Vec<CalibrationBin>,
 }
 
-/// The questions whose answers have a confidence in some range.
+/// The questions whose answers have a confidence in one range.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct CalibrationBin {
-    /// How many they are.
+    /// How many questions there are.
     pub n_questions: usize,
     /// The mean probability of their answers, in percent.
     pub confidence: f64,
@@ -23,11 +23,12 @@ pub struct CalibrationBin {
     pub score: f64,
 }
 
-/// Bins of equal width.
+/// The number of bins, all of equal width.
 const N_BINS: usize = 10;
 
 impl Calibration {
-    /// Of answers with these probabilities, which earn these scores, both from 0 to 1.
+    /// Computes the calibration of answers from pairs of their probability and the score that they earn, both from 0 to
+    /// 1.
     pub fn of(answers: impl IntoIterator<Item = (f32, f32)>) -> Calibration {
         let mut bins = vec![CalibrationBin::default(); N_BINS];
         for (confidence, score) in answers {
@@ -51,7 +52,7 @@ impl Calibration {
 mod tests {
     use super::*;
 
-    /// By hand: three answers of 0.95 of which two are right, and one of 0.2 that is right by a third.
+    /// Computed by hand: three answers at 0.95, two of them right, and one at 0.2 with a score of a third.
     #[test]
     fn confidence_is_compared_with_the_score() {
         let calibration = Calibration::of([(0.95, 1.0), (0.95, 0.0), (0.95, 1.0), (0.2, 1.0 / 3.0)]);
@@ -62,7 +63,7 @@ mod tests {
             [0, 0, 1, 0, 0, 0, 0, 0, 0, 3]
         );
         assert!((calibration.bins[9].score - 200.0 / 3.0).abs() < 1e-4);
-        // The ends of the range are in it.
+        // Both ends of the range are included.
         let ends = Calibration::of([(0.0, 0.0), (1.0, 1.0)]);
         assert_eq!((ends.ece, ends.bins[0].n_questions, ends.bins[9].n_questions), (0.0, 1, 1));
         assert_eq!(Calibration::of([]).ece, 0.0);

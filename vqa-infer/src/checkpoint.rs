@@ -1,4 +1,4 @@
-//! A trained model, from the path of its checkpoint alone.
+//! Loads a trained model, given only the path of its checkpoint.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,8 @@ use vqa_model::{DataDims, VqaModel};
 
 use crate::error::{Error, Result};
 
-/// A trained model with its dictionaries. Everything but the weights is looked for beside the checkpoint, in the
-/// directory of its run.
+/// A trained model with its dictionaries. Everything but the weights is read from the directory of the run, beside the
+/// checkpoint.
 pub struct Checkpoint {
     path: PathBuf,
     config: Config<Table, Answering>,
@@ -33,18 +33,18 @@ pub struct Checkpoint {
     answers: AnswerDict,
     header: CheckpointHeader,
     model: Box<dyn VqaModel + Send>,
-    /// Keeps the model's parameters.
+    /// Owns the model's parameters.
     vs: VarStore,
 }
 
-/// What answering needs of `[train]`.
+/// The keys of `[train]` that answering needs.
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct Answering {
     batch_size: usize,
     precision: Precision,
 }
 
-/// What answering needs of any `[model]`.
+/// The keys that answering needs from the `[model]` table of any model.
 #[derive(Deserialize)]
 struct AnyModel {
     #[serde(default)]
@@ -64,8 +64,8 @@ impl fmt::Debug for Checkpoint {
 }
 
 impl Checkpoint {
-    /// Loads a checkpoint of the article's model, or the best one of a run's directory, to a device, or else to the one
-    /// that its run's config names.
+    /// Loads a checkpoint of the article's model, or the best one in a run's directory, onto the given device, or else
+    /// the one that the run's config names.
     ///
     /// # Errors
     ///
@@ -77,8 +77,8 @@ impl Checkpoint {
         Checkpoint::open_checked(path, device, ModelConfig::validate, model)
     }
 
-    /// [`Checkpoint::open`] of a model of your own: `model` makes it, its parameters below the path, from the `[model]`
-    /// table of the run's config and the sizes that it was trained on.
+    /// Like [`Checkpoint::open`], for a model of your own. `model` builds it from the `[model]` table of the run's
+    /// config and the sizes of the data that it was trained on, and creates its parameters under the given path.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl Checkpoint {
         Checkpoint::open_checked(path, device, |_| Ok(()), model)
     }
 
-    /// [`Checkpoint::open_with`], once `check` has found nothing wrong with the `[model]` table.
+    /// Like [`Checkpoint::open_with`], but first runs `check` on the `[model]` table.
     fn open_checked<C: DeserializeOwned>(
         path: &Path,
         device: Option<Device>,
@@ -145,12 +145,12 @@ impl Checkpoint {
         &self.path
     }
 
-    /// What its header says.
+    /// The checkpoint's header.
     pub fn header(&self) -> &CheckpointHeader {
         &self.header
     }
 
-    /// What its logits mean.
+    /// The loss that it was trained with, which determines how logits become probabilities.
     pub fn loss(&self) -> LossKind {
         self.loss
     }
@@ -165,14 +165,14 @@ impl Checkpoint {
         self.precision().kind()
     }
 
-    /// Lets its device compute as it was trained, where that is a setting of the device's.
+    /// Sets the GPU to the arithmetic that the model was trained in; on the CPU there is nothing to set.
     pub(crate) fn set_arithmetic(&self) {
         if self.device() != Device::Cpu {
             allow_tf32(self.precision() == Precision::Tf32);
         }
     }
 
-    /// Questions in a batch that it was trained on.
+    /// The batch size of training.
     pub fn batch_size(&self) -> usize {
         self.config.train.batch_size
     }
@@ -192,32 +192,32 @@ impl Checkpoint {
         RunDir::of_checkpoint(&self.path)
     }
 
-    /// Where it is.
+    /// The device that the model is on.
     pub fn device(&self) -> Device {
         self.vs.device()
     }
 
-    /// The words it knows.
+    /// The dictionary of words.
     pub fn words(&self) -> &WordDict {
         &self.words
     }
 
-    /// The answers it can give.
+    /// The dictionary of answers.
     pub fn answers(&self) -> &AnswerDict {
         &self.answers
     }
 
-    /// By which form of an answer its candidates were counted.
+    /// The form in which answers were counted when the candidates were chosen.
     pub fn count_answers(&self) -> CountAnswers {
         self.config.dict.count_answers
     }
 
-    /// Words that a question is cut to.
+    /// The number of words that questions are truncated to.
     pub fn max_question_len(&self) -> usize {
         self.config.dict.max_question_len
     }
 
-    /// "RUN_model_13", after the run's directory and the checkpoint.
+    /// A name such as "RUN_model_13", from the run's directory and the checkpoint's file.
     pub fn name(&self) -> String {
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let absolute = std::path::absolute(&self.path).ok();
@@ -227,16 +227,16 @@ impl Checkpoint {
         }
     }
 
-    /// Checks that the model can be asked about this dataset.
+    /// Checks that the model can answer this dataset.
     ///
     /// # Errors
     ///
-    /// When its features are not as long as those that the model was trained on, or made by another extractor.
+    /// When its features differ in length from those that the model was trained on, or come from another extractor.
     pub fn check(&self, dataset: &Dataset) -> Result<()> {
         self.check_features(dataset.feature_dim(), dataset.extractor(), dataset.source_names())
     }
 
-    /// Checks that the model can be asked about the images of this source.
+    /// Checks that the model can answer questions about the images of this source.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Several trained models that answer together.
+//! Several trained models whose outputs are averaged.
 
 use std::iter;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,9 @@ use vqa_model::{ModelInput, ModelOutput, VqaModel};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 
-/// One or more checkpoints that answer together: the logits and the attention of an ensemble are the means of its
-/// members'. They all have the same dictionaries, length of questions, features and loss, and are on one device.
+/// One or more checkpoints that answer together: the logits and the attention of an ensemble are the means over its
+/// members. All members have the same dictionaries, maximum question length, features and loss, and are on the same
+/// device.
 #[derive(Debug)]
 pub struct Ensemble {
     first: Checkpoint,
@@ -27,7 +28,7 @@ impl From<Checkpoint> for Ensemble {
 }
 
 impl Ensemble {
-    /// Loads checkpoints of the article's model, as [`Checkpoint::open`] does, all to the device of the first.
+    /// Loads checkpoints of the article's model, as [`Checkpoint::open`] does, all onto the device of the first.
     ///
     /// # Errors
     ///
@@ -45,7 +46,7 @@ impl Ensemble {
     ///
     /// # Errors
     ///
-    /// When it differs from the others in what an ensemble must have in common; says in what.
+    /// When it differs from the others in something that all members must share; the message says in what.
     pub fn add(&mut self, member: Checkpoint) -> Result<()> {
         if let Some(difference) = difference(&member, &self.first) {
             return Err(Error::Mismatch {
@@ -57,48 +58,48 @@ impl Ensemble {
         Ok(())
     }
 
-    /// The member that was there first: its run's config describes the splits, its seed and sizes of batches are used.
+    /// The first member, whose run's config provides the splits, the seed and the batch size.
     pub fn first(&self) -> &Checkpoint {
         &self.first
     }
 
-    /// All members.
+    /// All members, the first one first.
     pub fn members(&self) -> impl Iterator<Item = &Checkpoint> {
         iter::once(&self.first).chain(&self.others)
     }
 
-    /// What the logits mean.
+    /// The loss of the members, which determines how logits become probabilities.
     pub fn loss(&self) -> LossKind {
         self.first.loss()
     }
 
-    /// Where it is.
+    /// The device that the members are on.
     pub fn device(&self) -> Device {
         self.first.device()
     }
 
-    /// The number type to give features in: that of the arithmetic, where all members have the same.
+    /// The number type for the features: the members' own if they all use the same, and float32 otherwise.
     pub fn kind(&self) -> Kind {
         let kind = self.first.kind();
         if self.others.iter().all(|other| other.kind() == kind) { kind } else { Kind::Float }
     }
 
-    /// The words it knows.
+    /// The dictionary of words.
     pub fn words(&self) -> &WordDict {
         self.first.words()
     }
 
-    /// The answers it can give.
+    /// The dictionary of answers.
     pub fn answers(&self) -> &AnswerDict {
         self.first.answers()
     }
 
-    /// Words that a question is cut to.
+    /// The number of words that questions are truncated to.
     pub fn max_question_len(&self) -> usize {
         self.first.max_question_len()
     }
 
-    /// Checks that every member can be asked about this dataset.
+    /// Checks that every member can answer this dataset.
     ///
     /// # Errors
     ///
@@ -107,18 +108,18 @@ impl Ensemble {
         self.members().try_for_each(|member| member.check(dataset))
     }
 
-    /// Each member as a model that is given the batches of the ensemble.
+    /// Each member as a model that takes the ensemble's batches.
     pub(crate) fn each_alone(&self) -> impl Iterator<Item = Member<'_>> {
         self.members().map(Member)
     }
 
-    /// The mean of what `run` makes of each member.
+    /// The mean of `run`'s output over the members.
     fn mean(&self, input: &ModelInput, run: impl Fn(&Member, &ModelInput) -> ModelOutput) -> ModelOutput {
         let of_member = |member| run(&Member(member), input);
         if self.others.is_empty() {
             return of_member(&self.first);
         }
-        // In float64, where the mean of equal float32s is what they are.
+        // In float64, where the mean of equal float32 values is exactly that value.
         let n = 1 + self.others.len();
         let mean = |sum: Tensor| (sum / n as f64).to_kind(Kind::Float);
         let ModelOutput { logits, attention } = of_member(&self.first);
@@ -142,7 +143,8 @@ impl VqaModel for Ensemble {
     }
 }
 
-/// A member, which is run in the arithmetic that it was trained in, whatever the number type of the features.
+/// A member as a model of its own, run in the arithmetic that it was trained in, whatever the number type of the
+/// features.
 pub(crate) struct Member<'a>(&'a Checkpoint);
 
 impl Member<'_> {
@@ -166,7 +168,7 @@ impl VqaModel for Member<'_> {
     }
 }
 
-/// The same batch, its features in another number type.
+/// The same batch with its features converted to another number type.
 fn in_kind(input: &ModelInput, kind: Kind) -> ModelInput {
     ModelInput {
         tokens: input.tokens.shallow_clone(),
@@ -179,7 +181,7 @@ fn in_kind(input: &ModelInput, kind: Kind) -> ModelInput {
     }
 }
 
-/// What keeps two checkpoints from answering together, if anything does.
+/// The first difference that keeps two checkpoints from forming an ensemble, if there is one.
 fn difference(here: &Checkpoint, there: &Checkpoint) -> Option<String> {
     let extractor = || {
         let [here, there] = [here, there].map(|checkpoint| checkpoint.header().extractor.as_ref());
@@ -199,7 +201,7 @@ fn difference(here: &Checkpoint, there: &Checkpoint) -> Option<String> {
         .or_else(|| value("model.loss", |it| format!("{:?}", it.loss()).to_lowercase()))
 }
 
-/// What is different between the entries of two dictionaries.
+/// The first difference between the entries of two dictionaries, if there is one.
 fn entries<'a>(
     what: &str,
     mut here: impl ExactSizeIterator<Item = &'a String>,

@@ -1,9 +1,9 @@
 use std::path::PathBuf;
 
-/// A result of this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and what to do.
+/// An error of this crate: what went wrong, and what to do about it.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -13,12 +13,12 @@ pub enum Error {
     /// Weights or a device could not be used, or memory is full.
     #[error(transparent)]
     Model(#[from] vqa_model::Error),
-    /// A checkpoint, the files beside it, and the data that do not belong together.
+    /// A checkpoint, the files beside it and the data do not belong together.
     #[error("{}: {problem}", path.display())]
     Mismatch {
-        /// The file that does not fit.
+        /// The file that does not match.
         path: PathBuf,
-        /// What it does not fit, and the remedy.
+        /// What it does not match, and the remedy.
         problem: String,
     },
     /// An address that a server cannot listen on.
@@ -30,13 +30,13 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         problem: String,
     },
-    /// Other processes that answer a split together with this one have failed.
+    /// Another process that answers a share of the split has failed.
     #[error("{problem}")]
     OtherProcess {
-        /// What is known of it.
+        /// What is known about the failure.
         problem: String,
     },
-    /// A split that cannot be asked about as is wanted.
+    /// A split cannot be used as requested.
     #[error("{place}: {problem}")]
     Split {
         /// Where the split is described.

@@ -4,8 +4,8 @@ use image::{Rgb, RgbImage};
 
 use crate::attention_map::{SpreadAttention, draw_frame, most_attended};
 
-/// Matplotlib's "inferno" at every eighth of its range: it grows lighter evenly, also in shades of grey and for eyes
-/// that tell few colours apart.
+/// Matplotlib's "inferno" at every eighth of its range. Its lightness grows evenly, so it also works in greyscale and
+/// for colour-blind viewers.
 const INFERNO: [[u8; 3]; 9] = [
     [0, 0, 4],
     [31, 12, 72],
@@ -18,15 +18,15 @@ const INFERNO: [[u8; 3]; 9] = [
     [252, 255, 164],
 ];
 
-/// Share of the colours where nothing is attended, and where most is.
+/// Opacity of the colours where nothing is attended, and where most is.
 const OPACITY: [f64; 2] = [0.35, 0.6];
 
 /// Colour of the frame around the most attended box.
 const FRAME: Rgb<u8> = Rgb([255, 255, 255]);
 
-/// Draws the attention as colours over a picture; it is spread over the pixels as in
-/// [`attention_map`](crate::attention_map::attention_map), more finely on small pictures and more smoothly on large
-/// ones.
+/// Draws the attention as colours over a picture. It is spread over the pixels as in
+/// [`attention_map`](crate::attention_map::attention_map), but the blur scales with the picture: finer on small
+/// pictures, smoother on large ones.
 pub(crate) fn heat_map(picture: &RgbImage, boxes: &[[f32; 4]], attention: &[f32]) -> RgbImage {
     let size = (picture.width() as usize, picture.height() as usize);
     let shorter = size.0.min(size.1);
@@ -44,7 +44,7 @@ pub(crate) fn heat_map(picture: &RgbImage, boxes: &[[f32; 4]], attention: &[f32]
     if let Some(most) = most_attended(boxes, attention) {
         let half = (shorter / 300) as i64;
         let corners = boxes[most].map(|corner| corner as i64);
-        // Black beside white is seen on any ground, but of a small picture it would hide too much.
+        // Black beside white is visible on any background, but would hide too much of a small picture.
         if shorter >= 150 {
             draw_frame(&mut drawn, corners, half + 1 + half / 2, Rgb([0, 0, 0]));
         }

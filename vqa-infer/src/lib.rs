@@ -1,14 +1,14 @@
-//! What a trained VQA model answers, and where it looked.
+//! Runs a trained VQA model: its answers, and where it looked.
 //!
-//! An [`Answerer`] answers questions about a picture. A [`Checkpoint`] is a trained model, found by its path, and an
-//! [`Ensemble`] is some of them that answer together; a [`SplitWithModel`] answers and explains a data split with
-//! either. [`answer_all`], [`rank_all`] and [`predict_batch`] do so for any model. [`occlude_all`] answers without some
-//! regions, to see whether the attention says where an answer comes from, and [`Calibration`] says how far its
-//! probability can be trusted. [`attention_map`] draws the attention over a picture's regions as the article does, and
-//! [`MapStyle`] in other ways too; they need no model, just boxes and weights. A [`Report`](report::Report) is a
-//! directory of such drawings, of any number of questions, with a page that shows them. [`shuffle_images`] asks about
-//! wrong images, to see how much a model looks. With the feature `serve` there is a server too, with a page in the
-//! browser and an interface for programs.
+//! An [`Answerer`] answers questions about a picture. A [`Checkpoint`] is a trained model, loaded from its path, and an
+//! [`Ensemble`] averages several of them; a [`SplitWithModel`] answers and explains a data split with either.
+//! [`answer_all`], [`rank_all`] and [`predict_batch`] work with any model. [`occlude_all`] answers again with some
+//! regions hidden, to test whether the attention shows where an answer comes from, and [`Calibration`] measures how far
+//! its probability can be trusted. [`attention_map`] draws the attention over a picture's regions as the article does,
+//! and [`MapStyle`] offers other styles; both need only boxes and weights, no model. A [`Report`](report::Report) is a
+//! directory of such drawings, for any number of questions, with a page that shows them. [`shuffle_images`] swaps the
+//! images of a split, to measure how much a model relies on looking. The feature `serve` adds a server with a web page
+//! and an HTTP API.
 //!
 //! # Example
 //!

@@ -1,4 +1,4 @@
-//! The ways to draw where a model looked.
+//! The styles in which to draw where a model looked.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub enum MapStyle {
     /// [`attention_map`].
     #[default]
     Article,
-    /// The colours of a heat map over the picture, from black where nothing is attended to yellow, and a frame around
+    /// A heat map over the picture, from black where nothing is attended to yellow where most is, and a frame around
     /// the most attended box.
     Heat,
     /// Frames around the ten most attended boxes, numbered by rank.
@@ -23,12 +23,12 @@ pub enum MapStyle {
 }
 
 impl MapStyle {
-    /// All of them.
+    /// All styles.
     pub const ALL: [MapStyle; 3] = [MapStyle::Article, MapStyle::Heat, MapStyle::Boxes];
 
     /// Draws `attention` `[K]` over `boxes` `[K]`, x1 y1 x2 y2 in pixels, on a picture. Boxes may reach outside the
-    /// picture or be empty. What is drawn has the picture's size, but with [`MapStyle::Boxes`] a small picture is
-    /// enlarged by a whole number, so that there is room for the numbers.
+    /// picture or be empty. The result has the picture's size, except that [`MapStyle::Boxes`] enlarges a small picture
+    /// by a whole factor to make room for the numbers.
     pub fn draw(self, picture: &RgbImage, boxes: &[[f32; 4]], attention: &[f32]) -> RgbImage {
         match self {
             MapStyle::Article => attention_map(picture, boxes, attention, &AttentionMapStyle::default()),
@@ -37,7 +37,7 @@ impl MapStyle {
         }
     }
 
-    /// Its name in lower case.
+    /// The style's name in lower case.
     pub fn name(self) -> &'static str {
         match self {
             MapStyle::Article => "article",

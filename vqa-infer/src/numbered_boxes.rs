@@ -5,13 +5,13 @@ use image::{Rgb, RgbImage};
 
 use crate::attention_map::draw_frame;
 
-/// How many boxes have a frame.
+/// How many boxes are framed at most.
 pub(crate) const N_NUMBERED: usize = 10;
 
 /// The shorter side of the smallest picture that has room for the numbers.
 const SMALLEST: u32 = 240;
 
-/// Colours by rank, from the most attended: reds that grow lighter.
+/// Colours by rank, from the most attended: red, growing lighter.
 pub(crate) const COLORS: [[u8; 3]; N_NUMBERED] = [
     [226, 81, 65],
     [232, 112, 58],
@@ -25,8 +25,7 @@ pub(crate) const COLORS: [[u8; 3]; N_NUMBERED] = [
     [248, 232, 181],
 ];
 
-/// The places of the boxes that are numbered, the most attended first: as many as have a frame, and of equally attended
-/// ones the first.
+/// The indices of the boxes that are framed and numbered, the most attended first; ties keep their order.
 pub(crate) fn ranked(boxes: &[[f32; 4]], attention: &[f32]) -> Vec<usize> {
     let n = boxes.len().min(attention.len());
     let mut ranked: Vec<usize> = (0..n).filter(|&i| attention[i] > 0.0).collect();
@@ -35,26 +34,26 @@ pub(crate) fn ranked(boxes: &[[f32; 4]], attention: &[f32]) -> Vec<usize> {
     ranked
 }
 
-/// Frames the most attended boxes, and numbers them by rank. Lines and digits grow with the picture; a picture whose
-/// shorter side has fewer than 240 pixels is enlarged by a whole number until it has.
+/// Frames the most attended boxes, and numbers them by rank. Lines and digits scale with the picture; a picture whose
+/// shorter side has fewer than 240 pixels is enlarged by a whole factor until it has, unless it is a narrow strip.
 pub(crate) fn numbered_boxes(picture: &RgbImage, boxes: &[[f32; 4]], attention: &[f32]) -> RgbImage {
     let (width, height) = picture.dimensions();
     let (shorter, longer) = (width.min(height), width.max(height));
     if shorter == 0 {
         return picture.clone();
     }
-    // A strip is not made a huge one.
+    // A long narrow strip must not become huge.
     let factor = SMALLEST.div_ceil(shorter).min((4 * SMALLEST / longer).max(1));
     let mut drawn = match factor {
         1 => picture.clone(),
         factor => resize(picture, width * factor, height * factor, FilterType::CatmullRom),
     };
     let ranked = ranked(boxes, attention);
-    // Whatever the corners are, they are near enough to be counted with.
+    // Keeps odd corners within a range in which integer arithmetic is safe.
     let corners = |i: usize| boxes[i].map(|corner| (corner * factor as f32).clamp(-1e6, 1e6) as i64);
-    // Digits are to be read where the picture is shown at a third of its size.
+    // Digits stay legible when the picture is shown at a third of its size.
     let unit = i64::from((shorter * factor / 120).max(1));
-    // What is attended most lies above.
+    // The most attended box is drawn last, on top.
     for (rank, &i) in ranked.iter().enumerate().rev() {
         let half = if rank == 0 { unit + unit / 2 } else { unit / 2 };
         draw_frame(&mut drawn, corners(i), half + 1 + half / 3, Rgb([30, 30, 30]));
@@ -67,8 +66,8 @@ pub(crate) fn numbered_boxes(picture: &RgbImage, boxes: &[[f32; 4]], attention: 
     drawn
 }
 
-/// The top left corner of each box's label: in the first corner of the box that no label of a higher rank has taken,
-/// or where it hides least of these.
+/// The top left corner of each box's label. A label goes to the first corner of its box that no label of a higher rank
+/// occupies, or else to the position on the top or bottom edge where it hides the least of them.
 fn place_labels(picture: &RgbImage, boxes: &[[i64; 4]], unit: i64) -> Vec<[i64; 2]> {
     let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
     let mut taken: Vec<[i64; 4]> = Vec::new();
@@ -84,7 +83,7 @@ fn place_labels(picture: &RgbImage, boxes: &[[i64; 4]], unit: i64) -> Vec<[i64; 
             let with = |&[a, b, c, d]: &[i64; 4]| (c.min(x + w) - a.max(x)).max(0) * (d.min(y + h) - b.max(y)).max(0);
             taken.iter().map(with).sum()
         };
-        // The first of the least, as `min_by_key` gives it.
+        // Of equal positions `min_by_key` returns the first.
         let [x, y] = places.min_by_key(hidden).unwrap_or([left, top]);
         taken.push([x, y, x + w, y + h]);
     }
@@ -144,7 +143,7 @@ mod tests {
     #[test]
     fn ten_boxes_are_ranked_and_their_labels_lie_apart() {
         let picture = RgbImage::new(640, 480);
-        // All of one corner, as regions of a grid and the whole picture are.
+        // All share one corner, as the regions of a grid and the full picture do.
         let boxes: Vec<[f32; 4]> =
             (0..12).map(|i| [0.0, 0.0, 60.0 + 40.0 * i as f32, 50.0 + 30.0 * i as f32]).collect();
         let attention: Vec<f32> = (0..12).map(|i| (i * 5 % 12) as f32 / 66.0).collect();

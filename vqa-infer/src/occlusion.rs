@@ -1,4 +1,4 @@
-//! Answers without some of the regions of their images, to see whether the attention says where an answer comes from.
+//! Answers with some regions of each image hidden, to test whether the attention shows where an answer comes from.
 
 use std::collections::BTreeMap;
 
@@ -17,38 +17,38 @@ use vqa_model::{ModelInput, ModelOutput, VqaModel};
 use crate::error::Result;
 use crate::predict::{for_each_batch, probabilities, to_vec};
 
-/// What is taken away.
+/// Which regions are hidden.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct OcclusionOptions {
-    /// Regions of an image: once those that the model looks at most, and as often as `n_draws` says any others.
+    /// How many regions of each image are hidden: once the most attended ones, and `n_draws` times random ones.
     pub n_regions: usize,
-    /// How often chance chooses the regions.
+    /// How often random regions are drawn.
     pub n_draws: usize,
-    /// What chance begins with.
+    /// The seed of the random draws.
     pub seed: u64,
 }
 
-/// What becomes of the answer to a question without some regions of its image.
+/// How the answer to a question changes when some regions of its image are hidden.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Occluded {
-    /// Without the regions that the model looked at most.
+    /// With the most attended regions hidden.
     pub attended: Change,
-    /// Without regions that chance has chosen, the mean of all draws.
+    /// With random regions hidden: the mean over all draws.
     pub chance: Change,
 }
 
 /// How much an answer changes.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Change {
-    /// How often it becomes another one: of one question 0 or 1, of several draws or questions a share.
+    /// Whether it becomes another answer: 0 or 1 for one question, a fraction for several draws or questions.
     pub changed: f64,
-    /// How far the probability of the first answer falls; below 0 where it rises.
+    /// How far the probability of the original answer falls; negative if it rises.
     pub fall: f64,
 }
 
-/// Answers all questions of a feed, and once more without some regions. In the order of the dataset; nothing for an
-/// image that would have no region left. Probabilities are those of `loss`. `progress` is called with the number of
-/// questions just done.
+/// Answers all questions of a feed, and again with some regions hidden. The results are in the order of the dataset;
+/// `None` for an image that would have no region left. `loss` determines how logits become probabilities. `progress` is
+/// called with the number of questions just done.
 ///
 /// # Errors
 ///
@@ -101,7 +101,7 @@ fn occlude(
             .collect()
     };
 
-    // Of an image that has too few, any may be taken away: it is left out in the end.
+    // In an image with too few regions any may be hidden: its result is dropped in the end.
     let n_taken = n_regions.min(max_regions as usize);
     let attended = without(&most_attended(&whole.attention, input, n_taken as i64));
     let mut chance = vec![Change::default(); n_questions as usize];
@@ -127,7 +127,7 @@ fn occlude(
     occluded.map(|((attended, chance), own)| (own > n_regions).then_some(Occluded { attended, chance })).collect()
 }
 
-/// The places of the regions with the most attention, [B, n].
+/// The indices of the `n` most attended regions of each question, [B, n].
 fn most_attended(attention: &Tensor, input: &ModelInput, n: i64) -> Tensor {
     let attention = match padding_of_questions(input) {
         Some(padding) => attention.masked_fill(&padding, -1.0),
@@ -136,15 +136,15 @@ fn most_attended(attention: &Tensor, input: &ModelInput, n: i64) -> Tensor {
     attention.topk(n, 1, true, false).1
 }
 
-/// Which regions of each question's image are none, [B, K].
+/// Which regions of each question's image are padding, [B, K].
 fn padding_of_questions(input: &ModelInput) -> Option<Tensor> {
     input.padding.as_ref().map(|padding| padding.index_select(0, &input.image_rows))
 }
 
-/// A batch with an image for each question, as each has other regions taken away.
+/// A batch with one copy of the image for each question, since different regions are hidden for each.
 struct Hiding {
     asked: ModelInput,
-    /// Regions that are none, [B, K].
+    /// Which regions are padding, [B, K].
     padding: Option<Tensor>,
 }
 
@@ -162,7 +162,7 @@ impl Hiding {
         Hiding { asked, padding: padding_of_questions(input) }
     }
 
-    /// What the model makes of the batch without some regions of each image, [B, n], of which it has `max_regions`.
+    /// Runs the model on the batch with `regions` [B, n] hidden, of up to `max_regions` in each image.
     fn infer(&mut self, model: &dyn VqaModel, regions: &Tensor, max_regions: i64) -> ModelOutput {
         let hidden = Tensor::zeros([regions.size()[0], max_regions], (Kind::Bool, regions.device()));
         let hidden = hidden.scatter_value(1, regions, 1);
@@ -174,8 +174,8 @@ impl Hiding {
     }
 }
 
-/// The best answer to each question of a batch without the region that the model looked at most, and its probability,
-/// which is that of `loss`. `attention` [B, K] says where it looked. Nothing for an image that has no region more.
+/// The best answer to each question of a batch with the most attended region hidden, and its probability according to
+/// `loss`. `attention` [B, K] says where the model looked. `None` for an image that has only one region.
 pub(crate) fn answer_without_top(
     model: &dyn VqaModel,
     loss: LossKind,
@@ -199,10 +199,10 @@ pub(crate) fn answer_without_top(
 /// The means over the questions of a split.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Occlusion {
-    /// What was taken away.
+    /// Which regions were hidden.
     #[serde(flatten)]
     pub options: OcclusionOptions,
-    /// Questions whose image has no more regions than are taken away. They are left out.
+    /// How many questions are left out because hiding the regions would leave none.
     pub n_left_out: usize,
     /// Over all questions.
     pub overall: OcclusionOf,
@@ -217,16 +217,16 @@ pub struct Occlusion {
 /// The means over some questions, in percent and percentage points.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct OcclusionOf {
-    /// How many they are.
+    /// How many questions there are.
     pub n_questions: usize,
-    /// Without the regions that the model looked at most.
+    /// With the most attended regions hidden.
     pub attended: Change,
-    /// Without regions that chance has chosen.
+    /// With random regions hidden.
     pub chance: Change,
 }
 
 impl Occlusion {
-    /// The means of [`occlude_all`], by the types of the annotations, if there are any.
+    /// The means of what [`occlude_all`] returned, overall and, with annotations, by their types.
     pub fn mean(occluded: &[Option<Occluded>], options: OcclusionOptions, annotations: &Annotations) -> Occlusion {
         let mut mean = Occlusion {
             options,
@@ -258,7 +258,7 @@ impl OcclusionOf {
         }
     }
 
-    /// From sums to means.
+    /// Turns sums into means.
     fn finish(&mut self) {
         let n = self.n_questions.max(1) as f64;
         for sum in [&mut self.attended, &mut self.chance] {
@@ -281,7 +281,7 @@ mod tests {
 
     const N_IMAGES: usize = 90;
 
-    /// Images of one to six regions, of which the (7 x image mod regions)-th is told from the others.
+    /// Images of one to six regions, of which number 7 x image mod regions is marked.
     struct OneOfAll;
 
     impl RegionSource for OneOfAll {
@@ -308,7 +308,8 @@ mod tests {
         }
     }
 
-    /// Answers with the number of the region that is told from the others, and looks there: by far, of those it sees.
+    /// Answers with the number of the marked region, and puts nearly all of its attention there, if it sees that
+    /// region.
     struct Finder;
 
     impl VqaModel for Finder {
@@ -324,7 +325,7 @@ mod tests {
     }
 
     fn occluded(n_regions: usize, batch_size: usize) -> Vec<Option<Occluded>> {
-        // Two questions about each image, apart from each other.
+        // Two questions about each image, not next to each other.
         let question =
             |i: usize| Question { question_id: i as u64, image_id: (i % N_IMAGES) as u64, question: "where".into() };
         let questions: Vec<Question> = (0..2 * N_IMAGES).map(question).collect();
@@ -348,10 +349,10 @@ mod tests {
                 let Some(Occluded { attended, chance }) = occluded else { continue };
                 assert_eq!(attended.changed, 1.0, "{question}");
                 assert!((0.99..=1.0).contains(&attended.fall), "{question}: {attended:?}");
-                // It changes exactly where chance has hit that region.
+                // It changes exactly when a random draw has hit that region.
                 assert!((chance.changed - chance.fall).abs() < 1e-3, "{question}: {chance:?}");
             }
-            // Of the images with so many regions, chance hits it in this share of the draws.
+            // In images with `own` regions, a random draw hits it with probability n_regions / own.
             for own in n_regions + 1..=6 {
                 let hits: Vec<f64> = (0..2 * N_IMAGES)
                     .filter(|question| OneOfAll.n_regions(question % N_IMAGES) == own)
@@ -364,7 +365,7 @@ mod tests {
         }
     }
 
-    /// Without the region that the answer comes from, it is another one; those that are left look all the same.
+    /// Hiding the region that the answer comes from changes the answer; the remaining regions all look the same.
     #[test]
     fn the_answer_without_the_top_region_is_another() {
         let image_ids: Vec<u64> = (0..N_IMAGES as u64).collect();

@@ -1,4 +1,4 @@
-//! Pictures in files.
+//! Writes pictures to files.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -10,7 +10,7 @@ use vqa_data::files::write_atomic;
 
 use crate::error::Result;
 
-/// Writes a picture, as a JPEG or PNG after the file's name.
+/// Writes a picture as a JPEG or PNG, depending on the extension of `path`.
 ///
 /// # Errors
 ///
@@ -33,12 +33,12 @@ pub fn write_picture(path: &Path, picture: &RgbImage) -> Result<()> {
     Ok(write_atomic(path, &bytes)?)
 }
 
-/// A picture as a JPEG; `path` is what it was drawn from or will be, for the error.
+/// Encodes a picture as a JPEG. `path`, for error messages, is the file it was drawn from or will be written to.
 pub(crate) fn encode_jpeg(path: &Path, drawn: &RgbImage) -> Result<Vec<u8>> {
     encode_jpeg_with_quality(path, drawn, 95)
 }
 
-/// [`encode_jpeg`] in a quality from 1 to 100.
+/// [`encode_jpeg`] with a quality from 1 to 100.
 pub(crate) fn encode_jpeg_with_quality(path: &Path, drawn: &RgbImage, quality: u8) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, quality).encode_image(drawn).map_err(|error| {

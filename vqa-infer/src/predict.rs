@@ -1,4 +1,4 @@
-//! Answers of a trained model.
+//! Predictions of a trained model for batches and for full splits.
 
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::Batch;
@@ -11,7 +11,7 @@ use vqa_model::{ModelInput, ModelOutput, VqaModel};
 use crate::calibration::Calibration;
 use crate::error::Result;
 
-/// What a model answers to one question, and where it looked.
+/// A model's answer to one question, and where it looked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
     /// The id of the best answer.
@@ -22,11 +22,11 @@ pub struct Prediction {
     pub attention: Vec<f32>,
 }
 
-/// How many answers [`Prediction::best`] has at most.
+/// The maximum number of answers in [`Prediction::best`].
 pub(crate) const N_BEST: usize = 5;
 
-/// Answers the questions of a batch, in order. The probability of an answer is that of `loss`: of each
-/// answer by itself (logistic), or among all of them (softmax). The model computes in the number type `kind`.
+/// Answers the questions of a batch, in order. `loss` determines the probabilities: of each answer on its own
+/// (logistic), or over all answers (softmax). The model computes in the number type `kind`.
 pub fn predict_batch(
     model: &dyn VqaModel,
     loss: LossKind,
@@ -39,8 +39,8 @@ pub fn predict_batch(
     predictions(&model.infer(&input), loss, n_regions, N_BEST)
 }
 
-/// What a model's output says of each question, in order, with the best `n_best` answers. `n_regions` says how many
-/// regions the image of a question has.
+/// Converts a model's output to one prediction for each question, in order, with the best `n_best` answers. `n_regions`
+/// returns the number of regions in a question's image.
 pub(crate) fn predictions(
     output: &ModelOutput,
     loss: LossKind,
@@ -59,16 +59,16 @@ pub(crate) fn predictions(
     (0..n).map(prediction).collect()
 }
 
-/// The best `n_best` answers of each question, or all that there are, one question after the other: their ids and
-/// probabilities, best first.
+/// The ids and probabilities of the best `n_best` answers to each question, or of all if there are fewer; best first,
+/// one question after another.
 fn best_answers(logits: &Tensor, loss: LossKind, n_best: usize) -> Vec<(i64, f32)> {
     let n_best = logits.size()[1].min(n_best as i64);
     let probabilities = probabilities(logits, loss);
-    // Large logits of several answers may all have a probability of 1.
+    // Ranked by logit, since several large logits may all round to a probability of 1.
     let (logits, ids) = logits.topk(n_best, 1, true, true);
     let probabilities = to_vec::<f32>(&probabilities.gather(1, &ids, false));
     let mut best: Vec<_> = to_vec::<i64>(&ids).into_iter().zip(to_vec::<f32>(&logits)).zip(probabilities).collect();
-    // Of equal ones the first comes first, as it does where only the best is wanted.
+    // Ties go to the lower id, as in `best_answers` of the output.
     for row in best.chunks_mut(n_best.max(1) as usize) {
         row.sort_by(|((id, logit), _), ((other_id, other), _)| other.total_cmp(logit).then(id.cmp(other_id)));
     }
@@ -90,10 +90,10 @@ where
     Vec::<T>::try_from(tensor.contiguous().view([-1])).expect("a flat tensor of this kind")
 }
 
-/// A model's answers to a whole split.
+/// A model's answers to a full split.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answers {
-    /// One for each question, in order of the dataset, whatever the loader's.
+    /// One for each question, in the dataset's order, whatever the loader's.
     pub answers: Vec<Answer>,
     /// The probability of each answer, 0 to 1.
     pub confidences: Vec<f32>,
@@ -101,12 +101,12 @@ pub struct Answers {
     pub scores: Vec<f32>,
     /// Mean soft score in percent; 0 for a split without annotations.
     pub soft_score: f64,
-    /// The soft score of a model that is always right, in percent.
+    /// The soft score of a model that always gives the best-scoring candidate, in percent.
     pub upper_bound: f64,
 }
 
 impl Answers {
-    /// The official accuracy, one answer for each of the split's annotations, in order.
+    /// The official accuracy of the answers. `annotations` must hold one for each answer, in order.
     ///
     /// # Panics
     ///
@@ -116,7 +116,7 @@ impl Answers {
         Accuracy::of_each(&answers, annotations)
     }
 
-    /// How the probabilities of the answers compare with the scores that they earn.
+    /// Compares the probabilities of the answers with the scores that they earn.
     pub fn calibration(&self) -> Calibration {
         Calibration::of(self.confidences.iter().copied().zip(self.scores.iter().copied()))
     }
@@ -125,21 +125,21 @@ impl Answers {
 /// The best few answers to each question of a split.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RankedAnswers {
-    /// Answers of each question.
+    /// How many answers each question has.
     n_best: usize,
     /// Ids and probabilities, question after question.
     best: Vec<(u32, f32)>,
 }
 
 impl RankedAnswers {
-    /// The best answers to a question, by its place in the split: their ids and probabilities, best first.
+    /// The ids and probabilities of the best answers to a question, given by its index in the split; best first.
     pub fn of(&self, question: usize) -> &[(u32, f32)] {
         &self.best[question * self.n_best..][..self.n_best]
     }
 }
 
-/// Answers all questions of a feed. The probability of an answer is that of `loss`, as in [`predict_batch`]. `progress`
-/// is called with the number of questions just done.
+/// Answers all questions of a feed, with probabilities according to `loss`, as in [`predict_batch`]. `progress` is
+/// called with the number of questions just done.
 ///
 /// # Errors
 ///
@@ -154,10 +154,10 @@ pub fn answer_all(
     answer_share(model, loss, feed, dictionary, progress, &|_| Ok(()))
 }
 
-/// Adds up a tensor of several processes, in all of them.
+/// Sums a tensor over several processes, in place in each of them.
 pub(crate) type Sum<'a> = dyn Fn(&mut Tensor) -> Result<()> + 'a;
 
-/// [`answer_all`] by several processes, each of which answers its share of the feed's batches.
+/// [`answer_all`], distributed over several processes, each of which answers its share of the feed's batches.
 pub(crate) fn answer_share(
     model: &dyn VqaModel,
     loss: LossKind,
@@ -183,7 +183,7 @@ pub(crate) fn answer_share(
         score += earned;
         upper_bound += batch.targets.total_best();
     })?;
-    // What is another process's is 0 here, and each sum is exact.
+    // Entries of other processes are 0 here, so each sum is exact.
     answers = summed(&answers, sum)?;
     (confidences, scores) = (summed(&confidences, sum)?, summed(&scores, sum)?);
     let [score, upper_bound] = summed(&[score, upper_bound], sum)?[..] else { unreachable!("two sums") };
@@ -211,8 +211,9 @@ fn confidence(logits: &Tensor, loss: LossKind) -> Vec<f32> {
     to_vec(&probability.to_kind(Kind::Float))
 }
 
-/// The best `n_best` answers to each question of a feed, or all where there are fewer candidates. Their probabilities
-/// are those of `loss`, as in [`predict_batch`]. `progress` is called with the number of questions just done.
+/// Returns the best `n_best` answers to each question of a feed, or all if there are fewer candidates, with
+/// probabilities according to `loss`, as in [`predict_batch`]. `progress` is called with the number of questions just
+/// done.
 ///
 /// # Errors
 ///
@@ -227,7 +228,7 @@ pub fn rank_all(
     rank_share(model, loss, feed, n_best, progress, &|_| Ok(()))
 }
 
-/// [`rank_all`] by several processes, each of which answers its share of the feed's batches.
+/// [`rank_all`], distributed over several processes, each of which answers its share of the feed's batches.
 pub(crate) fn rank_share(
     model: &dyn VqaModel,
     loss: LossKind,
@@ -260,7 +261,7 @@ where
     Ok(to_vec(&tensor))
 }
 
-/// Runs a model on all questions of a feed, and hands over what it makes of each batch.
+/// Runs a model on all questions of a feed, and calls `take` with each batch and its output.
 fn infer_all(
     model: &dyn VqaModel,
     feed: &Feed,
@@ -270,7 +271,7 @@ fn infer_all(
     for_each_batch(feed, progress, |batch, input| take(batch, &model.infer(&input)))
 }
 
-/// Hands over each batch of a feed.
+/// Calls `take` with each batch of a feed and its model input.
 pub(crate) fn for_each_batch(
     feed: &Feed,
     progress: &mut dyn FnMut(u64),

@@ -1,4 +1,4 @@
-//! A data split and the model that is asked about it.
+//! A data split and the model that answers it.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::resume_unwind;
@@ -22,31 +22,31 @@ use crate::report::choice::{Choice, count_namesakes};
 use crate::report::explained::Explained;
 use crate::report::report::Report;
 
-/// A question that is answered, and where its picture is or why it is not known.
+/// An answered question with the path of its picture, or why that is not known.
 type Answered = (Explained, std::result::Result<PathBuf, String>);
 
-/// A checkpoint, or an ensemble of some, and a split that it is asked about.
+/// A split, and the checkpoint or ensemble that answers it.
 pub struct SplitWithModel {
     ensemble: Ensemble,
     loader: Loader,
-    /// Questions that are drawn at a time.
+    /// How many questions are drawn at a time.
     batch_size: usize,
     sources: Vec<SourceConfig>,
-    /// Where the split is described, for errors about it.
+    /// Where the split is described, for error messages.
     place: String,
-    /// Adds up what several processes have found; nothing if this one is alone.
+    /// Sums the results of several processes; `None` if this one is alone.
     sum: Option<Box<Sum<'static>>>,
 }
 
 impl SplitWithModel {
-    /// Joins a checkpoint, or an ensemble, with a split that `config` describes, and `place` says where. Answers in
-    /// batches of `batch_size`, or else of twice what it was trained in: with no gradients to keep there is room for
-    /// more, and larger batches share more images and beginnings of questions. Each batch is read once, for all
-    /// members.
+    /// Joins a checkpoint or an ensemble with a split. `config` describes the split, and `place` says where, for error
+    /// messages. It answers in batches of `batch_size`, or else of twice the batch size of training: with no gradients
+    /// to keep there is room for more, and larger batches share more images and beginnings of questions. Each batch is
+    /// read once, for all members.
     ///
     /// # Errors
     ///
-    /// When the features of the split cannot be opened, or are not such as the model was trained on.
+    /// When the features of the split cannot be opened, or are not of the kind that the model was trained on.
     pub fn new(
         model: impl Into<Ensemble>,
         split: Split,
@@ -74,9 +74,9 @@ impl SplitWithModel {
         })
     }
 
-    /// Has several processes answer the split together, each a share of its batches. All of them get all answers, which
-    /// are those of one process. `sum` adds up a tensor of theirs, in all of them. What is drawn and what is
-    /// [occluded](SplitWithModel::occlude) is not shared.
+    /// Distributes the split's batches over several processes. All of them get all answers, the same as those of a
+    /// single process. `sum` sums a tensor over the processes, in place in each of them. Drawing and
+    /// [occlusion](SplitWithModel::occlude) are not distributed.
     pub fn shared(
         self,
         process: usize,
@@ -97,12 +97,12 @@ impl SplitWithModel {
         self.loader.dataset()
     }
 
-    /// What is asked.
+    /// The model: an ensemble of one or more checkpoints.
     pub fn ensemble(&self) -> &Ensemble {
         &self.ensemble
     }
 
-    /// Questions in a batch of the run, or as many as were asked for.
+    /// The batch size that was given, or else that of the run.
     pub fn batch_size(&self) -> usize {
         self.batch_size
     }
@@ -112,7 +112,7 @@ impl SplitWithModel {
         &self.place
     }
 
-    /// Answers the whole split, in its order. `progress` is called with the number of questions just done.
+    /// Answers the full split, in order. `progress` is called with the number of questions just done.
     ///
     /// # Errors
     ///
@@ -121,8 +121,8 @@ impl SplitWithModel {
         self.answer(&self.loader, progress)
     }
 
-    /// The best `n_best` answers to each question of the split, or all where there are fewer candidates. `progress` is
-    /// called with the number of questions just done.
+    /// Returns the best `n_best` answers to each question of the split, or all if there are fewer candidates.
+    /// `progress` is called with the number of questions just done.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl SplitWithModel {
         })
     }
 
-    /// Answers the whole split with each member of an ensemble alone. `progress` is called with the number of questions
+    /// Answers the full split with each member of an ensemble alone. `progress` is called with the number of questions
     /// just done, for each member.
     ///
     /// # Errors
@@ -149,12 +149,12 @@ impl SplitWithModel {
         self.ensemble.each_alone().map(answer).collect()
     }
 
-    /// Answers the whole split, and again without some regions of each image. `progress` is called with the number of
-    /// questions just done.
+    /// Answers the full split, and again with some regions of each image hidden. `progress` is called with the number
+    /// of questions just done.
     ///
     /// # Errors
     ///
-    /// When the features cannot be read, or no image has as many regions as are to be taken away and one more.
+    /// When the features cannot be read, or no image has more regions than are to be hidden.
     pub fn occlude(&self, options: OcclusionOptions, progress: &mut dyn FnMut(u64)) -> Result<Occlusion> {
         let model = &self.ensemble;
         let occluded = self.with_feed(&self.loader.with_share(Share::All), |feed| {
@@ -169,8 +169,7 @@ impl SplitWithModel {
         Ok(Occlusion::mean(&occluded, options, &self.dataset().split().annotations))
     }
 
-    /// Answers the whole split with other images in the places of its own, as [`shuffle_images`] does by the run's
-    /// seed.
+    /// Answers the full split with its images swapped by [`shuffle_images`], seeded with the run's seed.
     ///
     /// # Errors
     ///
@@ -182,7 +181,7 @@ impl SplitWithModel {
             self.problem("all of its questions are about one image, so there is none to exchange it for")
         })?;
         let max_len = self.dataset().encoded().max_len;
-        // What it warns of was said when the split was opened.
+        // Its warnings were given when the split was opened.
         let silent = tracing::subscriber::NoSubscriber::default();
         let dataset = tracing::subscriber::with_default(silent, || {
             Dataset::new(split, self.ensemble.words(), self.ensemble.answers(), max_len, shuffled)
@@ -198,14 +197,14 @@ impl SplitWithModel {
         })
     }
 
-    /// Does something with the batches of a loader on the ensemble's device.
+    /// Runs `work` on the batches of a loader, on the ensemble's device.
     fn with_feed<T>(&self, loader: &Loader, work: impl FnOnce(&Feed) -> Result<T>) -> Result<T> {
         let options = FeedOptions { kind: self.ensemble.kind(), ..FeedOptions::new(self.ensemble.device()) };
         or_out_of_memory(|| work(&Feed::new(loader, options, &mut |_, _| {})?))?
     }
 
-    /// A text that is another one when the answers may be: digests of the split, its features and the dictionaries, and
-    /// the names of the files of the weights.
+    /// A text that differs whenever the answers may differ: digests of the split, its features and the dictionaries,
+    /// and the file names of the weights.
     ///
     /// # Errors
     ///
@@ -215,7 +214,8 @@ impl SplitWithModel {
         Ok(format!("{:?}, {:?}", names.collect::<Vec<_>>(), self.dataset().fingerprint()?))
     }
 
-    /// A text that is another one when the attention may be: which files answer, and from which features.
+    /// A text that differs whenever the attention may differ: the checkpoint and feature files, each with its size and
+    /// modification time.
     pub fn identity(&self) -> String {
         let features = self.sources.iter().filter_map(|source| source.features.as_deref());
         let files = self.ensemble.members().map(|member| member.path()).chain(features);
@@ -228,8 +228,8 @@ impl SplitWithModel {
         files.map(of_file).collect()
     }
 
-    /// The places of the questions that a choice means, in ascending order. `answers` are those to the whole split,
-    /// where the choice needs scores.
+    /// The indices of the questions that a choice selects, in ascending order. `answers` are those to the full split,
+    /// if the choice needs scores.
     ///
     /// # Errors
     ///
@@ -239,7 +239,7 @@ impl SplitWithModel {
         choice.of(self.dataset().split(), scores).map_err(|problem| self.problem(problem))
     }
 
-    /// Checks that the split has what a choice asks for, before anything is answered.
+    /// Checks that the split has what a choice needs, before anything is answered.
     ///
     /// # Errors
     ///
@@ -248,13 +248,13 @@ impl SplitWithModel {
         choice.check(self.dataset().split()).map_err(|problem| self.problem(problem))
     }
 
-    /// Answers some questions, by their places in the split, and adds them to a report: while some are drawn, the next
-    /// ones are answered. With `without_top` each is asked once more without the region that the model looked at most.
+    /// Answers some questions, given by their indices in the split, and adds them to a report; the next batch is
+    /// answered while one is drawn. With `without_top` each is asked once more with the most attended region hidden.
     /// `progress` is called with the number of questions just done.
     ///
     /// # Errors
     ///
-    /// When features cannot be read, it is not said where pictures are, or the report cannot be written.
+    /// When features cannot be read, the split does not say where its pictures are, or the report cannot be written.
     pub fn explain(
         &self,
         questions: &[usize],
@@ -290,7 +290,7 @@ impl SplitWithModel {
                     let paths = &image_paths[&self.dataset().split().source_of(question)];
                     paths.path(image_id).map_err(|error| error.to_string())
                 });
-                // Whoever draws has stopped for an error, which is said below.
+                // If the drawing thread has stopped, its error is returned below.
                 let _ = sender.send(explained.into_iter().zip(pictures).collect());
                 Ok(())
             });
@@ -300,7 +300,7 @@ impl SplitWithModel {
         })
     }
 
-    /// What the model makes of the questions of a batch; their pictures are not yet known.
+    /// The model's answers to the questions of a batch, with the paths of their pictures still empty.
     fn explain_batch(
         &self,
         batch: &Batch,
@@ -344,7 +344,7 @@ impl SplitWithModel {
         Ok(predictions.into_iter().zip(without).enumerate().map(explain).collect())
     }
 
-    /// Where the pictures of some questions are, by their sources.
+    /// Where the pictures of some questions are, by source.
     fn image_paths(&self, questions: &[usize]) -> Result<HashMap<usize, ImagePaths>> {
         let split = self.dataset().split();
         let sources: HashSet<usize> = questions.iter().map(|&question| split.source_of(question)).collect();
@@ -365,8 +365,8 @@ impl SplitWithModel {
     }
 }
 
-/// The order of the files where an image's questions follow each other in them, as in VQA2.0's; otherwise one that
-/// brings them together, so that each image is read and projected once.
+/// The order of the files if the questions about each image are consecutive there, as in VQA 2.0; otherwise one that
+/// groups them by image, so that each image is read and projected once.
 fn sampler(split: &Split) -> Sampler {
     let mut seen = HashSet::new();
     let mut last = None;

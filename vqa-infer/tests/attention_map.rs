@@ -1,4 +1,4 @@
-//! The attention map against the seed's own code, run with NumPy and OpenCV.
+//! Compares the attention map with that of the seed's own code, run with NumPy and OpenCV.
 
 use image::{Rgb, RgbImage};
 use serde::Deserialize;
@@ -29,7 +29,7 @@ fn agrees_with_the_seed() {
             let part = |i: u32, n: u32| (f64::from(i) * 255.0 / f64::from(n)) as u8;
             Rgb([part(x, w), part(y, h), ((x * 3 + y * 5) % 256) as u8])
         });
-        // As wide as the seed's, on pictures of any size.
+        // As wide as the seed's frame, whatever the size of the picture.
         let style = AttentionMapStyle { frame_width: Some(7), ..AttentionMapStyle::default() };
         let drawn = attention_map(&picture, &case.boxes, &case.attention, &style);
         let expected = image::load_from_memory(expected).unwrap().into_rgb8();

@@ -1,4 +1,4 @@
-//! One picture, and questions about it.
+//! Answers questions about one picture.
 
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::terminal::{print, say, show};
 
 pub fn run(args: &AskArgs) -> Result<()> {
     let (picture, question) = match (&args.picture, &args.question) {
-        // Where there are features, the picture may be left out.
+        // With features, the picture may be left out, so the only argument is the question.
         (Some(only), None) if args.features.is_some() => (None, Some(only.to_string_lossy().into_owned())),
         (picture, question) => (picture.as_deref(), question.clone()),
     };
@@ -25,7 +25,8 @@ pub fn run(args: &AskArgs) -> Result<()> {
         }
         args.force.if_exists().check(map)?;
     }
-    // A picture that cannot be read is named before anything takes time. Beside features it is only drawn on.
+    // A picture that cannot be read is reported before anything slow. With features, a picture is needed only to draw
+    // on.
     let wanted = picture.filter(|_| args.features.is_none() || args.map.is_some());
     let pixels = wanted.map(read_image).transpose()?;
     let (checkpoint, regions) = look(args, pixels.as_ref())?;
@@ -53,7 +54,7 @@ pub fn run(args: &AskArgs) -> Result<()> {
     }
 }
 
-/// Loads the model, and makes or finds the regions of the image.
+/// Loads the model, and extracts or reads the regions of the image.
 fn look(args: &AskArgs, pixels: Option<&RgbImage>) -> Result<(Checkpoint, ImageRegions)> {
     let device = args.device.as_deref().map(parse_device).transpose()?;
     if let (Some(features), Some(image_id)) = (&args.features, args.image_id) {
@@ -69,8 +70,8 @@ fn look(args: &AskArgs, pixels: Option<&RgbImage>) -> Result<(Checkpoint, ImageR
     Ok((answerer.into_parts().0, regions))
 }
 
-/// Reads a question from each line of standard input, and answers it before the next is read. Lines without words are
-/// left out; the others are counted from 1.
+/// Reads a question from each line of standard input, and answers it before reading the next. Blank lines are skipped;
+/// the others are counted from 1.
 fn questions_of_stdin(mut answer: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
     /// Far more than any question has.
     const MAX_LINE: u64 = 1 << 16;
@@ -79,7 +80,7 @@ fn questions_of_stdin(mut answer: impl FnMut(usize, &str) -> Result<()>) -> Resu
     let (mut line, mut n) = (Vec::new(), 0);
     loop {
         if is_dialogue {
-            // Nobody reads it where it cannot be written.
+            // Ignored: if the prompt cannot be written, nobody is reading it.
             let _ = write!(std::io::stderr(), "question (empty to end): ").and_then(|()| std::io::stderr().flush());
         }
         line.clear();
@@ -114,19 +115,19 @@ fn numbered(map: &Path, n: usize) -> PathBuf {
     map.with_file_name(name)
 }
 
-/// Where the model looked.
+/// Draws where the model looked.
 fn draw(pixels: &RgbImage, regions: &ImageRegions, reply: &Reply) -> RgbImage {
     let boxes: Vec<[f32; 4]> = regions.corners().collect();
     attention_map(pixels, &boxes, &reply.attention, &AttentionMapStyle::default())
 }
 
-/// A list, best first.
+/// The answers as a JSON list, best first.
 fn as_json(reply: &Reply) -> Result<String> {
     let answers = reply.answers.iter().map(|(answer, score)| ScoredAnswer { answer, score: *score });
     Ok(serde_json::to_string(&answers.collect::<Vec<_>>())?)
 }
 
-/// A line an answer, and one that says where the model looked.
+/// One line for each answer, and one that says where the model looked.
 fn as_text(reply: &Reply, regions: &ImageRegions) -> String {
     const BAR: f32 = 30.0;
     let width = reply.answers.iter().map(|(answer, _)| answer.chars().count()).max().unwrap_or(0).max(8);

@@ -1,4 +1,4 @@
-//! What the commands that run a trained model have in common.
+//! Functions shared by the commands that run a trained model.
 
 use std::path::{Path, PathBuf};
 
@@ -17,18 +17,18 @@ use crate::progress::ProgressBar;
 use crate::terminal::say;
 use crate::together::Together;
 
-/// Loads the checkpoint, or several as an ensemble, and the split from the run's config or another one. With several,
-/// the first one's run is meant.
+/// Loads one checkpoint, or several as an ensemble, and the split from the config of the (first) checkpoint's run or
+/// from another one.
 pub fn open(checkpoints: &[PathBuf], args: &SplitArgs) -> Result<SplitWithModel> {
     open_on(checkpoints, args, args.device.as_deref().map(parse_device).transpose()?)
 }
 
-/// [`open`], to be answered by several processes together.
+/// Like [`open`], but distributed if there are several processes.
 pub fn open_together(checkpoints: &[PathBuf], args: &SplitArgs, together: &Together) -> Result<SplitWithModel> {
     let device = args.device.as_deref().map(|name| together.device(name)).transpose()?;
     let split = open_on(checkpoints, args, device)?;
     together.join(None, Device::Cpu)?;
-    // One process alone need not read the features for a digest.
+    // A single process need not read the features for a digest.
     let Some(sum) = together.sum() else { return Ok(split) };
     check_same(together.collective(), &[("the model, or the data, that is asked about", split.fingerprint()?)])?;
     Ok(split.shared(together.rank(), together.n_processes(), sum))
@@ -56,7 +56,7 @@ pub fn split_of(checkpoint: &Checkpoint, data: &str, other: Option<&Path>) -> Re
     Ok((config, split))
 }
 
-/// Answers the whole split, with a progress bar.
+/// Answers the full split, with a progress bar.
 pub fn answer_all(split: &SplitWithModel) -> Result<Answers> {
     let progress = ProgressBar::new("answer", "questions", split.dataset().len() as u64);
     Ok(split.answer_all(&mut |n| progress.add(n))?)
@@ -68,20 +68,20 @@ pub fn rank_all(split: &SplitWithModel, n_best: usize) -> Result<RankedAnswers> 
     Ok(split.rank_all(n_best, &mut |n| progress.add(n))?)
 }
 
-/// Answers the whole split with every question asked about another image, with a progress bar.
+/// Answers the full split with every question asked about another image, with a progress bar.
 pub fn answer_blind(split: &SplitWithModel) -> Result<Answers> {
     let progress = ProgressBar::new("blind", "questions", split.dataset().len() as u64);
     Ok(split.answer_blind(&mut |n| progress.add(n))?)
 }
 
-/// Answers the whole split with each member of an ensemble alone, with a progress bar.
+/// Answers the full split with each member of an ensemble alone, with a progress bar.
 pub fn answer_by_each(split: &SplitWithModel) -> Result<Vec<Answers>> {
     let n_members = split.ensemble().members().count() as u64;
     let progress = ProgressBar::new("each", "questions", n_members * split.dataset().len() as u64);
     Ok(split.answer_by_each(&mut |n| progress.add(n))?)
 }
 
-/// Answers the whole split again without some regions, with a progress bar.
+/// Answers the full split, and again with some regions hidden, with a progress bar.
 pub fn occlude(split: &SplitWithModel, options: OcclusionOptions) -> Result<Occlusion> {
     let progress = ProgressBar::new("occlude", "questions", split.dataset().len() as u64);
     Ok(split.occlude(options, &mut |n| progress.add(n))?)
@@ -92,15 +92,15 @@ pub fn scores(split: &SplitWithModel, answers: &Answers) -> Result<Scores> {
     let progress = ProgressBar::new("blind", "questions", split.dataset().len() as u64);
     let blind = match split.answer_blind(&mut |n| progress.add(n)) {
         Ok(blind) => Some(blind),
-        // There is one image, and no other to ask about.
+        // There is only one image, so none to swap it for.
         Err(Error::Split { .. }) => None,
         Err(error) => return Err(error.into()),
     };
     Ok(Scores::of(answers, blind.as_ref(), &split.dataset().split().annotations))
 }
 
-/// Adds some questions to a report, with a progress bar; with `without_top` also what is answered without the most
-/// attended region.
+/// Adds some questions to a report, with a progress bar; with `without_top`, also the answers with the most attended
+/// region hidden.
 pub fn explain(split: &SplitWithModel, questions: &[usize], without_top: bool, report: &mut Report) -> Result<()> {
     let progress = ProgressBar::new("draw", "questions", questions.len() as u64);
     Ok(split.explain(questions, without_top, report, &|n| progress.add(n))?)

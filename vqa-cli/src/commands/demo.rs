@@ -20,13 +20,13 @@ use crate::progress::ProgressBar;
 use crate::terminal::{print, say};
 use crate::together::Together;
 
-/// Marks a directory as the demo's own: no other is touched.
+/// Marks a directory as the demo's own; other directories are left alone.
 const MARKER: &str = ".vqa-demo";
 
-/// What the demo writes, and replaces when it is run again.
+/// What the demo writes, and replaces when run again.
 const WRITTEN: [&str; 8] = ["data", "train.h5", "val.h5", "config.toml", "words.json", "answers.json", "run", "maps"];
 
-/// Cells as large as a large shape, and the whole image beside them.
+/// Cells as large as a large shape, plus the full image as a region.
 const GRID: Grid = Grid { rows: 4, columns: 5, whole: true, patch: 16 };
 
 /// Number of questions on the page.
@@ -106,7 +106,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     ))
 }
 
-/// Makes the directory, after removing an earlier demo.
+/// Creates the directory, after removing an earlier demo.
 fn make_directory(at: &Path) -> Result<()> {
     if at.exists() && std::fs::read_dir(at).map_err(Error::io("read the directory", at))?.next().is_some() {
         if !at.join(MARKER).exists() {
@@ -142,7 +142,7 @@ fn config_text(epochs: u64) -> String {
     )
 }
 
-/// One question about each of the first images, in turn of every type.
+/// One question about each of the first images, cycling through the question types.
 fn shown(split: &Split) -> Vec<usize> {
     let mut types: Vec<&str> = split.annotations.iter().map(|annotation| annotation.question_type).collect();
     types.sort_unstable();

@@ -1,4 +1,4 @@
-//! The dictionaries of a new run that has none yet.
+//! Builds the dictionaries of a new run that has none yet.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::commands::split;
 use crate::config::Config;
 use crate::terminal::say;
 
-/// Whether neither of the two files is there.
+/// Whether both files are missing.
 pub fn are_missing(config: &Config) -> Result<bool> {
     let dict = &config.run.dict;
     match (dict.words.exists(), dict.answers.exists()) {
@@ -18,14 +18,14 @@ pub fn are_missing(config: &Config) -> Result<bool> {
         (false, true) => bail!("{}", one_is_missing(&dict.words, &dict.answers)),
         (false, false) => {}
     }
-    // Somebody else's dictionaries, and the path of one is mistyped.
+    // Pickles are somebody else's dictionaries, so the path must be mistyped.
     if let Some(path) = [&dict.words, &dict.answers].into_iter().find(|path| path.extension() == Some("pkl".as_ref())) {
         bail!("{}: no such file, and dictionaries that are made are JSON: check the path", path.display());
     }
     Ok(true)
 }
 
-/// Makes the dictionaries as `prepare` would, and says so. They are not written yet: see [`save`].
+/// Builds the dictionaries as `prepare` would, and prints a message. They are not written yet: see [`save`].
 pub fn make(config: &Config) -> Result<(WordDict, AnswerDict)> {
     let dict = &config.run.dict;
     let mut splits = Vec::new();
@@ -44,7 +44,8 @@ pub fn make(config: &Config) -> Result<(WordDict, AnswerDict)> {
     Ok(made)
 }
 
-/// New words would not belong to old answers, nor old weights to either.
+/// An error rather than building the missing one: new words would not match old answers, nor old weights either of
+/// them.
 fn one_is_missing(missing: &Path, other: &Path) -> String {
     format!(
         "{}: no such file, but {} is there, and the two belong together: put the missing one back, or make both again \
@@ -54,7 +55,7 @@ fn one_is_missing(missing: &Path, other: &Path) -> String {
     )
 }
 
-/// Writes dictionaries to where the config says that they are.
+/// Writes dictionaries to the paths in the config.
 pub fn save(config: &Config, words: &WordDict, answers: &AnswerDict) -> Result<()> {
     let dict = &config.run.dict;
     words.save(&dict.words)?;

@@ -1,4 +1,4 @@
-//! What a training run would take, and whether it works: everything is read, and some steps are tried.
+//! Measures what a training run would take and checks that it works, by reading everything and trying some steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use vqa_train::{Rehearsal, TrainConfig, Trainer};
 use crate::commands::watch::show;
 use crate::config::Config;
 
-/// Steps are tried for about this long, for a mean that can be relied on.
+/// Steps are tried for about this long, for a reliable mean.
 const ENOUGH: Duration = Duration::from_secs(10);
 
 /// Rehearses a run with this many epochs left, and reports what it would take.
@@ -58,7 +58,7 @@ fn steps(config: &Config, trainer: &Trainer, n_epochs: u64) -> String {
     format!("{n} an epoch, of {} questions each; {} in {n_epochs} epoch(s)", config.run.train.batch_size, n * n_epochs)
 }
 
-/// The number of parameters, by the part of the model.
+/// The number of parameters in each part of the model.
 fn parameters(trainer: &Trainer) -> String {
     let count = |n: usize| if n < 100_000 { n.to_string() } else { format!("{:.2} M", n as f64 / 1e6) };
     let mut parts: BTreeMap<String, usize> = BTreeMap::new();
@@ -72,7 +72,7 @@ fn parameters(trainer: &Trainer) -> String {
     format!("{}: {}", count(parts.values().sum()), parts_text.join(", "))
 }
 
-/// Bytes of the parameters themselves.
+/// The size of the parameters in bytes.
 fn parameter_bytes(trainer: &Trainer) -> usize {
     trainer.vs.variables().values().map(|variable| variable.numel() * variable.kind().elt_size_in_bytes()).sum()
 }
@@ -80,7 +80,7 @@ fn parameter_bytes(trainer: &Trainer) -> usize {
 fn memory(trainer: &Trainer, seen: &Rehearsal, peak: Option<u64>) -> String {
     let of_parameters = parameter_bytes(trainer);
     let n_loaders = 1 + usize::from(trainer.val.is_some());
-    // Those that the loaders keep, and the one on the device.
+    // The batches that the loaders hold, and the one on the device.
     let n_batches = n_loaders * (trainer.train.options().prefetch + 2) + 1;
     let peak = peak.map(|bytes| format!("; peak {} in these steps", DecimalBytes(bytes))).unwrap_or_default();
     format!(
@@ -130,7 +130,8 @@ fn time(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> String {
     )
 }
 
-/// How a step compares with one in float32, on a CPU, where bfloat16 may be slower. On a GPU it is not.
+/// How a bfloat16 step compares with one in float32 on a CPU, where it may be slower; `None` for a GPU, where it is
+/// not.
 fn precision(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> Result<Option<String>> {
     if trainer.config.precision != Precision::Bf16 || trainer.vs.device() != Device::Cpu {
         return Ok(None);
@@ -145,8 +146,8 @@ fn precision(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> Result<Optio
     )))
 }
 
-/// Runs `work`, and samples the memory of this process meanwhile (mapped files not counted), where the system reports
-/// it.
+/// Runs `work`, and returns the peak memory of this process meanwhile, sampled and without mapped files; `None` if the
+/// system does not report it.
 fn with_peak<T>(work: impl FnOnce() -> T) -> (T, Option<u64>) {
     /// Linux reports it in kB.
     fn own_memory() -> Option<u64> {

@@ -13,7 +13,7 @@ use crate::commands::score::{row, table};
 use crate::terminal::print;
 use crate::together::Together;
 
-/// What `evaluate --json` prints. Scores are percentages.
+/// The output of `evaluate --json`. Scores are percentages.
 #[derive(Debug, Serialize)]
 pub struct Evaluation {
     pub data: String,
@@ -25,7 +25,7 @@ pub struct Evaluation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blind: Option<Blind>,
     pub calibration: Calibration,
-    /// Of several checkpoints, what each scores alone.
+    /// The scores of each checkpoint alone, if there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<Member>,
     /// With `--occlude`.
@@ -33,19 +33,19 @@ pub struct Evaluation {
     pub occlusion: Option<Occlusion>,
 }
 
-/// Scores of one checkpoint of several.
+/// The scores of one checkpoint of several.
 #[derive(Debug, Serialize)]
 pub struct Member {
     pub checkpoint: PathBuf,
     pub soft_score: f64,
-    /// The official one.
+    /// The official accuracy.
     pub accuracy: f64,
 }
 
-/// Scores of the same model with every question asked about another image.
+/// The scores of the same model with every question asked about another image.
 #[derive(Debug, Serialize)]
 pub struct Blind {
-    /// Seed of the choice of images.
+    /// The seed of the swap of images.
     pub seed: u64,
     pub soft_score: f64,
     pub accuracy: Accuracy,
@@ -137,7 +137,7 @@ fn text(evaluation: &Evaluation, annotations: &Annotations) -> String {
     text
 }
 
-/// What each of several checkpoints scores, and their spread.
+/// The scores of each checkpoint alone, with mean and standard deviation, as text.
 fn members_text(members: &[Member]) -> String {
     if members.is_empty() {
         return String::new();
@@ -145,7 +145,7 @@ fn members_text(members: &[Member]) -> String {
     let n = members.len() as f64;
     let spread = |score: fn(&Member) -> f64| {
         let mean = members.iter().map(score).sum::<f64>() / n;
-        // Of a sample, with n - 1.
+        // The sample variance, with n - 1.
         let variance = members.iter().map(|member| (score(member) - mean).powi(2)).sum::<f64>() / (n - 1.0);
         (mean, variance.sqrt())
     };
@@ -162,7 +162,7 @@ fn members_text(members: &[Member]) -> String {
     text
 }
 
-/// How far the probabilities of the answers are from their scores.
+/// The calibration as a table.
 fn calibration_text(calibration: &Calibration) -> String {
     let mut text = format!(
         "\n\n{:<30} {:>9} {:>10} {:>10}",
@@ -179,7 +179,7 @@ fn calibration_text(calibration: &Calibration) -> String {
     text
 }
 
-/// What becomes of the answers without some regions.
+/// A table of how the answers change with some regions hidden.
 fn occlusion_text(occlusion: &Occlusion) -> String {
     let Occlusion { options, n_left_out, .. } = occlusion;
     let mut text = format!(

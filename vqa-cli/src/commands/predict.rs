@@ -47,7 +47,7 @@ pub fn run(args: &PredictArgs, together: &Together) -> Result<()> {
     print(&format!("wrote {n_questions} answers to {out}"))
 }
 
-/// Writes a line a question, in the order of the split.
+/// Writes one line for each question, in the order of the split.
 fn write_ranked(path: &Path, split: &SplitWithModel, ranked: &RankedAnswers) -> Result<()> {
     let answers = split.ensemble().answers().answers();
     let file = AtomicFile::create(path)?;

@@ -46,14 +46,14 @@ pub fn run(args: &PrepareArgs) -> Result<()> {
     print(&text)
 }
 
-/// Sizes of the dictionaries, and what they make of each split.
+/// The sizes of the dictionaries, and a report on each split encoded with them.
 pub struct Prepared {
     pub n_words: usize,
     pub n_answers: usize,
     pub splits: IndexMap<String, SplitReport>,
 }
 
-/// Reads the JSON files of every split, looks whether its features can be opened, and writes the dictionaries.
+/// Reads the JSON files of every split, checks that its features can be opened, and writes the dictionaries.
 pub fn prepare(config: &Config) -> Result<Prepared> {
     if config.run.data.is_empty() {
         bail!("{}: no data splits: add [[data.train.composition]] with q_jsons and a_jsons", config.path.display());

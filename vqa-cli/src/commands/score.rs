@@ -22,7 +22,7 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
     print(&if args.json { serde_json::to_string(&accuracy)? } else { table(&[&accuracy], &split.annotations) })
 }
 
-/// Official accuracies side by side as a table, the most frequent types first; of two, the difference too.
+/// A table of official accuracies side by side, the most frequent types first; with two, also their difference.
 pub fn table(accuracies: &[&Accuracy], annotations: &Annotations) -> String {
     let mut text =
         row("official accuracy", Some(annotations.len()), accuracies.iter().map(|accuracy| accuracy.overall));
@@ -46,7 +46,7 @@ pub fn table(accuracies: &[&Accuracy], annotations: &Annotations) -> String {
     text
 }
 
-/// A row of the table: a name, a number of questions, one score, or two and their difference.
+/// A row of the table: a name, a number of questions, and one score, or two and their difference.
 pub fn row(name: &str, n: Option<usize>, values: impl IntoIterator<Item = f64>) -> String {
     let values: Vec<f64> = values.into_iter().collect();
     let n = n.map(|n| n.to_string()).unwrap_or_default();

@@ -79,7 +79,7 @@ fn page(address: SocketAddr, token: Option<&str>) -> String {
     format!("http://{host}:{}/{token}", address.port())
 }
 
-/// 128 bits that nobody can guess, in hexadecimal.
+/// A token of 128 random bits, in hexadecimal.
 fn random_token() -> Result<String> {
     let mut bytes = [0; 16];
     OsRng.try_fill_bytes(&mut bytes)?;

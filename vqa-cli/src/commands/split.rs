@@ -1,4 +1,4 @@
-//! Splits of a config, read with a progress bar.
+//! Reads splits of a config, with a progress bar.
 
 use anyhow::{Context, Result};
 use vqa_data::questions::{Split, SplitConfig};
@@ -6,7 +6,7 @@ use vqa_data::questions::{Split, SplitConfig};
 use crate::config::Config;
 use crate::progress::ProgressBar;
 
-/// Reads the JSON files of a split: all of it, or the part that its config asks for.
+/// Reads the JSON files of a split with `load`: all of it, or the part that its config selects.
 pub fn load_with(
     config: &Config,
     name: &str,

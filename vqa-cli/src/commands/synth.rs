@@ -12,7 +12,7 @@ pub fn run(args: &SynthArgs) -> Result<()> {
     print(&format!("wrote {} images with questions and annotations to {}", args.images, args.out.display()))
 }
 
-/// Writes the shapes world: five images in six are for training.
+/// Writes the shapes world, with about five images in six for training.
 pub fn write(directory: &Path, n_images: u64, seed: u64) -> Result<()> {
     let progress = ProgressBar::new("draw", "images", n_images);
     let n_val = (n_images / 6).max(1);

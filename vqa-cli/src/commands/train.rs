@@ -42,7 +42,7 @@ pub fn run(args: &TrainArgs, together: &Together) -> Result<()> {
         Some(_) => Position::saved_in(&run)?.is_some(),
     };
     if resume && config.run.model.init.is_none() {
-        // It may have been given on the command line; the run has it on record.
+        // It may have been given on the command line; the run's config records it.
         let before = run.read_config::<RunConfig>();
         config.run.model.init = before.ok().and_then(|before| before.model.init);
     }
@@ -64,12 +64,12 @@ pub fn run(args: &TrainArgs, together: &Together) -> Result<()> {
     Ok(())
 }
 
-/// That a run has come to its end, and how to train it for longer.
+/// A message that a run is finished, and how to train it for longer.
 fn finished(run: &RunDir, n_done: u64, config: &TrainConfig) -> String {
     let epochs = if n_done == 1 { "epoch" } else { "epochs" };
     let (why, setting) = match n_done < config.n_epochs {
         true => (format!(" (train.patience = {})", config.patience), "train.patience=0".to_owned()),
-        // Half as many again.
+        // Suggest half as many epochs again.
         false => (String::new(), format!("train.n_epochs={}", n_done + n_done.div_ceil(2))),
     };
     format!("finished: {n_done} {epochs}{why}; for more: `{} --set {setting}`", resume_command(run))
@@ -80,7 +80,7 @@ pub fn train(config: &Config, resume: bool, together: &Together) -> Result<Train
     Ok(start(config, resume, false, together)?.expect("no dry run"))
 }
 
-/// Reads everything, and trains; a dry run only prints what that would take.
+/// Reads everything, and trains; a dry run only prints what training would take.
 fn start(config: &Config, resume: bool, dry_run: bool, together: &Together) -> Result<Option<Trained>> {
     let settings = &config.run;
     let device = together.device(&settings.device)?;
@@ -155,7 +155,7 @@ fn start(config: &Config, resume: bool, dry_run: bool, together: &Together) -> R
         print(&dry_run::report(config, &trainer, n_epochs.saturating_sub(n_done))?)?;
         return Ok(None);
     }
-    // Until then all have read what is there.
+    // Files are written only after this, when all processes have read the old ones.
     check_same(together.collective(), &[("the config", same_for_all(settings))])?;
     if together.is_first() {
         if are_new {
@@ -177,15 +177,15 @@ fn start(config: &Config, resume: bool, dry_run: bool, together: &Together) -> R
     }
 }
 
-/// What processes of a run must have the same of its config: paths and device may be each machine's own.
+/// The part of the config that all processes of a run must share. Paths and device may differ between machines.
 fn same_for_all(settings: &RunConfig) -> String {
     let RunConfig { seed, model, train, .. } = settings;
     let [model, train] = [toml::to_string(model), toml::to_string(train)].map(|text| text.unwrap_or_default());
     format!("seed = {seed}\n{model}{train}")
 }
 
-/// A run writes its full config into its directory. That must not overwrite one that was written by hand, which has
-/// another `out_dir`.
+/// Checks that a run does not overwrite a config that was written by hand with its own full config. Only a run's own
+/// config has the run's directory as its `out_dir`.
 fn refuse_to_replace(config: &Path, run: &RunDir) -> Result<()> {
     let is_same_file = matches!((config.canonicalize(), run.config().canonicalize()), (Ok(a), Ok(b)) if a == b);
     let is_own = || run.words().exists() && run.read_config::<RunConfig>().is_ok_and(|own| own.out_dir == run.path());
@@ -195,7 +195,7 @@ fn refuse_to_replace(config: &Path, run: &RunDir) -> Result<()> {
     Ok(())
 }
 
-/// The changed keys, for the user.
+/// The changed keys, as a message.
 fn in_words(changes: &[Change]) -> String {
     let changes: Vec<String> = changes.iter().map(Change::to_string).collect();
     if changes.is_empty() { String::new() } else { format!("; changed: {}", changes.join("; ")) }
@@ -211,7 +211,7 @@ fn with_command(error: vqa_train::Error, run: &RunDir) -> anyhow::Error {
     }
 }
 
-/// The command that resumes a run, whatever it was started with.
+/// The command that resumes a run, however it was started.
 fn resume_command(run: &RunDir) -> String {
     let config = run.config();
     let here = std::env::current_dir().unwrap_or_default();
@@ -220,9 +220,9 @@ fn resume_command(run: &RunDir) -> String {
     format!("vqa train --config {config} --resume")
 }
 
-/// Initialises a new run from the weights or word vectors that its config names, and says so.
+/// Initialises a new run from the weights or word vectors that its config names, and prints a message.
 fn initialise(opened: &OpenedRun, settings: &RunConfig, model: &Baseline, vs: &VarStore) -> Result<()> {
-    /// Missing words that are named.
+    /// The maximum number of missing words to list.
     const SHOWN: usize = 5;
     if let Some(path) = opened.init_weights(settings, vs)? {
         say!("init: weights of {}", path.display());

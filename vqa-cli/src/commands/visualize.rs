@@ -9,7 +9,7 @@ use crate::args::{OnlyArg, SampleArg, VisualizeArgs};
 use crate::commands::asked;
 use crate::terminal::{on_one_line, print, say};
 
-/// Questions that are named when they are left out.
+/// The maximum number of left-out questions to list.
 const N_NAMED: usize = 5;
 
 pub fn run(args: &VisualizeArgs) -> Result<()> {
@@ -32,7 +32,7 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
     let data = &args.split.data;
     let checkpoint = split.ensemble().first().name();
     let notes = vec![notes(args, questions.len(), split.dataset().len(), &checkpoint)];
-    // A split may have any name, and the directory is to be in this one.
+    // A split may have any name, but the directory must be inside `out_dir`.
     let name = format!("{checkpoint}_{data}_visualization").replace(['/', '\\'], "_");
     let directory = args.out_dir.join(name);
     let mut report =
@@ -41,7 +41,7 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
         report = report.scores(scores);
     }
     asked::explain(&split, &questions, args.occlude.is_on(), &mut report)?;
-    // Where there is no other question, it is an error instead.
+    // If no question is left, `finish` returns an error instead.
     if !report.is_empty() {
         say_skipped(report.skipped());
     }
@@ -51,7 +51,7 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
     print(&format!("drew {n} questions{kept}; open {}", page.display()))
 }
 
-/// Names the questions that are left out, or the first of them.
+/// Prints the questions left out, or the first few of them.
 fn say_skipped(skipped: &[Skipped]) {
     for Skipped { question_id, problem, .. } in skipped.iter().take(N_NAMED) {
         say!("left out: question {question_id}: {}", on_one_line(problem));
@@ -61,13 +61,13 @@ fn say_skipped(skipped: &[Skipped]) {
     }
 }
 
-/// Which questions are meant.
+/// The choice of questions that the arguments specify.
 fn choice(args: &VisualizeArgs, split: &SplitWithModel) -> Choice {
     let in_batches = |n_batches: u64| split.batch_size().saturating_mul(n_batches as usize);
     let n = match (args.n, args.n_batches) {
         (Some(n), _) => Some(n as usize),
         (None, Some(n_batches)) => Some(in_batches(n_batches)),
-        // All that are named.
+        // All of the given ids.
         (None, None) if !args.question_ids.is_empty() => None,
         (None, None) => Some(in_batches(1)),
     };
@@ -87,7 +87,7 @@ fn choice(args: &VisualizeArgs, split: &SplitWithModel) -> Choice {
     }
 }
 
-/// What the page is about.
+/// The notes under the page's title.
 fn notes(args: &VisualizeArgs, n_chosen: usize, n_all: usize, checkpoint: &str) -> String {
     let mut note = format!("{n_chosen} of {n_all} questions of split {}", args.split.data);
     let how = match (args.sample, args.question_ids.is_empty()) {

@@ -1,4 +1,4 @@
-//! What a training run shows of its progress.
+//! Shows the progress of a training run.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Questions about one picture.
+//! Tests of `vqa ask`.
 
 use std::fs;
 use std::io::Write;
@@ -21,8 +21,8 @@ fn ask_lines(at: &Path, arguments: &str, questions: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What `ask` makes of a picture is what `features extract` made of it: the answer to a question of the split is the
-/// one that `predict` gives, and the features of the file give the same scores to the last digit.
+/// `ask` extracts the same features from a picture as `features extract`: it gives the same answer to a question of the
+/// split as `predict`, and the same scores, to the last digit, as with the features of the file.
 #[test]
 fn a_picture_is_seen_as_in_training() {
     let world = trained();
@@ -74,7 +74,7 @@ fn unknown_words_are_named_and_maps_are_drawn() {
     assert!(printed.lines().last().unwrap().starts_with("looked most at x "), "{printed}");
     let drawn = image::open(at.join("maps/map.png")).unwrap();
     assert_eq!((drawn.width(), drawn.height()), image::image_dimensions(&picture).unwrap());
-    // It is there now.
+    // The file exists now.
     let refused = ask("--map maps/map.png");
     assert!(!refused.status.success() && stderr(&refused).contains("--force"), "{}", stderr(&refused));
     assert!(ask("--map maps/map.png --force").status.success());
@@ -85,7 +85,7 @@ fn unknown_words_are_named_and_maps_are_drawn() {
     assert_eq!(names, ["map.png", "some_1.jpg", "some_2.jpg"]);
 }
 
-/// In iTerm's way, which is the picture in a PNG file, in base64.
+/// With iTerm's protocol: the picture as a PNG file in base64.
 #[cfg(target_os = "linux")]
 #[test]
 fn maps_are_shown_in_terminals_that_show_pictures() {
@@ -95,7 +95,7 @@ fn maps_are_shown_in_terminals_that_show_pictures() {
     let ask = |program: &str, options: &str| {
         let mut command = vqa(at, "ask run");
         command.arg(&picture).arg("what is it?").args(options.split_whitespace());
-        // What the terminal of these tests can do is of no account.
+        // Ignore the terminal that these tests run in.
         command.env_remove("LC_TERMINAL").env_remove("KONSOLE_VERSION");
         command.env("TERM", "xterm-256color").env("TERM_PROGRAM", program);
         let (code, output) = OnTerminal::start(command, 80).finish();
@@ -132,7 +132,7 @@ fn what_cannot_be_asked_is_explained() {
     fails(at, "ask run --features val.h5 --image-id 7000000 what? --map m.jpg", &["m.jpg", "name it"]);
     fails(at, &format!("ask run {picture} what? --map map.gif"), &["map.gif", ".jpg or .png"]);
     fails(at, &format!("ask run {picture}"), &["no question on stdin"]);
-    // Regions of one extractor, and a picture of fewer pixels than it has cells.
+    // A picture with fewer pixels than the extractor has cells, and features of another extractor.
     image::RgbImage::new(1, 1).save(at.join("tiny.png")).unwrap();
     fails(at, "ask run tiny.png what?", &["tiny.png: the picture: 1 x 1 pixels", "4 x 5 cells"]);
     ok(at, "features extract --images data/images/val --out other.h5 --grid 4x5 --whole --patch 2");

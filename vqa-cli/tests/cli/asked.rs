@@ -1,4 +1,4 @@
-//! What a trained model is asked about, and by which name it is found.
+//! Tests of the commands that run a trained model: finding checkpoints, ensembles, and scores.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::common::{fails, ok, prepared, trained};
 
-/// Visual Genome's question ids are also VQA2.0's. Questions are scored and drawn by their place, not by their id.
+/// Visual Genome shares question ids with VQA2.0, so questions are scored and drawn by position, not by id.
 #[test]
 fn sources_may_share_question_ids() {
     let world = trained();
@@ -26,7 +26,7 @@ fn sources_may_share_question_ids() {
     assert_eq!(n(&twice), 2 * n(&once));
     assert_eq!((&twice["accuracy"], &twice["soft_score"]), (&once["accuracy"], &once["soft_score"]));
 
-    // The first batch of 32 questions has none twice; all of them have each twice.
+    // The first batch of 32 questions has no id twice; all questions together have each id twice.
     let visualize = "visualize --checkpoint run/model_2.safetensors --data val --config twice.toml --out-dir maps";
     ok(at, &format!("{visualize} --batch-size {} --n-batches 1", n(&twice)));
     let folder = at.join("maps/run_model_2_val_visualization");
@@ -34,7 +34,7 @@ fn sources_may_share_question_ids() {
     assert_eq!(folders as u64, n(&twice));
 }
 
-/// A run stands for its best epoch.
+/// The directory of a run stands for its best checkpoint.
 #[test]
 fn a_checkpoint_is_found_by_its_run() {
     let world = prepared();
@@ -46,7 +46,7 @@ fn a_checkpoint_is_found_by_its_run() {
     fails(at, "evaluate --checkpoint data --data val", &["data: a directory without checkpoints"]);
 }
 
-/// The probabilities that a `predict --top` file has of all answers: a line a question.
+/// The probabilities of all answers in a `predict --top` file, one line for each question.
 fn probabilities(path: &Path) -> Vec<(u64, BTreeMap<String, f64>)> {
     let text = fs::read_to_string(path).unwrap();
     let of_line = |line: &str| {
@@ -60,7 +60,7 @@ fn probabilities(path: &Path) -> Vec<(u64, BTreeMap<String, f64>)> {
     text.lines().map(of_line).collect()
 }
 
-/// Probabilities are the inverse of logits, of which an ensemble has the mean. Two epochs of a run are one here.
+/// Inverts the probabilities to logits, whose mean an ensemble computes. Two epochs of one run form the ensemble here.
 #[test]
 fn an_ensemble_answers_by_the_mean_of_logits() {
     let world = prepared();
@@ -94,7 +94,7 @@ fn an_ensemble_answers_by_the_mean_of_logits() {
         if loss == "softmax" {
             continue;
         }
-        // With itself it is itself, and its best answer is the one in the results file.
+        // An ensemble of copies equals the model alone, and its best answer is the one in the results file.
         let results = |name, epochs: &[u64]| fs::read(predict(name, "", epochs)).unwrap();
         let alone = results("alone", &[2]);
         assert_eq!(results("thrice", &[2, 2, 2]), alone);
@@ -176,7 +176,7 @@ fn members_of_an_ensemble_must_belong_together() {
     }
 }
 
-/// The same but for the last digits of numbers.
+/// Fails unless two values are equal up to rounding.
 fn assert_close(a: &Value, b: &Value) {
     match (a, b) {
         (Value::Object(of_a), Value::Object(of_b)) => {
@@ -187,7 +187,7 @@ fn assert_close(a: &Value, b: &Value) {
     }
 }
 
-/// The report of an evaluation is about the same answers as `predict` gives.
+/// An evaluation reports on the same answers as `predict` gives.
 #[test]
 fn calibration_and_answers_without_regions() {
     let world = trained();
@@ -222,13 +222,13 @@ fn calibration_and_answers_without_regions() {
         let changed = occlusion["overall"][choice]["changed"].as_f64().unwrap();
         assert!((0.0..=100.0).contains(&changed), "{occlusion}");
     }
-    // Products of fewer rows are rounded otherwise.
+    // Matrix products of fewer rows round differently.
     assert_close(&evaluate("--occlude 3 --draws 2 --batch-size 7")["occlusion"], occlusion);
     let text = ok(at, &format!("evaluate {model} --occlude 1 --checkpoint run/model_1.safetensors"));
     for words in ["without 1 region(s)", "calibration: error ", "each checkpoint alone", "mean and standard deviation"]
     {
         assert!(text.contains(words), "{words}: {text}");
     }
-    // Each image has 21.
+    // Each image has 21 regions.
     fails(at, &format!("evaluate {model} --occlude 21"), &["no image has more than 21 region(s)", "take fewer away"]);
 }

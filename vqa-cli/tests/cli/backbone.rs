@@ -8,7 +8,7 @@ use vqa_data::features::{ExtractorInfo, FeatureFile, RegionSource};
 
 use crate::common::{fails, ok, stderr, vqa};
 
-/// Networks of `data/make_fixtures.py`, and five pictures of two sizes.
+/// A directory with the networks from `data/make_fixtures.py`, and five pictures of two sizes.
 fn pictures() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
@@ -31,7 +31,7 @@ fn pictures() -> TempDir {
     directory
 }
 
-/// A picture without compression. Widths are multiples of 4, so that rows need no padding.
+/// An uncompressed picture. Widths are multiples of 4, so that rows need no padding.
 fn bmp(width: u32, height: u32, value: impl Fn(u32, u32, u32) -> u32) -> Vec<u8> {
     let n_bytes = width * height * 3;
     let header = [54 + n_bytes, 0, 54, 40, width, height, 1 | 24 << 16, 0, n_bytes, 0, 0, 0, 0];
@@ -79,7 +79,7 @@ fn features_are_those_of_a_loop_in_python() {
     assert_close(&features, &expected, 1e-4);
     assert_eq!(boxes[4..8], [8.0, 0.0, 16.0, 8.0]);
     assert_eq!(boxes[24..], [0.0, 0.0, 24.0, 16.0]);
-    // This one is resized, where a value may be off by one: 1 / 255 / 0.25, and less in a mean.
+    // This one is resized, where a pixel may be off by one: 1 / 255 / 0.25 in a feature, and less in a mean.
     let (features, boxes) = read(&at.join("whole.h5"), 1);
     let expected = [
         0.42905, 0.59952, 0.08147, 0.97899, 0.73372, 0.44094, 0.0, 1.3585, 0.48987, 0.20655, 0.2169, 0.88018, 0.16455,
@@ -104,7 +104,7 @@ fn features_are_those_of_a_loop_in_python() {
         assert!(info.contains(words), "{words} {info}");
     }
 
-    // However the job is cut, and from a list in another directory, the features are the same.
+    // The features are the same however the job is split into shards, and from a list in another directory.
     for shard in ["1/2", "2/2"] {
         ok(at, &format!("{extract} --out part.h5 --shard {shard}"));
     }
@@ -137,7 +137,8 @@ fn features_are_those_of_a_loop_in_python() {
 fn a_detectors_boxes_become_adaptive_features() {
     let directory = pictures();
     let at = directory.path();
-    // The right half's score is its mean red value, about a half but in this one, and the whole picture's is low.
+    // The right half's score is its mean red value, about a half except in this picture; the score of the full picture
+    // is low.
     fs::write(at.join("in/6.bmp"), bmp(24, 16, |_, _, _| 10)).unwrap();
     let extract = "features extract --images in --backbone boxes.pt --out x.h5 --force";
     let said = ok(at, &format!("{extract} --boxes 1-3 --min-score 0.2"));
@@ -186,7 +187,7 @@ fn what_is_no_network_and_what_a_network_cannot_do_is_explained() {
     fails(at, &extract("--backbone cells.pt"), &["in/1.bmp: ", "NaN or infinite"]);
     fs::write(at.join("cells.toml"), "size = [16, 24]\n").unwrap();
 
-    // A picture of one pixel can be resized, and one that claims to have 50,000 x 50,000 is refused before.
+    // A picture of one pixel can be resized, but one that claims 50,000 x 50,000 pixels is refused before decoding.
     fs::create_dir(at.join("odd")).unwrap();
     let mut claim = bmp(4, 1, |_, _, _| 9);
     fs::write(at.join("odd/1.bmp"), &claim).unwrap();

@@ -1,4 +1,4 @@
-//! Whatever is wrong with the input: one line that names the file and the remedy, and nothing half-written.
+//! Bad input of every kind leads to one line that names the file and the remedy, and leaves nothing half-written.
 
 use std::fs;
 use std::path::Path;
@@ -121,7 +121,7 @@ fn feature_files() {
     );
 }
 
-/// Writes to a file system of half a megabyte. That needs the right to mount one, which tests in a container often
+/// Writes to a file system of half a megabyte. This needs the right to mount one, which tests in a container often
 /// have.
 #[cfg(target_os = "linux")]
 #[test]
@@ -145,7 +145,7 @@ fn a_full_disk() {
         let error = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{error}");
         assert!(error.contains("no space left on the disk") && error.contains("free some"), "{error}");
-        // What there was room for is kept, for when there is more.
+        // What was written so far is kept, to resume once there is more room.
         assert!(error.contains("the same command resumes from there") && !small.join("x.h5").exists(), "{error}");
         fs::remove_file(small.join("x.h5.partial")).unwrap();
         fs::remove_file(small.join("x.h5.partial.json")).unwrap();
@@ -155,7 +155,7 @@ fn a_full_disk() {
             fs::write(small.join("ballast"), vec![0; 400 << 10]).unwrap();
             let error = fails_after_starting(at, "train --config config.toml --set out_dir=small/run");
             assert!(error.contains("no space left on the disk"), "{error}");
-            // In the middle of a run: it goes on when there is room.
+            // In the middle of a run, which resumes once there is room.
             fs::remove_dir_all(small.join("run")).unwrap();
             fs::write(small.join("ballast"), vec![0; 200 << 10]).unwrap();
             let train = "train --config config.toml --set train.n_epochs=12 --set train.checkpoint_every=1";
@@ -172,7 +172,8 @@ fn a_full_disk() {
     checks.unwrap();
 }
 
-/// A command that fails after it has made its directory: its message. What it leaves is whole.
+/// Runs a command that fails after it has created its directory, and returns its message. It must leave no half-written
+/// files.
 #[cfg(feature = "torch")]
 fn fails_after_starting(at: &Path, arguments: &str) -> String {
     let output = crate::common::vqa(at, arguments).output().unwrap();
@@ -225,7 +226,7 @@ fn training() {
     let huge = format!("{train} --set out_dir=huge --set model.lm.word_emb_dim=100000000000000");
     fails(at, &huge, &["config.toml: model.lm.word_emb_dim = 100000000000000, and 1 to 65536 is wanted"]);
 
-    // Features of another length, weights of another model, dictionaries of another run.
+    // Features of a different length, weights of another model, dictionaries of another run.
     let model = "--checkpoint run/model_1.safetensors --data val";
     let config = fs::read_to_string(at.join("config.toml")).unwrap();
     fs::write(at.join("wide.toml"), config.replace("\"val.h5\"", "\"wide.h5\"")).unwrap();
@@ -233,7 +234,7 @@ fn training() {
     fails(at, &format!("evaluate {model} --config nowhere.toml"), &["nowhere.toml", "no such file"]);
     fails(at, "evaluate --checkpoint run/model_9.safetensors --data val", &["model_9.safetensors", "no such file"]);
     fails(at, "evaluate --checkpoint run/model_1.safetensors --data test", &["no split \"test\"", "train, val"]);
-    // Before the work, not after it: there would be an error about the split.
+    // Reported before the work; otherwise the error would be about the split.
     for (path, problem) in [("data", "not replaced by one"), ("config.toml/x", "a file where a directory is wanted")] {
         let model = "--checkpoint run --data test";
         fails(at, &format!("evaluate {model} --results {path}"), &[problem]);
@@ -253,7 +254,7 @@ fn training() {
     fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "not a whole safetensors file"]);
 }
 
-/// With features of another extractor a model answers worse, and nothing else would show it.
+/// With features of another extractor a model answers worse, with no other sign that something is wrong.
 #[cfg(feature = "torch")]
 #[test]
 fn features_of_another_extractor() {
@@ -262,7 +263,7 @@ fn features_of_another_extractor() {
     let summary: serde_json::Value = serde_json::from_str(&ok(at, "features inspect val.h5 --json")).unwrap();
     assert_eq!(summary["extractor"]["grid"], serde_json::json!([4, 5]));
     assert_eq!((&summary["extractor"]["whole"], &summary["extractor"]["patch"]), (&true.into(), &4.into()));
-    // As many regions of as many numbers, with a mean and deviation of their own.
+    // The same number of regions and features, but with a different mean and deviation.
     let others = "features extract --images data/images/val --grid 4x5 --whole --patch 4 --out val.h5 --force";
     ok(at, others);
     let words = ["val.h5: its features were made by another extractor", "what differs: deviation, mean", "\"patch\":4"];
@@ -276,7 +277,8 @@ fn features_of_another_extractor() {
     }
     fails(at, &format!("evaluate {model}"), &["than those of the model run/model_1.safetensors"]);
     fails(at, "features convert train.h5 val.h5 --out both.h5", &words);
-    // Files of older versions and of other programs do not say it, and are compared by their lengths.
+    // Files of older versions and other programs do not record the extractor; only the lengths of their features are
+    // compared.
     let val = FeatureFile::open(at.join("val.h5")).unwrap();
     let table = FeatureTable { extractor: None, ..val.table().unwrap() };
     let writer = FeatureWriter::create(&at.join("old.h5"), table, IfExists::Refuse).unwrap();
@@ -314,7 +316,7 @@ fn a_run_is_resumed_with_its_own_data() {
         let questions = format!("data/v2_OpenEnded_shapes_{split}_questions.json");
         let changed = |text: &str| text.replacen("what", "is there what", 1).replacen("What", "Is there what", 1);
         changes(&questions, &changed, &[&format!("the {what} questions changed since")]);
-        // The same pictures and numbers a region, but not the same values.
+        // The same pictures and feature length, but different values.
         let features = at.join(format!("{split}.h5"));
         let before = fs::read(&features).unwrap();
         ok(at, &format!("features convert {split}.h5 --out half.h5 --f16 --force"));
@@ -362,12 +364,12 @@ fn nan_features() {
     fs::write(at.join("train.h5"), bytes).unwrap();
     let summary: serde_json::Value = serde_json::from_str(&ok(at, "features inspect train.h5 --json")).unwrap();
     assert_eq!(summary["n_not_finite"], 2);
-    // One image is enough to stop at, whichever comes first.
+    // Training stops at whichever of the bad images comes first.
     let error = fails_after_starting(at, "train --config config.toml");
     assert!(error.contains("train.h5: image ") && error.contains(" has NaN or infinite features"), "{error}");
 }
 
-/// A message quotes what is wrong, but not all of it, and gives a terminal no orders.
+/// A message quotes only part of a hostile input, and sends the terminal no control sequences.
 #[test]
 fn messages_about_hostile_input_are_short() {
     let world = world();

@@ -8,12 +8,12 @@ use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
-/// The binary, in a directory.
+/// The binary, run in a directory.
 pub fn vqa(directory: &Path, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vqa"));
     command.current_dir(directory).args(arguments.split_whitespace());
-    // Tests run side by side, and the models are tiny: more threads would only wait for each other. With the policy the
-    // program need not restart itself.
+    // Tests run in parallel, and the models are tiny: more threads would only wait for each other. With the policy
+    // already set, the program need not restart itself.
     command.env("OMP_NUM_THREADS", "1").env("OMP_WAIT_POLICY", "passive");
     command
 }
@@ -29,15 +29,15 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Runs a command line that must fail, with one message that has all these words in it, and leave every file in the
-/// directory as it was.
+/// Runs a command line that must fail with one message containing all of `words`, and must leave every file in the
+/// directory unchanged.
 pub fn fails(directory: &Path, arguments: &str, words: &[&str]) {
     let before = contents(directory);
     let output = vqa(directory, arguments).output().unwrap();
     let stderr = stderr(&output);
     assert!(matches!(output.status.code(), Some(1 | 2)), "vqa {arguments}: {:?} {stderr}", output.status);
     assert_eq!(output.stdout, b"", "vqa {arguments}");
-    // Besides it there may be what a training run says at its start, and the usage that clap adds.
+    // Besides the message there may be the first lines of a training run, and the usage that clap adds.
     let errors: Vec<&str> =
         stderr.lines().filter(|line| !line.starts_with("train: ") && !line.starts_with("resuming")).collect();
     assert!(errors[0].starts_with("error: "), "vqa {arguments}: {stderr}");
@@ -51,7 +51,7 @@ pub fn fails(directory: &Path, arguments: &str, words: &[&str]) {
     assert!(contents(directory) == before, "vqa {arguments} changed something");
 }
 
-/// All files below a directory, with what is in them.
+/// All files below a directory with their contents.
 pub fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut open = vec![directory.to_owned()];
@@ -69,10 +69,10 @@ pub fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// The files of a directory, by their paths in it.
+/// The files of a directory, by relative path.
 struct Files {
     files: BTreeMap<PathBuf, Vec<u8>>,
-    /// Where they were made.
+    /// The directory that they were created in.
     origin: String,
 }
 
@@ -85,7 +85,7 @@ impl Files {
         }
     }
 
-    /// A directory of their own with the same files. The paths in the config of a run are then those of this directory.
+    /// Writes the files to a new directory. Paths in a run's config are changed to the new directory.
     fn write(&self) -> TempDir {
         let directory = tempfile::tempdir().unwrap();
         for (relative, bytes) in &self.files {
@@ -102,8 +102,8 @@ impl Files {
     }
 }
 
-/// A directory with a small shapes world in it, its features and `config.toml`: made once, and written for each test,
-/// as those below.
+/// A directory with a small shapes world, its features and `config.toml`. Like those below, it is generated once, and
+/// copied for each test.
 pub fn world() -> TempDir {
     static FILES: LazyLock<Files> = LazyLock::new(|| Files::of(&make_world()));
     FILES.write()
@@ -120,7 +120,7 @@ pub fn prepared() -> TempDir {
     FILES.write()
 }
 
-/// A [`prepared`] world with the run of a training of two epochs in it.
+/// A [`prepared`] world with a run of two epochs.
 #[cfg(feature = "torch")]
 pub fn trained() -> TempDir {
     static FILES: LazyLock<Files> = LazyLock::new(|| {
@@ -172,8 +172,8 @@ pub fn epochs(run: &Path) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// Fails unless two runs have come to the same: the same checkpoints and state, byte for byte, and the same metrics but
-/// for durations.
+/// Fails unless two runs have the same results: the same checkpoints and state, byte for byte, and the same metrics
+/// except durations.
 #[cfg(all(feature = "torch", unix))]
 pub fn assert_same_runs(run: &Path, other: &Path) {
     let [(files, metrics), (other_files, other_metrics)] = [run, other].map(|run| {
@@ -188,7 +188,7 @@ pub fn assert_same_runs(run: &Path, other: &Path) {
                 line.to_string()
             })
             .collect();
-        // Paths, times of day, and the run's name.
+        // These contain paths, times of day or the run's name.
         let is_comparable = |path: &Path| {
             !path.ends_with("config.toml")
                 && !path.ends_with("curves.svg")

@@ -1,4 +1,4 @@
-//! Feature files from other forms, in shards, and after a kill.
+//! Converting feature files from other formats, in shards, and resuming after a kill.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::common::{fails, ok, stderr, vqa, world};
 #[cfg(target_os = "linux")]
 use crate::process::{freeze, signal, start, wait_for};
 
-/// Copies what h5py and NumPy have made for the tests of `vqa-data`.
+/// Copies fixtures that h5py and NumPy wrote for the tests of `vqa-data`.
 fn fixtures(at: &Path, names: &[&str]) {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vqa-data/tests/data/h5");
     for name in names {
@@ -46,7 +46,7 @@ fn every_form_converts_and_shards_merge() {
     assert!(ok(at, "features inspect half.h5").contains("float16, contiguous"));
     ok(at, "features convert half.h5 --f32 --out full.h5");
     assert!(ok(at, "features inspect full.h5").contains("float32, contiguous"));
-    // Once each, though it is opened for each shard.
+    // The warning appears once for a file, though the file is opened for each shard.
     let output = vqa(at, "features convert gzip.h5 --out plain.h5").output().unwrap();
     assert_eq!(stderr(&output).matches("is slower than a contiguous").count(), 1, "{}", stderr(&output));
 
@@ -76,7 +76,7 @@ fn every_form_converts_and_shards_merge() {
     assert!(ok(at, "features inspect b2.shard-1-of-2.h5").contains("values         none are finite"));
 }
 
-/// Pictures too: the shards, whose machines know the same folder and nothing of each other, are the whole.
+/// Shards of pictures merge to the full set, though each machine knows only the folder and nothing of the others.
 #[test]
 fn extracted_shards_merge() {
     let world = world();
@@ -95,7 +95,7 @@ fn extracted_shards_merge() {
     }
 }
 
-/// Nothing that was there is lost unless it is asked for.
+/// No existing file is replaced unless that was asked for.
 #[test]
 fn what_is_there_stays() {
     let world = world();
@@ -181,7 +181,7 @@ fn wrong_input_is_explained() {
     assert!(said.contains("skipped: bad.tsv: line 10: features is no base64"), "{said}");
     assert!(said.trim_end().ends_with("skipped: 6 image(s) in all"), "{said}");
     assert!(ok(at, "features inspect x.h5").contains("3, ids 10 to 30"));
-    // Image 40 is listed, and malformed.
+    // Image 40 is listed, but malformed.
     fs::write(at.join("listed.txt"), "30\n40\n").unwrap();
     fs::write(at.join("others.txt"), "41\n42\n").unwrap();
     let output = vqa(at, "features convert bad.tsv --ids listed.txt --out y.h5 --skip-bad").output().unwrap();
@@ -204,7 +204,7 @@ fn many_pictures(at: &Path, n: usize) -> PathBuf {
     folder
 }
 
-/// A run that makes x.h5, frozen after it has noted some progress and before its end.
+/// A run that writes x.h5, frozen after it has recorded some progress and before its end.
 #[cfg(target_os = "linux")]
 fn frozen_with_progress(at: &Path, arguments: &str) -> Child {
     for _ in 0..100 {
@@ -213,7 +213,7 @@ fn frozen_with_progress(at: &Path, arguments: &str) -> Child {
             fs::metadata(at.join("x.h5.partial")).is_ok_and(|file| file.len() > 0)
                 || child.try_wait().unwrap().is_some()
         });
-        // Ever longer: far too short for a slow machine at first, and never most of the run.
+        // The slices grow: at first they are far too short for a slow machine, but they never span most of the run.
         let mut slice = Duration::from_millis(10);
         while freeze(&mut child) {
             let journal = fs::read(at.join("x.h5.partial.json")).unwrap_or_default();
@@ -221,13 +221,13 @@ fn frozen_with_progress(at: &Path, arguments: &str) -> Child {
             if journal["n_done"].as_u64().is_some_and(|n_done| n_done > 0) {
                 return child;
             }
-            // It notes its progress once a second, which is over when it goes on.
+            // It records its progress once a second, so let a second pass before it continues.
             std::thread::sleep(Duration::from_millis(1100));
             signal(&child, &["CONT"]);
             std::thread::sleep(slice);
             slice *= 2;
         }
-        // It was faster than this test.
+        // It finished before it could be frozen.
         fs::remove_file(at.join("x.h5")).unwrap();
     }
     panic!("no run could be frozen before its end");
@@ -263,20 +263,20 @@ fn a_killed_network_goes_on() {
 #[cfg(target_os = "linux")]
 fn goes_on_after_a_kill(at: &Path, extract: impl Fn(&str) -> String) {
     let mut child = frozen_with_progress(at, &extract("x.h5"));
-    // A second one waits for nobody, and spoils nothing.
+    // A second run does not wait, and damages nothing.
     let second = vqa(at, &extract("x.h5")).output().unwrap();
     assert!(stderr(&second).contains("x.h5: another process is writing it"), "{}", stderr(&second));
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(at.join("x.h5.partial").exists() && !at.join("x.h5").exists());
 
-    // Another job of the same name starts anew, and says so.
+    // Another job with the same output starts over, and says so.
     let other = vqa(at, "features extract --images data/images/val --like train.h5 --out x.h5").output().unwrap();
     assert!(stderr(&other).contains("that an earlier run left are not used"), "{}", stderr(&other));
     assert!(!at.join("x.h5.partial").exists() && !at.join("x.h5.partial.json").exists());
     fs::remove_file(at.join("x.h5")).unwrap();
 
-    // Stopped with Ctrl-C it says that it can be resumed. It may be over before it notices.
+    // Stopped with Ctrl-C, it says that it can be resumed. It may finish before it notices the signal.
     let stopped = (0..100)
         .find_map(|_| {
             let child = frozen_with_progress(at, &extract("x.h5"));
@@ -301,7 +301,7 @@ fn goes_on_after_a_kill(at: &Path, extract: impl Fn(&str) -> String) {
     assert!(same(at, "x.h5", "whole.h5"));
 }
 
-/// Whenever a run is killed, there is no file under its name, or a whole one, and the next run is not disturbed.
+/// Whenever a run is killed, its output is either missing or complete, and the next run is not disturbed.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_file_is_half_valid() {
@@ -312,10 +312,10 @@ fn no_file_is_half_valid() {
     let started = Instant::now();
     ok(at, &extract("whole.h5"));
     let whole = started.elapsed();
-    // From its start to about its end.
+    // From the start of the run to about its end.
     for eighths in 0..=8 {
         for name in ["INT", "KILL"] {
-            // What a killed run has left is not the next one's, which may be over before it has seen it.
+            // Files left by a killed run don't count: the next run may end before it has seen them.
             let left = |name: &str| at.join(name).exists();
             let clean = !left("x.h5.partial") && !left("x.h5.partial.json");
             let _ = fs::remove_file(at.join("x.h5"));
@@ -324,7 +324,7 @@ fn no_file_is_half_valid() {
             signal(&child, &[name]);
             let said = stderr(&child.wait_with_output().unwrap());
             assert!(!at.join("x.h5").exists() || same(at, "x.h5", "whole.h5"), "{eighths}/8");
-            // Interrupted, it leaves something only where it says so.
+            // When interrupted, it leaves files only if it says so.
             if clean && said.contains("what was not finished is removed") {
                 assert!(!left("x.h5.partial") && !left("x.h5.partial.json"), "{eighths}/8");
             }

@@ -1,4 +1,4 @@
-//! Files in the forms that other people's programs give them, through the whole program.
+//! Files in the formats that other people's programs write, read by the full program.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::common::{ok, world};
 const QUESTIONS: &str = "data/v2_OpenEnded_shapes_val_questions.json";
 const ANNOTATIONS: &str = "data/v2_shapes_val_annotations.json";
 
-/// Compresses a file under its own name, with `gzip` as everybody has it.
+/// Compresses a file with `gzip`, keeping its name.
 fn compress(path: &Path) {
     let status = std::process::Command::new("gzip").arg("-k").arg(path).status().unwrap();
     assert!(status.success());
@@ -56,7 +56,7 @@ mod training {
         format!("(d{}", items.iter().enumerate().map(|(id, item)| format!("V{item}\nI{id}\ns")).collect::<String>())
     }
 
-    /// The ids are those of the pickles, whatever `prepare` would give.
+    /// The ids are those in the pickles, not those that `prepare` would assign.
     #[test]
     fn dictionaries_of_the_original_repository() {
         let world = prepared();

@@ -1,4 +1,4 @@
-//! What is said on stderr beside a result that might be taken for more than it is, and what `prepare` finds early.
+//! Hints on stderr about results that might be overrated, and problems that `prepare` finds early.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::common::prepared;
 use crate::common::{fails, stderr, vqa, world};
 
-/// What a command that succeeds says on stderr.
+/// Runs a command that must succeed; returns its stderr.
 fn said(at: &Path, arguments: &str) -> String {
     let output = vqa(at, arguments).output().unwrap();
     let said = stderr(&output);
@@ -98,7 +98,7 @@ fn the_name_of_the_split_to_validate_on() {
     }
 }
 
-/// What only training or drawing would stumble over.
+/// Problems that would otherwise show up only in training or drawing.
 #[test]
 fn prepare_looks_at_templates_and_features() {
     let world = world();

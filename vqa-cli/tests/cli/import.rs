@@ -1,4 +1,4 @@
-//! `vqa import`: any dataset becomes VQA2.0's files.
+//! `vqa import` converts any dataset to VQA2.0's files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::common::{contents, fails, ok};
 
-/// Six questions about four pictures, of which one has none, in the form of people's own tables.
+/// Six questions about three of four pictures, in the format of people's own tables.
 fn table(at: &Path) {
     fs::create_dir_all(at.join("photos/beach")).unwrap();
     for name in ["beach/a.jpg", "beach/b.jpg", "c.png", "lonely.jpg"] {
@@ -75,7 +75,7 @@ fn a_table_becomes_vqa2_files() {
     assert_eq!(annotation(3, "multiple_choice_answer"), "night stand");
     assert_eq!(annotations["annotations"][0]["answers"].as_array().unwrap().len(), 10);
 
-    // What is written is what the other commands read, and the evaluator takes what a dictionary would have.
+    // The other commands can read what was written, and the evaluator accepts the answers that a dictionary would have.
     let entries = annotations["annotations"].as_array().unwrap();
     let answer = |entry: &Value| {
         let (id, answer) = (&entry["question_id"], &entry["multiple_choice_answer"]);
@@ -86,7 +86,7 @@ fn a_table_becomes_vqa2_files() {
     let files = "--questions data/train_questions.json --annotations data/train_annotations.json";
     let score: Value = serde_json::from_str(&ok(at, &format!("score {files} --results results.json --json"))).unwrap();
     assert_eq!(score["overall"], 100.0);
-    // The config is sound: only the features are still to be made.
+    // The config is valid: only the features are missing.
     fails(at, "prepare --config data/config.toml", &["split \"train\"", "data/features.h5", "no such file"]);
 }
 
@@ -112,7 +112,7 @@ fn validation_pictures_are_not_trained_on() {
     assert_eq!((n_train, n_val, train.len(), val.len()), (80, 20, 16, 4));
     assert!(train.is_disjoint(&val) && train.union(&val).copied().eq(1..=20));
     let first = contents(&at.join("data"));
-    // The same again, by the seed; another seed draws others; and nothing is replaced unasked.
+    // The same seed draws the same split again, another seed a different one, and nothing is replaced without --force.
     fails(
         at,
         "import qa.csv --images photos --out data --val 0.2",
@@ -134,7 +134,7 @@ fn validation_pictures_are_not_trained_on() {
     assert_eq!(report["min_answer_count"], 9);
 }
 
-/// The config has every key, and the values are those that the program would take.
+/// The config that is written names every key.
 #[test]
 fn the_config_has_every_key() {
     let directory = tempfile::tempdir().unwrap();
@@ -244,7 +244,7 @@ fn parquet_brings_its_pictures_along() {
     fails(at, &format!("import {files} --out data"), &["is there already"]);
     ok(at, &format!("import {files} --out data --force"));
 
-    // A length of which the library asserts that it is right.
+    // A length that the library asserts to be right.
     let mut damaged = fs::read(fixtures.join("names.parquet")).unwrap();
     damaged[12] = 0x32;
     fs::write(at.join("damaged.parquet"), damaged).unwrap();

@@ -1,4 +1,4 @@
-//! Inputs that are no files, change while they are read, or outputs that may not be as large as they get.
+//! Inputs that are not regular files or that change while they are read, and outputs that exceed a size limit.
 
 use std::fs;
 use std::io::Write;
@@ -17,7 +17,7 @@ fn a_pipe_is_refused_wherever_a_file_is_wanted() {
     assert!(Command::new("mkfifo").arg(at.join("pipe")).status().unwrap().success());
     fs::create_dir(at.join("pictures")).unwrap();
     fs::rename(at.join("pipe"), at.join("pictures/a_1.jpg")).unwrap();
-    // `fails` reads all files of the directory that it is given, which must not have the pipe in it.
+    // `fails` reads all files of its directory, so the pipe must not be in it.
     let below = at.join("below");
     fs::create_dir(&below).unwrap();
     let pipe = "../pictures/a_1.jpg";
@@ -59,7 +59,7 @@ fn ids_may_come_from_a_pipe() {
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("wrote 2 images"), "{output:?}");
 }
 
-/// A command that may write files of at most so many times 512 bytes.
+/// Runs a command that may write files of at most `blocks` times 512 bytes.
 fn with_file_limit(at: &Path, blocks: u32, arguments: &str) -> Output {
     let script = format!("ulimit -f {blocks} && exec \"$VQA\" {arguments}");
     let mut command = Command::new("sh");
@@ -90,7 +90,7 @@ fn a_file_size_limit_is_an_error_to_resume_from() {
     }
 }
 
-/// What a copy over the file of a running training does.
+/// Truncates a feature file during training, as copying another file over it does.
 #[cfg(all(feature = "torch", target_os = "linux"))]
 #[test]
 fn a_feature_file_that_is_cut_short_in_training_is_named() {

@@ -1,4 +1,4 @@
-//! Ctrl-C, SIGTERM and SIGKILL: a resumed run comes to the numbers of an uninterrupted one.
+//! Ctrl-C, SIGTERM and SIGKILL: a resumed run gives the same results as an uninterrupted one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use vqa_train::Position;
 use crate::common::{assert_same_runs, contents, ok, prepared, stderr, vqa};
 use crate::process::{freeze, signal, start, wait_for};
 
-/// The command that the last line of an interrupted run names.
+/// The command to resume, from the last line of an interrupted run.
 fn named_command(output: &Output) -> String {
     let said = stderr(output);
     assert_eq!(output.status.code(), Some(130), "{said}");
@@ -45,8 +45,8 @@ fn an_interrupted_run_goes_on_to_the_same_numbers() {
     }
 }
 
-/// A run that is frozen in its first epoch, with a step behind it and hundreds before it, and nothing saved; and the
-/// name of its directory.
+/// A run frozen in its first epoch, after at least one step, with hundreds to go and nothing saved; and the name of its
+/// directory.
 fn frozen_in_the_first_epoch(at: &Path) -> (Child, String) {
     let names = (1..100).map(|n| format!("run{n}")).filter(|name| !at.join(name).exists());
     for name in names {
@@ -61,7 +61,7 @@ fn frozen_in_the_first_epoch(at: &Path) -> (Child, String) {
         if freeze(&mut child) && Position::saved_in(&run).unwrap().is_none() {
             return (child, name);
         }
-        // It was faster than this test.
+        // It had ended, or saved something, before it could be frozen.
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -78,14 +78,14 @@ fn the_first_epoch_is_saved_too() {
             signal(&child, &["INT", "CONT"]);
             let output = child.wait_with_output().unwrap();
             let saved = Position::saved_in(&RunDir::new(at.join(&name))).unwrap()?;
-            // The signal may have been noticed in a later epoch.
+            // The run may have noticed the signal in a later epoch.
             (saved.epoch == 0).then_some((output, name, saved))
         })
         .expect("a run that is saved in its first epoch");
     let command = named_command(&output);
     assert!(saved.batch >= 1 && saved.batch == saved.step, "{saved:?}");
     assert!(!at.join(&name).join("model_1.safetensors").exists());
-    // It is not begun anew by mistake.
+    // The run cannot be started over by mistake.
     let place = format!("after batch {} of epoch 1", saved.batch);
     let again = format!("train --config {name}/config.toml");
     crate::common::fails(at, &again, &["this run is in it already", &format!("saved {place}"), "--resume"]);
@@ -95,7 +95,7 @@ fn the_first_epoch_is_saved_too() {
     assert!(at.join(&name).join("model_1.safetensors").exists());
 }
 
-/// Both kinds of signal count, and two of the same kind that come together would be one.
+/// Uses two different signals, since two of the same kind sent together would be merged into one.
 #[test]
 fn a_second_signal_stops_at_once() {
     let world = prepared();
@@ -112,7 +112,7 @@ fn a_second_signal_stops_at_once() {
         let interrupted = said.contains("stopped; unfinished files are removed");
         assert!(interrupted || saved.is_some() && said.contains("stopped after "), "{said}");
         assert!(!said.contains("error:"), "{said}");
-        // The first signal may have been obeyed before the second was noticed.
+        // The run may have saved and stopped on the first signal before it noticed the second.
         interrupted && saved.is_none()
     });
     assert!(stopped_at_once);
@@ -130,7 +130,7 @@ fn two_processes_do_not_train_in_one_directory() {
     assert!(contents(at) == files);
     child.kill().unwrap();
     child.wait().unwrap();
-    // The lock ends with its process.
+    // The lock is released when its process ends.
     ok(at, &format!("{train} --resume"));
 }
 
@@ -141,9 +141,9 @@ fn half_written(run: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == "tmp")).collect()
 }
 
-/// `kill -9` at random moments, many of them in the middle of writing, for everything is saved after every few steps.
-/// More of them with `VQA_KILLS=1000`, others with `VQA_KILL_SEED=2`, or with `VQA_KILL_SEED=clock`, which prints its
-/// seed.
+/// `kill -9` at random moments, many of them in the middle of writing, since everything is saved after every few steps.
+/// `VQA_KILLS=1000` kills more often; `VQA_KILL_SEED=2` picks other moments, and `VQA_KILL_SEED=clock` picks and prints
+/// a seed.
 #[test]
 fn killed_at_random_moments() {
     let n_kills: u64 = std::env::var("VQA_KILLS").map_or(12, |value| value.parse().unwrap());
@@ -167,7 +167,7 @@ fn killed_at_random_moments() {
         )
     };
     ok(at, &train("whole"));
-    // How long it takes to start.
+    // How long a run takes to start.
     let started = Instant::now();
     ok(at, &format!("{} --resume", train("whole")));
     let start_us = started.elapsed().as_micros() as u64;
@@ -180,7 +180,7 @@ fn killed_at_random_moments() {
         let every = 1 + random(3);
         let mut child = start(at, &format!("{} --resume --set train.checkpoint_every={every}", train(&name)));
         if n_killed < n_kills {
-            // Half of them at any time, half while a file is being written.
+            // Half of the kills come at any time, half while a file is being written.
             if random(2) == 0 {
                 std::thread::sleep(Duration::from_micros(start_us / 2 + random(2 * start_us)));
             } else {
@@ -192,7 +192,7 @@ fn killed_at_random_moments() {
             child.kill().unwrap();
         }
         let output = child.wait_with_output().unwrap();
-        // The state is whole, and never an earlier one.
+        // The state is complete, and never older than before.
         let after = Position::saved_in(&run).unwrap().unwrap_or_default();
         assert!(after.step >= before.step, "{before:?} {after:?}");
         match output.status.code() {

@@ -1,4 +1,4 @@
-//! The whole program, through its binary.
+//! Tests of the full program, through its binary.
 
 #[cfg(feature = "torch")]
 mod ask;

@@ -1,11 +1,11 @@
-//! Folders of pictures as people have them.
+//! Tests with folders of pictures as users have them.
 
 use std::fs;
 use std::path::Path;
 
 use crate::common::{fails, ok, stderr, vqa, world};
 
-/// A folder with two sound pictures, two broken ones, and what a Mac leaves beside them.
+/// A folder with two good pictures, two broken ones, and the files that a Mac leaves beside them.
 fn with_broken_pictures(at: &Path) {
     let picture = fs::read(at.join("data/images/val/shapes_val_000000000051.jpg")).unwrap();
     fs::create_dir_all(at.join("in/more")).unwrap();

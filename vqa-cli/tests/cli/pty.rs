@@ -1,4 +1,5 @@
-//! Pseudo terminals, to see what a user sees. The only unsafe code of these tests, as the standard library has none.
+//! Pseudo terminals, to test what a user sees. They are the only unsafe code in these tests, as the standard library
+//! has none.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,29 +7,29 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Child, Command};
 use std::thread::JoinHandle;
 
-/// A program on a terminal.
+/// A program running on a terminal.
 pub struct OnTerminal {
     pub child: Child,
     output: JoinHandle<Vec<u8>>,
 }
 
 impl OnTerminal {
-    /// Starts a program that writes to a terminal of so many columns.
+    /// Starts a program that writes to a terminal with this many columns.
     pub fn start(mut command: Command, columns: u16) -> OnTerminal {
         let (mut ours, its) = open(columns);
         let child = command.stdout(its.try_clone().unwrap()).stderr(its).spawn().unwrap();
-        // It holds the other end of the terminal, which would stay open.
+        // The command holds the other end of the terminal, and would keep it open.
         drop(command);
         let output = std::thread::spawn(move || {
             let mut output = Vec::new();
-            // When the other end is closed, Linux says EIO.
+            // When the other end is closed, Linux returns EIO.
             let _ = ours.read_to_end(&mut output);
             output
         });
         OnTerminal { child, output }
     }
 
-    /// Waits for the end; the exit code, and all that was written.
+    /// Waits for the program to end; returns the exit code and everything that was written.
     pub fn finish(mut self) -> (Option<i32>, String) {
         let code = self.child.wait().unwrap().code();
         (code, String::from_utf8(self.output.join().unwrap()).unwrap())
@@ -40,19 +41,20 @@ fn open(columns: u16) -> (File, OwnedFd) {
     let size = libc::winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let (mut ours, mut its) = (0, 0);
     let no_name = std::ptr::null_mut();
-    // SAFETY: it writes two descriptors, and reads the size; null pointers stand for a name and settings nobody wants.
+    // SAFETY: the call writes two descriptors and reads the size; null pointers mean that no name is wanted and no
+    // settings are given.
     let result = unsafe { libc::openpty(&raw mut ours, &raw mut its, no_name, std::ptr::null(), &raw const size) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: descriptors that were just opened, and that nothing else owns.
+    // SAFETY: the descriptors were just opened, and nothing else owns them.
     unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(its)) }
 }
 
-/// What a terminal makes of what is written to it, as far as `vqa` needs it.
+/// Emulates the part of a terminal that `vqa` uses.
 pub struct Screen {
     pub lines: Vec<String>,
-    /// Lines that were wider than the terminal, and so went on in the next one.
+    /// Lines that were wider than the terminal, and so wrapped into the next one.
     pub wrapped: Vec<String>,
-    /// Whether there were colours.
+    /// Whether colours were used.
     pub coloured: bool,
 }
 
@@ -69,7 +71,7 @@ impl Screen {
                 '\x1b' => {
                     assert_eq!(chars.next(), Some('['), "{output:?}");
                     let code: String = chars.by_ref().take_while(|char| !char.is_ascii_alphabetic()).collect();
-                    // `take_while` has eaten the letter, which follows from where it stands in the text.
+                    // `take_while` has consumed the final letter, so take it from the text.
                     let end = output.len() - chars.as_str().len();
                     match &output[end - 1..end] {
                         "A" => row -= code.parse().unwrap_or(1).min(row),

@@ -1,4 +1,4 @@
-//! The report that `vqa visualize` makes.
+//! Tests of the report that `vqa visualize` writes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,12 +10,12 @@ use crate::common::{contents, fails, ok, stderr, trained, vqa};
 
 const VISUALIZE: &str = "visualize --checkpoint run/model_2.safetensors --data val";
 
-/// Where a report about `val` lies.
+/// The directory of a report about `val`.
 fn folder(at: &Path, out_dir: &str) -> PathBuf {
     at.join(out_dir).join("run_model_2_val_visualization")
 }
 
-/// What the page's script reads.
+/// The data that the page's script reads.
 fn data(report: &Path) -> Value {
     let page = fs::read_to_string(report.join("index.html")).unwrap();
     let json = page.split("<script type=\"application/json\" id=\"data\">").nth(1).unwrap();
@@ -26,7 +26,7 @@ fn cards(report: &Path) -> Vec<Value> {
     data(report)["cards"].as_array().unwrap().clone()
 }
 
-/// The folders of some cards.
+/// The folder names of some cards.
 fn names<'a>(cards: impl IntoIterator<Item = &'a Value>) -> BTreeSet<String> {
     cards.into_iter().map(|card| card["folder"].as_str().unwrap().to_owned()).collect()
 }
@@ -38,7 +38,7 @@ fn folders(report: &Path) -> BTreeSet<String> {
     directories.map(|entry| entry.file_name().into_string().unwrap()).collect()
 }
 
-/// Draws with these options, and gives the chosen questions' cards.
+/// Draws a report with these options, and returns the cards of the chosen questions.
 fn draw(at: &Path, out_dir: &str, options: &str) -> Vec<Value> {
     ok(at, &format!("{VISUALIZE} --out-dir {out_dir} {options}"));
     let report = folder(at, out_dir);
@@ -89,7 +89,7 @@ fn cards_say_what_is_known_of_a_question() {
     assert!(without.iter().all(|card| card["without_top"].is_null()));
 }
 
-/// The head has the numbers that `evaluate` prints.
+/// The head shows the scores that `evaluate` prints.
 #[test]
 fn the_head_is_about_the_whole_split() {
     let world = trained();
@@ -125,7 +125,7 @@ fn questions_are_chosen() {
     let those = |is: &dyn Fn(&Value) -> bool| names(all.iter().filter(|card| is(card)));
     let first = |n: usize| names(&all[..n]);
 
-    // Twice the training's 32 questions are a batch of no command: 32 are.
+    // A batch is 32 questions, as in training, not the 64 that answering uses internally.
     assert_eq!(chosen(""), first(32));
     assert_eq!(chosen("--n-batches 2 --batch-size 5"), first(10));
     assert_eq!(chosen("--n 7"), first(7));
@@ -229,7 +229,7 @@ fn missing_and_broken_pictures_are_left_out() {
     assert!(page.contains(&format!("{n_left_out} questions left out")), "{n_left_out}");
     assert!(page.contains("000000000051.jpg") && page.contains("000000000053.jpg") && page.contains("cut short"));
 
-    // Where none is left, nothing is changed.
+    // If no question is left, nothing is changed.
     fs::remove_dir_all(at.join("data/images/val")).unwrap();
     for out_dir in ["maps", "new"] {
         fails(at, &format!("{VISUALIZE} --out-dir {out_dir} --n 4 --no-scores"), &["no such file", "of 4 questions"]);
@@ -274,8 +274,8 @@ fn styles_differ_in_the_map_alone() {
     assert_eq!(ranked(&folder(at, "maps")), 10);
 }
 
-/// A report that is killed at any moment resumes: what is finished is not drawn again, and in the end all is as if
-/// nothing had happened.
+/// A report that is killed at any moment resumes: finished folders are not drawn again, and the result is the same as
+/// without the kill.
 #[cfg(unix)]
 #[test]
 fn a_killed_report_resumes() {
@@ -309,7 +309,7 @@ fn a_killed_report_resumes() {
         assert!(now.len() >= n_more && now.len() < 40 && now.is_superset(&before), "{}", now.len());
         before = now;
     }
-    // One folder is lost, another one has lost a picture; a write was cut short.
+    // One folder is missing, another lacks a picture, and a write was cut short.
     let mut lost: Vec<&String> = before.iter().collect();
     fs::remove_dir_all(folder(at, "parts").join(lost.pop().unwrap())).unwrap();
     fs::remove_file(folder(at, "parts").join(lost.pop().unwrap()).join("original.jpg")).unwrap();

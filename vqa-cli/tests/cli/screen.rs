@@ -1,4 +1,4 @@
-//! What is on the terminal of somebody who watches a run.
+//! Tests of what a terminal shows during a run.
 
 use crate::common::{prepared, vqa};
 use crate::process::{signal, wait_for};
@@ -19,7 +19,7 @@ fn bars_are_never_wider_than_the_terminal() {
         let is_bar =
             |line: &String| ["epoch 1/2", "epoch 2/2", "read", "validate"].iter().any(|bar| line.starts_with(bar));
         assert!(!screen.wrapped.iter().any(is_bar), "{:?}", screen.wrapped);
-        // Nothing of them stays.
+        // The bars leave nothing behind.
         assert!(!screen.lines.iter().any(is_bar), "{:#?}", screen.lines);
     }
 }
@@ -44,7 +44,7 @@ fn the_answer_to_ctrl_c_stays_on_the_screen() {
 fn colours_are_for_terminals_and_can_be_switched_off() {
     let world = prepared();
     let at = world.path();
-    // It warns that nothing is validated.
+    // The run prints a warning that nothing is validated.
     let config = std::fs::read_to_string(at.join("config.toml")).unwrap();
     std::fs::write(at.join("other.toml"), config.replace("data.val", "data.other")).unwrap();
     for (value, coloured) in [("", true), ("1", false)] {

@@ -1,4 +1,4 @@
-//! What a user sees of a run, and steers it by: curves, dry runs, blind scores, weights from elsewhere.
+//! What a user sees of a run and decides by: curves, dry runs, blind scores, and initial weights.
 
 use std::fs;
 use std::path::Path;
@@ -17,8 +17,8 @@ fn edit(path: &Path, from: &str, to: &str) {
     fs::write(path, text.replace(from, to)).unwrap();
 }
 
-/// TensorBoard's own reader over a run's directory: {tag: [[step, value], …]}. Nothing where Python has no tensorboard,
-/// which is a failure with VQA_REQUIRE_PYTORCH=1.
+/// Reads a run's directory with TensorBoard's own reader, as {tag: [[step, value], …]}. `None` if Python has no
+/// tensorboard, which is a failure with VQA_REQUIRE_PYTORCH=1.
 fn scalars(run: &Path) -> Option<Value> {
     const SCRIPT: &str = "
 import json, sys
@@ -58,7 +58,7 @@ fn curves_go_on_after_a_resume() {
     let at = world.path();
     ok(at, "train --config config.toml --set train.n_epochs=1");
     let run = at.join("run");
-    // As a run that was killed in its second epoch leaves them.
+    // The metrics as left by a run that was killed in its second epoch.
     let mut metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let step =
         metrics.lines().next().unwrap().replace("\"epoch\":1", "\"epoch\":2").replace("\"step\":5", "\"step\":15");
@@ -122,11 +122,11 @@ fn a_dry_run_says_what_a_run_would_take_and_writes_nothing() {
     ] {
         assert!(report.contains(&words), "{words}: {report}");
     }
-    // The system names the instructions of the processor.
+    // The system lists the processor's instruction sets.
     if let Ok(processor) = std::fs::read_to_string("/proc/cpuinfo") {
         assert_eq!(said.contains("bf16 will be slow"), !processor.contains("bf16"), "{said}");
     }
-    // It finds what training would stumble over.
+    // It finds problems that training would run into.
     for (out_dir, problem) in [("config.toml/run", "cannot create the directory"), ("~/run", "only a shell expands")] {
         let dry_run = format!("train --config config.toml --dry-run --set out_dir={out_dir}");
         fails(at, &dry_run, &[out_dir, problem]);
@@ -168,7 +168,7 @@ fn blind_scores_and_answers_in_the_order_of_the_file() {
         .collect();
     assert!(counts.len() > 3 && counts.is_sorted_by(|a, b| a >= b), "{text}");
 
-    // The questions of an image are scattered over the file: every third first, and so on.
+    // Scatters the questions of an image over the file by reordering it in steps of three.
     let questions = at.join("data/v2_OpenEnded_shapes_val_questions.json");
     let mut file = json(&fs::read_to_string(&questions).unwrap());
     let list = file["questions"].as_array_mut().unwrap();
@@ -190,16 +190,16 @@ fn blind_scores_and_answers_in_the_order_of_the_file() {
 fn a_run_begins_with_weights_of_another() {
     let world = trained();
     let at = world.path();
-    // Steps that move nothing: it ends with the weights that it began with.
+    // The steps change nothing, so the run ends with its initial weights.
     let still = "train --config config.toml --set train.optim.lr=1e-30 --set train.n_epochs=1 --set model.topdown_att.dropout=0.0 --set model.mlp.dropout=0.0";
     ok(at, &format!("{still} --set out_dir=still --init run/model_2.safetensors"));
     let bytes = |run: &str, epoch: u32| fs::read(at.join(run).join(format!("model_{epoch}.safetensors"))).unwrap();
     let (old, new) = (bytes("run", 2), bytes("still", 1));
-    // The headers differ in their scores; after them come the numbers.
+    // The headers differ in their scores; the weights follow them.
     let numbers = |file: &[u8]| file[8 + u64::from_le_bytes(file[..8].try_into().unwrap()) as usize..].to_vec();
     assert!(numbers(&old) == numbers(&new) && numbers(&old) != numbers(&bytes("run", 1)));
     assert!(fs::read_to_string(at.join("still/config.toml")).unwrap().contains("run/model_2.safetensors"));
-    // The run has it on record, so that a resume need not say it.
+    // The run's config records it, so it need not be given again on resume.
     ok(
         at,
         &still
@@ -227,8 +227,8 @@ fn a_run_begins_with_weights_of_another() {
     fails(at, &format!("{other} --init run/model_2.safetensors"), &["the dictionaries beside it are other ones"]);
 }
 
-/// As what a shell completes: relative to the working directory, unlike the paths in the config file.
-/// Weights named on the command line are found where the shell completes their name, and where the config is.
+/// Weights named on the command line are looked for in the working directory, where the shell completes their name, and
+/// then beside the config.
 #[test]
 fn weights_to_begin_with_are_found() {
     let world = prepared();
@@ -273,7 +273,7 @@ fn a_finished_run_names_the_command_for_more() {
     assert_eq!(more, "vqa train --config run/config.toml --resume --set train.n_epochs=3");
     let (said, _) = finished(more.strip_prefix("vqa ").unwrap());
     assert_eq!((said.as_str(), epochs(&at.join("run")).len()), ("finished: 3 epochs", 3));
-    // A step that moves nothing never makes a score better.
+    // A step that changes nothing never improves a score.
     let still = "train --config config.toml --set out_dir=still --set train.optim.lr=1e-30 --set train.patience=1";
     let (said, more) = finished(&format!("{still} --set train.n_epochs=9"));
     assert_eq!(said, "finished: 2 epochs (train.patience = 1)");

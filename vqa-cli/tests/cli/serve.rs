@@ -1,4 +1,4 @@
-//! `vqa serve` as a program.
+//! Tests of `vqa serve` as a program.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::common::{fails, ok, stderr, trained, vqa};
 
-/// A server that runs, and is killed when it is dropped.
+/// A running server, killed on drop.
 struct Served {
     child: Child,
     /// Host and port.
@@ -71,7 +71,7 @@ impl Served {
         self.send("POST", path, "Content-Type: multipart/form-data; boundary=end\r\n", &body)
     }
 
-    /// Sends a signal, and gives the exit code and what was said.
+    /// Sends a signal, and returns the exit code and stderr.
     fn end(mut self, signal: &str) -> (Option<i32>, String) {
         Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         let mut said = String::new();
@@ -106,7 +106,7 @@ fn assert_close(one: &Value, other: &Value) {
     }
 }
 
-/// The page, `vqa ask`, a picture that is sent and the same one in the split: all say the same.
+/// The server, for a picture that is sent and for the same one in the split, and `vqa ask` all give the same answers.
 #[test]
 fn it_answers_as_ask_does() {
     let world = trained();
@@ -124,7 +124,7 @@ fn it_answers_as_ask_does() {
     let (_, sent) = served.post_form("/api/ask", &[("image", &bytes), ("question", question.as_bytes())]);
     assert_close(&serde_json::from_slice(&sent).unwrap(), &asked);
 
-    // The split can be looked through.
+    // The split can be browsed.
     let list =
         |query: &str| -> Value { serde_json::from_slice(&served.get(&format!("/api/images?{query}")).1).unwrap() };
     let all = list("limit=3");
@@ -188,7 +188,7 @@ fn what_cannot_be_served_is_named() {
     fails(at, "serve run --port 0 --collect config.toml", &["config.toml", "something else"]);
 }
 
-/// Reached from elsewhere there is a token, whether one was given or not.
+/// A server that other computers can reach has a token, whether one was given or not.
 #[test]
 fn others_need_a_token() {
     let world = trained();

@@ -1,4 +1,4 @@
-//! What is around the program: where its words go, who else is there, and what it was started with.
+//! Tests of the program's environment: where its output goes, other processes, and what it was started with.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::common::{fails, ok, prepared, vqa, world};
 
-/// A run goes on whatever becomes of its log: a full disk, a reader that has gone away.
+/// A run continues whatever happens to its log: a full disk, or a reader that has gone away.
 #[test]
 fn a_log_that_cannot_be_written_ends_nothing() {
     let world = prepared();
@@ -24,16 +24,16 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     for name in ["full", "gone"] {
         assert!(at.join(name).join("model_2.safetensors").exists(), "{name}");
     }
-    // An error is still one.
+    // An error is still reported in the exit code.
     assert_eq!(vqa(at, "train --config nowhere.toml").stderr(full()).status().unwrap().code(), Some(1));
 }
 
-/// `nohup` starts programs with SIGHUP ignored, and so it stays.
+/// `nohup` starts programs with SIGHUP ignored, and it must stay ignored.
 #[test]
 fn an_ignored_hangup_stays_ignored() {
     let world = prepared();
     let at = world.path();
-    // The signal comes from the shell that the program was started by, once the run is under way.
+    // The shell that started the program sends the signal, once the run is under way.
     let script = "trap '' HUP\n\
         $VQA train --config config.toml --set train.n_epochs=3 2>/dev/null &\n\
         until [ -e run/model_1.safetensors ]; do sleep 0.02; done\n\
@@ -50,7 +50,7 @@ fn an_ignored_hangup_stays_ignored() {
     assert!(at.join("run/model_3.safetensors").exists());
 }
 
-/// The config that somebody wrote is never replaced by that of a run.
+/// A config that somebody wrote is never replaced by that of a run.
 #[test]
 fn a_config_is_not_overwritten() {
     let world = prepared();
@@ -59,12 +59,12 @@ fn a_config_is_not_overwritten() {
     fails(at, &format!("{train} --set out_dir=."), &["config.toml: the run would overwrite it", "another out_dir"]);
     fails(at, &format!("{train} --set out_dir={}", at.display()), &["the run would overwrite it"]);
     fails(at, &format!("{train} --set out_dir="), &["out_dir is empty"]);
-    // A run's own config is its own.
+    // A run may replace its own config.
     ok(at, "train --config config.toml --set train.n_epochs=1");
     ok(at, "train --config run/config.toml --resume --set train.n_epochs=2");
 }
 
-/// Whatever its config, a second training is told of the first one, and that one is not disturbed.
+/// Whatever its config, a second training run fails with a message about the first, which is not disturbed.
 #[test]
 fn a_second_training_changes_nothing() {
     let world = prepared();
@@ -85,7 +85,7 @@ fn a_second_training_changes_nothing() {
     assert!(fs::read_to_string(at.join("run/config.toml")).unwrap().contains("n_epochs = 1000000"));
 }
 
-/// A training that cannot begin leaves no directory behind.
+/// A training run that cannot start leaves no directory behind.
 #[test]
 fn a_run_that_cannot_begin_leaves_nothing() {
     let world = world();
@@ -98,8 +98,8 @@ fn a_run_that_cannot_begin_leaves_nothing() {
     assert!(!exists("new"));
 }
 
-/// The threads of libtorch's products must not spin where others want the cores. The policy is in the environment
-/// before the library that reads it is loaded; what somebody sets stays.
+/// The threads of libtorch's products must not spin when others want the cores. The policy is in the environment before
+/// the library that reads it is loaded; a value set by the user is kept.
 #[cfg(target_os = "linux")]
 #[test]
 fn products_wait_without_spinning() {
@@ -122,7 +122,7 @@ fn products_wait_without_spinning() {
     }
 }
 
-/// Many threads for each of many cores would be thousands on a large machine.
+/// Several threads for each core would add up to thousands on a large machine.
 #[cfg(target_os = "linux")]
 #[test]
 fn threads_are_two_a_core() {

@@ -1,4 +1,4 @@
-//! Several processes that train, score and predict together, over the loopback.
+//! Distributed training, scoring and prediction with several processes, over the loopback.
 
 use std::fs;
 use std::io::Read;
@@ -21,7 +21,7 @@ fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Starts processes as torchrun does. Each has the arguments of its number, or else those of the last.
+/// Starts processes as torchrun does. Each gets the arguments with its number, or else the last ones.
 fn start(at: &Path, n: usize, arguments: &[&str], variables: &[(&str, String)]) -> Vec<Child> {
     let port = port();
     let start = |rank: usize| {
@@ -39,8 +39,8 @@ fn outputs(children: Vec<Child>) -> Vec<Output> {
     children.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
 }
 
-/// Runs a command in several processes, all of which must succeed and only the first say something; returns what it
-/// printed.
+/// Runs a command in several processes, all of which must succeed, with output only from the first; returns that
+/// output.
 fn ok_together(at: &Path, n: usize, arguments: &str) -> String {
     let outputs = outputs(start(at, n, &[arguments], &[]));
     for (rank, output) in outputs.iter().enumerate() {
@@ -51,20 +51,20 @@ fn ok_together(at: &Path, n: usize, arguments: &str) -> String {
     String::from_utf8(outputs[0].stdout.clone()).unwrap()
 }
 
-/// The losses of the steps of a run, each of which has a line.
+/// The losses of the steps of a run, which logs every step.
 fn losses(run: &Path) -> Vec<f64> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     lines.filter(|line| line["kind"] == "step").map(|line| line["loss"].as_f64().unwrap()).collect()
 }
 
-/// The largest difference, as a share of the loss.
+/// The largest relative difference of the losses.
 fn off(losses: &[f64], others: &[f64]) -> f64 {
     assert_eq!(losses.len(), others.len());
     losses.iter().zip(others).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max)
 }
 
-/// The losses of 50 steps and more, whichever questions are whose.
+/// Compares the losses of 50 steps and more, however the questions are distributed.
 #[test]
 fn processes_train_what_one_does() {
     let world = prepared();
@@ -87,21 +87,21 @@ fn processes_train_what_one_does() {
         ok(at, &format!("{steps} {way} --set out_dir={name}-1"));
         let expected = losses(&at.join(format!("{name}-1")));
         assert!(expected.len() >= 50, "{}", expected.len());
-        // Four processes have the small last batch of an epoch between them.
+        // Four processes share even the small last batch of an epoch.
         for n in if name == "random" { 2..=4 } else { 3..=3 } {
             ok_together(at, n, &format!("{steps} {way} --set out_dir={name}-{n}"));
             let off = off(&losses(&at.join(format!("{name}-{n}"))), &expected);
             assert!(off <= allowed, "{name}, {n} processes: {off}");
         }
     }
-    // Half of the bytes.
+    // Gradients rounded to bfloat16, half of the bytes.
     ok_together(at, 2, &format!("{steps} --set train.all_reduce=bf16 --set out_dir=rounded"));
     let (rounded, exact) = (losses(&at.join("rounded")), losses(&at.join("random-1")));
     let off = off(&rounded, &exact);
     assert!(off > 1e-7 && off < 0.02, "{off}");
 }
 
-/// To the last digit, and in one file in the order of one process.
+/// The results agree to the last digit, and are written to one file in the order of a single process.
 #[test]
 fn processes_score_and_predict_what_one_does() {
     let world = trained();
@@ -119,7 +119,7 @@ fn processes_score_and_predict_what_one_does() {
         same("again.json", "one.json");
         same(&format!("{n}.jsonl"), "one.jsonl");
     }
-    // The same weights are scored the same while they are trained, too.
+    // Validation during training scores the same weights the same, too.
     let train = "train --config config.toml --set train.optim.lr=1e-30 --set train.n_epochs=1 --set train.batch_size=7";
     ok(at, &format!("{train} --set out_dir=alone"));
     ok_together(at, 3, &format!("{train} --set out_dir=together"));
@@ -130,7 +130,7 @@ fn processes_score_and_predict_what_one_does() {
     assert_eq!(figures("together"), figures("alone"));
 }
 
-/// What the processes say of a failure, one line each.
+/// The error message of each process, one line each.
 fn errors(outputs: &[Output]) -> Vec<String> {
     outputs
         .iter()
@@ -165,18 +165,18 @@ fn what_must_be_the_same_is_compared_first() {
     assert!(!at.join("run/metrics.jsonl").exists(), "nothing was trained");
 }
 
-/// Whichever process it is that fails by itself, all stop, and say why.
+/// Whichever process fails on its own, all stop and say why.
 #[test]
 fn an_error_of_one_process_stops_all() {
     let world = prepared();
     let at = world.path();
-    // It cannot write its curves.
+    // The first process cannot write its curves.
     fs::create_dir_all(at.join("run/curves.svg/x")).unwrap();
     let said = errors(&outputs(start(at, 2, &["train --config config.toml"], &[])));
     assert!(said[0].contains("curves.svg"), "{said:?}");
     assert!(said[1].contains("process 0 has failed") && said[1].contains("curves.svg"), "{said:?}");
 
-    // A loss that is infinite for both is each one's own.
+    // A loss that is infinite for both is reported by each on its own.
     let diverging =
         "train --config config.toml --set train.optim.lr=1e30 --set train.clip_grad=false --set out_dir=far";
     let said = errors(&outputs(start(at, 2, &[diverging], &[])));
@@ -185,12 +185,12 @@ fn an_error_of_one_process_stops_all() {
 
 const LONG: &str = "train --config config.toml --set train.n_epochs=100000 --set train.checkpoint_every=7";
 
-/// Waits until a run has saved something, and longer.
+/// Waits until a run has saved its state.
 fn wait_for_state(run: &Path) {
     wait_for("a state", || RunDir::new(run).state().exists());
 }
 
-/// Never a hang: neither when a process dies nor when it cannot be reached any more.
+/// Nothing hangs when a process dies or can no longer be reached.
 #[test]
 fn a_process_that_is_gone_is_named() {
     let world = prepared();
@@ -215,7 +215,7 @@ fn a_process_that_is_gone_is_named() {
     }
 }
 
-/// Two machines, which are network namespaces, and the cable between them, where this user may make such.
+/// Two machines, simulated by network namespaces, and the cable between them, if this user may create them.
 struct Machines([String; 2]);
 
 impl Machines {
@@ -273,7 +273,7 @@ fn a_cut_cable_ends_in_errors() {
     assert!(said[0].contains("process 1 of 2") && said[1].contains("process 0"), "{said:?}");
 }
 
-/// Killed at any moment, and started again by the launcher, processes come to the bytes of an uninterrupted run.
+/// Processes that are killed at any moment and restarted by the launcher give the same bytes as an uninterrupted run.
 #[test]
 fn killed_processes_go_on_to_the_same_bytes() {
     const N_KILLS: u64 = 10;
@@ -312,7 +312,8 @@ fn killed_processes_go_on_to_the_same_bytes() {
     assert_same_runs(&run, &at.join("whole"));
 }
 
-/// One of them is told, and all stop after the same step; fewer go on, which is said and noted.
+/// One process gets the signal, and all stop after the same step. Fewer processes resume the run, which is printed and
+/// recorded.
 #[test]
 fn processes_stop_together_and_other_ones_go_on() {
     let world = prepared();
@@ -332,8 +333,8 @@ fn processes_stop_together_and_other_ones_go_on() {
     assert!(config.starts_with(&format!("# until step {step}: processes = 3\n")), "{config}");
 }
 
-/// The processes that a process has started, by what the system says of each: behind its name, in parentheses, are its
-/// state and its parent.
+/// The children of a process, from each process's `stat`: the state and the parent come after the name, which is in
+/// parentheses.
 fn children_of(parent: u32) -> Vec<u32> {
     let mut found: Vec<u32> = fs::read_dir("/proc")
         .unwrap()
@@ -348,7 +349,7 @@ fn children_of(parent: u32) -> Vec<u32> {
     found
 }
 
-/// The launcher that comes with libtorch: it starts all again when one has died.
+/// The launcher that comes with libtorch, which restarts all processes when one has died.
 #[test]
 fn torchrun_starts_them_again() {
     let torchrun = |at: &Path| {

@@ -1,4 +1,4 @@
-//! The commands in the order in which they are used.
+//! The commands, in the order in which they are used.
 
 use std::fs;
 
@@ -112,7 +112,7 @@ fn a_run_keeps_its_dictionaries_and_can_be_moved() {
     let at = world.path();
     ok(at, "train --config config.toml --set train.n_epochs=1");
     ok(at, "train --config config.toml --set out_dir=whole");
-    // Dictionaries are prepared again, with fewer answers; the run is renamed, and its features move.
+    // The dictionaries are prepared again, with fewer answers; the run is renamed, and its features are moved.
     ok(at, "prepare --config config.toml --set dict.min_answer_count=30");
     fs::rename(at.join("run"), at.join("renamed")).unwrap();
     fs::create_dir(at.join("moved")).unwrap();
@@ -121,7 +121,7 @@ fn a_run_keeps_its_dictionaries_and_can_be_moved() {
     ok(at, &format!("train --config config.toml {moved} --resume"));
     assert_eq!(epochs(&at.join("renamed")), epochs(&at.join("whole")));
     assert_eq!(fs::read(at.join("renamed/answers.json")).unwrap(), fs::read(at.join("whole/answers.json")).unwrap());
-    // Without its state a run cannot go on, and is not overwritten either.
+    // Without its state a run cannot resume, and is not overwritten either.
     fs::remove_dir_all(at.join("renamed/state")).unwrap();
     for resume in ["", "--resume"] {
         let train = format!("train --config config.toml {moved} --set train.n_epochs=3 {resume}");
@@ -129,7 +129,7 @@ fn a_run_keeps_its_dictionaries_and_can_be_moved() {
     }
 }
 
-/// A new run that has no dictionaries makes both, as `prepare` would, and never one to go with an older other.
+/// A new run without dictionaries builds both, as `prepare` would, and never one to go with an existing other.
 #[test]
 fn a_new_run_makes_missing_dictionaries() {
     let world = world();
@@ -145,7 +145,7 @@ fn a_new_run_makes_missing_dictionaries() {
     };
     let expected = prepared();
 
-    // Nothing is left where a run cannot begin, or is only tried.
+    // Nothing is left behind if a run cannot start, or is a dry run.
     crate::common::fails(at, &format!("{train} --resume"), &["words.json", "no such file", "without --resume"]);
     let pickle = format!("{train} --set dict.words=dictionary.pkl");
     crate::common::fails(at, &pickle, &["dictionary.pkl: no such file", "check the path"]);
@@ -165,7 +165,7 @@ fn a_new_run_makes_missing_dictionaries() {
     assert!(trained.contains(made) && trained.contains("dictionaries: wrote "), "{trained}");
     assert_eq!(read(), expected);
     assert_eq!(names.map(|name| fs::read(at.join("run").join(name)).unwrap()), expected);
-    // A run that is resumed has its own.
+    // A resumed run has its own dictionaries.
     names.iter().for_each(|name| fs::remove_file(at.join(name)).unwrap());
     crate::common::fails(at, train, &["run: ", "saved after epoch 1"]);
     assert!(!said("train --config config.toml --resume").contains("dictionaries: "));
@@ -211,7 +211,7 @@ fn quick_runs_and_pretrained_vectors() {
     assert!(said.contains(&format!("glove: vectors for 2 of {} words, none for ", words.len())), "{said}");
     let n_val = json(&ok(at, "prepare --config config.toml --json"))["splits"]["val"]["n_questions"].as_u64().unwrap();
     assert!(said.contains(&format!("train: 40 questions | val: {}", n_val.div_ceil(2))), "{said}");
-    // The dictionaries are those of everything; the report is of what is used.
+    // The dictionaries cover all of the data; the report covers only the part that is used.
     let dictionaries = || [fs::read(at.join("words.json")).unwrap(), fs::read(at.join("answers.json")).unwrap()];
     let before = dictionaries();
     let cut = json(&ok(at, "prepare --config config.toml --json --set data.train.limit=7"));
@@ -220,7 +220,7 @@ fn quick_runs_and_pretrained_vectors() {
         (&json("7"), &json(&n_val.to_string()))
     );
     assert!(dictionaries() == before);
-    // The run's config has all of it.
+    // The run's config records all of these settings.
     let config = fs::read_to_string(at.join("run/config.toml")).unwrap();
     assert!(
         config.contains("limit = 40") && config.contains("fraction = 0.5") && config.contains("glove.txt"),
@@ -238,7 +238,7 @@ fn quick_runs_and_pretrained_vectors() {
     fails(at, &other, &["glove.txt: its vectors have 2 numbers, and model.lm.word_emb_dim = 8"]);
 }
 
-/// The demo, short: every step of it, and a model that is better than not looking.
+/// A short demo: every step of it, and a model that is better than guessing blind.
 #[test]
 fn demo() {
     let directory = tempfile::tempdir().unwrap();
@@ -252,7 +252,7 @@ fn demo() {
     assert!((30.0..40.0).contains(&blind) && model > blind + 3.0, "{printed}");
     let page = fs::read_to_string(at.join("demo/maps/index.html")).unwrap();
     assert!(page.matches("\"folder\":").count() >= 30);
-    // It replaces itself, and nothing else.
+    // It replaces only its own files.
     fs::create_dir(at.join("demo/my_run")).unwrap();
     fs::write(at.join("demo/my_run/model_1.safetensors"), "").unwrap();
     ok(at, "demo --images 60 --epochs 1");

@@ -1,5 +1,5 @@
-"""Makes cells.pt and boxes.pt, networks of a few hundred parameters, and operator.pt, which libtorch cannot run; prints
-what the tests compare with: a loop of Pillow and PyTorch over pictures of the same pixels.
+"""Writes cells.pt and boxes.pt, networks of a few hundred parameters at most, and operator.pt, which libtorch cannot run.
+Prints the values that the tests compare with, computed with Pillow and PyTorch from the same pixels.
 
     PYTHONPATH=../../../.libtorch python3 make_fixtures.py     # needs Pillow
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Cells(torch.nn.Module):
-    """A map of 4 channels, a cell for each 4 x 4 pixels."""
+    """A map of 4 channels, with one cell for each 4 x 4 pixels."""
 
     def __init__(self):
         super().__init__()
@@ -23,7 +23,7 @@ class Cells(torch.nn.Module):
 
 
 class Boxes(torch.nn.Module):
-    """A detector: the left half of a picture, the right half with the mean red value as its score, and the whole."""
+    """A detector: the left half of a picture, the right half with the mean red value as its score, and the full picture."""
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h, w = float(pictures.size(2)), float(pictures.size(3))
@@ -38,14 +38,14 @@ torch.library.define("elsewhere::nothing", "(Tensor x) -> Tensor")
 
 
 class Operator(torch.nn.Module):
-    """It needs an operator that this script alone defines."""
+    """Needs an operator that only this script defines."""
 
     def forward(self, pictures: Tensor) -> Tensor:
         return torch.ops.elsewhere.nothing(pictures)
 
 
 def picture(index, width, height):
-    """As `picture` in ../cli/backbone.rs."""
+    """The same as `picture` in ../cli/backbone.rs."""
     values = [
         (x * (29 + index) + y * 53 + c * 101) % 256 for y in range(height) for x in range(width) for c in range(3)
     ]

@@ -1,16 +1,16 @@
 "use strict";
 
 /**
- * The regions of a picture as a drawing to lay over it: a rectangle for each, filled by how much of the attention it
- * has beside the most attended one, which its title says in words. Where regions overlap, the smallest one under the
- * pointer is meant, so small ones lie above large ones.
+ * Draws the regions of a picture as an overlay. Each is a rectangle whose opacity is its attention relative to the most
+ * attended region, and whose title gives its share of the attention. Small regions lie above large ones, so that the
+ * pointer reaches the smallest of the regions below it.
  *
  * @param {number[][]} boxes x1 y1 x2 y2 of each region, in pixels of the picture
  * @param {number[]} weights share of the attention of each region, 0 to 1
  * @param {number} width of the picture, in pixels
  * @param {number} height of the picture, in pixels
  * @returns {SVGSVGElement} rectangles of class "region", the most attended one of class "region top", `data-region` the
- *     place of its box. Colours come from the page: the fill is the drawing's `color`.
+ *     index of its box. Colours come from the page: the fill is the drawing's `color`.
  */
 function regionOverlay(boxes, weights, width, height) {
   const svg = (name, attributes) => {
@@ -29,7 +29,7 @@ function regionOverlay(boxes, weights, width, height) {
   const top = regions.findIndex(({ weight }) => weight === highest);
 
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", class: "regions" });
-  // What is later in the drawing lies above.
+  // Later elements lie above earlier ones.
   regions.sort((a, b) => b.width * b.height - a.width * a.height || a.i - b.i);
   for (const region of regions) {
     const rect = svg("rect", {

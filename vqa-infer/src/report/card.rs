@@ -1,4 +1,4 @@
-//! A question as the page's script gets it.
+//! The questions in the form that the page's script reads.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,16 +22,16 @@ struct Card {
     without_top: Option<(String, f64)>,
     annotators: Vec<(String, usize)>,
     soft_score: Option<f64>,
-    /// The place of its picture in [`Cards::pictures`].
+    /// The index of its picture in [`Cards::pictures`].
     picture: usize,
-    /// Of each of the picture's regions.
+    /// The weight of each of the picture's regions.
     weights: Vec<f64>,
     /// The regions that are numbered on the map, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ranked: Vec<usize>,
 }
 
-/// A picture's regions.
+/// A picture's size and regions.
 #[derive(Debug, PartialEq, Serialize)]
 struct Picture {
     width: u32,
@@ -40,7 +40,7 @@ struct Picture {
     boxes: Vec<[f64; 4]>,
 }
 
-/// All questions on a page, and their pictures, each once: many questions may be about one.
+/// All questions on a page, and their pictures. Each picture is listed once, however many questions are about it.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Cards {
     cards: Vec<Card>,
@@ -85,7 +85,7 @@ impl Cards {
     }
 }
 
-/// A number to one part in `parts`, in as few digits as say it. What is no number is 0.
+/// Rounds a value to a multiple of 1 / `parts`, so that it has few digits. NaN and infinities become 0.
 fn rounded(value: f32, parts: f64) -> f64 {
     let rounded = (f64::from(value) * parts).round() / parts;
     if rounded.is_finite() { rounded } else { 0.0 }

@@ -1,4 +1,4 @@
-//! Which questions of a split are shown.
+//! Selects the questions of a split to show.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -6,52 +6,53 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vqa_data::questions::Split;
 
-/// Which questions of a split are shown, and in its order.
+/// A selection of the questions of a split, which keeps the split's order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Choice {
-    /// At most so many; all if nothing is given.
+    /// The maximum number of questions; `None` for no limit.
     pub n: Option<usize>,
-    /// Which of those that fit are taken if there are more.
+    /// Which of the matching questions are taken if there are more.
     pub sample: Sample,
-    /// Only those that the model answers so.
+    /// Only questions that the model answers with this verdict.
     pub only: Option<Verdict>,
-    /// Only those of these answer types or question types; of all if there is none.
+    /// Only questions of these answer types or question types; if empty, of any type.
     pub types: Vec<String>,
-    /// Only those of these ids; all if there is none.
+    /// Only questions with these ids; if empty, with any id.
     pub question_ids: Vec<u64>,
 }
 
-/// Which questions are taken where there are more than wanted.
+/// Which questions are taken if more match than are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sample {
-    /// The first.
+    /// The first in the split.
     #[default]
     First,
-    /// Any, by this seed. Of more questions, fewer are among them.
+    /// A random sample with this seed. With the same seed, a larger sample contains the smaller ones.
     Random(u64),
 }
 
 /// How an answer is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It has a soft score above 0: at least one annotator gave it.
+    /// The answer has a soft score above 0: at least one annotator gave it.
     Right,
-    /// Its soft score is 0.
+    /// The answer has a soft score of 0.
     Wrong,
 }
 
 impl Choice {
-    /// Whether the scores of the answers decide about it.
+    /// Whether the selection depends on the scores of the answers.
     pub fn needs_scores(&self) -> bool {
         self.only.is_some()
     }
 
-    /// The places of the chosen questions in a split, in ascending order. `scores` are the soft scores of the model's
-    /// answers, in order of the split, where [`Choice::needs_scores`].
+    /// Returns the indices of the chosen questions in a split, in ascending order. `scores` are the soft scores of the
+    /// model's answers, in the split's order; they are needed if [`Choice::needs_scores`].
     ///
     /// # Errors
     ///
-    /// When there is no such type or id, annotations are missing, or no question is left: says what there is.
+    /// When a type or id does not occur, annotations are missing, or no question is left. For an unknown type the
+    /// message lists those that occur.
     pub fn of(&self, split: &Split, scores: Option<&[f32]>) -> Result<Vec<usize>, String> {
         self.check(split)?;
         let ids: HashSet<u64> = self.question_ids.iter().copied().collect();
@@ -85,11 +86,11 @@ impl Choice {
         Ok(fit)
     }
 
-    /// Checks that a split has all that is asked for, before anything is answered.
+    /// Checks that a split has everything that the choice refers to, before anything is answered.
     ///
     /// # Errors
     ///
-    /// Those of [`Choice::of`], but for there being no question left.
+    /// Those of [`Choice::of`], except that no question is left.
     pub fn check(&self, split: &Split) -> Result<(), String> {
         if split.annotations.is_empty() && (self.only.is_some() || !self.types.is_empty()) {
             let what = if self.only.is_some() { "which answers are right" } else { "of which type a question is" };
@@ -123,7 +124,7 @@ impl Choice {
     }
 }
 
-/// For each of some questions, in ascending order, how many before it in the split have the same id.
+/// Counts, for each of some questions, how many earlier questions of the split have the same id.
 pub(crate) fn count_namesakes(split: &Split, questions: &[usize]) -> HashMap<usize, usize> {
     let ids: HashSet<u64> = questions.iter().map(|&question| split.questions[question].question_id).collect();
     let mut seen: HashMap<u64, usize> = HashMap::new();
@@ -142,7 +143,8 @@ mod tests {
     use super::*;
     use vqa_data::questions::{Annotations, NewAnnotation, Question};
 
-    /// 100 questions of ids 0 to 99, every fourth "how many" of "number", the others "is it" of "yes/no".
+    /// 100 questions with ids 0 to 99: every fourth is "how many" with answer type "number", the others are "is it"
+    /// with "yes/no".
     fn split(annotated: bool) -> Split {
         let question = |i: u64| Question { question_id: i, image_id: i / 3, question: "?".into() };
         let mut annotations = Annotations::new();

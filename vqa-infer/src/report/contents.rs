@@ -1,10 +1,10 @@
-//! What a page shows, before it is one.
+//! The contents of a page, before it is rendered.
 
 use crate::map_style::MapStyle;
 use crate::report::card::Cards;
 use crate::report::scores::Scores;
 
-/// All that a page shows.
+/// Everything that a page shows.
 pub(super) struct Page<'a> {
     pub title: &'a str,
     pub notes: &'a [String],

@@ -1,4 +1,4 @@
-//! What is shown of a question.
+//! What a report shows of one question.
 
 use std::path::PathBuf;
 
@@ -7,27 +7,27 @@ use std::path::PathBuf;
 pub struct Explained {
     /// The question's id, which names its folder.
     pub question_id: u64,
-    /// How many questions before it have the same id: two sources of a split may share ids. Above 0 its folder is
+    /// How many earlier questions have the same id, which sources of one split may share. If it is not 0, the folder is
     /// `ID_2`, `ID_3` and so on.
     pub n_namesakes: usize,
     /// The question.
     pub question: String,
     /// "yes/no", "number" or "other", if there are annotations.
     pub answer_type: Option<String>,
-    /// The first words of the question, from the annotations' list, if there are any.
+    /// The question type, its first words, as the annotations give it, if there are any.
     pub question_type: Option<String>,
     /// The model's answer.
     pub answer: String,
     /// The model's best answers with their probabilities, best first.
     pub best: Vec<(String, f32)>,
-    /// The answer once the region that the model looked at most is hidden, and its probability. Nothing where nobody
-    /// asked, or the image has no region more.
+    /// The answer when the most attended region is hidden, and its probability. `None` if this was not asked for, or
+    /// the image has only one region.
     pub without_top: Option<(String, f32)>,
-    /// What the annotators answered, with how many did, most first; empty where there are no annotations.
+    /// The annotators' answers with how many gave each, most frequent first; empty without annotations.
     pub annotators: Vec<(String, usize)>,
-    /// The soft score of the answer, 0 to 1, if somebody was asked.
+    /// The soft score of the answer, 0 to 1, if there are annotations.
     pub soft_score: Option<f32>,
-    /// The picture.
+    /// The path of the picture.
     pub picture: PathBuf,
     /// The regions, x1 y1 x2 y2 in pixels.
     pub boxes: Vec<[f32; 4]>,
@@ -36,7 +36,7 @@ pub struct Explained {
 }
 
 impl Explained {
-    /// The name of its folder.
+    /// The name of the question's folder.
     pub fn folder(&self) -> String {
         match self.n_namesakes {
             0 => self.question_id.to_string(),

@@ -1,4 +1,4 @@
-//! The folder of a question.
+//! Writes and removes the folder of a question.
 
 use std::fmt::Write;
 use std::fs;
@@ -14,10 +14,10 @@ use crate::error::Result;
 use crate::picture_file::encode_jpeg;
 use crate::report::explained::Explained;
 
-/// What is in a folder: question and answers, the picture, and where the model looked.
+/// The files of a folder: question and answers, the picture, and the attention map.
 const FILES: [&str; 3] = ["qa.txt", "original.jpg", "topdown_att.jpg"];
 
-/// Question, ground truth and answer, in the seed's words.
+/// The text of `qa.txt`: question, ground truth and answer, in the seed's format.
 pub(super) fn qa_text(explained: &Explained) -> String {
     let mut text = format!("{}\n", explained.question);
     if let Some((most, _)) = explained.annotators.first() {
@@ -27,13 +27,13 @@ pub(super) fn qa_text(explained: &Explained) -> String {
     text
 }
 
-/// The picture's own file if it is a JPEG that programs which know nothing of EXIF show upright too, or the picture as
-/// one.
+/// The bytes of the picture's own file if it is a JPEG that needs no EXIF rotation to be shown upright; otherwise the
+/// picture, re-encoded as a JPEG.
 pub(super) fn original_jpeg(path: &Path, picture: &RgbImage) -> Result<Vec<u8>> {
     read_upright_jpeg(path)?.map_or_else(|| encode_jpeg(path, picture), Ok)
 }
 
-/// Writes the files of a folder, each whole or not at all.
+/// Writes the files of a folder, each atomically.
 pub(super) fn write_folder(folder: &Path, contents: [&[u8]; 3]) -> Result<()> {
     remove_temporaries(folder, &FILES)?;
     for (name, bytes) in FILES.iter().zip(contents) {
@@ -42,14 +42,14 @@ pub(super) fn write_folder(folder: &Path, contents: [&[u8]; 3]) -> Result<()> {
     Ok(())
 }
 
-/// Whether all files of a folder are there.
+/// Whether a folder has all of its files.
 pub(super) fn is_complete(folder: &Path) -> bool {
     FILES.iter().all(|name| folder.join(name).is_file())
 }
 
-/// Removes the files of a folder, and the folder where nobody else has put anything in it.
+/// Removes the files of a folder, and the folder itself unless there is anything else in it.
 pub(super) fn remove_folder(folder: &Path) -> Result<()> {
-    // What a link leads to is not of the report's making.
+    // The target of a symbolic link was not created by the report.
     if !fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir()) {
         return Ok(());
     }
@@ -63,7 +63,7 @@ pub(super) fn remove_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// Removes what writing some files of a directory has left there when it was killed.
+/// Removes the temporary files that a killed process left behind while writing `files` in a directory.
 pub(super) fn remove_temporaries(directory: &Path, files: &[&str]) -> Result<()> {
     let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {

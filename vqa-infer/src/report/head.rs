@@ -1,4 +1,4 @@
-//! The head of the page, which can be read without its script: scores, calibration, confusions.
+//! The head of the page, readable without scripts: scores, calibration, confusions.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -9,10 +9,10 @@ use crate::map_style::MapStyle;
 use crate::report::contents::Page;
 use crate::report::scores::Scores;
 
-/// How many question types are shown at once; the rest is folded.
+/// How many question types are shown at first; the rest are folded away.
 const N_TYPES: usize = 8;
 
-/// Title, notes, scores, a legend of the maps, and the questions that are left out.
+/// Title, notes, scores, a legend for the maps, and the questions left out.
 pub(super) fn head(page: &Page) -> String {
     let mut html = format!("<h1>{}</h1>\n", escape(page.title));
     for note in page.notes {
@@ -143,11 +143,11 @@ fn type_row(name: &str, n: usize, model: f64, blind: Option<f64>) -> String {
     )
 }
 
-/// The soft score of answers by their confidence, and how many there are of each.
+/// A chart of the soft score of the answers by confidence, and of how many answers each bin has.
 fn calibration_html(calibration: &Calibration) -> String {
     let mut html = String::from("<section class=\"panel calibration\"><h2>Does it know what it knows?</h2>\n");
     let most = calibration.bins.iter().map(|bin| bin.n_questions).max().unwrap_or(0).max(1) as f64;
-    // Both axes are of 200 units, with room for their words.
+    // The plot is 210 by 200 units, with room for the labels of its axes.
     html.push_str(
         "<svg viewBox=\"0 0 262 292\" role=\"img\" aria-label=\"Soft score by confidence, and number of questions\">\n\
          <g transform=\"translate(40 8)\">\n",
@@ -229,7 +229,7 @@ fn confusions_html(scores: &Scores) -> String {
     html
 }
 
-/// What the colours of a map mean.
+/// Explains the colours of a map.
 fn legend(style: MapStyle) -> String {
     let (scale, text) = match style {
         MapStyle::Article => (
@@ -253,7 +253,7 @@ fn legend(style: MapStyle) -> String {
     )
 }
 
-/// A number with its thousands apart.
+/// Formats a number with commas between groups of thousands.
 fn grouped(n: usize) -> String {
     let digits = n.to_string();
     let first = (digits.len() - 1) % 3 + 1;
@@ -265,7 +265,7 @@ fn plural(n: usize) -> &'static str {
     if n == 1 { "" } else { "s" }
 }
 
-/// Text that stands in an element or an attribute.
+/// Escapes text for use in an element or an attribute.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }

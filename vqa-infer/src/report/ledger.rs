@@ -1,4 +1,4 @@
-//! Which folders of a directory a report has made, so that it can resume, and tidies up nothing but its own.
+//! Records which folders of a directory a report has created, so that it can resume, and removes only its own.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -13,13 +13,13 @@ use vqa_data::files::{create_directory, write_atomic};
 use crate::error::Result;
 use crate::report::folder::{is_complete, remove_folder, remove_temporaries};
 
-/// The ledger's file: a line when a folder is begun, and one when it is finished.
+/// The ledger's file, with one line when a folder is begun and another when it is finished.
 const NAME: &str = "report.jsonl";
 
 /// The page over all folders.
 pub(super) const PAGE: &str = "index.html";
 
-/// A line.
+/// A line of the ledger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Line {
     folder: String,
@@ -27,10 +27,10 @@ struct Line {
     finished: Option<Finished>,
 }
 
-/// A folder that is whole.
+/// What is recorded about a finished folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Finished {
-    /// Of all that its files come from.
+    /// The fingerprint of everything that its files were drawn from.
     pub fingerprint: String,
     /// Of the picture, in pixels.
     pub width: u32,
@@ -38,12 +38,12 @@ pub(super) struct Finished {
     pub height: u32,
 }
 
-/// The ledger of a directory. Its file is made when the first folder is begun; until then nothing is written.
+/// The ledger of a directory. Its file is created when the first folder is begun; until then nothing is written.
 #[derive(Debug)]
 pub(super) struct Ledger {
     directory: PathBuf,
     file: Mutex<Option<File>>,
-    /// The folders that earlier runs have begun, and the finished ones among them.
+    /// The folders that earlier runs began, with what is recorded about those that they finished.
     earlier: BTreeMap<String, Option<Finished>>,
 }
 
@@ -62,7 +62,7 @@ impl Ledger {
             file.seek(SeekFrom::Start(0))
                 .and_then(|_| file.read_to_end(&mut bytes))
                 .map_err(Error::io("read", &path))?;
-            // A last line that a kill has cut short says nothing, and the next one begins after it.
+            // If a kill cut the last line short, end it, so that the next entry starts on a new line.
             if bytes.last().is_some_and(|&last| last != b'\n') {
                 file.write_all(b"\n").map_err(Error::io("write", &path))?;
             }
@@ -81,13 +81,13 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// What is known of a folder, if it is whole and of this fingerprint.
+    /// Returns what is recorded about a folder, if it is complete and has this fingerprint.
     pub(super) fn finished(&self, folder: &str, fingerprint: &str) -> Option<&Finished> {
         let finished = self.earlier.get(folder)?.as_ref()?;
         (finished.fingerprint == fingerprint && is_complete(&self.directory.join(folder))).then_some(finished)
     }
 
-    /// Notes that a folder is about to be written.
+    /// Records that a folder is about to be written.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl Ledger {
         self.append(Line { folder: folder.to_owned(), finished: None })
     }
 
-    /// Notes that a folder is whole.
+    /// Records that a folder is finished.
     ///
     /// # Errors
     ///
@@ -118,8 +118,8 @@ impl Ledger {
         Ok(written.unwrap_or(Ok(())).map_err(Error::io("write", &path))?)
     }
 
-    /// Removes the folders that earlier runs have made and that are not among these, and of what kills have left, and
-    /// leaves a ledger of these alone.
+    /// Removes the folders of earlier runs that are not in `kept`, and temporary files of killed processes, then
+    /// rewrites the ledger with `kept` alone.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl Ledger {
     }
 }
 
-/// Opens a ledger's file to read and append, and locks it.
+/// Opens a ledger's file for reading and appending, and locks it.
 fn open(path: &Path) -> Result<File> {
     let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(Error::io("write", path))?;
     match file.try_lock() {
@@ -154,7 +154,7 @@ fn open(path: &Path) -> Result<File> {
             let problem = "another process draws into this directory: wait until it has ended".to_owned();
             Err(Error::InUse { path: path.to_owned(), problem, source: None }.into())
         }
-        // Not every file system has locks.
+        // Other errors are ignored: not every file system has locks.
         Err(TryLockError::Error(error)) if error.kind() == ErrorKind::PermissionDenied => {
             Err(Error::io("lock", path)(error).into())
         }
@@ -162,7 +162,7 @@ fn open(path: &Path) -> Result<File> {
     }
 }
 
-/// Whether a folder's name is one that a report gives: an id, or one with a number after it.
+/// Whether a folder's name is one that a report could give: an id, or an id, `_` and a number.
 fn is_name(name: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match name.split_once('_') {
@@ -199,7 +199,7 @@ mod tests {
         ["1", "2_2", "3"].iter().for_each(|name| make(&at.join(name)));
         assert!(Ledger::open(at).unwrap_err().to_string().contains("another process"));
         drop(ledger);
-        // As a kill leaves it.
+        // A last line that a kill has cut short.
         let torn = fs::read_to_string(at.join(NAME)).unwrap() + "{\"folder\":\"1\",\"finis";
         fs::write(at.join(NAME), torn).unwrap();
         let ledger = Ledger::open(at).unwrap();
@@ -220,14 +220,15 @@ mod tests {
         let ledger = Ledger::open(at).unwrap();
         ["1", "2", "5"].iter().for_each(|name| ledger.begin(name).unwrap());
         drop(ledger);
-        // 1 is begun, 2 has somebody's notes in it, 3 is of a version without a ledger, 4 and "mine" are not reports'.
+        // 1 is begun, 2 also holds somebody's notes, 3 is from a version without a ledger, 4 and "mine" are not a
+        // report's.
         write_atomic(&at.join("1/.qa.txt.Ab12.tmp"), b"x").unwrap();
         ["2", "3", "mine", "5"].iter().for_each(|name| make(&at.join(name)));
         for name in ["2/notes.txt", "4/qa.txt", "1/.hidden", "thesis.tex"] {
             write_atomic(&at.join(name), b"mine").unwrap();
         }
         fs::remove_file(at.join("1/.hidden")).unwrap();
-        // A ledger is text that anybody may have written.
+        // The ledger is not trusted: anybody may have edited it.
         let text = fs::read_to_string(at.join(NAME)).unwrap() + "{\"folder\":\"../mine\"}\n{\"folder\":\"mine\"}\n";
         fs::write(at.join(NAME), text).unwrap();
         Ledger::open(at).unwrap().close(BTreeMap::from([("5".to_owned(), finished("a"))])).unwrap();

@@ -1,7 +1,7 @@
-//! Folders of attention maps, and a page that shows them.
+//! Writes folders of attention maps, and a page that shows them.
 //!
-//! A [`Choice`] says which questions of a split are shown, [`Explained`] is what is shown of one, and a [`Report`]
-//! draws them and writes the page. [`Scores`] are for the head of the page.
+//! A [`Choice`] selects the questions of a split to show, an [`Explained`] holds what is shown of one question, and a
+//! [`Report`] draws them and writes the page. [`Scores`] fill the head of the page.
 
 mod card;
 pub(crate) mod choice;

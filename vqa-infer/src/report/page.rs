@@ -1,4 +1,4 @@
-//! The page over all folders: `index.html`.
+//! The page that shows all folders: `index.html`.
 
 use serde::Serialize;
 
@@ -7,17 +7,17 @@ use crate::report::card::Cards;
 use crate::report::contents::Page;
 use crate::report::head::{escape, head};
 
-/// What the script reads.
+/// The data that the script reads.
 #[derive(Serialize)]
 struct Data<'a> {
     style: &'static str,
-    /// Of the numbers on the maps, by rank.
+    /// The colours of the numbers on the maps, by rank.
     rank_colors: Vec<String>,
     #[serde(flatten)]
     cards: &'a Cards,
 }
 
-/// A page that needs no network, and no other file but the pictures in the folders.
+/// Renders the page. It needs no network, and no files but the pictures in the folders.
 pub(super) fn html(page: &Page) -> String {
     let color = |[r, g, b]: [u8; 3]| format!("#{r:02x}{g:02x}{b:02x}");
     let data =
@@ -34,12 +34,13 @@ pub(super) fn html(page: &Page) -> String {
     fill(include_str!("page/page.html"), &parts)
 }
 
-/// JSON that can stand in a script element, whatever is in its strings: no tag or comment begins or ends in it.
+/// Escapes JSON so that it can stand in a script element: nothing in its strings can begin or end a tag or a comment.
 fn in_script(json: &str) -> String {
     json.replace('<', "\\u003c")
 }
 
-/// Puts the parts in the places of their names, `{{name}}`. What looks like a name in a part is left as it is.
+/// Replaces each `{{name}}` in the template with the part of that name. Anything in a part that looks like a name is
+/// left as it is.
 fn fill(template: &str, parts: &[(&str, String)]) -> String {
     let mut filled = String::with_capacity(template.len() + parts.iter().map(|(_, part)| part.len()).sum::<usize>());
     let mut pieces = template.split("{{");
@@ -60,7 +61,8 @@ mod tests {
     use crate::report::contents::Skipped;
     use crate::report::explained::Explained;
 
-    /// Whatever is asked and answered, the page has the same elements, and the script reads what was said.
+    /// Whatever the questions and answers contain, the page has the same elements and the script reads the original
+    /// text.
     #[test]
     fn hostile_text_stays_text() {
         let hostile = "</script><img src=x onerror=alert(1)> \"quoted\" 'single' & \\ <!-- {{title}} \u{2028} é\0";

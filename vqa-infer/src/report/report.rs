@@ -1,4 +1,4 @@
-//! The report as a whole.
+//! The report.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,14 +21,14 @@ use crate::report::ledger::{Finished, Ledger, PAGE};
 use crate::report::page::html;
 use crate::report::scores::Scores;
 
-/// Changes when the same question would be drawn otherwise: folders of another version are drawn again.
+/// To be changed whenever the same question would be drawn differently: folders of another version are redrawn.
 const VERSION: &str = "1";
 
-/// A directory with a folder for each question, `qa.txt`, `original.jpg` and `topdown_att.jpg` in it, and a page
-/// over all of them, `index.html`.
+/// A directory with a folder for each question, holding `qa.txt`, `original.jpg` and `topdown_att.jpg`, and a page that
+/// shows all of them, `index.html`.
 ///
-/// A report in the directory of an earlier one takes over the folders that it would draw the same, wherever that one
-/// was stopped, and removes its others. What a report has not made stays.
+/// A report in the directory of an earlier one, even one that was interrupted, keeps the folders that it would draw the
+/// same and removes the others. Files that no report has written are left alone.
 #[derive(Debug)]
 pub struct Report {
     directory: PathBuf,
@@ -45,17 +45,17 @@ pub struct Report {
     n_drawn: usize,
 }
 
-/// What has become of a question.
+/// What was done with a question.
 enum Outcome {
-    /// Its folder is whole, and was before.
+    /// Its folder was already complete.
     Kept(Finished),
     Drawn(Finished),
-    /// There is something wrong with its picture.
+    /// Its picture cannot be used, for this reason.
     Skipped(String),
 }
 
 impl Report {
-    /// An empty report in this directory.
+    /// Creates an empty report in this directory.
     pub fn new(directory: impl Into<PathBuf>, title: impl Into<String>, notes: Vec<String>) -> Report {
         Report {
             directory: directory.into(),
@@ -72,21 +72,21 @@ impl Report {
         }
     }
 
-    /// Draws the maps in this style.
+    /// Sets the style of the maps.
     pub fn style(mut self, style: MapStyle) -> Report {
         self.style = style;
         self
     }
 
-    /// Says what answers the questions, in a text that is another one when the attention may be. Folders of earlier
-    /// reports with the same text are not drawn again; without one, all are. See
+    /// Identifies what answers the questions, by a text that differs whenever the attention may differ. Folders of
+    /// earlier reports with the same text are not redrawn; without a text, all are. See
     /// [`SplitWithModel::identity`](crate::SplitWithModel::identity).
     pub fn answered_by(mut self, identity: impl Into<String>) -> Report {
         self.answered_by = Some(identity.into());
         self
     }
 
-    /// Shows the scores of a whole split at the head of the page.
+    /// Sets the scores of the full split, shown at the head of the page.
     pub fn scores(mut self, scores: Scores) -> Report {
         self.scores = Some(scores);
         self
@@ -101,13 +101,13 @@ impl Report {
         self.add_all(std::slice::from_ref(explained), &|_| {})
     }
 
-    /// Draws the attention maps of questions and writes their folders, as many at a time as there are cores. A picture
-    /// that several of them share is read once, and each core has one in memory. Questions whose pictures are missing
-    /// or broken are left out, and listed on the page. `progress` is called with the number of questions just done.
+    /// Draws the attention maps of questions and writes their folders, in parallel on all cores. A picture that several
+    /// of them share is read once, and each core holds one picture in memory. Questions whose pictures are missing or
+    /// broken are left out, and listed on the page. `progress` is called with the number of questions just done.
     ///
     /// # Errors
     ///
-    /// When a folder cannot be written, memory is full, another process draws into the directory, or the directory has
+    /// When a folder cannot be written, memory is full, another process is drawing into the directory, or the directory has
     /// an `index.html` that no report wrote.
     pub fn add_all(&mut self, explained: &[Explained], progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
         let ledger = match self.ledger.take() {
@@ -146,12 +146,13 @@ impl Report {
         Ok(())
     }
 
-    /// Lists a question as left out, because of something that is wrong with its picture.
+    /// Lists a question as left out, because of a problem with its picture.
     pub fn skip(&mut self, question_id: u64, question: &str, problem: String) {
         self.skipped.push(Skipped { question_id, question: question.to_owned(), problem });
     }
 
-    /// Writes the page, removes the folders of an earlier report that are not in this one, and says where the page is.
+    /// Writes the page, removes the folders of an earlier report that are not in this one, and returns the path of the
+    /// page.
     ///
     /// # Errors
     ///
@@ -176,7 +177,7 @@ impl Report {
         };
         let path = self.directory.join(PAGE);
         write_atomic(&path, html(&page).as_bytes())?;
-        // Only now, so that a page never shows what is gone.
+        // Folders are removed only now, so that a page never refers to missing ones.
         let ledger = match self.ledger {
             Some(ledger) => ledger,
             None => Ledger::open(&self.directory)?,
@@ -185,28 +186,28 @@ impl Report {
         Ok(path)
     }
 
-    /// Number of questions in the report.
+    /// The number of questions in the report.
     pub fn len(&self) -> usize {
         self.cards.len()
     }
 
-    /// Whether there is no question yet.
+    /// Whether the report has no questions yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many of the questions were drawn, and not taken over from an earlier report.
+    /// How many of the questions were drawn rather than kept from an earlier report.
     pub fn n_drawn(&self) -> usize {
         self.n_drawn
     }
 
-    /// The questions that are left out so far.
+    /// The questions left out so far.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }
 }
 
-/// What all cores need to draw.
+/// What all cores share while drawing.
 struct Drawing<'a> {
     directory: &'a Path,
     style: MapStyle,
@@ -216,7 +217,7 @@ struct Drawing<'a> {
 }
 
 impl Drawing<'_> {
-    /// Draws questions about one picture, each with its place among all.
+    /// Draws questions about one picture; each comes with its index among all questions.
     fn draw_group(&self, group: &[(usize, &Explained)]) -> Result<Vec<(usize, Outcome)>> {
         let path = &group[0].1.picture;
         let mut picture: Option<(RgbImage, Vec<u8>)> = None;
@@ -268,7 +269,7 @@ impl Drawing<'_> {
         Ok(Outcome::Drawn(finished))
     }
 
-    /// Of all that a folder's files come from, if that can be told.
+    /// A fingerprint of everything that a folder's files are drawn from; `None` if that cannot be determined.
     fn fingerprint(&self, explained: &Explained) -> Option<String> {
         let file = std::fs::metadata(&explained.picture).ok()?;
         let mut digest = Sha256::new();
@@ -290,14 +291,14 @@ impl Drawing<'_> {
     }
 }
 
-/// A picture, and its file as a folder has it.
+/// Reads a picture, and the JPEG of it that its folder will hold.
 fn read_picture(path: &Path) -> Result<(RgbImage, Vec<u8>)> {
     let picture = read_image(path)?;
     let original = original_jpeg(path, &picture)?;
     Ok((picture, original))
 }
 
-/// What is wrong with a picture, if it is the picture and not this machine.
+/// Separates problems of the picture, returned as a text, from running out of memory, returned as an error.
 fn readable<T>(result: Result<T>) -> Result<Result<T, String>> {
     match result {
         Ok(value) => Ok(Ok(value)),
@@ -320,7 +321,7 @@ mod tests {
         }
     }
 
-    /// EXIF's orientation 6, as phones write: what is shown is upright, also where EXIF is not known.
+    /// EXIF orientation 6, as phones write it: both files are upright even in viewers that ignore EXIF.
     #[test]
     fn pictures_are_shown_upright() {
         let directory = tempfile::tempdir().unwrap();
@@ -354,7 +355,7 @@ mod tests {
         assert!(["\"7\"", "\"7_2\"", "\"7_3\""].iter().all(|name| page.contains(name)));
     }
 
-    /// The picture of each question, and whether the second report draws it again.
+    /// `draw` writes a report over the previous one and returns how many questions it drew.
     #[test]
     fn what_would_be_the_same_is_not_drawn_again() {
         let directory = tempfile::tempdir().unwrap();

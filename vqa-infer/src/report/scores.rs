@@ -1,4 +1,4 @@
-//! What the head of a page says about a whole split.
+//! The scores of a full split, for the head of a page.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -9,7 +9,7 @@ use vqa_data::questions::{Annotation, Annotations};
 use crate::calibration::Calibration;
 use crate::predict::Answers;
 
-/// How well a model answers a split: what the head of a page shows. Scores are percentages.
+/// How well a model answers a split, as the head of a page shows it. Scores are percentages.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
     /// How many questions there are.
@@ -18,28 +18,28 @@ pub struct Scores {
     pub soft_score: f64,
     /// The official accuracy.
     pub accuracy: Accuracy,
-    /// The same two of the model when every question is asked about another image.
+    /// The soft score and the official accuracy when every question is asked about another image.
     pub blind: Option<(f64, Accuracy)>,
-    /// How many questions are of each answer type.
+    /// The number of questions of each answer type.
     pub answer_types: BTreeMap<String, usize>,
-    /// How many questions are of each question type.
+    /// The number of questions of each question type.
     pub question_types: BTreeMap<String, usize>,
-    /// How the probabilities of the answers compare with their scores.
+    /// Compares the probabilities of the answers with their scores.
     pub calibration: Calibration,
     /// How many answers have a soft score of 0.
     pub n_wrong: usize,
-    /// What is taken for what: the most frequent pairs among the wrong answers, most frequent first.
+    /// The pairs of right and wrong answer that are confused most often, most frequent first.
     pub confusions: Vec<Confusion>,
 }
 
-/// Questions whose answer the model takes for another.
+/// A right answer and the wrong one that the model gives instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
-    /// The answer that stands for the annotators'.
+    /// The annotators' consensus, their `multiple_choice_answer`.
     pub truth: String,
-    /// The model's.
+    /// The model's answer.
     pub answer: String,
-    /// How many questions they are.
+    /// The number of questions with this confusion.
     pub n_questions: usize,
 }
 
@@ -47,11 +47,11 @@ pub struct Confusion {
 const N_CONFUSIONS: usize = 10;
 
 impl Scores {
-    /// Of a model's answers to the questions of a split, and of its answers to them about other images.
+    /// Computes the scores from a model's answers to a split, and those of `blind` from its answers about other images.
     ///
     /// # Panics
     ///
-    /// When there is not one annotation for each answer.
+    /// When the number of annotations differs from that of the answers.
     pub fn of(answers: &Answers, blind: Option<&Answers>, annotations: &Annotations) -> Scores {
         let count = |name: for<'a> fn(&Annotation<'a>) -> &'a str| {
             let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -69,7 +69,7 @@ impl Scores {
             *pairs.entry((annotation.multiple_choice_answer, &answer.answer)).or_default() += 1;
         }
         let n_wrong = pairs.values().sum();
-        // A score of 0 can also be an answer that is right, and no candidate in the form in which it was given.
+        // An answer that equals the truth can also score 0, when the truth in its annotated form is not a candidate.
         let mut pairs: Vec<_> = pairs.into_iter().filter(|((truth, answer), _)| truth != answer).collect();
         pairs.sort_unstable_by_key(|&(pair, n)| (Reverse(n), pair));
         let confusion = |((truth, answer), n_questions): ((&str, &str), usize)| Confusion {

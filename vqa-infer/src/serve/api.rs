@@ -1,4 +1,4 @@
-//! What the server answers.
+//! The handlers of the HTTP API.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use crate::serve::thumbnail::{thumbnail, whole_picture};
 
 type Shared = State<Arc<App>>;
 
-/// The query of a request, or why there is none.
+/// The query of a request, or why it cannot be parsed.
 type QueryOf<T> = Result<Query<T>, QueryRejection>;
 
-/// The part of a path that stands for something, or why there is none.
+/// The parameter in a path, or why it cannot be parsed.
 type PathOf<T> = Result<Path<T>, PathRejection>;
 
 fn of_query<T>(query: QueryOf<T>) -> Result<T, Problem> {
@@ -63,19 +63,19 @@ struct Scored {
 #[derive(Debug, Serialize)]
 struct Detailed {
     answers: Vec<Scored>,
-    /// The name of the picture, by which it can be asked about again: an image's id, or the picture's digest.
+    /// The picture's name, for asking about it again: an image's id, or the picture's digest.
     image: String,
-    /// Width and height of the picture in pixels, where they are known.
+    /// Width and height of the picture in pixels, if known.
     size: Option<[u32; 2]>,
     /// x1 y1 x2 y2 of each region, in pixels.
     boxes: Vec<[f32; 4]>,
     /// The weight of each region; they add up to 1.
     attention: Vec<f32>,
-    /// Words that the model does not know, and reads as no word.
+    /// The words that the model does not know and treats as padding.
     unknown_words: Vec<String>,
 }
 
-/// What a question is answered with.
+/// The answer to a question, with or without details.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Answer {
@@ -141,7 +141,7 @@ async fn answer(app: &App, questions: Vec<Question>, details: bool) -> Result<Ve
     Ok(asked_about.into_iter().zip(replies).map(answer).collect())
 }
 
-/// Which images are wanted.
+/// The query of `GET /api/images`.
 #[derive(Debug, Deserialize)]
 pub(super) struct ImageQuery {
     #[serde(default)]
@@ -154,7 +154,7 @@ pub(super) struct ImageQuery {
 /// Some images of the split.
 #[derive(Debug, Serialize)]
 struct ImageList {
-    /// How many there are in all that fit.
+    /// How many images match in all.
     total: usize,
     images: Vec<ListedImage>,
 }
@@ -205,7 +205,7 @@ pub(super) async fn thumbnail_of(State(app): Shared, place: PathOf<String>) -> R
     jpeg(drawn)
 }
 
-/// Where the picture of an image is. Paths follow from ids that are in the split, and from nothing else.
+/// The path of an image's picture. Paths are derived only from ids that are in the split.
 fn picture_path(app: &App, place: PathOf<String>) -> Result<(PathBuf, u64), Problem> {
     let image_id = place.ok().and_then(|Path(image_id)| image_id.parse().ok());
     let path = image_id.and_then(|image_id| Some((app.gallery.as_ref()?.picture(image_id)?, image_id)));
@@ -219,7 +219,7 @@ fn no_picture() -> Problem {
 fn jpeg(drawn: Result<error::Result<Bytes>, JoinError>) -> Result<Response, Problem> {
     let bytes = drawn
         .map_err(|_| Problem::internal("the picture cannot be drawn"))?
-        // Not the path, which is nobody's business.
+        // The error is only logged, since it contains the path, which clients must not see.
         .map_err(|error| {
             tracing::warn!("{error}");
             Problem::not_found("the picture cannot be read: the server's output says why")
@@ -284,7 +284,7 @@ fn keep(app: &App, form: &Form, sent: Option<Vec<u8>>, image_id: Option<u64>, ri
     let format = image::guess_format(&bytes).ok();
     let extension = format.and_then(|format| format.extensions_str().first()).copied().unwrap_or("bin");
     let image = format!("{}.{extension}", ImageKey::of_content(&bytes).name());
-    // What training could not read is not kept.
+    // Only pictures that training can read are kept.
     decode_image("the picture".as_ref(), bytes.clone(), app.limits.pixels)
         .map_err(|error| Problem::unusable(error.to_string()))?;
     let (question, answer) = (form.wanted("question")?, form.wanted("answer")?);

@@ -33,19 +33,19 @@ pub(super) struct App {
     pub gallery: Option<Gallery>,
     pub collector: Option<Collector>,
     pub thumbnails: Cache<u64, Thumbnail>,
-    /// So that thumbnails do not take the cores from the model.
+    /// Bounds how many pictures are drawn at a time, so that thumbnails leave the cores to the model.
     pub drawing: Semaphore,
     pictures: Arc<PictureCache>,
     extraction: Option<ExtractionThread>,
-    /// A permit a byte of the pictures that are being received or wait.
+    /// One permit for each byte of the pictures that are being received or wait for extraction.
     pending: Arc<Semaphore>,
     stopping: AtomicBool,
 }
 
-/// What `GET /api/model` says.
+/// The response of `GET /api/model`.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct About {
-    /// The run and the epoch.
+    /// The name of the run and its checkpoint.
     pub name: String,
     pub epoch: u64,
     /// Mean soft score on the validation split, in percent.
@@ -53,13 +53,13 @@ pub(super) struct About {
     pub n_answers: usize,
     pub n_words: usize,
     pub max_question_len: usize,
-    /// How regions are made of a picture; nothing if only the images of the split can be asked about.
+    /// How regions are extracted from a picture; `None` if only images of the split can be asked about.
     pub extractor: Option<ExtractorInfo>,
-    /// Images of the split.
+    /// The number of images of the split.
     pub n_images: usize,
     /// Whether their pictures can be shown.
     pub has_pictures: bool,
-    /// Questions that are asked often.
+    /// Frequent questions.
     pub examples: Vec<String>,
     /// Whether verdicts on answers are kept.
     pub collects: bool,
@@ -119,7 +119,7 @@ impl App {
         })
     }
 
-    /// From now on it says that it is not healthy.
+    /// Makes `/healthz` report from now on that the server is stopping.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
@@ -128,13 +128,13 @@ impl App {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// A share of the memory for pictures that are received.
+    /// Reserves `n_bytes` of the memory for received pictures.
     pub fn share(&self, n_bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
         let n_bytes = u32::try_from(n_bytes).map_err(|_| Problem::busy())?;
         Arc::clone(&self.pending).try_acquire_many_owned(n_bytes).map_err(|_| Problem::busy())
     }
 
-    /// A picture that is remembered.
+    /// A cached picture.
     fn recall(&self, key: &ImageKey) -> Option<Arc<Picture>> {
         let picture = self.pictures.get(key);
         let counter = if picture.is_some() { &self.telemetry.cache_hits } else { &self.telemetry.cache_misses };
@@ -142,7 +142,7 @@ impl App {
         picture
     }
 
-    /// The regions of a picture that is in the split, or was sent before.
+    /// Returns the regions of a picture that is in the split or was sent before.
     pub async fn known(self: &Arc<Self>, key: ImageKey) -> Result<Arc<Picture>, Problem> {
         if let Some(picture) = self.recall(&key) {
             return Ok(picture);
@@ -167,7 +167,7 @@ impl App {
         read.await.unwrap_or_else(|_| Err(Problem::internal("the features cannot be read")))
     }
 
-    /// The key and the regions of a picture that was sent, which are made unless they are remembered.
+    /// Returns the key and the regions of a picture that was sent. The regions are extracted unless they are cached.
     pub async fn sent(&self, received: Received) -> Result<(ImageKey, Arc<Picture>), Problem> {
         let Some(extraction) = &self.extraction else {
             return Err(Problem::new(

@@ -1,18 +1,18 @@
-//! What was used last, up to a number of bytes.
+//! A least-recently-used cache, limited in bytes.
 
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
 use lru::LruCache;
 
-/// Values by their keys. Those that were not used for longest are forgotten when there are too many bytes.
+/// Maps keys to values. The least recently used values are evicted when the total exceeds the limit in bytes.
 pub(super) struct Cache<K: Hash + Eq, V> {
     entries: Mutex<Entries<K, V>>,
     max_bytes: usize,
 }
 
 struct Entries<K: Hash + Eq, V> {
-    /// With the bytes of each.
+    /// Each value with its size in bytes.
     by_key: LruCache<K, (V, usize)>,
     n_bytes: usize,
 }
@@ -27,8 +27,8 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         entries.by_key.get(key).map(|(value, _)| value.clone())
     }
 
-    /// Keeps a value of so many bytes; one of more than there may be is not kept. Returns the bytes of all that is
-    /// kept.
+    /// Inserts a value of `n_bytes`; a value larger than the whole cache is not kept. Returns the total size of the
+    /// cached values in bytes.
     pub fn insert(&self, key: K, value: V, n_bytes: usize) -> usize {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if n_bytes <= self.max_bytes {
@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(cache.get(&1), Some('a'));
         assert_eq!(cache.insert(3, 'c', 30), 70);
         assert_eq!([1, 2, 3].map(|key| cache.get(&key)), [Some('a'), None, Some('c')]);
-        // The same key again takes no more.
+        // A value under the same key replaces the old one.
         assert_eq!(cache.insert(3, 'd', 60), 100);
         assert_eq!(cache.get(&3), Some('d'));
         assert_eq!(cache.insert(4, 'e', 101), 100);

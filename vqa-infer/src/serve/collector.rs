@@ -1,4 +1,4 @@
-//! Verdicts on answers, kept for training.
+//! Collects verdicts on answers, for later training.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -11,11 +11,11 @@ use vqa_data::files::write_atomic;
 
 use crate::error::{self, Result};
 
-/// A JSON-lines file of questions about pictures and the right answers to them, as `vqa import` reads it, and a
-/// directory beside it for the pictures.
+/// A JSON-lines file of questions about pictures with their right answers, as `vqa import` reads it, and a directory
+/// beside it for the pictures.
 pub(super) struct Collector {
     path: PathBuf,
-    /// `answers_pictures` beside `answers.jsonl`.
+    /// For example `answers_pictures` beside `answers.jsonl`.
     pictures: PathBuf,
     max_bytes: u64,
     state: Mutex<State>,
@@ -23,7 +23,7 @@ pub(super) struct Collector {
 
 struct State {
     file: File,
-    /// Bytes of the pictures.
+    /// Total size of the pictures in bytes.
     n_bytes: u64,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Verdict<'a> {
     /// The picture's name in the directory.
     pub image: String,
     pub question: &'a str,
-    /// The right answer, or nothing if that is not known: `vqa import` leaves such a question out.
+    /// The right answer, or empty if that is not known; `vqa import` leaves such questions out.
     pub answer: &'a str,
     pub model_answer: &'a str,
     pub right: bool,
@@ -42,17 +42,17 @@ pub(super) struct Verdict<'a> {
 /// Why a verdict was not kept.
 #[derive(Debug)]
 pub(super) enum NotKept {
-    /// The pictures take as much as they may.
+    /// The pictures have reached their limit in bytes.
     Full,
     Failed(error::Error),
 }
 
 impl Collector {
-    /// Opens or makes the file.
+    /// Opens or creates the file.
     ///
     /// # Errors
     ///
-    /// When it cannot be opened, holds something else, or the directory cannot be made.
+    /// When it cannot be opened, it holds something else, or the directory cannot be created.
     pub fn open(path: &Path, max_bytes: u64) -> Result<Collector> {
         let mut file =
             OpenOptions::new().create(true).read(true).append(true).open(path).map_err(Error::io("open", path))?;
@@ -73,17 +73,17 @@ impl Collector {
         for entry in std::fs::read_dir(&pictures).map_err(Error::io("read the directory", &pictures))? {
             n_bytes += entry.and_then(|entry| entry.metadata()).map_or(0, |metadata| metadata.len());
         }
-        // A line that was cut short stays apart from the next one.
+        // If the last line was cut short, end it, so that the next one starts on a new line.
         end_line(&mut file).map_err(Error::io("write", path))?;
         Ok(Collector { path: path.to_owned(), pictures, max_bytes, state: Mutex::new(State { file, n_bytes }) })
     }
 
-    /// Where the pictures go.
+    /// The directory for the pictures.
     pub fn pictures(&self) -> &Path {
         &self.pictures
     }
 
-    /// Keeps a verdict and its picture.
+    /// Appends a verdict, and stores its picture.
     pub fn keep(&self, verdict: &Verdict, picture: &[u8]) -> Result<(), NotKept> {
         let mut line = serde_json::to_vec(verdict).expect("texts can be written");
         line.push(b'\n');
@@ -132,7 +132,7 @@ mod tests {
         let other = Verdict { image: "q.png".to_owned(), ..verdict("who?") };
         assert!(matches!(collector.keep(&other, b"123"), Err(NotKept::Full)));
         drop(collector);
-        // What is there counts after a restart, too.
+        // Pictures from before a restart count towards the limit too.
         assert!(matches!(Collector::open(&path, 10).unwrap().keep(&other, b"123"), Err(NotKept::Full)));
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path().join("more_pictures")).unwrap().count(), 1);
     }
 
-    /// A file of another kind is left as it is, and nothing is made beside it.
+    /// A file of another kind is left unchanged, and nothing is created beside it.
     #[test]
     fn other_files_are_not_written_to() {
         let directory = tempfile::tempdir().unwrap();

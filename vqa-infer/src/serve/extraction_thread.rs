@@ -1,4 +1,5 @@
-//! The thread that makes regions of pictures which somebody sends, so that questions about known ones need not wait.
+//! The thread that extracts the regions of pictures that clients send, so that questions about known pictures need not
+//! wait for them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -15,13 +16,13 @@ use crate::serve::pictures::{ImageKey, Picture};
 use crate::serve::problem::Problem;
 use crate::serve::telemetry::Telemetry;
 
-/// The pictures that were used last.
+/// A cache of the most recently used pictures.
 pub(super) type PictureCache = Cache<ImageKey, Arc<Picture>>;
 
 /// A picture that was received.
 pub(super) struct Received {
     pub bytes: Vec<u8>,
-    /// Its share of the memory for pictures that wait.
+    /// Its share of the memory for waiting pictures, released on drop.
     pub share: Option<OwnedSemaphorePermit>,
 }
 
@@ -31,7 +32,7 @@ struct Job {
     reply: oneshot::Sender<Result<Arc<Picture>, Problem>>,
 }
 
-/// The way to the extractor.
+/// A handle to the thread that owns the extractor.
 pub(super) struct ExtractionThread {
     jobs: SyncSender<Job>,
 }
@@ -43,7 +44,7 @@ impl ExtractionThread {
         cache: Arc<PictureCache>,
         telemetry: Arc<Telemetry>,
     ) -> ExtractionThread {
-        /// What they may hold is limited in bytes, so this is a limit for small ones only.
+        /// The waiting pictures are also limited in bytes, so this limit matters for small ones only.
         const WAITING: usize = 256;
         let (jobs, queue) = sync_channel(WAITING);
         std::thread::Builder::new()
@@ -53,7 +54,7 @@ impl ExtractionThread {
         ExtractionThread { jobs }
     }
 
-    /// Makes regions of a picture, unless the same was sent a moment ago.
+    /// Extracts the regions of a picture, unless they are in the cache by the time it is its turn.
     pub async fn extract(&self, key: ImageKey, received: Received) -> Result<Arc<Picture>, Problem> {
         let (reply, extracted) = oneshot::channel();
         self.jobs.try_send(Job { key, received, reply }).map_err(|error| match error {
@@ -66,7 +67,7 @@ impl ExtractionThread {
 
 fn run(extractor: &dyn Extractor, max_pixels: u64, queue: &Receiver<Job>, cache: &PictureCache, telemetry: &Telemetry) {
     for Job { key, received, reply } in queue {
-        // Nobody waits for it any more.
+        // The client has gone.
         if reply.is_closed() {
             continue;
         }
@@ -82,7 +83,7 @@ fn run(extractor: &dyn Extractor, max_pixels: u64, queue: &Receiver<Job>, cache:
             Ok,
         );
         drop(received.share);
-        // A client may have gone meanwhile.
+        // Ignored: the client may have gone in the meantime.
         let _ = reply.send(picture);
     }
 }

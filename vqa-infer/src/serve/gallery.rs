@@ -10,13 +10,13 @@ use vqa_data::questions::{ImagePaths, IndexMap, Split, SplitConfig};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 
-/// The images of a split with their questions, to be looked through and asked about. They are known by their ids, from
-/// which alone their paths follow. Where two sources have images of one id, the first one's is meant.
+/// The images of a split with their questions, to browse and to ask about. Clients refer to images by id, and paths are
+/// derived from these ids alone. If two sources have an image with the same id, the one of the first source is used.
 pub struct Gallery {
     sources: Vec<Source>,
     images: IndexMap<u64, Image>,
     split: Split,
-    /// The questions in lower case, each on a line, for searching.
+    /// The questions in lower case, for searching.
     folded: Vec<Box<str>>,
 }
 
@@ -39,11 +39,13 @@ pub(super) struct Found<'a> {
 }
 
 impl Gallery {
-    /// The images of a split that `config` describes, and `place` says where. Images without features are left out.
+    /// Opens the images of a split. `config` describes the split, and `place` says where, for error messages. Images
+    /// without features are left out.
     ///
     /// # Errors
     ///
-    /// When a feature file is missing, or not such as the model was trained on.
+    /// When a feature file is missing, is not of the kind that the model was trained on, or none of the images has
+    /// features.
     pub fn open(split: Split, config: &SplitConfig, place: &str, checkpoint: &Checkpoint) -> Result<Gallery> {
         let problem = |problem: String| Error::Split { place: place.to_owned(), problem };
         let opened = open_sources(&config.composition).map_err(|error| problem(error.to_string()))?;
@@ -77,35 +79,35 @@ impl Gallery {
         Ok(Gallery { sources, images, split, folded })
     }
 
-    /// How many images there are.
+    /// The number of images.
     pub fn len(&self) -> usize {
         self.images.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.images.is_empty()
     }
 
-    /// The regions of an image, if it is there.
+    /// The regions of an image, if the gallery has it.
     pub(super) fn regions(&self, image_id: u64) -> Option<vqa_data::Result<ImageRegions>> {
         let image = self.images.get(&image_id)?;
         Some(self.sources[image.source].regions.regions(image.row))
     }
 
-    /// Where the picture of an image is, if the image is there and the split says where its pictures are.
+    /// The path of an image's picture, if the gallery has the image and the split says where its pictures are.
     pub(super) fn picture(&self, image_id: u64) -> Option<PathBuf> {
         let image = self.images.get(&image_id)?;
         self.sources[image.source].pictures.as_ref()?.path(image_id).ok()
     }
 
-    /// Whether it is known where the pictures are.
+    /// Whether all sources say where their pictures are.
     pub(super) fn has_pictures(&self) -> bool {
         self.sources.iter().all(|source| source.pictures.is_some())
     }
 
-    /// Some of the images whose id begins with a text, or of whose questions one has it in it, and how many there are
-    /// of these.
+    /// Searches for images whose id begins with `text` or that have a question containing it. Returns how many match,
+    /// and up to `limit` of them from `offset` on.
     pub(super) fn search(&self, text: &str, offset: usize, limit: usize) -> (usize, Vec<Found<'_>>) {
         let text = text.trim().to_lowercase();
         let is_id = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -125,14 +127,14 @@ impl Gallery {
         (n, found)
     }
 
-    /// The questions that are asked most often, the most frequent first.
+    /// The `n` most frequent questions, most frequent first.
     pub(super) fn frequent_questions(&self, n: usize) -> Vec<&str> {
         let mut counts: IndexMap<&str, usize> = IndexMap::new();
         for question in &self.split.questions {
             *counts.entry(&question.question).or_default() += 1;
         }
         let mut counted: Vec<(&str, usize)> = counts.into_iter().collect();
-        // Stable: of equal ones the first in the files comes first.
+        // The sort is stable: ties keep the order of the files.
         counted.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
         counted.into_iter().take(n).map(|(question, _)| question).collect()
     }

@@ -1,4 +1,5 @@
-//! Who may use the server: a page from elsewhere in somebody's browser may not, and with a token only who has it.
+//! Decides who may use the server: not pages of other origins in somebody's browser and, if there is a token, only
+//! clients that have it.
 
 use std::net::IpAddr;
 
@@ -8,17 +9,19 @@ use sha2::{Digest, Sha256};
 
 use crate::serve::problem::Problem;
 
-/// What requests must have in them.
+/// The checks that every request must pass.
 pub(super) struct Guard {
-    /// Host names that a loopback server goes by. A name of the attacker's that leads to this address is none of them.
+    /// The host names of a loopback server. A name that an attacker points at this address (DNS rebinding) is not among
+    /// them.
     hosts: Option<Vec<String>>,
-    /// Digests compare in a time that tells nothing about the token.
+    /// The token's digest: the time that comparing digests takes reveals nothing about the token.
     token: Option<[u8; 32]>,
-    /// The cookie that keeps the token in a browser. Browsers keep those of all ports together.
+    /// The name of the cookie that keeps the token in a browser. It contains the port, since browsers share cookies
+    /// between ports.
     cookie: String,
 }
 
-/// Why a text cannot be a token, which stands in an address, in a header and in a cookie.
+/// Why a text cannot be a token, which must fit into an address, a header and a cookie.
 pub(super) fn problem_of_token(token: &str) -> Option<&'static str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     if token.is_empty() {
@@ -31,7 +34,7 @@ pub(super) fn problem_of_token(token: &str) -> Option<&'static str> {
 }
 
 impl Guard {
-    /// For a server at this address.
+    /// The guard of a server at this address.
     pub fn new(host: IpAddr, port: u16, token: Option<&str>) -> Guard {
         let name = if host.is_ipv6() { format!("[{host}]") } else { host.to_string() };
         let hosts = host.is_loopback().then(|| {
@@ -48,12 +51,12 @@ impl Guard {
         self.token.is_some_and(|token| Sha256::digest(text)[..] == token)
     }
 
-    /// The cookie that keeps the token.
+    /// The `Set-Cookie` header that keeps the token.
     pub fn cookie(&self, token: &str) -> String {
         format!("{}={token}; HttpOnly; SameSite=Strict; Path=/", self.cookie)
     }
 
-    /// Checks that a request comes from where it may.
+    /// Checks that a request names this server as its host, and does not come from a page of another origin.
     pub fn check_origin(&self, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
         let forbidden = |message: &str| Err(Problem::new(StatusCode::FORBIDDEN, message));
         let mut all_hosts = headers.get_all(header::HOST).iter();
@@ -72,7 +75,7 @@ impl Guard {
                 return forbidden("a page of another origin may not use this server");
             }
         }
-        // Browsers say so of requests that a page of another site makes, also where they send no Origin.
+        // Browsers mark requests made by pages of other sites even when they send no Origin.
         let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
         let is_navigation = method == Method::GET
             && headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate")
@@ -83,7 +86,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Checks that a request has the token, if there is one.
+    /// Checks that a request has the token, if one is set.
     pub fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
         if self.token.is_none() {
             return Ok(());
@@ -176,7 +179,8 @@ mod tests {
             assert!(problem_of_token(odd).is_some(), "{odd:?}");
         }
         assert_eq!(problem_of_token("aZ09-._~"), None);
-        // With a token any name will do, since the cookie belongs to a name.
+        // Any host name will do here: the address is not a loopback one, so there is a token, and its cookie belongs to
+        // one name.
         assert!(guard.check_origin(&Method::GET, &headers(&[("host", "vqa.example")])).is_ok());
     }
 }

@@ -1,9 +1,9 @@
-//! A page in the browser that asks a model, and an interface for programs.
+//! A server with a web page for asking a model, and an HTTP API.
 //!
-//! A [`Server`] is bound to a checkpoint, to what makes regions of pictures, and to a [`Gallery`] of images whose
-//! features are there already. One thread owns the model and asks it all questions that wait, in one batch; another
-//! makes regions of new pictures, which are remembered by their content. [`ServeOptions`] say who may reach it, and its
-//! [`Limits`] what it bears: every queue has an end, and every wait a time.
+//! A [`Server`] serves a checkpoint, with an optional extractor for new pictures and an optional [`Gallery`] of images
+//! whose features are already extracted. One thread owns the model and answers all waiting questions in one batch;
+//! another extracts the regions of new pictures, which are cached by their content. [`ServeOptions`] set who may reach
+//! the server, and its [`Limits`] what it accepts: every queue is bounded, and every wait has a timeout.
 //!
 //! ```no_run
 //! use std::sync::atomic::AtomicBool;

@@ -19,13 +19,13 @@ use crate::serve::pictures::{ImageKey, Picture};
 use crate::serve::problem::Problem;
 use crate::serve::telemetry::Telemetry;
 
-/// A question that the model is to be asked.
+/// A question to ask the model.
 pub(super) struct Question {
     /// Questions about one image share its regions.
     pub image: ImageKey,
     pub picture: Arc<Picture>,
     pub text: String,
-    /// How many answers are wanted.
+    /// The number of answers to return.
     pub top_k: usize,
 }
 
@@ -36,15 +36,15 @@ struct Job {
     replies: oneshot::Sender<Result<Vec<Reply>, Problem>>,
 }
 
-/// The way to the model. Requests wait in a queue that has an end; whatever is in it when the model is free is asked
-/// in one batch, and nothing waits for more.
+/// A handle to the thread that owns the model. Requests wait in a bounded queue. When the model is free, it takes
+/// waiting requests into one batch until that has `max_batch` questions, and never waits for more.
 pub(super) struct ModelThread {
     jobs: SyncSender<Job>,
     telemetry: Arc<Telemetry>,
 }
 
 impl ModelThread {
-    /// Of the images that were asked about last, so many bytes are remembered.
+    /// Starts the thread. It caches up to `encoded_bytes` of the model's encodings of recent images.
     pub fn start(
         checkpoint: Checkpoint,
         max_batch: usize,
@@ -64,11 +64,11 @@ impl ModelThread {
         ModelThread { jobs, telemetry }
     }
 
-    /// Asks the questions of one request; the replies are in their order.
+    /// Asks the questions of one request; the replies are in the order of the questions.
     pub async fn ask(&self, questions: Vec<Question>) -> Result<Vec<Reply>, Problem> {
         let (replies, answered) = oneshot::channel();
         let job = Job { questions, since: Instant::now(), replies };
-        // Counted first, as the thread may be done with it at once.
+        // Counted before sending, as the thread may finish the job at once.
         self.telemetry.waiting.inc();
         self.jobs.try_send(job).map_err(|error| {
             self.telemetry.waiting.dec();
@@ -81,7 +81,7 @@ impl ModelThread {
     }
 }
 
-/// The model, and what it has computed of the images that were asked about last.
+/// The model, with a cache of its encodings of recent images.
 struct Model {
     checkpoint: Checkpoint,
     encoded: Cache<ImageKey, Rc<Tensor>>,
@@ -125,13 +125,13 @@ fn run(model: &Model, queue: &Receiver<Job>, max_batch: usize, telemetry: &Telem
             telemetry.waiting.dec();
             telemetry.queue_seconds.observe(job.since.elapsed().as_secs_f64());
         }
-        // Nobody waits for the reply any more.
+        // Drop jobs whose clients have gone.
         jobs.retain(|job| !job.replies.is_closed());
         answer(model, jobs, telemetry);
     }
 }
 
-/// Asks all questions of some requests at once.
+/// Asks all questions of some requests in one batch.
 fn answer(model: &Model, jobs: Vec<Job>, telemetry: &Telemetry) {
     let questions: Vec<&Question> = jobs.iter().flat_map(|job| &job.questions).collect();
     if questions.is_empty() {
@@ -169,7 +169,7 @@ fn answer(model: &Model, jobs: Vec<Job>, telemetry: &Telemetry) {
             };
             job.questions.iter().zip(replies).map(cut).collect()
         });
-        // A client may have gone meanwhile.
+        // Ignored: the client may have gone in the meantime.
         let _ = job.replies.send(of_job);
     }
 }

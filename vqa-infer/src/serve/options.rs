@@ -1,55 +1,55 @@
-//! How a server is set up, and what it bears.
+//! The options and limits of a server.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How a server is set up. The default is reached from this computer alone, on any free port.
+/// The options of a server. By default it listens on any free port, and only this computer can reach it.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
     /// The address to listen on.
     pub host: IpAddr,
-    /// The port to listen on; 0: any free one.
+    /// The port to listen on; 0 for any free one.
     pub port: u16,
-    /// What every request must bring along. Where the address is not a loopback one, there must be a token.
+    /// The token that every request must carry. An address other than a loopback one requires a token.
     pub token: Option<String>,
-    /// Most questions that the model is asked at once; 1: one after the other.
+    /// The batch size at which the model stops taking further requests into a batch; 1 answers requests one by one.
     pub max_batch: usize,
     /// A JSON-lines file to which verdicts on answers are appended; the pictures go to a directory beside it.
     pub collect: Option<PathBuf>,
-    /// What it bears.
+    /// The limits on what clients may use.
     pub limits: Limits,
 }
 
-/// What a server bears, so that no client can exhaust it.
+/// The limits of a server, so that no client can exhaust it.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at a time. A few more are told that there are too many, and others wait.
+    /// Connections at a time. A few more are told that there are too many; any beyond those wait.
     pub connections: usize,
-    /// Requests that wait for the model, beside those that it is asked.
+    /// Requests that wait for the model, apart from those in the current batch.
     pub waiting: usize,
     /// Bytes of a picture.
     pub picture_bytes: usize,
     /// Pixels of a picture.
     pub pixels: u64,
-    /// Bytes of all pictures that are being received or wait to be looked at.
+    /// Bytes of all pictures that are being received or wait for extraction.
     pub pending_bytes: usize,
     /// Characters of a question.
     pub question_chars: usize,
     /// Questions in one request.
     pub questions: usize,
-    /// Bytes that are remembered: half of them for regions, a quarter each for what the model has computed of them and
-    /// for thumbnails.
+    /// Bytes of the caches: half for regions, a quarter for the model's encodings of images, and a quarter for
+    /// thumbnails.
     pub cache_bytes: usize,
-    /// Bytes of the pictures that are collected.
+    /// Bytes of all collected pictures.
     pub collected_bytes: u64,
-    /// Time for the head of a request, and to wait for the next one.
+    /// Time for the head of a request to arrive, and for an idle connection to wait for its next request.
     pub head_time: Duration,
-    /// Time for a request, from its head to the answer.
+    /// Time for a request, from its head to its answer.
     pub request_time: Duration,
-    /// Time in which a client must take some of an answer.
+    /// Time within which a client must accept some more of an answer.
     pub write_time: Duration,
-    /// Time that open requests have when the server ends.
+    /// Time that open requests have to finish when the server stops.
     pub end_time: Duration,
 }
 

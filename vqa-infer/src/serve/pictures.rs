@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use vqa_data::features::ImageRegions;
 
-/// Which picture.
+/// Identifies a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum ImageKey {
     /// An image of the split, by its id.
@@ -16,24 +16,24 @@ pub(super) enum ImageKey {
 #[derive(Debug)]
 pub(super) struct Picture {
     pub regions: ImageRegions,
-    /// Width and height in pixels, where they are known.
+    /// Width and height in pixels, if known.
     pub size: Option<[u32; 2]>,
 }
 
 impl Picture {
-    /// What it takes in memory.
+    /// Its size in memory.
     pub fn n_bytes(&self) -> usize {
         size_of::<Picture>() + 4 * (self.regions.features.len() + self.regions.boxes.len())
     }
 }
 
 impl ImageKey {
-    /// The key of a picture that was sent with these bytes.
+    /// The key of a sent picture with these bytes.
     pub fn of_content(bytes: &[u8]) -> ImageKey {
         ImageKey::Sent(Sha256::digest(bytes).into())
     }
 
-    /// The key of a picture that was sent, from the name that clients know it by.
+    /// The key of a sent picture, from the name that clients know it by.
     pub fn from_name(name: &str) -> Option<ImageKey> {
         let mut digest = [0; 32];
         if name.len() != 64 || !name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {

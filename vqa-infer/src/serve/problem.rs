@@ -1,17 +1,17 @@
-//! What a client is told when a request cannot be answered.
+//! Error responses.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// A status and a sentence. As a response, `{"error": "…"}`.
+/// An HTTP status and a message, sent to the client as `{"error": "…"}`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Problem {
     pub status: StatusCode,
     pub message: String,
 }
 
-/// A value as the body of a response.
+/// A response with a value as its JSON body.
 pub(super) fn json(value: &impl Serialize) -> Response {
     let text = serde_json::to_vec(value).expect("texts and numbers can be written");
     ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
@@ -27,7 +27,7 @@ impl Problem {
         Problem { status, message: message.into() }
     }
 
-    /// The request is no such request.
+    /// The request is malformed.
     pub fn malformed(message: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, message)
     }
@@ -45,7 +45,7 @@ impl Problem {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 
-    /// There is more to do than the server takes on.
+    /// The server has reached one of its limits.
     pub fn busy() -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are waiting: try again in a second")
     }
@@ -54,7 +54,7 @@ impl Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping")
     }
 
-    /// A bug, or a full memory.
+    /// A failure of the server, such as a bug or full memory.
     pub fn internal(message: impl Into<String>) -> Problem {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }

@@ -1,4 +1,4 @@
-//! What clients send: as a form with a picture, or as JSON.
+//! Parses what clients send, either as a form with a picture or as JSON.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::serve::model_thread::Question;
 use crate::serve::pictures::ImageKey;
 use crate::serve::problem::Problem;
 
-/// Answers to a question if nothing is said.
+/// The default of `top_k`.
 const TOP_K: usize = 5;
 
-/// Bytes of a JSON document: more than a batch of the longest questions has. What all connections can send together
-/// must fit into memory.
+/// The maximum size of a JSON document in bytes: more than a batch of the longest questions needs, but small enough for
+/// the documents of all connections to fit in memory together.
 const MAX_JSON: usize = 512 << 10;
 
-/// Bytes of a text in a form.
+/// The maximum size of a text field of a form in bytes.
 const MAX_TEXT: usize = 16 << 10;
 
 /// A question as JSON.
@@ -32,21 +32,21 @@ const MAX_TEXT: usize = 16 << 10;
 pub(super) struct JsonQuestion {
     /// An image of the split, by its id.
     image_id: Option<u64>,
-    /// A picture that was sent before, by the name that the details of the answer gave it.
+    /// A picture that was sent before, by the name that an answer with details gave it.
     image: Option<String>,
     question: String,
     top_k: Option<u64>,
 }
 
-/// A form: the parts of `multipart/form-data`, or an object of JSON.
+/// A form, read from the parts of `multipart/form-data`.
 #[derive(Default)]
 pub(super) struct Form {
-    /// A picture in it.
+    /// The picture that was sent, if any.
     received: Option<Received>,
     texts: Vec<(String, String)>,
 }
 
-/// Whether the body is a form.
+/// Whether the body is a form rather than JSON.
 pub(super) fn is_form(headers: &HeaderMap) -> Result<bool, Problem> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -64,7 +64,7 @@ pub(super) fn is_form(headers: &HeaderMap) -> Result<bool, Problem> {
 pub(super) async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
     let too_large = || Problem::too_large(format!("JSON of more than {MAX_JSON} bytes"));
     let body = request.into_body();
-    // What says that it is too long need not be read.
+    // A body that announces too large a size need not be read.
     if body.size_hint().lower() > MAX_JSON as u64 {
         return Err(too_large());
     }
@@ -79,7 +79,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T
 }
 
 impl JsonQuestion {
-    /// Finds the picture, and checks the rest.
+    /// Finds the picture, and checks the other values.
     pub async fn find(self, app: &Arc<App>) -> Result<Question, Problem> {
         let key = match (self.image_id, &self.image) {
             (Some(image_id), None) => ImageKey::OfSplit(image_id),
@@ -94,7 +94,7 @@ impl JsonQuestion {
 }
 
 impl Form {
-    /// Reads a form. Its picture holds a share of the memory for pictures that grows as it comes.
+    /// Reads a form. Its picture takes its share of the memory for pictures bit by bit as it arrives.
     pub async fn read(request: Request, app: &App) -> Result<Form, Problem> {
         let mut parts =
             Multipart::from_request(request, &()).await.map_err(|error| Problem::malformed(error.body_text()))?;
@@ -116,12 +116,12 @@ impl Form {
         Ok(form)
     }
 
-    /// A text of the form.
+    /// A text field of the form.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.texts.iter().find_map(|(known, text)| (known == name).then_some(text.as_str()))
     }
 
-    /// A text that must be there.
+    /// A required text field.
     pub fn wanted(&self, name: &str) -> Result<&str, Problem> {
         self.text(name).ok_or_else(|| Problem::unusable(format!("{name:?} is missing")))
     }
@@ -131,7 +131,7 @@ impl Form {
         self.received.take()
     }
 
-    /// The image of the split that is named.
+    /// The id of an image of the split, if the form names one.
     pub fn image_id(&self) -> Result<Option<u64>, Problem> {
         let whole = |text: &str| text.parse().map_err(|_| Problem::unusable("\"image_id\" is no whole number"));
         self.text("image_id").map(whole).transpose()

@@ -1,4 +1,4 @@
-//! Which request goes where, and what holds for all of them.
+//! The routes of the service, and the layers that apply to all of them.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,11 +18,11 @@ use crate::serve::app::App;
 use crate::serve::problem::Problem;
 use crate::serve::telemetry::RequestLabels;
 
-/// What a page of ours may do: load what is ours, and show pictures that the user has chosen.
+/// Lets the page load only the server's own resources, and show pictures that the user has chosen.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What every response has in its head.
+/// The headers of every response.
 const HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -32,9 +32,9 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-/// The whole service.
+/// Builds the service.
 pub(super) fn routes(app: Arc<App>) -> Router {
-    // The fields beside the picture, and what separates them.
+    // Bytes for the form's other fields and its boundaries.
     const BESIDE: usize = 1 << 18;
     let largest = app.limits.picture_bytes + BESIDE;
     let asset = |content_type: &'static str, text: &'static str| -> MethodRouter<Arc<App>> {
@@ -68,12 +68,12 @@ pub(super) fn routes(app: Arc<App>) -> Router {
     for (name, value) in HEADERS {
         router = router.layer(SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value)));
     }
-    // What may be kept says so itself.
+    // Responses that may be cached set this header themselves.
     let no_store = HeaderValue::from_static("no-store");
     router.layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, no_store)).with_state(app)
 }
 
-/// A token in the address of the page.
+/// The token in the page's address.
 #[derive(Deserialize)]
 struct Token {
     token: Option<String>,
@@ -83,7 +83,7 @@ async fn page() -> Response {
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], include_str!("page/index.html")).into_response()
 }
 
-/// Lets a request through that may use the server, for as long as it may take, and counts it.
+/// Passes a request on if it may use the server, within the time limit, and records it in the metrics.
 async fn guarded(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
@@ -103,16 +103,16 @@ async fn guarded(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     response
 }
 
-/// Checks who sends a request; otherwise says what is sent instead of an answer.
+/// Checks where a request comes from and its token. An `Err` is the response to send instead of handling the request.
 #[allow(clippy::result_large_err)]
 fn check(app: &App, request: &Request, route: &str) -> Result<(), Response> {
     let guard = &app.guard;
     guard.check_origin(request.method(), request.headers()).map_err(IntoResponse::into_response)?;
-    // What watches over the server needs no token: it learns nothing from it.
+    // Health checks need no token: they reveal nothing.
     if route == "/healthz" {
         return Ok(());
     }
-    // The browser keeps the token, so that it stands in the address no longer.
+    // Moves the token from the address into a cookie.
     let query = Query::<Token>::try_from_uri(request.uri()).ok();
     let token = query.and_then(|Query(query)| query.token).filter(|token| route == "/" && guard.is_token(token));
     if let Some(cookie) = token.and_then(|token| guard.cookie(&token).parse::<HeaderValue>().ok()) {

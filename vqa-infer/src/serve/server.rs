@@ -1,4 +1,4 @@
-//! Connections: taken in, watched, and ended.
+//! The server's connections, from accepting to closing them.
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -29,7 +29,7 @@ use crate::serve::options::{Limits, ServeOptions};
 use crate::serve::problem::Problem;
 use crate::serve::routes::routes;
 
-/// A server that listens, and answers once it [runs](Server::run).
+/// A server that is listening, and answers once it [runs](Server::run).
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
@@ -37,13 +37,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the address, and starts the threads of a model, and of what makes regions of pictures. Without `extractor`
-    /// only images of the `gallery` can be asked about.
+    /// Binds the address, and starts the threads of the model and the extractor. Without an `extractor`, only images of
+    /// the `gallery` can be asked about.
     ///
     /// # Errors
     ///
-    /// When the address cannot be taken, is reached from elsewhere and there is no token, or the file for verdicts
-    /// cannot be opened.
+    /// When the address cannot be bound, no token is set although other computers can reach the address, or the file
+    /// for verdicts cannot be opened.
     pub fn bind(
         checkpoint: Checkpoint,
         extractor: Option<Box<dyn Extractor>>,
@@ -75,13 +75,13 @@ impl Server {
         Ok(Server { app, listener, address })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers until `stop` is set. Then no connection is taken in any more, and requests that were begun have some
-    /// seconds to be answered. Says whether all of them were.
+    /// Answers requests until `stop` is set. Then no more connections are accepted, and open requests have
+    /// [`Limits::end_time`] to finish. Returns whether all of them did.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl Server {
         let refused = |error: std::io::Error| Error::Address { address, problem: error.to_string() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
-            // For files and thumbnails. Each thread that allocates keeps memory of its own.
+            // For files and thumbnails. Few, since each thread that allocates retains memory of its own.
             .max_blocking_threads(8)
             .thread_name("http")
             .enable_all()
@@ -104,9 +104,9 @@ impl Server {
     }
 }
 
-/// Serves until it is stopped, and says whether everything that was asked by then is answered.
+/// Serves until `stop` is set, and returns whether every request that was open by then was answered.
 async fn serve(app: Arc<App>, listener: tokio::net::TcpListener, stop: &AtomicBool) -> bool {
-    /// Connections above the limit, which are told so.
+    /// How many connections above the limit get an answer that says so.
     const REFUSED: usize = 64;
     let limits = app.limits;
     let router = routes(Arc::clone(&app));
@@ -115,7 +115,7 @@ async fn serve(app: Arc<App>, listener: tokio::net::TcpListener, stop: &AtomicBo
     let open = GracefulShutdown::new();
     let mut stopped = pin!(is_set(stop));
     loop {
-        // Where even those are too many that are told so, the others wait until one has ended.
+        // When even these are used up, further connections wait until one has closed.
         let next = async {
             let (place, router) = match Arc::clone(&places).try_acquire_owned() {
                 Ok(place) => (place, &router),
@@ -133,7 +133,7 @@ async fn serve(app: Arc<App>, listener: tokio::net::TcpListener, stop: &AtomicBo
                 let connection = open.watch(connection(stream, router.clone(), limits));
                 tokio::spawn(finish(connection, place, Arc::clone(&app)));
             }
-            // There are too many open files, say: it passes.
+            // A temporary condition, such as too many open files.
             Err(error) => {
                 tracing::warn!("a connection cannot be accepted: {error}");
                 sleep(Duration::from_millis(200)).await;
@@ -145,14 +145,14 @@ async fn serve(app: Arc<App>, listener: tokio::net::TcpListener, stop: &AtomicBo
     timeout(limits.end_time, open.shutdown()).await.is_ok()
 }
 
-/// A client that is spoken with, in HTTP.
+/// An HTTP connection to a client.
 type Connection = http1::Connection<TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>, TowerToHyperService<Router>>;
 
 fn connection(stream: TcpStream, router: Router, limits: Limits) -> Connection {
-    // Answers are small and come at once.
+    // Answers are small and should be sent at once.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
-    // A client may wait for its answer without a word.
+    // A client that waits for its answer sends nothing, so the read timeout covers that time too.
     stream.set_read_timeout(Some(limits.request_time + limits.head_time));
     stream.set_write_timeout(Some(limits.write_time));
     http1::Builder::new()
@@ -162,14 +162,14 @@ fn connection(stream: TcpStream, router: Router, limits: Limits) -> Connection {
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
 }
 
-/// Waits for the end of a connection, whatever it is: clients may break off at any time.
+/// Waits for a connection to end, and ignores how: clients may break off at any time.
 async fn finish(connection: impl Future<Output = hyper::Result<()>>, place: OwnedSemaphorePermit, app: Arc<App>) {
     let _ = connection.await;
     app.telemetry.connections.dec();
     drop(place);
 }
 
-/// Waits until a flag is set, which signal handlers do, who can do little else.
+/// Polls a flag until it is set. Signal handlers set it, and can do little else.
 async fn is_set(flag: &AtomicBool) {
     while !flag.load(Ordering::Relaxed) {
         sleep(Duration::from_millis(50)).await;

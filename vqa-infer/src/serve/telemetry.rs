@@ -1,4 +1,4 @@
-//! What a server counts and measures.
+//! The metrics of a server.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-/// The metrics of a server, with the names that Prometheus wants.
+/// The metrics of a server, named by Prometheus's conventions.
 pub(super) struct Telemetry {
     pub requests: Family<RequestLabels, Counter>,
     pub request_seconds: Histogram,
@@ -24,17 +24,17 @@ pub(super) struct Telemetry {
     registry: Registry,
 }
 
-/// What requests are told apart by.
+/// The labels of the request counter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct RequestLabels {
-    /// The route as it is declared, so that clients cannot make up new ones.
+    /// The route as declared, so that clients cannot create new label values.
     pub route: String,
     pub status: u16,
 }
 
 impl Telemetry {
     pub fn new() -> Telemetry {
-        // A half to 16,000 ms.
+        // From 0.5 ms to about 16 s.
         let seconds = || Histogram::new(exponential_buckets(0.0005, 2.0, 16));
         let mut registry = Registry::with_prefix("vqa");
         let telemetry = Telemetry {
@@ -69,7 +69,7 @@ impl Telemetry {
         Telemetry { registry, ..telemetry }
     }
 
-    /// All of it in the text format of OpenMetrics.
+    /// All metrics in the OpenMetrics text format.
     pub fn text(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string can be written to");

@@ -1,4 +1,4 @@
-//! The pictures of a split, as browsers show them.
+//! Encodes the pictures of a split for browsers.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::picture_file::{encode_jpeg, encode_jpeg_with_quality};
 /// A small picture, as a JPEG.
 pub(super) type Thumbnail = Bytes;
 
-/// Pixels of its longer side.
+/// The longer side of a thumbnail in pixels.
 const SIDE: u32 = 256;
 
 /// Draws the thumbnail of a picture.
@@ -25,7 +25,7 @@ pub(super) fn thumbnail(path: &Path) -> Result<Thumbnail> {
     Ok(encode_jpeg_with_quality(path, &small, 80)?.into())
 }
 
-/// A picture as an upright JPEG: its own file, if it is one.
+/// A picture as an upright JPEG: its own file if that is one, otherwise re-encoded.
 pub(super) fn whole_picture(path: &Path) -> Result<Bytes> {
     let bytes = match read_upright_jpeg(path)? {
         Some(bytes) => bytes,

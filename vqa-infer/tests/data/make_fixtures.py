@@ -1,4 +1,4 @@
-"""Writes attention_maps.json and map_N.png: what the seed's code makes of some boxes and weights.
+"""Writes attention_maps.json and map_N.png: some boxes and weights, and the maps that the seed's code draws from them.
 
     pip install opencv-python-headless numpy
     python3 make_fixtures.py

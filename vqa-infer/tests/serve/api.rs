@@ -1,4 +1,4 @@
-//! What clients that mean well are answered.
+//! Answers to well-behaved clients.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn answers_have_the_shape_of_hugging_faces_pipeline() {
     let response = ask(server.address, &png(1, 8, 6), "a b?");
     assert_eq!(response.header("content-type"), Some("application/json"));
     let answers = response.json();
-    // The softmax of 4, 3, 2, 1, from the fourth answer on: two words, and a red of one.
+    // The softmax of 4, 3, 2, 1, from the fourth answer on: two known words plus a red value of one.
     let total: f64 = (1..=4).map(|logit| f64::from(logit).exp()).sum();
     for (i, answer) in answers.as_array().unwrap().iter().enumerate() {
         assert_eq!(answer["answer"], ANSWERS[(3 + i) % 4]);
@@ -77,7 +77,7 @@ fn a_batch_is_answered_as_one_after_the_other() {
     assert!(wrong.json()["error"].as_str().unwrap().starts_with("question 1: "), "{wrong:?}");
 }
 
-/// Every path and method of the document is there, and every route is in the document.
+/// The server has every path and method that the document describes, and no other methods on these paths.
 #[test]
 fn the_document_describes_what_there_is() {
     let server = Running::start(Duration::ZERO, &ServeOptions::default());
@@ -103,7 +103,7 @@ fn the_document_describes_what_there_is() {
     assert!(keys.iter().all(|key| wanted.as_array().unwrap().contains(key)), "{keys:?}");
 }
 
-/// What Prometheus reads: each name is described before its samples, and what was asked is counted.
+/// The metrics in Prometheus's format count the requests that were sent.
 #[test]
 fn metrics_count_what_was_asked() {
     let server = Running::start(Duration::ZERO, &ServeOptions::default());
@@ -152,7 +152,7 @@ fn with_a_token_nobody_is_let_in_without() {
     let cookie = first.header("set-cookie").unwrap();
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
     assert_eq!(status("/", &[("Cookie", cookie.split(';').next().unwrap())]).status, 200);
-    // It is of use for the page alone.
+    // A token in the address works for the page only.
     assert_eq!(status("/api/model?token=secret", &[]).status, 401);
 }
 
@@ -194,7 +194,7 @@ fn verdicts_are_kept_if_wanted() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever well-formed questions are sent, they are answered as the model does, or refused with a reason.
+    /// Every well-formed request gets the model's answer, or is refused with a reason.
     #[test]
     fn any_question_is_answered(
         words in prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "x", "?", "é", "'s"]), 0..12),
@@ -220,7 +220,7 @@ proptest! {
             }
             let body = response.json();
             let answers = if details { &body["answers"] } else { &body };
-            // Questions are cut to eight words.
+            // Questions are truncated to eight words.
             let read = words.iter().filter(|word| **word != "?").take(8);
             let known = read.filter(|word| ["a", "b", "c"].contains(word)).count();
             assert_eq!(answers[0]["answer"], expected(known, red), "{question:?}");

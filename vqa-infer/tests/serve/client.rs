@@ -1,4 +1,4 @@
-//! A client that can send anything.
+//! A client that can send arbitrary bytes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -31,7 +31,7 @@ impl Response {
     }
 }
 
-/// A connection. Waits are limited, so that a server that says nothing fails a test instead of holding it.
+/// A connection. Waits are limited, so that a silent server fails a test instead of hanging it.
 pub struct Client {
     stream: BufReader<TcpStream>,
 }
@@ -44,17 +44,17 @@ impl Client {
         Client { stream: BufReader::new(stream) }
     }
 
-    /// Sends bytes; whether the server still takes them.
+    /// Sends bytes. Returns whether the server still accepts them.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.get_mut().write_all(bytes).is_ok()
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending side.
     pub fn end(&mut self) {
         let _ = self.stream.get_mut().shutdown(std::net::Shutdown::Write);
     }
 
-    /// Receives a response; nothing if the server ends the connection instead.
+    /// Receives a response; `None` if the server closes the connection instead.
     pub fn receive(&mut self) -> Option<Response> {
         let mut line = String::new();
         let mut next = |stream: &mut BufReader<TcpStream>| {
@@ -73,7 +73,7 @@ impl Client {
             let (name, value) = line.split_once(": ")?;
             headers.push((name.to_ascii_lowercase(), value.to_owned()));
         }
-        // What has no body says nothing about its length.
+        // A response without a body may have no length.
         let length = headers.iter().find(|(name, _)| name == "content-length").map_or("0", |(_, length)| length);
         let length = length.parse().ok()?;
         let mut body = vec![0; length];
@@ -81,10 +81,10 @@ impl Client {
         Some(Response { status, headers, body })
     }
 
-    /// Whether the server ends the connection.
+    /// Waits until the server closes the connection. Returns false if it doesn't within the read timeout.
     pub fn is_ended(&mut self) -> bool {
         matches!(self.stream.read(&mut [0]), Ok(0)) || {
-            // Reset, rather than no word for as long as a read may take.
+            // A reset counts as closed; a timeout does not.
             let error = self.stream.read(&mut [0]).err().map(|error| error.kind());
             error.is_some_and(|kind| kind != std::io::ErrorKind::WouldBlock)
         }
@@ -117,7 +117,7 @@ pub fn post_json(address: SocketAddr, path: &str, body: &Value) -> Response {
     send(address, "POST", path, &[JSON], body.to_string().as_bytes()).unwrap()
 }
 
-/// The header and the body of a form, whose fields may have the name of a file.
+/// The content type and the body of a form. A field with a file name is sent as a file.
 pub fn form(fields: &[(&str, Option<&str>, &[u8])]) -> (String, Vec<u8>) {
     const BOUNDARY: &str = "a-line-that-no-picture-has";
     let mut body = Vec::new();
@@ -136,7 +136,7 @@ pub fn post_form(address: SocketAddr, path: &str, fields: &[(&str, Option<&str>,
     send(address, "POST", path, &[("Content-Type", &content_type)], &body).unwrap()
 }
 
-/// Asks about a picture that is sent.
+/// Sends a picture and asks about it.
 pub fn ask(address: SocketAddr, picture: &[u8], question: &str) -> Response {
     let fields = [("question", None, question.as_bytes()), ("image", Some("p.png"), picture)];
     post_form(address, "/api/ask", &fields)

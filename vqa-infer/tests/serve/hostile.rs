@@ -1,4 +1,4 @@
-//! Clients that mean harm, or are broken.
+//! Malicious and broken clients.
 
 use std::time::{Duration, Instant};
 
@@ -86,8 +86,8 @@ fn every_refusal_has_a_fitting_status() {
 #[test]
 fn pictures_that_are_none_or_too_large_are_refused() {
     let server = Running::start(Duration::ZERO, &ServeOptions::default());
-    // A header that claims more than any memory holds, and a picture that really is as large as it says and compresses
-    // well.
+    // A header that claims more pixels than fit in memory, and a picture that really is as large as it says but
+    // compresses well.
     let mut claim = png(1, 1, 1);
     claim[16..24].copy_from_slice(&[0, 0, 0xc3, 0x50, 0, 0, 0xc3, 0x50]);
     let bomb = png(0, 12_000, 5_000);
@@ -138,7 +138,7 @@ fn forms_that_say_things_twice_or_lie_are_refused() {
     assert_well(&server);
 }
 
-/// A name that leads here is no permission.
+/// A host name that resolves to this server is not enough to use it.
 #[test]
 fn other_hosts_are_refused() {
     let server = Running::start(Duration::ZERO, &ServeOptions::default());
@@ -159,11 +159,11 @@ fn other_hosts_are_refused() {
 #[test]
 fn slow_clients_are_not_waited_for() {
     let server = Running::start(Duration::ZERO, &quick());
-    // A head that never ends, and one that does not begin.
+    // A head that never ends, and one that never begins.
     let mut slow_head = Client::connect(server.address);
     slow_head.send(b"GET / HTTP/1.1\r\nHost: localhost");
     let mut silent = Client::connect(server.address);
-    // A body of which a byte comes now and then.
+    // A body that arrives slowly, in bursts.
     let (content_type, body) = form(&[("question", None, &[b'a'; 500]), ("image", Some("p.png"), &png(1, 4, 4))]);
     let whole = request("POST", "/api/ask", server.address, &[("Content-Type", &content_type)], &body);
     let mut slow_body = Client::connect(server.address);
@@ -181,7 +181,7 @@ fn slow_clients_are_not_waited_for() {
     assert!(silent.is_ended());
     let refusal = slow_body.receive();
     assert!(refusal.is_none_or(|refusal| refusal.status == 408), "no answer to what came too late");
-    // A connection that has been answered is not kept for ever.
+    // An idle connection is closed after its answer.
     let mut idle = Client::connect(server.address);
     idle.send(&request("GET", "/healthz", server.address, &[], b""));
     assert_eq!(idle.receive().unwrap().status, 200);
@@ -197,12 +197,12 @@ fn clients_that_go_away_leave_nothing_behind() {
     for len in (1..whole.len()).step_by(7).chain([whole.len()]) {
         let mut client = Client::connect(server.address);
         client.send(&whole[..len]);
-        // Half of them say that they are done, the others are gone.
+        // About half of them close their sending side first, the others just disconnect.
         if len % 2 == 0 {
             client.end();
         }
     }
-    // One that has said all it has to say, and listens.
+    // A client that has closed its sending side and still reads.
     let mut half_closed = Client::connect(server.address);
     half_closed.send(&whole);
     half_closed.end();
@@ -210,7 +210,7 @@ fn clients_that_go_away_leave_nothing_behind() {
     let started = Instant::now();
     loop {
         let text = String::from_utf8(get(server.address, "/metrics").body).unwrap();
-        // The one that asks.
+        // The one connection is this request's own.
         if text.contains("vqa_connections 1\n") && text.contains("vqa_waiting_requests 0\n") {
             break;
         }
@@ -227,7 +227,7 @@ fn there_is_an_end_to_connections() {
     options.limits.head_time = Duration::from_secs(3);
     let server = Running::start(Duration::ZERO, &options);
     let held: Vec<Client> = (0..4).map(|_| Client::connect(server.address)).collect();
-    // They have to be taken in first.
+    // The server has to accept them first.
     let started = Instant::now();
     let refused = loop {
         let response = get(server.address, "/healthz");
@@ -245,7 +245,7 @@ fn there_is_an_end_to_connections() {
     assert_well(&server);
 }
 
-/// Pictures that are received hold a share of the memory for such, and no more than all of it.
+/// Pictures being received share a limited amount of memory.
 #[test]
 fn there_is_an_end_to_what_is_received() {
     let mut options = ServeOptions::default();
@@ -253,13 +253,13 @@ fn there_is_an_end_to_what_is_received() {
     let server = Running::start(Duration::ZERO, &options);
     let noise = |n: usize| (0..n).map(|i| (i * i / 8) as u8).collect::<Vec<_>>();
     let (content_type, body) = form(&[("image", Some("p.png"), &noise(60 << 10))]);
-    // Everything but the end.
+    // Everything but the end is sent.
     let head = request("POST", "/api/ask", server.address, &[("Content-Type", &content_type)], &body);
     let started = Instant::now();
     let holding = loop {
         let mut holding = Client::connect(server.address);
         holding.send(&head[..head.len() - 20]);
-        // Which of the two comes first is open.
+        // Either of the two may get the memory first.
         let response = ask(server.address, &noise(60 << 10), "a");
         if response.status == 503 {
             assert_eq!(response.header("retry-after"), Some("1"));
@@ -267,7 +267,7 @@ fn there_is_an_end_to_what_is_received() {
         }
         assert!(started.elapsed() < Duration::from_secs(60), "{}", response.status);
     };
-    // What the one that gave up held is free again.
+    // The memory that the disconnected client held is released.
     drop(holding);
     while ask(server.address, &noise(60 << 10), "a").status == 503 {
         assert!(started.elapsed() < Duration::from_secs(60));
@@ -279,7 +279,7 @@ fn there_is_an_end_to_what_is_received() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Bytes of any kind end in a status from 400 on, or in the end of the connection; never in a 500.
+    /// Arbitrary bytes lead to a 4xx status or a closed connection, never to a 5xx status.
     #[test]
     fn any_bytes_are_borne(
         beginning in prop_oneof![
@@ -300,7 +300,7 @@ proptest! {
         });
     }
 
-    /// So do forms and documents whose parts are anything.
+    /// Arbitrary forms and documents never lead to a 5xx status either.
     #[test]
     fn any_fields_are_borne(
         fields in prop::collection::vec(
@@ -327,14 +327,14 @@ proptest! {
     }
 }
 
-/// An answer that is not taken does not hold the server.
+/// A client that never reads its answer does not block the server.
 #[test]
 fn an_answer_that_is_not_read_is_given_up() {
     let server = Running::start(Duration::ZERO, &quick());
     let mut deaf = Client::connect(server.address);
     let one = request("GET", "/page.js", server.address, &[], b"");
     let many = one.repeat(3000);
-    // The server stops reading once nothing can be written; then this ends, as both sides' buffers are full.
+    // The server stops reading once it can write no more. Then both sides' buffers fill up, and sending ends too.
     let started = Instant::now();
     let sent = std::thread::spawn(move || {
         for chunk in many.chunks(1 << 16) {

@@ -1,4 +1,4 @@
-//! Many clients at once, and the end.
+//! Many clients at once, and shutting down.
 
 use std::sync::atomic::Ordering;
 use std::thread::{scope, sleep};
@@ -9,7 +9,7 @@ use vqa_infer::serve::{Limits, ServeOptions};
 use crate::client::{Client, ask, form, get, request};
 use crate::stub::{Running, expected, png};
 
-/// What waits while the model is busy is asked in one batch, and the replies reach whoever asked.
+/// Questions that wait while the model is busy are answered in one batch, and each client gets its own replies.
 #[test]
 fn questions_that_wait_are_asked_together() {
     let server = Running::start(Duration::from_millis(100), &ServeOptions::default());
@@ -68,7 +68,7 @@ fn a_full_queue_says_when_to_come_again() {
     assert_eq!(ask(server.address, &png(1, 4, 4), "a").status, 200);
 }
 
-/// Whoever was heard is answered; nobody new is.
+/// On shutdown, requests already received are answered and new connections are refused.
 #[test]
 fn it_ends_when_what_was_asked_is_answered() {
     let mut server = Running::start(Duration::from_millis(500), &ServeOptions::default());
@@ -83,7 +83,7 @@ fn it_ends_when_what_was_asked_is_answered() {
     }
     server.stop();
     assert_eq!(client.receive().unwrap().best(), expected(1, 1));
-    // Connections that wait for nothing do not hold it up.
+    // Idle connections do not delay it.
     let started = Instant::now();
     assert!(server.join());
     assert!(started.elapsed() < Duration::from_secs(9), "it waited for an idle connection");
@@ -91,7 +91,7 @@ fn it_ends_when_what_was_asked_is_answered() {
     assert!(std::net::TcpStream::connect(server.address).is_err());
 }
 
-/// A request that takes longer than it may does not keep the server from ending.
+/// A request that never finishes does not keep the server from stopping.
 #[test]
 fn the_end_has_a_deadline() {
     let limits = Limits { end_time: Duration::from_millis(200), ..Limits::default() };
@@ -104,7 +104,7 @@ fn the_end_has_a_deadline() {
         )
         .as_bytes(),
     );
-    // It is begun.
+    // Another request gets through, so the slow one has been accepted.
     assert_eq!(get(server.address, "/healthz").status, 200);
     server.stop();
     assert!(!server.join(), "a request was not answered");

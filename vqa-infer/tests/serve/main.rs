@@ -1,4 +1,4 @@
-//! The server, on a model whose answers are known, asked by clients of all kinds.
+//! Tests of the server, running a model with known answers, with clients of all kinds.
 
 #![cfg(feature = "serve")]
 

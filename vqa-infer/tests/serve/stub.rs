@@ -1,4 +1,4 @@
-//! A server on a model whose answers are known.
+//! A server running a model with known answers.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -21,23 +21,23 @@ use vqa_model::run::{CheckpointHeader, RunDir};
 use vqa_model::weights::save_weights;
 use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
 
-/// The answers, best first of a question of no known words about a black picture.
+/// The answers; in this order, best first, for a question without known words about a black picture.
 pub const ANSWERS: [&str; 4] = ["red", "green", "blue", "grey"];
 
-/// What the model and the extractor have seen.
+/// Records what the model and the extractor were given.
 #[derive(Default)]
 pub struct Seen {
-    /// Questions in each batch.
+    /// The number of questions in each batch.
     pub batches: Mutex<Vec<usize>>,
-    /// Pictures that were extracted.
+    /// The number of pictures extracted.
     pub extracted: AtomicUsize,
 }
 
-/// Answers with the number of the question's known words plus the red of the picture's first pixel, modulo four. Looks
-/// at the region that has this number.
+/// Answers with the number of known words in the question plus the red value of the picture's first pixel, modulo four,
+/// and attends to the region with that index.
 struct Counter {
     seen: Arc<Seen>,
-    /// How long it takes for a batch, whatever its size.
+    /// How long a batch of any size takes.
     delay: Duration,
     _weight: Tensor,
 }
@@ -51,14 +51,14 @@ impl VqaModel for Counter {
         let red = input.features.select(1, 0).select(1, 0).index_select(0, &input.image_rows).to_kind(Kind::Int64);
         let best: Tensor = (words + red).remainder(4); // [B]
         let attention = best.one_hot(4).to_kind(Kind::Float); // [B, K]
-        // 4, 3, 2, 1 from the best answer on.
+        // The logits are 4, 3, 2, 1 from the best answer on.
         let distance: Tensor =
             (Tensor::arange(4, (Kind::Int64, Device::Cpu)).unsqueeze(0) - best.unsqueeze(1)).remainder(4);
         ModelOutput { logits: (distance * -1 + 4).to_kind(Kind::Float), attention }
     }
 }
 
-/// Four regions, each a quarter of the picture, whose only number is the red of the first pixel.
+/// Four regions, each a quarter of the picture, whose only feature is the red value of the first pixel.
 struct FirstPixel(Arc<Seen>);
 
 impl Extractor for FirstPixel {
@@ -92,7 +92,7 @@ impl Extractor for FirstPixel {
     }
 }
 
-/// The directory of a run whose words are "a", "b" and "c".
+/// Writes the directory of a run whose dictionary has the words "a", "b" and "c".
 fn write_run(directory: &Path) -> RunDir {
     let run = RunDir::new(directory);
     fs::write(run.config(), "device = \"cpu\"\n[dict]\nmax_question_len = 8\n[model]\nloss = \"softmax\"\n").unwrap();
@@ -112,7 +112,7 @@ fn write_run(directory: &Path) -> RunDir {
     run
 }
 
-/// A server that runs, and ends when it is dropped.
+/// A running server, stopped on drop.
 pub struct Running {
     pub address: SocketAddr,
     pub seen: Arc<Seen>,
@@ -122,7 +122,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a server on a model that takes so long for a batch.
+    /// Starts a server running a model that takes `delay` for each batch.
     pub fn start(delay: Duration, options: &ServeOptions) -> Running {
         let directory = tempfile::tempdir().unwrap();
         let run = write_run(directory.path());
@@ -140,12 +140,12 @@ impl Running {
         Running { address, seen, stop, thread: Some(thread), _directory: directory }
     }
 
-    /// Tells it to end.
+    /// Tells the server to stop.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until it has ended, and gives what it says then: whether everything is answered.
+    /// Waits until the server has stopped, and returns whether it answered everything.
     pub fn join(&mut self) -> bool {
         self.thread.take().unwrap().join().unwrap()
     }
@@ -160,7 +160,7 @@ impl Drop for Running {
     }
 }
 
-/// What the model answers first to a question with so many known words about a picture with this red.
+/// The model's best answer to a question with `n_words` known words about a picture with this red value.
 pub fn expected(n_words: usize, red: u8) -> &'static str {
     ANSWERS[(n_words + usize::from(red)) % 4]
 }

@@ -21,11 +21,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// How long the page may take for anything. It is waited for no longer than it takes.
+/// How long the page may take for anything. Tests wait only as long as it actually takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs a test in a browser of its own, which ends with it. The page must leave no error in the console: those that are
-/// expected are [taken](Page::take_errors).
+/// Runs a test in a browser of its own, closed afterwards. The page must leave no error in the console; expected ones
+/// must be [taken](Page::take_errors).
 pub fn in_browser(test: impl AsyncFnOnce(&Page)) {
     let Some(programs) = Programs::find() else { return };
     let driver = Driver::start(&programs);
@@ -46,7 +46,7 @@ pub fn in_browser(test: impl AsyncFnOnce(&Page)) {
             eprintln!("what the browser showed: {}", path.display());
         }
     }
-    // The driver would leave the browser running.
+    // Without this the driver would leave the browser running.
     let closed = runtime.block_on(page.client.close());
     drop(driver);
     if let Err(panic) = outcome {
@@ -61,7 +61,7 @@ struct Programs {
 }
 
 impl Programs {
-    /// Where they are, if both are installed.
+    /// The paths of both programs, if they are installed.
     fn find() -> Option<Programs> {
         static SAID: Once = Once::new();
         let (driver, browser) = (program("chromedriver"), program("chromium"));
@@ -71,7 +71,7 @@ impl Programs {
         let missing = if browser.is_none() { "chromium" } else { "chromedriver" };
         assert!(env::var_os("VQA_REQUIRE_BROWSER").is_none_or(|value| value != "1"), "{missing} is not installed");
         SAID.call_once(|| {
-            // Not with a macro, whose output of tests that pass is not shown.
+            // Not with a macro: its output is captured, and not shown for tests that pass.
             let line = format!("skipped: {missing} is not installed: make test-browser installs it\n");
             std::io::stderr().write_all(line.as_bytes()).unwrap();
         });
@@ -84,13 +84,13 @@ fn program(name: &str) -> Option<PathBuf> {
     env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
-/// A process that ends with the value.
+/// A process that is killed on drop.
 struct Driver {
     process: Child,
     port: u16,
-    /// Open, for it to write to.
+    /// Kept open, so that the driver can write to it.
     _stdout: BufReader<ChildStdout>,
-    /// What the browser leaves lying.
+    /// For the browser's temporary files.
     _directory: TempDir,
 }
 
@@ -139,7 +139,7 @@ async fn connect(driver: &Driver, programs: &Programs) -> Client {
     builder.capabilities(capabilities).connect(&format!("http://127.0.0.1:{}", driver.port)).await.unwrap()
 }
 
-/// A command beyond the standard.
+/// A command that is not in the WebDriver standard.
 #[derive(Debug)]
 struct Extension {
     path: &'static str,
@@ -156,7 +156,7 @@ impl WebDriverCompatibleCommand for Extension {
     }
 }
 
-/// A page, as somebody before it sees and uses it. What does not come about within [`PATIENCE`] fails the test.
+/// A page as a user sees and uses it. Anything that does not happen within [`PATIENCE`] fails the test.
 pub struct Page {
     client: Client,
 }
@@ -166,8 +166,8 @@ impl Page {
         self.client.goto(url).await.unwrap();
     }
 
-    /// Warnings and errors of the console since the last call: exceptions, what could not be loaded, what the content
-    /// security policy has kept off.
+    /// Returns the console's warnings and errors since the last call: exceptions, resources that failed to load, and
+    /// those that the content security policy blocked.
     pub async fn take_errors(&self) -> Vec<String> {
         let log = Extension { path: "se/log", body: json!({"type": "browser"}) };
         let entries = self.client.issue_cmd(log).await.unwrap();
@@ -186,7 +186,7 @@ impl Page {
         self.client.issue_cmd(Extension { path: "goog/cdp/execute", body }).await.unwrap()
     }
 
-    /// The size of what is seen of the page, below what a window can be made to.
+    /// Sets the size of the viewport, which can be smaller than the smallest window.
     pub async fn resize(&self, [width, height]: [u32; 2]) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
@@ -198,12 +198,12 @@ impl Page {
         self.devtools("Emulation.setEmulatedMedia", features).await;
     }
 
-    /// What a function body returns.
+    /// Runs a JavaScript function body, and returns its result.
     pub async fn js(&self, body: &str) -> Value {
         self.js_with(body, json!([])).await
     }
 
-    /// The same, with `arguments`.
+    /// Like [`Page::js`], with `arguments`.
     pub async fn js_with(&self, body: &str, arguments: Value) -> Value {
         let Value::Array(arguments) = arguments else { panic!("no list: {arguments}") };
         self.client.execute(body, arguments).await.unwrap_or_else(|error| panic!("{body}: {error}"))
@@ -221,7 +221,7 @@ impl Page {
         }
     }
 
-    /// Waits until an element is seen that has this text in it.
+    /// Waits until an element is visible and contains this text.
     pub async fn until_says(&self, selector: &str, text: &str) {
         let [selector, text] = [json!(selector), json!(text)];
         self.until(&format!("document.querySelector({selector})?.innerText.includes({text})")).await;
@@ -236,27 +236,27 @@ impl Page {
         self.find(selector).await.click().await.unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
-    /// Replaces what is in a field.
+    /// Replaces the content of a field.
     pub async fn fill(&self, selector: &str, text: &str) {
         let field = self.find(selector).await;
-        // As somebody does it, since the page hears nothing of the driver's own way of clearing.
+        // As a user does it, since the driver's own method of clearing sends the page no events.
         let [control, delete] = [Key::Control, Key::Delete].map(char::from);
         field.click().await.unwrap();
         field.send_keys(&format!("{control}a{control}{delete}{text}")).await.unwrap();
     }
 
-    /// The text of an element as it is seen.
+    /// The visible text of an element.
     pub async fn text(&self, selector: &str) -> String {
         self.find(selector).await.text().await.unwrap()
     }
 
-    /// The texts of all elements as they are seen.
+    /// The visible texts of all matching elements.
     pub async fn texts(&self, selector: &str) -> Vec<String> {
         let body = "return [...document.querySelectorAll(arguments[0])].map((element) => element.innerText)";
         serde_json::from_value(self.js_with(body, json!([selector])).await).unwrap()
     }
 
-    /// How many elements there are.
+    /// The number of matching elements.
     pub async fn count(&self, selector: &str) -> u64 {
         self.js_with("return document.querySelectorAll(arguments[0]).length", json!([selector])).await.as_u64().unwrap()
     }
@@ -282,7 +282,7 @@ impl Page {
         self.press_char(key.into()).await;
     }
 
-    /// Types a text into whatever has the focus.
+    /// Types a text into the focused element.
     pub async fn type_text(&self, text: &str) {
         for key in text.chars() {
             self.press_char(key).await;
@@ -294,7 +294,7 @@ impl Page {
         self.client.perform_actions(keys).await.unwrap();
     }
 
-    /// Drops a file, as the page sees it: a driver cannot drag one from the desktop.
+    /// Simulates dropping a file with the events that the page gets, since a driver cannot drag one from the desktop.
     pub async fn drop_file(&self, name: &str, media_type: &str, bytes: &[u8]) {
         let body = "
             const [name, type, data] = arguments;
@@ -308,8 +308,8 @@ impl Page {
         self.js_with(body, json!([name, media_type, BASE64.encode(bytes)])).await;
     }
 
-    /// The least contrast of a text that is seen with what is behind it, and that text: as the Web Content
-    /// Accessibility Guidelines compute it, which want 4.5. Controls that are disabled need none.
+    /// The lowest contrast of any visible text with its background, and that text, computed as in the Web Content
+    /// Accessibility Guidelines, which require 4.5. Disabled controls are exempt.
     pub async fn least_contrast(&self) -> (f64, String) {
         let found = self.js(include_str!("contrast.js")).await;
         (found["contrast"].as_f64().unwrap(), found["text"].as_str().unwrap().to_owned())
@@ -317,7 +317,7 @@ impl Page {
 
     /// Fails if the page is wider than the screen.
     pub async fn assert_fits_width(&self, width: u32) {
-        // What scrolls by itself may have more in it.
+        // Elements that scroll by themselves may contain wider content.
         let body = "return [...document.querySelectorAll('body *')]
             .filter((element) => element.checkVisibility() && !element.closest('svg, #examples *') &&
                 element.getBoundingClientRect().right > arguments[0] + 0.5)
@@ -327,7 +327,7 @@ impl Page {
         assert_eq!(found, json!([width, width]));
     }
 
-    /// Keeps what is seen in the directory that `VQA_SCREENSHOTS` names, if it does.
+    /// Saves a screenshot in the directory that `VQA_SCREENSHOTS` names, if it is set.
     pub async fn screenshot(&self, name: &str) {
         if let Some(directory) = env::var_os("VQA_SCREENSHOTS") {
             fs::create_dir_all(&directory).unwrap();

@@ -1,4 +1,4 @@
-// The least contrast of a text with what is behind it, as WCAG 2 computes it.
+// The lowest contrast of any text with its background, computed as in WCAG 2.
 const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
 const channels = (color) => {
   canvas.clearRect(0, 0, 1, 1);
@@ -13,7 +13,7 @@ const luminance = (rgb) => {
     .map((channel) => (channel <= 0.04045 ? channel / 12.92 : ((channel + 0.055) / 1.055) ** 2.4));
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
-// Backgrounds from the element up to the first one that is opaque; at last the browser's own.
+// Backgrounds from the element up to the first opaque one, or else to the browser's own.
 const behind = (element) => {
   const layers = [];
   for (let at = element; at; at = at.parentElement) {

@@ -1,4 +1,4 @@
-//! What the tests rest on.
+//! Tests of the test harness itself.
 
 use crate::browser::in_browser;
 use crate::world::Server;
@@ -15,7 +15,7 @@ fn what_goes_wrong_in_a_page_is_noticed() {
         page.js("document.body.setAttribute('style', 'color: red')").await;
         page.js("const script = document.createElement('script'); script.text = '1'; document.body.append(script)")
             .await;
-        // What comes from outside would be told as well, but is not even asked for.
+        // Resources from other hosts would be reported too, but are not even requested.
         page.js("document.createElement('img').src = 'http://127.0.0.1:1/elsewhere.png'").await;
         page.js("return new Promise((done) => setTimeout(done, 300))").await;
         let errors = page.take_errors().await;

@@ -1,4 +1,5 @@
-//! The pages of `vqa`, in Chromium. Where there is none the tests say so and pass; `make test-browser` installs it.
+//! Tests of the pages of `vqa`, in Chromium. If it is not installed, the tests say so and pass; `make test-browser`
+//! installs it.
 
 mod browser;
 mod harness;

@@ -1,4 +1,4 @@
-//! The page of `vqa visualize`, opened as a file.
+//! Tests of the page of `vqa visualize`, opened as a file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::world::{ok, world};
 
 const DATA: &str = "<script type=\"application/json\" id=\"data\">";
 
-/// The directory of a report about the whole split: drawn once, and only read.
+/// The directory of a report about the full split, drawn once and only read.
 fn report() -> &'static Path {
     static REPORT: LazyLock<PathBuf> = LazyLock::new(|| {
         ok(world(), "visualize --checkpoint run/model_1.safetensors --data val --n 100000 --out-dir maps");
@@ -21,14 +21,14 @@ fn report() -> &'static Path {
     &REPORT
 }
 
-/// What the page's script reads.
+/// The data that the page's script reads.
 fn data() -> Value {
     let page = fs::read_to_string(report().join("index.html")).unwrap();
     let (_, json) = page.split_once(DATA).unwrap();
     serde_json::from_str(json.split_once("</script>").unwrap().0).unwrap()
 }
 
-/// Another page beside it, with other data. Returns its address.
+/// Writes another page beside the report's, with other data, and returns its address.
 fn write_page(name: &str, data: &Value) -> String {
     let page = fs::read_to_string(report().join("index.html")).unwrap();
     let (head, json) = page.split_once(DATA).unwrap();
@@ -57,13 +57,13 @@ const DESKTOP: [u32; 2] = [1280, 900];
 
 /// How many questions the page says that it shows.
 async fn n_shown(page: &Page) -> usize {
-    // What is chosen is shown with the next frame.
+    // A change of the filters shows with the next frame.
     page.js("return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))").await;
     let count = page.text("#count").await;
     count.split(' ').next().unwrap().replace(',', "").parse().unwrap()
 }
 
-/// The questions of the cards, from the first to the last one, all of which are made.
+/// The questions of all cards, after waiting until all of them have been created.
 async fn questions(page: &Page) -> Vec<String> {
     let n = n_shown(page).await;
     let all_made = format!(
@@ -76,7 +76,7 @@ async fn questions(page: &Page) -> Vec<String> {
     serde_json::from_value(page.js(body).await).unwrap()
 }
 
-/// The questions of the cards in the data that fit.
+/// The questions of the matching cards in the data.
 fn those(data: &Value, fits: impl Fn(&Value) -> bool) -> Vec<String> {
     let cards = data["cards"].as_array().unwrap().iter();
     cards.filter(|card| fits(card)).map(|card| card["question"].as_str().unwrap().to_owned()).collect()
@@ -86,7 +86,7 @@ fn confidence(card: &Value) -> f64 {
     card["best"][0][1].as_f64().unwrap()
 }
 
-/// Chooses an option of a select. The driver's own way leaves out the first of the two events.
+/// Chooses an option of a select element. The driver's own method omits the first of the two events.
 async fn select(page: &Page, selector: &str, value: &str) {
     let body = "const select = document.querySelector(arguments[0]);
         select.value = arguments[1];
@@ -101,7 +101,7 @@ fn every_question_has_a_card_with_what_is_known_of_it() {
         page.screenshot("report-head").await;
         let all = those(data, |_| true);
         assert!(all.len() > 60, "{}", all.len());
-        // As many as fill some screens, and the others once somebody scrolls to them.
+        // At first there are enough cards for a few screens; the others are created on scrolling.
         assert_eq!(page.count(".card").await, 48);
         assert_eq!(questions(page).await, all);
         let card = &data["cards"][0];
@@ -114,7 +114,7 @@ fn every_question_has_a_card_with_what_is_known_of_it() {
         for words in [&card["question"], &card["answer"], &card["question_type"], &card["annotators"][0][0]] {
             assert!(text.contains(words.as_str().unwrap()), "{words}: {text}");
         }
-        // Its picture and map are shown; those far below are not loaded before they are scrolled to.
+        // Its picture and map are shown; those far below are loaded only when scrolled to.
         page.until(
             "[...document.querySelectorAll('.card')[0].querySelectorAll('img')].every((i) => i.naturalWidth > 0)",
         )
@@ -153,7 +153,7 @@ fn filters_leave_the_questions_that_fit() {
         page.click("#verdicts label:has([value=wrong])").await;
         let wrong = those(data, |card| score(card) == 0.0);
         assert_eq!(questions(page).await, wrong);
-        // They add up.
+        // Filters combine.
         select(page, "#answer-type", "number").await;
         let both = those(data, |card| score(card) == 0.0 && card["answer_type"] == "number");
         assert!(both.len() < wrong.len());
@@ -167,7 +167,7 @@ fn filters_leave_the_questions_that_fit() {
 #[test]
 fn filters_know_how_sure_the_model_was() {
     in_browser(async |page| {
-        // The model of the tests is about as sure of everything.
+        // The test model has about the same confidence in everything, so vary it.
         let mut data = data();
         for (i, card) in data["cards"].as_array_mut().unwrap().iter_mut().enumerate() {
             card["best"][0][1] = json!((i % 20) as f64 / 20.0 + 0.01);
@@ -179,7 +179,7 @@ fn filters_know_how_sure_the_model_was() {
         assert!((40.0..=60.0).contains(&from), "{from}");
         assert_eq!(questions(page).await, those(&data, |card| 100.0 * confidence(card) >= from));
         assert_eq!(page.text("#confidence").await, format!("{from} to 100 %"));
-        // With the keyboard, and past each other.
+        // With the keyboard, and with the two sliders crossing.
         page.press(Key::Right).await;
         let from = from + 5.0;
         assert_eq!(questions(page).await, those(&data, |card| 100.0 * confidence(card) >= from));
@@ -253,7 +253,7 @@ fn a_box_says_how_much_attention_it_has() {
         page.until(&format!("document.querySelector('.card .share').innerText === {}", json!(expected))).await;
         page.until("getComputedStyle(document.querySelector('.card .regions')).opacity === '1'").await;
         page.screenshot("report-hover").await;
-        // The drawing lies on the picture.
+        // The overlay covers the picture exactly.
         let same = "const [a, b] = ['.card img', '.card .regions'].map((selector) => {
                 const { x, y, width, height } = document.querySelector(selector).getBoundingClientRect();
                 return [x, y, width, height].map(Math.round).join();
@@ -274,7 +274,7 @@ fn a_click_enlarges_and_escape_closes() {
         assert!(page.is_seen("#enlarged .regions").await);
         page.until("[...document.querySelectorAll('#enlarged img')].every((image) => image.naturalWidth > 0)").await;
         page.screenshot("report-enlarged").await;
-        // The strongest region is named, and shown when it is pointed at.
+        // The most attended region is listed, and highlighted when pointed at.
         page.hover("#enlarged .looked button").await;
         page.until("document.querySelector('#enlarged .region.pointed')").await;
         page.press(Key::Right).await;
@@ -285,7 +285,7 @@ fn a_click_enlarges_and_escape_closes() {
         page.press(Key::Escape).await;
         page.until("!document.querySelector('#enlarged').open").await;
         assert_eq!(page.js("return document.activeElement.dataset.place").await, "1");
-        // Beside it and on the cross.
+        // The dialog closes on a click on the cross, and beside it.
         page.press(Key::Enter).await;
         page.until("document.querySelector('#enlarged').open").await;
         page.click("#close").await;
@@ -311,7 +311,7 @@ fn everything_is_reached_with_the_keyboard() {
             let outer = page.js("return document.activeElement.outerHTML").await;
             assert_eq!(page.js(body).await, json!([order, "solid", true]), "{outer}");
         }
-        // The cards are one stop, and the arrows go through them.
+        // The cards are a single tab stop, and the arrow keys move between them.
         let columns = page
             .js("return getComputedStyle(document.querySelector('#cards')).gridTemplateColumns.split(' ').length")
             .await;
@@ -401,7 +401,8 @@ fn texts_of_others_stay_texts() {
     });
 }
 
-/// 2,000 cards can be used soon. How soon is printed, for no test should hang on the speed of a machine.
+/// A page of 2,000 cards is quickly usable. The time is only printed, as no test should depend on the speed of a
+/// machine.
 #[test]
 fn two_thousand_questions_are_shown_a_screen_at_a_time() {
     in_browser(async |page| {
@@ -415,7 +416,7 @@ fn two_thousand_questions_are_shown_a_screen_at_a_time() {
         assert_eq!(n_shown(page).await, 2000);
         assert_eq!(page.count(".card").await, 48);
         let ready = page.js("return Number(document.documentElement.dataset.ready)").await;
-        // From a stroke in the search to the frame that shows what is found.
+        // From a keystroke in the search field to the frame that shows the results.
         let search = "const started = performance.now();
             document.querySelector('#search').value = arguments[0];
             document.querySelector('#search').dispatchEvent(new Event('input', { bubbles: true }));

@@ -1,4 +1,4 @@
-//! The page of `vqa serve`.
+//! Tests of the page of `vqa serve`.
 
 use std::fs;
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use crate::browser::{Page, in_browser};
 use crate::world::{Server, ok, picture};
 
-/// Runs a test on the page of a server of its own.
+/// Runs a test on the page of its own server.
 fn on_page(arguments: &str, test: impl AsyncFnOnce(&Page, &mut Server)) {
     on_screen([1280, 900], arguments, test);
 }
 
-/// The same, on a screen of this width and height.
+/// Like [`on_page`], on a screen of this width and height.
 fn on_screen(screen: [u32; 2], arguments: &str, test: impl AsyncFnOnce(&Page, &mut Server)) {
     in_browser(async |page| {
         page.resize(screen).await;
@@ -25,7 +25,7 @@ fn on_screen(screen: [u32; 2], arguments: &str, test: impl AsyncFnOnce(&Page, &m
         }
         test(page, &mut server).await;
         page.assert_no_errors().await;
-        // What still loads would fail when the server ends.
+        // Anything still loading would fail when the server stops.
         page.open("about:blank").await;
     });
 }
@@ -36,7 +36,7 @@ async fn choose(page: &Page, image_id: u64) {
     page.until("document.querySelector('#picture').naturalWidth > 0").await;
 }
 
-/// Waits until nothing loads any more.
+/// Waits until all thumbnails have loaded.
 async fn thumbnails_loaded(page: &Page) {
     page.until("[...document.querySelectorAll('#images img')].every((image) => image.naturalWidth > 0)").await;
 }
@@ -53,7 +53,7 @@ async fn answered(page: &Page, question: &str) {
     page.until("!document.querySelector('#message').innerText").await;
 }
 
-/// The value of a metric of the server, added up over its labels.
+/// The value of a metric of the server, summed over its labels.
 async fn metric(page: &Page, name: &str) -> f64 {
     let text = page.js("return fetch('/metrics').then((response) => response.text())").await;
     let lines = text
@@ -75,7 +75,7 @@ fn a_picture_of_the_split_is_asked_about() {
         ask(page, "What color is the circle?").await;
         page.screenshot("serve-answer").await;
         assert_eq!(page.count("#answers .text").await, 5);
-        // A bar is as long as the share that stands beside it.
+        // The length of each bar matches the percentage beside it.
         page.until("!document.getAnimations().length").await;
         let bars = page
             .js("return [...document.querySelectorAll('#answers li')].map((item) => [
@@ -95,7 +95,7 @@ fn the_map_shows_where_the_model_looked() {
     on_page("--data val", async |page, _| {
         choose(page, 70).await;
         ask(page, "What color is the circle?").await;
-        // A grid of 20 and the whole picture, over the picture and as large as it.
+        // A grid of 20 regions and the full picture, in an overlay of the picture's size.
         let weights: Vec<f64> = serde_json::from_value(page.js("return shown.reply.attention").await).unwrap();
         assert_eq!(page.count("#frame .region").await, 21);
         assert_eq!(weights.len(), 21);
@@ -113,7 +113,7 @@ fn the_map_shows_where_the_model_looked() {
         let rest = page.text("#caption").await;
         assert!(rest.contains(&percent(most)), "{rest}");
         assert_eq!(page.count("#frame .region.top").await, 1);
-        // The first cell is above the whole picture, which is larger.
+        // The first cell lies above the region of the full picture, which is larger.
         page.hover("#frame .region[data-region='0']").await;
         page.until_says("#caption", "is here").await;
         assert!(page.text("#caption").await.starts_with(&percent(weights[0])), "{weights:?}");
@@ -122,7 +122,7 @@ fn the_map_shows_where_the_model_looked() {
         page.until(&format!("document.querySelector('#caption').innerText === {}", json!(rest))).await;
         page.click("#show").await;
         assert!(!page.is_seen("#frame .regions").await);
-        // It stays away for the next answer, too.
+        // It stays hidden for the next answer, too.
         ask(page, "How many shapes are there?").await;
         assert!(!page.is_seen("#frame .regions").await);
         page.click("#show").await;
@@ -149,7 +149,7 @@ fn pictures_are_found_by_id_and_by_question() {
         assert_eq!(found, json!(expected));
         page.fill("#search", "zebra").await;
         page.until_says("#gallery", "No picture").await;
-        // Without a search all are there again, and each once.
+        // With the search cleared, all images are listed again, each once.
         page.fill("#search", "").await;
         page.until("document.querySelector('#total').innerText === '13 pictures'").await;
         assert_eq!(page.count("#images button").await, 13);
@@ -161,7 +161,7 @@ fn pictures_far_below_are_not_loaded_before_they_are_scrolled_to() {
     on_screen([360, 640], "--data train", async |page, _| {
         page.until("[...document.querySelectorAll('#images img')].some((image) => image.naturalWidth > 0)").await;
         let thumbnails = "vqa_http_requests_total{route=\"/api/images/{image_id}/thumbnail\",status=\"200\"}";
-        // Those near the screen are loaded when nothing more comes.
+        // After a second, only the thumbnails near the screen are loaded.
         page.js("return new Promise((done) => setTimeout(done, 1000))").await;
         assert_eq!(page.count("#images img").await, 60);
         let n_loaded = page
@@ -170,7 +170,7 @@ fn pictures_far_below_are_not_loaded_before_they_are_scrolled_to() {
         let n_loaded = n_loaded.as_f64().unwrap();
         assert!((1.0..50.0).contains(&n_loaded), "{n_loaded}");
         assert_eq!(metric(page, thumbnails).await, n_loaded);
-        // The rest of the 65 are listed when the end comes near.
+        // The rest of the 65 are listed when the end of the list is near.
         page.js("document.querySelector('#more').scrollIntoView()").await;
         page.until("document.querySelectorAll('#images img').length === 65").await;
         page.js("document.querySelector('#more').scrollIntoView()").await;
@@ -211,7 +211,7 @@ fn what_was_asked_is_kept_for_each_picture() {
         assert_eq!(page.texts("#answers li").await, second);
         assert_eq!(page.js("return document.querySelector('#question').value").await, "How many shapes are there?");
         assert_eq!(metric(page, "vqa_batch_questions_sum").await, n_asked);
-        // Another picture has its own.
+        // Another picture has its own history.
         choose(page, 71).await;
         assert!(!page.is_seen("#history").await);
         assert!(!page.is_seen("#answer").await);
@@ -258,7 +258,7 @@ fn a_picture_is_dropped_and_asked_about_twice() {
         assert_eq!(page.count("#frame .region").await, 21);
         ask(page, "How many shapes are there?").await;
         assert_eq!(metric(page, "vqa_extract_duration_seconds_count").await, 1.0);
-        // A form with the file, and then its name in JSON.
+        // The first request is a form with the file, the next is JSON with its name.
         assert_eq!(page.js("return sent").await, json!(["FormData", "String"]));
         page.screenshot("serve-dropped").await;
     });
@@ -267,12 +267,12 @@ fn a_picture_is_dropped_and_asked_about_twice() {
 #[test]
 fn a_file_is_chosen() {
     on_page("", async |page, _| {
-        // The dialog is the browser's: what is chosen in it goes into the field.
+        // The file dialog is the browser's own; the test fills the field that it would set.
         let file = picture("val", 71);
         page.find("#file").await.send_keys(file.to_str().unwrap()).await.unwrap();
         page.until("document.querySelector('#picture').naturalWidth === 200").await;
         ask(page, "What color is the circle?").await;
-        // The same file again.
+        // The same file can be chosen again.
         page.find("#file").await.send_keys(file.to_str().unwrap()).await.unwrap();
         page.until("!document.querySelector('#answer').checkVisibility()").await;
         assert_eq!(page.texts("#past button span").await, ["What color is the circle?"]);
@@ -290,7 +290,7 @@ fn a_picture_that_no_browser_shows_has_a_map_all_the_same() {
         let [width, height] = serde_json::from_value::<[f64; 2]>(page.js(size).await).unwrap();
         assert!(width >= 200.0 && (width / height - 1.5).abs() < 0.02, "{width} x {height}");
         page.screenshot("serve-not-shown").await;
-        // A picture that is shown takes the place of the ground.
+        // A picture that can be shown replaces the plain background.
         page.drop_file("p.jpg", "image/jpeg", &fs::read(picture("val", 70)).unwrap()).await;
         page.until("document.querySelector('#picture').naturalWidth === 200").await;
         ask(page, "What color is the circle?").await;
@@ -314,7 +314,7 @@ fn a_split_without_pictures_shows_regions() {
     });
 }
 
-/// An uncompressed gray TIFF, which Chromium does not decode.
+/// An uncompressed greyscale TIFF, which Chromium does not decode.
 fn tiff(width: u16, height: u16) -> Vec<u8> {
     let n_pixels = width * height;
     let entries: [(u16, u16); 9] = [
@@ -346,7 +346,7 @@ fn a_verdict_is_kept_and_can_be_imported() {
         page.click("#right").await;
         page.until_says("#saved", "Saved").await;
         let right = page.text("#answers .text").await;
-        // About a picture of one's own, with the right answer.
+        // A verdict on a picture of the user's own, with the right answer.
         page.drop_file("mine.jpg", "image/jpeg", &fs::read(picture("val", 71)).unwrap()).await;
         ask(page, "How many shapes are there?").await;
         page.click("#wrong").await;
@@ -383,7 +383,7 @@ fn a_file_that_is_no_picture_is_refused_in_words() {
         page.screenshot("serve-no-picture").await;
         let errors = page.take_errors().await;
         assert!(errors.len() == 1 && errors[0].contains("422"), "{errors:?}");
-        // It goes on with another one.
+        // The page still works with another picture.
         choose(page, 70).await;
         assert!(!page.is_seen("#message").await);
         ask(page, "What color is the circle?").await;
@@ -414,7 +414,7 @@ fn everything_is_reached_with_the_keyboard() {
         page.type_text("/").await;
         assert_eq!(focused(page).await, "choose");
         page.js("document.activeElement.blur()").await;
-        // To the first image of the split, and what is on it.
+        // Tab to the first image of the split, and choose it.
         for _ in 0..50 {
             page.press(Key::Tab).await;
             assert_focus_is_visible(page).await;
@@ -428,7 +428,7 @@ fn everything_is_reached_with_the_keyboard() {
         page.type_text("What color is the circle?").await;
         page.press(Key::Enter).await;
         answered(page, "What color is the circle?").await;
-        // The next question replaces it, a stroke in it is no shortcut, and Escape leaves the field.
+        // Typing replaces the old question, "/" in the field is not a shortcut, and Escape leaves the field.
         page.type_text("1/2?").await;
         assert_eq!(page.js("return document.querySelector('#question').value").await, "1/2?");
         page.press(Key::Escape).await;
@@ -436,7 +436,7 @@ fn everything_is_reached_with_the_keyboard() {
         page.type_text("/").await;
         assert_eq!(focused(page).await, "question");
         assert_eq!(page.js("return document.querySelector('#question').value").await, "1/2?");
-        // Once around: all that can be used is come by, in the order in which it stands there.
+        // Once around the page: Tab reaches every control, in the order of the page.
         page.js("document.activeElement.blur(); getSelection().removeAllRanges(); scrollTo(0, 0)").await;
         page.js("const controls = [...document.querySelectorAll('button, input, a')]
             .filter((control) => control.checkVisibility() && !control.disabled);
@@ -447,7 +447,7 @@ fn everything_is_reached_with_the_keyboard() {
         page.js("document.querySelector('[data-order=\"0\"]').focus()").await;
         for order in 0..n_controls {
             assert_eq!(page.js("return Number(document.activeElement.dataset.order ?? -1)").await, order);
-            // A focus that the page has set is shown once a key was pressed.
+            // A focus set by the page is visible only after a key was pressed.
             if order > 0 {
                 assert_focus_is_visible(page).await;
             }
@@ -457,7 +457,7 @@ fn everything_is_reached_with_the_keyboard() {
             page.press(Key::Tab).await;
         }
         assert_eq!(page.js("return Number(document.activeElement.dataset.order ?? -1)").await, -1);
-        // The checkbox and the verdict.
+        // The checkbox and the verdict buttons.
         page.js("document.querySelector('#submit').focus()").await;
         while focused(page).await != "show" {
             page.press(Key::Tab).await;
@@ -467,14 +467,14 @@ fn everything_is_reached_with_the_keyboard() {
     });
 }
 
-/// The id of what has the focus, or what it is.
+/// The id of the focused element, or else its kind.
 async fn focused(page: &Page) -> String {
     let body =
         "const { id, tagName, dataset } = document.activeElement; return id || (dataset.image ? 'image' : tagName)";
     page.js(body).await.as_str().unwrap().to_owned()
 }
 
-/// Fails unless there is an outline around what has the focus, and it is on the screen.
+/// Fails unless the focused element has an outline and is on the screen.
 async fn assert_focus_is_visible(page: &Page) {
     let body = "const at = document.activeElement;
         const { outlineStyle, outlineWidth } = getComputedStyle(at);
@@ -503,7 +503,7 @@ fn the_page_fits_a_phone() {
         page.assert_fits_width(360).await;
         page.js("scrollTo(0, document.body.scrollHeight)").await;
         page.screenshot("serve-phone-end").await;
-        // What is touched is large enough for a finger.
+        // Controls are large enough to touch with a finger.
         let small = page
             .js("return [...document.querySelectorAll('button, input:not([hidden])')]
             .filter((control) => control.checkVisibility())

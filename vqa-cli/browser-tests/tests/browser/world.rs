@@ -1,4 +1,4 @@
-//! A small shapes world with a model, and the program.
+//! Runs the program, on a small shapes world with a model.
 
 use std::env;
 use std::fs;
@@ -9,14 +9,14 @@ use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
-/// The program, in a directory: the one that `VQA` names, or that of the repository's development build.
+/// The program, run in a directory: the one that `VQA` names, or else the repository's development build.
 pub fn vqa(directory: &Path, arguments: &str) -> Command {
     let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/debug/vqa");
     let program = env::var_os("VQA").map_or_else(|| PathBuf::from(built), PathBuf::from);
     assert!(program.is_file(), "{} is missing: cargo build --workspace --bin vqa", program.display());
     let mut command = Command::new(program);
     command.current_dir(directory).args(arguments.split_whitespace());
-    // As in the tests of the program.
+    // As in the program's own tests.
     command.env("OMP_NUM_THREADS", "1").env("OMP_WAIT_POLICY", "passive");
     command
 }
@@ -27,11 +27,11 @@ pub fn ok(directory: &Path, arguments: &str) {
     assert!(output.status.success(), "vqa {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A directory with a world in it and the run of a training of two epochs: made once, and only read. The split
-/// `no_pictures` is `val` without its pictures.
+/// A directory with a world and a trained run, created once and only read. The split `no_pictures` is `val` without its
+/// pictures.
 pub fn world() -> &'static Path {
     static WORLD: LazyLock<PathBuf> = LazyLock::new(|| {
-        // What is made is left for whoever looks into a test that fails, and replaced by the next run.
+        // The world is left on disk for debugging failed tests, and replaced by the next run.
         let world = Path::new(env!("CARGO_TARGET_TMPDIR")).join("world");
         if world.exists() {
             fs::remove_dir_all(&world).unwrap();
@@ -44,7 +44,7 @@ pub fn world() -> &'static Path {
 }
 
 fn make_world(at: &Path) {
-    // More than the 60 images that the page lists at once are for training.
+    // Enough that the training split has more than the 60 images that the page lists at once.
     ok(at, "synth --out data --images 78");
     ok(at, "features extract --images data/images/train --out train.h5 --grid 4x5 --whole --patch 4");
     ok(at, "features extract --images data/images/val --out val.h5 --like train.h5");
@@ -71,11 +71,11 @@ fn make_world(at: &Path) {
     fs::write(at.join("no_pictures.toml"), split("no_pictures", "val", "")).unwrap();
 }
 
-/// `vqa serve`, which ends with the value.
+/// A running `vqa serve`, killed on drop.
 pub struct Server {
     process: Child,
     pub url: String,
-    /// For what the test keeps; verdicts are collected in `verdicts.jsonl`.
+    /// A directory for the test's files; verdicts are collected in `verdicts.jsonl`.
     pub directory: TempDir,
 }
 

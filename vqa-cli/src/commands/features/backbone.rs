@@ -1,4 +1,4 @@
-//! The extractor with a network.
+//! Builds the extractor that runs a network.
 
 use anyhow::{Result, bail};
 use vqa_data::features::{Extractor, ExtractorInfo};
@@ -9,7 +9,7 @@ use vqa_model::device::{parse_device, warn_if_slow};
 
 use crate::args::{BackboneArgs, ExtractArgs};
 
-/// The extractor that the arguments, or another feature file, ask for.
+/// The extractor that the arguments or another feature file specify.
 pub fn extractor(args: &ExtractArgs, like: Option<&ExtractorInfo>) -> Result<Box<dyn Extractor>> {
     let BackboneArgs { backbone, weights, filter, boxes, min_score, device, precision, .. } = &args.backbone;
     let device = parse_device(device)?;
@@ -57,7 +57,7 @@ pub fn extractor(args: &ExtractArgs, like: Option<&ExtractorInfo>) -> Result<Box
     Ok(Box::new(extractor))
 }
 
-/// How the network wants its pictures, as far as the arguments say so.
+/// The preprocessing that the arguments specify.
 fn preprocessing(args: &BackboneArgs) -> PreprocessingOptions {
     let &BackboneArgs { size, scale, mean, deviation, channel_order, .. } = args;
     PreprocessingOptions {

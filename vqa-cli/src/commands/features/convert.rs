@@ -12,7 +12,7 @@ use crate::progress::ProgressBar;
 use crate::terminal::{print, say};
 
 pub fn run(args: &ConvertArgs) -> Result<()> {
-    // Before anything takes time.
+    // Checked before anything slow.
     let mut outputs = outputs(args)?;
     for (path, output) in paths(&outputs, args.shard).zip(&outputs) {
         output.if_exists.check(&path)?;
@@ -75,7 +75,7 @@ fn leave_out_missing(collection: &Collection, outputs: &mut [Output]) -> Vec<u64
     for Output { path, image_ids, .. } in outputs {
         let Some(ids) = image_ids else { continue };
         let missing = collection.missing(ids);
-        // A list without any of the images belongs to another input, which is an error later.
+        // If all of a list's images are missing, the list belongs to another input, which is an error later.
         if missing.len() == ids.len() {
             continue;
         }

@@ -83,7 +83,7 @@ pub fn run(args: &ExtractArgs) -> Result<()> {
     print(&format!("{wrote}\n{how}"))
 }
 
-/// How fast a network was, and whether it was that which took the time.
+/// How fast the extraction was, and how much of the time it waited.
 fn speed(n_images: usize, ExtractionTime { n_extracted, total, waiting }: ExtractionTime) -> String {
     if n_extracted == 0 {
         return format!("all {n_images} images had been extracted before");
@@ -96,7 +96,7 @@ fn speed(n_images: usize, ExtractionTime { n_extracted, total, waiting }: Extrac
     )
 }
 
-/// How a feature file was made.
+/// The extractor that a feature file was made with.
 fn info_of(path: &Path) -> Result<ExtractorInfo> {
     let file = FeatureFile::open(path)?;
     let info = file.extractor().cloned();
@@ -105,9 +105,10 @@ fn info_of(path: &Path) -> Result<ExtractorInfo> {
     })
 }
 
-/// The extractor of pixels that the arguments ask for, standardised by all pictures if not by those of another file.
+/// The extractor of pixels that the arguments specify. Pixels are standardised with the statistics of another file, if
+/// one is given, or else of all pictures.
 fn pixels(args: &ExtractArgs, like: Option<&ExtractorInfo>, folder: &mut ImageFolder) -> Result<PixelGrid> {
-    /// Side of a region where none is given.
+    /// The side of a region if none is given.
     const DEFAULT_PATCH: u32 = 16;
     let Some(info) = like else {
         let (rows, columns) = args.grid.context("--grid is required")?;
@@ -130,14 +131,14 @@ fn pixels(args: &ExtractArgs, like: Option<&ExtractorInfo>, folder: &mut ImageFo
             grid.patch
         );
     }
-    // Without --skip-bad nothing has to be decoded before it is extracted, and all is well as a rule.
+    // Without --skip-bad, nothing has to be decoded before extraction.
     if args.skip_bad {
         check(folder, grid.min_size())?;
     }
     Ok(pixels)
 }
 
-/// The extractor with a network that the arguments, or another feature file, ask for.
+/// The extractor with a network that the arguments or another feature file specify.
 #[cfg(feature = "torch")]
 fn network(args: &ExtractArgs, like: Option<&ExtractorInfo>) -> Result<Box<dyn Extractor>> {
     backbone::extractor(args, like)
@@ -151,13 +152,13 @@ fn network(_: &ExtractArgs, _: Option<&ExtractorInfo>) -> Result<Box<dyn Extract
     )
 }
 
-/// Decodes all images, sets those aside that cannot be, and measures the others.
+/// Decodes all images, sets aside those that fail, and computes the pixel statistics of the others.
 fn check(folder: &mut ImageFolder, min_size: [u32; 2]) -> Result<ChannelStats> {
     let progress = ProgressBar::new("measure", "pictures", folder.images().len() as u64);
     Ok(folder.check(min_size, &|n| progress.add(n))?)
 }
 
-/// An error, and how to skip the images that it is about.
+/// Adds to an error how to skip the images that it is about.
 fn hint_at_skip_bad(error: Error) -> anyhow::Error {
     match error {
         Error::BadImages(_) => anyhow::anyhow!("{error}; skip them with --skip-bad"),
@@ -165,7 +166,7 @@ fn hint_at_skip_bad(error: Error) -> anyhow::Error {
     }
 }
 
-/// Extracts images to a file, with a progress bar: all, or those of a shard.
+/// Extracts images to a file, either all or those of a shard, with a progress bar.
 pub fn write(
     pictures: &[ImageFile],
     extraction: &Extraction,

@@ -1,4 +1,4 @@
-//! What went wrong with images and files.
+//! Messages about problems with images and files.
 
 use std::path::PathBuf;
 
@@ -7,16 +7,16 @@ use vqa_data::features::{BadImage, FeatureWriter};
 
 use crate::terminal::say;
 
-/// An error that ended the writing of files, and whether the same command can resume from there.
+/// Adds to an error that interrupted writing whether the same command can resume from there.
 pub fn what_is_kept(error: Error, mut paths: impl Iterator<Item = PathBuf>) -> anyhow::Error {
-    // Bad data stays bad, but a full disk can be emptied.
+    // Retrying does not help with bad data, but does once a full disk has room again.
     if error.is_retryable() && paths.any(|path| FeatureWriter::partial_path(&path).exists()) {
         return anyhow::anyhow!("{error}; the work so far is kept, and the same command resumes from there");
     }
     error.into()
 }
 
-/// Says which images are skipped.
+/// Prints which images are skipped.
 pub fn report_bad(bad: &[BadImage]) {
     if bad.is_empty() {
         return;

@@ -7,7 +7,7 @@
   const list = at("cards");
   const SLICE = 48;
 
-  /** An element with attributes and children; what is null is left out. */
+  /** Creates an element with attributes and children, leaving out those that are null. */
   function make(name, attributes = {}, ...children) {
     const element = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) if (value != null) element.setAttribute(key, value);
@@ -38,7 +38,7 @@
     card.text = texts.join("\n").toLowerCase();
   }
 
-  // A picture with what is laid over it: the regions come when the pointer does, for there are many.
+  // A picture with its overlay. There are many regions, so they are created only once the pointer is over the picture.
   function figure(card, file, alt, shown) {
     const { width, height, boxes } = pictures[card.picture];
     const source = { src: `${card.folder}/${file}`, alt, width, height };
@@ -147,7 +147,7 @@
     return element;
   }
 
-  // The cards that pass the filters, of which the first are made.
+  // The cards that pass the filters. Only the first `made` of them exist as elements.
   let shown = [];
   let made = 0;
 
@@ -195,7 +195,7 @@
     at("count").textContent = shown.length === cards.length ? `${all} questions` : `${n} of ${all} questions`;
   }
 
-  /** Fills a choice of types, most frequent first, and hides it where there is nothing to choose. */
+  /** Fills a select element with types, most frequent first, and hides it if there is nothing to choose. */
   function fillTypes(id, key, all) {
     const counts = new Map();
     for (const card of cards) if (card[key] != null) counts.set(card[key], (counts.get(card[key]) ?? 0) + 1);
@@ -258,7 +258,7 @@
     dialog.scrollTop = 0;
   }
 
-  /** Moves the focus to a card, which is then the one that Tab comes to. */
+  /** Moves the focus to a card, which becomes the one that Tab reaches. */
   function focusCard(place) {
     if (place < 0 || place >= shown.length) return;
     makeMore(Math.max(made, place + 1));
@@ -336,7 +336,7 @@
   at("changes-field").hidden = !cards.some((card) => card.changes);
   at("controls").hidden = false;
   update();
-  // Observed anew, since one that stays near the screen would not be told of again.
+  // Observed anew each time, since an element that stays near the screen would not be reported again.
   const observer = new IntersectionObserver((entries) => {
     if (!entries.some((entry) => entry.isIntersecting) || made >= shown.length) return;
     makeMore();
@@ -344,11 +344,11 @@
     observer.observe(at("more"));
   }, { rootMargin: "2000px" });
   observer.observe(at("more"));
-  // What is scrolled to does not come to lie below the filters, which wrap as the window wants.
+  // Keeps elements that are scrolled to from being covered by the filters, whose height depends on the window.
   new ResizeObserver(() => {
     const covered = getComputedStyle(at("controls")).position === "sticky" ? at("controls").offsetHeight : 0;
     document.documentElement.style.scrollPaddingTop = `${covered + 12}px`;
   }).observe(at("controls"));
-  // How long it took until the page could be used, in milliseconds.
+  // The time until the page was ready to use, in milliseconds.
   document.documentElement.dataset.ready = Math.round(performance.now());
 })();

@@ -3,25 +3,25 @@
 const at = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
-/** What `GET /api/model` says. */
+/** The response of `GET /api/model`. */
 let model = null;
 
 /**
- * The picture on the stage: a file that somebody has chosen, and by which name the server knows it once it has seen it,
- * or an image of the split.
+ * The picture on the stage: either a file that the user has chosen, with the server's name for it once it has been
+ * sent, or an image of the split.
  */
 let picture = null;
 
-/** Questions about each picture with their replies, the last one first, by the picture's name. */
+/** The questions about each picture with their replies, latest first, by the picture's key. */
 const histories = new Map();
 
 /** What is shown: the question and its reply. */
 let shown = null;
 
-/** Counts what was asked for, so that a late answer does not replace a newer one. */
+/** Counts requests, so that a late answer does not replace a newer one. */
 let turn = 0;
 
-// Talking with the server.
+// Requests to the server.
 
 class Refusal extends Error {
   constructor(status, message) {
@@ -115,7 +115,7 @@ function chooseImage(imageId, questions) {
   at("stage").scrollIntoView({ block: "nearest" });
 }
 
-/** Gives the frame the shape of the picture, which it has also where no picture can be shown in it. */
+/** Gives the frame the shape of the picture, even if the picture itself cannot be shown. */
 function setFrame(width, height) {
   at("frame").style.setProperty("--width", width);
   at("frame").style.setProperty("--height", height);
@@ -144,7 +144,7 @@ function clearOverlay() {
 function showOverlay(reply) {
   clearOverlay();
   const image = at("picture");
-  // Where neither is known, as far as the boxes reach.
+  // If neither is known, the extent of the boxes.
   const natural = image.naturalWidth ? [image.naturalWidth, image.naturalHeight] : null;
   const reach = [2, 3].map((corner) => Math.max(1, ...reply.boxes.map((box) => box[corner])));
   const [width, height] = reply.size || natural || reach;
@@ -226,7 +226,7 @@ function show(question, reply) {
   resetVerdict();
   showOverlay(reply);
   showHistory();
-  // On a narrow screen it comes below the picture.
+  // On a narrow screen the answers are below the picture.
   at("answers").scrollIntoView({ block: "nearest" });
 }
 
@@ -393,7 +393,7 @@ async function loadImages() {
   } finally {
     if (mine === gallery.turn) gallery.isLoading = false;
   }
-  // The end of a short list is in sight at once, and stays there.
+  // Load more while the end of the list is still near the screen.
   if (mine === gallery.turn && at("more").getBoundingClientRect().top < window.innerHeight + 400) {
     if (gallery.loaded < gallery.total) loadImages();
   }
@@ -423,7 +423,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// The start.
+// Startup.
 
 async function start() {
   try {
