@@ -10,7 +10,7 @@ pub(crate) struct Kind {
 impl Kind {
     /// What the message says where something else was wanted.
     pub(crate) fn instead_of(&self, wanted: &str) -> String {
-        format!("{}, and {wanted} is wanted: {}", self.what, self.remedy)
+        format!("{}, not {wanted}: {}", self.what, self.remedy)
     }
 }
 
