@@ -24,14 +24,14 @@ BACKBONES = .libtorch/backbones/lite0-0.1.0-mobilenet-1.0.1.installed
 help:
 	@echo "make demo    train a model on a generated dataset, and see where it looks"
 	@echo "make test    formatting, Clippy, all tests, and a short demo"
-	@echo "make test-browser  the pages of vqa in Chromium, which it installs"
-	@echo "make bench   Criterion benches, and the data side beside Python"
-	@echo "make bench-gpu  training on a GPU beside PyTorch, or what to copy to where one is"
-	@echo "make fuzz    damaged files for every reader, ten minutes"
-	@echo "make lint    formatting, Clippy and the pages of the documentation, without tests"
-	@echo "make setup   install libtorch and what else the build needs (the others do it by themselves)"
+	@echo "make test-browser  the web pages of vqa, in Chromium, which it installs"
+	@echo "make bench   Criterion benches, and the data side compared with Python"
+	@echo "make bench-gpu  training on a GPU compared with PyTorch, or what to copy to a machine with one"
+	@echo "make fuzz    feed damaged files to every reader, for ten minutes"
+	@echo "make lint    formatting, Clippy and rustdoc, without tests"
+	@echo "make setup   install libtorch and whatever else the build needs (the other targets do so themselves)"
 	@echo "make backbones  only the weights of the pretrained networks, which setup installs too"
-	@echo "several processes train together: PYTHONPATH=.libtorch $(PYTHON) -m torch.distributed.run --no-python --standalone \\"
+	@echo "to train with several processes: PYTHONPATH=.libtorch $(PYTHON) -m torch.distributed.run --no-python --standalone \\"
 	@echo "             --nproc-per-node 2 target/release/vqa train --config CONFIG (vqa-cli/guide/many-machines.md)"
 
 # With your own libtorch in LIBTORCH, only CMake may still be missing, which .cargo/cmake reports; `make backbones`
@@ -91,7 +91,7 @@ LINTED = RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__w
 test: setup style
 	$(LINTED) $(CARGO) build --workspace --no-default-features --lib --bins --test errors
 	$(LINTED) $(CARGO) test --workspace --all-targets --no-run
-	@echo "the tests of the program run beside all others, for some minutes; what they print comes when they end"
+	@echo "the program's tests run beside all others for some minutes, and their output appears when they end"
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-program test-others
 
 # Most tests keep one core busy. Those of the program often wait, for their processes or for a signal to act, so more of
@@ -160,7 +160,7 @@ bench-gpu: setup
 	@if nvidia-smi >/dev/null 2>&1; then \
 		PYTHONPATH=$(CURDIR)/.libtorch:$$PYTHONPATH PYTHON=$(PYTHON) $(GPU_BENCH); \
 	else \
-		echo "There is no GPU here. Copy $(GPU_BENCH) to where one is, with the same glibc or a newer one, and $(TORCH) for Python:"; \
+		echo "There is no GPU here. Copy $(GPU_BENCH) to a machine with one, the same or a newer glibc, and $(TORCH) for Python, and run:"; \
 		echo "  LD_LIBRARY_PATH=\$$(python3 -c 'import torch; print(torch.__path__[0] + \"/lib\")') ./bench_gpu"; \
 	fi
 

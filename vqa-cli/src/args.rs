@@ -20,8 +20,8 @@ use vqa_model::{backbone::ChannelOrder, feed::Precision};
 /// Visual question answering: prepare data, train, score and explain models on VQA2.0.
 #[derive(Debug, Parser)]
 #[command(name = "vqa", version, about, arg_required_else_help = true)]
-#[command(after_help = "The guide, from a folder of pictures to answers, and with every key of the config, is in the \
-        directory vqa-cli/guide of the source; begin with its README.md.")]
+#[command(after_help = "The guide leads from a folder of pictures to answers and documents every config key: see \
+        vqa-cli/guide in the source, starting with README.md.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -32,7 +32,7 @@ pub enum Command {
     /// Run the whole pipeline on a generated dataset: data, features, training, scores, attention maps
     #[cfg(feature = "torch")]
     Demo(DemoArgs),
-    /// Import any dataset of questions about pictures, as VQA2.0's files with a config to start from
+    /// Import any dataset of questions about pictures: writes VQA2.0 files, and a config to start from
     Import(ImportArgs),
     /// Generate only the demo's dataset: images of coloured shapes, with questions and annotations in VQA2.0's formats
     Synth(SynthArgs),
@@ -56,7 +56,7 @@ pub enum Command {
     /// Draw attention maps: a folder for each question, and a page to browse them
     #[cfg(feature = "torch")]
     Visualize(VisualizeArgs),
-    /// Serve a page that asks a model about pictures, and an interface for programs
+    /// Serve a web page for asking a model about pictures, and an HTTP API
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
     /// Compute the official accuracy of a results file
@@ -78,33 +78,34 @@ pub struct DemoArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Forms, recognised by themselves: CSV and TSV with a header, JSON lists, JSON lines, Hugging \
+#[command(after_help = "Formats, detected automatically: CSV and TSV with a header, JSON lists, JSON lines, Hugging \
         Face's Parquet; VQA v1 and v2, OK-VQA and VQA-CP (questions and annotations), VizWiz, TextVQA, GQA, CLEVR, \
-        Visual Genome, VQA-RAD, SLAKE, DAQUAR. Splits are told by a column, or by train, val or test in a file's name.")]
+        Visual Genome, VQA-RAD, SLAKE, DAQUAR. Splits are taken from a column, or from train, val or test in a file's \
+        name.")]
 pub struct ImportArgs {
-    /// Tables, JSON or Parquet files with questions and answers; questions and annotations where they are apart
+    /// Tables, JSON or Parquet files with questions and answers; give both files if annotations are separate
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Directory of the pictures, in sub-directories too; not needed if they are inside the files
+    /// Directory of the pictures, searched recursively; not needed if the files contain the pictures
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
     /// Directory to write to
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Share of the questions to train on that is set aside for validation, as in 0.1
+    /// Share of the training questions to set aside for validation, as in 0.1
     #[arg(long, value_name = "SHARE")]
     pub val: Option<f64>,
-    /// What is set aside: pictures, so that none is in both splits, or questions whichever their pictures
+    /// What to set aside: whole pictures, so that none is in both splits, or single questions, whatever their pictures
     #[arg(long, value_enum, default_value_t = ValByArg::Image)]
     pub val_by: ValByArg,
-    /// Random seed of what is set aside
+    /// Random seed for choosing what is set aside
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Columns of a table whose names do not say what they are: question=Q,answer=A,image=I; also question_id,
-    /// image_id, question_type, answer_type, split
+    /// Names of a table's columns, if they are not recognised: question=Q,answer=A,image=I; also question_id, image_id,
+    /// question_type, answer_type, split
     #[arg(long, value_name = "NAMES")]
     pub columns: Option<ColumnNames>,
-    /// Leave out ragged rows and questions whose picture is not there, instead of stopping
+    /// Leave out ragged rows and questions whose picture is missing, instead of stopping
     #[arg(long)]
     pub skip_bad: bool,
     #[command(flatten)]
@@ -196,7 +197,7 @@ pub struct ConvertArgs {
 
 #[derive(Debug, Args)]
 pub struct ForceArgs {
-    /// Replace a finished file of that name
+    /// Replace an existing, finished file of the same name
     #[arg(long)]
     force: bool,
 }
@@ -259,8 +260,8 @@ pub struct ExtractArgs {
     pub patch: Option<u32>,
     #[command(flatten)]
     pub backbone: BackboneArgs,
-    /// Extract as another feature file was extracted, that of the training images: the same backbone, grid, mean and so
-    /// on
+    /// Extract with the settings of another feature file, that of the training images: the same backbone, grid, mean
+    /// and so on
     #[arg(long, value_name = "OTHER.h5")]
     pub like: Option<PathBuf>,
     /// Leave out pictures that cannot be read, or have no image id in their names, instead of stopping
@@ -282,8 +283,8 @@ pub struct ExtractArgs {
 #[cfg(feature = "torch")]
 #[derive(Debug, Args)]
 pub struct BackboneArgs {
-    /// Pretrained network that makes the features: mobilenet-v2, efficientnet-lite0, -lite1, -lite2, or a TorchScript
-    /// file. A map becomes 5x7 cells and the whole image, unless --grid gives others
+    /// Pretrained network to extract features with: mobilenet-v2, efficientnet-lite0, -lite1, -lite2, or a TorchScript
+    /// file. A feature map is pooled into 5x7 cells and the whole image, unless --grid says otherwise
     #[arg(long, value_name = "NAME|model.pt")]
     pub backbone: Option<String>,
     /// File of the network's weights, if it is not where `make setup` puts it
@@ -292,26 +293,26 @@ pub struct BackboneArgs {
     /// Height and width that images are resized to (default 224x320 for the networks that are built in)
     #[arg(long, value_name = "HxW", value_parser = parse_size, requires = "backbone")]
     pub size: Option<(u32, u32)>,
-    /// What pixel values of 0 to 255 are multiplied by (default 1/255 for TorchScript files; for these, a TOML file
-    /// beside model.pt, model.toml, may say it and what follows)
+    /// Factor for pixel values of 0 to 255 (default 1/255 for TorchScript files, for which model.toml beside model.pt
+    /// may set this and the options below)
     #[arg(long, value_name = "X", requires = "backbone")]
     pub scale: Option<f64>,
-    /// What is then taken off each channel (default ImageNet's mean, 0.485,0.456,0.406)
+    /// Value then subtracted from each channel (default ImageNet's mean, 0.485,0.456,0.406)
     #[arg(long, value_name = "R,G,B", value_parser = parse_channels, requires = "backbone")]
     pub mean: Option<[f64; 3]>,
-    /// What each channel is then divided by (default ImageNet's deviation, 0.229,0.224,0.225)
+    /// Value that each channel is then divided by (default ImageNet's deviation, 0.229,0.224,0.225)
     #[arg(long, value_name = "R,G,B", value_parser = parse_channels, requires = "backbone")]
     pub deviation: Option<[f64; 3]>,
     /// Order of the channels (default RGB)
     #[arg(long, value_name = "RGB|BGR", value_parser = parse_channel_order, requires = "backbone")]
     pub channel_order: Option<ChannelOrder>,
-    /// How images are resized, as in Pillow (default as the network was trained)
+    /// Resampling filter for resizing images, as in Pillow (default: the one that the network was trained with)
     #[arg(long, value_name = "bilinear|bicubic", value_parser = parse_filter, requires = "backbone")]
     pub filter: Option<Filter>,
     /// Boxes of a detector to keep in each image, best first: a number, or the fewest and the most (default 10-100)
     #[arg(long, value_name = "N|MIN-MAX", value_parser = parse_boxes, requires = "backbone")]
     pub boxes: Option<(usize, usize)>,
-    /// Lowest score of a detector's box that is kept beyond the fewest (default 0.2)
+    /// Lowest score at which a detector's boxes beyond the minimum number are kept (default 0.2)
     #[arg(long, value_name = "S", requires = "backbone")]
     pub min_score: Option<f64>,
     /// Images in a batch (default 16 on a CPU, 64 on a GPU, 1 for a detector)
@@ -425,7 +426,7 @@ pub struct ConfigArgs {
     #[arg(long)]
     pub config: PathBuf,
     /// Override a key of the config, as in train.n_epochs=3; can be repeated. Paths are relative to the config's
-    /// directory, as those in it; model.init may be in the working directory, like --init
+    /// directory, like those in it; model.init, like --init, may also be in the working directory
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
     pub set: Vec<(String, String)>,
 }
@@ -443,7 +444,7 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 pub enum Resume {
     /// Always.
     Always,
-    /// If something of it was saved.
+    /// If something was saved.
     Auto,
 }
 
@@ -452,15 +453,15 @@ pub enum Resume {
 pub struct TrainArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Resume the run in out_dir from where it was last saved; with `auto`, and under a launcher that starts processes
-    /// again, start it if nothing was saved
+    /// Resume the run in out_dir from its last saved state; with `auto`, or under a launcher that restarts processes,
+    /// start from scratch if nothing was saved
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     pub resume: Option<Resume>,
-    /// Initialise from the weights in a safetensors file, or one of torch.save, of the same model; short for --set
-    /// model.init=FILE
+    /// Initialise from weights of the same model, in a safetensors or torch.save file; short for --set model.init=FILE
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
-    /// Read everything, try some steps, and report what the run would take; nothing is left in out_dir
+    /// Read everything, try a few steps, and report the time, memory and disk space the run would need; leaves nothing
+    /// in out_dir
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -469,7 +470,7 @@ pub struct TrainArgs {
 #[derive(Debug, Args)]
 pub struct ModelArgs {
     /// Checkpoint, with the config and dictionaries of its run beside it; or the directory of a run, for its best
-    /// epoch. Several, each with its own --checkpoint, answer as an ensemble, by the mean of their logits
+    /// epoch. Repeat it to answer as an ensemble, by the mean of the logits
     #[arg(long, required = true)]
     pub checkpoint: Vec<PathBuf>,
     #[command(flatten)]
@@ -505,11 +506,11 @@ pub struct EvaluateArgs {
     /// what it can answer without looking. JSON then has "blind": {"seed", "soft_score", "accuracy"} too
     #[arg(long)]
     pub blind: bool,
-    /// Answer again without the K regions that the model looked at most, and without K that chance has chosen: how
-    /// often the answer changes, and how far its probability falls
+    /// Answer again without the K regions that the model looked at most, and without K random ones; report how often
+    /// the answer changes, and how far its probability falls
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     pub occlude: Option<u64>,
-    /// How often chance chooses for --occlude
+    /// Number of random draws for --occlude
     #[arg(long, default_value_t = 5, requires = "occlude", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub draws: u64,
     /// Print JSON
@@ -534,14 +535,14 @@ pub struct PredictArgs {
 /// An id of `--question-ids`, which may have a space beside it.
 #[cfg(feature = "torch")]
 fn parse_question_id(text: &str) -> Result<u64, String> {
-    text.trim().parse().map_err(|_| "a whole number is wanted".to_owned())
+    text.trim().parse().map_err(|_| "expected a whole number".to_owned())
 }
 
 #[cfg(feature = "torch")]
 #[derive(Debug, Args)]
-#[command(after_help = "The same command resumes a report that was stopped: folders that it would draw the same are \
-        kept. Folders of an earlier report in the directory that are not in this one are removed, and nothing else. \
-        Questions whose picture is missing or broken are left out, and listed.")]
+#[command(after_help = "The same command resumes an interrupted report: folders that would be drawn again unchanged \
+        are kept. Folders left in the directory by an earlier report are removed if this one has no use for them; \
+        nothing else is. Questions whose picture is missing or broken are left out, and listed.")]
 pub struct VisualizeArgs {
     /// Checkpoint, with the config and dictionaries of its run beside it; or the directory of a run, for its best epoch
     #[arg(long)]
@@ -554,10 +555,11 @@ pub struct VisualizeArgs {
     /// Number of questions to draw, instead of batches
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub n: Option<u64>,
-    /// Which questions to draw if there are more: the first, or any at random
+    /// Which questions to draw if there are more: the first, or a random sample
     #[arg(long, value_enum, default_value_t = SampleArg::First)]
     pub sample: SampleArg,
-    /// Random seed of --sample random, instead of the run's; of more questions, fewer are among them
+    /// Random seed of --sample random, instead of the run's; with the same seed, a larger --n keeps the questions of a
+    /// smaller one
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
     /// Draw only questions that the model answers wrong (soft score 0) or right (a soft score above 0)
@@ -566,7 +568,7 @@ pub struct VisualizeArgs {
     /// Draw only questions of this answer type (yes/no) or question type ("what color is the"); can be repeated
     #[arg(long = "type", value_name = "T")]
     pub types: Vec<String>,
-    /// Draw only these questions, and all of them unless --n or --n-batches says fewer
+    /// Draw only these questions: all of them, unless --n or --n-batches limits their number
     #[arg(long, value_name = "ID,ID,…", value_delimiter = ',', value_parser = parse_question_id)]
     pub question_ids: Vec<u64>,
     /// How the maps look: as in the article (unattended parts fade into white), as a heat map, or the ten most attended
@@ -576,7 +578,7 @@ pub struct VisualizeArgs {
     /// Ask each drawn question again without the region that the model looked at most, and show what it answers
     #[arg(long, value_enum, value_name = "on|off", default_value_t = SwitchArg::On)]
     pub occlude: SwitchArg,
-    /// Leave out the head of the page, for which the whole split is answered twice: as it is, and blind
+    /// Leave out the scores at the top of the page, for which the whole split is answered twice: as it is, and blind
     #[arg(long)]
     pub no_scores: bool,
     /// Directory to create the folder RUN_model_N_SPLIT_visualization in
@@ -638,10 +640,10 @@ impl SwitchArg {
 #[cfg(feature = "torch")]
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without a question, one is read from each line of standard input: the model is loaded once, and \
-        looks at the picture once. A checkpoint says how its regions were made; one that does not, for its features \
-        came from elsewhere, is asked about an image in their file: vqa ask CHECKPOINT --features F.h5 --image-id N \
-        \"QUESTION\"."
+    after_help = "Without QUESTION, questions are read from standard input, one per line: the model is loaded once, \
+        and the picture's regions are extracted once. A checkpoint records how its training features were extracted. \
+        One trained on features from elsewhere does not, and can only be asked about an image in a feature file: vqa \
+        ask CHECKPOINT --features F.h5 --image-id N \"QUESTION\"."
 )]
 pub struct AskArgs {
     /// Checkpoint, with the config and dictionaries of its run beside it; or the directory of a run, for its best epoch
@@ -654,14 +656,14 @@ pub struct AskArgs {
     /// Number of answers
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub top: u64,
-    /// Draw where the model looked (.jpg or .png), and show it in a terminal that shows pictures; with several
-    /// questions OUT_1.jpg, OUT_2.jpg and so on
+    /// Draw where the model looked (.jpg or .png), and show it if the terminal can show pictures; several questions
+    /// give OUT_1.jpg, OUT_2.jpg and so on
     #[arg(long, value_name = "OUT.jpg")]
     pub map: Option<PathBuf>,
-    /// Print JSON, a line a question: [{"answer": …, "score": …}, …], best first; a score is a probability
+    /// Print JSON, one line per question: [{"answer": …, "score": …}, …], best first; a score is a probability
     #[arg(long)]
     pub json: bool,
-    /// Weights of the network that the regions are made with, instead of the installed ones; or its model.pt
+    /// Weights of the network that extracts the regions, instead of the installed ones; or its model.pt
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
     /// Take the regions from this feature file
@@ -680,8 +682,8 @@ pub struct AskArgs {
 #[cfg(feature = "serve")]
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The address is printed; /openapi.json there describes the interface. Ctrl-C ends it, once what \
-        was asked is answered."
+    after_help = "Prints the server's address; /openapi.json there describes the API. Ctrl-C stops the server once \
+        pending requests are answered."
 )]
 pub struct ServeArgs {
     /// Checkpoint, with the config and dictionaries of its run beside it; or the directory of a run, for its best epoch
@@ -695,16 +697,16 @@ pub struct ServeArgs {
     /// Port to listen on; 0: any free one
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
-    /// Address to listen on; the default is reached from this computer alone, 0.0.0.0 from others too
+    /// Address to listen on; the default can be reached from this computer only, 0.0.0.0 from others too
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub host: IpAddr,
-    /// What every request must bring along; a random one if others reach the address
+    /// Token that every request must carry; by default a random one if other computers can reach the address
     #[arg(long)]
     pub token: Option<String>,
     /// Let people say whether an answer is right, and append that to this file, for `vqa import`
     #[arg(long, value_name = "FILE.jsonl")]
     pub collect: Option<PathBuf>,
-    /// Most questions that the model is asked at once
+    /// Largest number of questions that the model answers in one batch
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=MAX_BATCH_SIZE as u64))]
     pub max_batch: u64,
     /// Weights of the network that the regions are made with, instead of the installed ones; or its model.pt

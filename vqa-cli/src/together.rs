@@ -32,8 +32,8 @@ impl Together {
         if let Some(launch) = &launch {
             if cfg!(not(feature = "distributed")) {
                 bail!(
-                    "the environment says that this is one of {} processes, and this vqa is built without the feature \
-                     \"distributed\"",
+                    "the environment says that this is one of {} processes, but this vqa was built without the feature \
+                     \"distributed\": build it with that feature, or run it without the launcher",
                     launch.world_size
                 );
             }
@@ -68,8 +68,8 @@ impl Together {
         let n_devices = Cuda::device_count();
         if launch.local_rank as i64 >= n_devices {
             bail!(
-                "process {} is number {} on its machine, counted from 0, which has {n_devices} GPU(s): start as many \
-                 processes as there are GPUs, or set device = \"cpu\"",
+                "process {} is number {}, counted from 0, on a machine with {n_devices} GPU(s): start one process per \
+                 GPU, or set device = \"cpu\"",
                 launch.rank,
                 launch.local_rank
             );
@@ -85,7 +85,7 @@ impl Together {
         let mut processes =
             vqa_train::distributed::Processes::join(launch, timeout.map(std::time::Duration::from_secs))?;
         processes.use_gpu(device)?;
-        terminal::say!("{} processes, this is number {} of them", launch.world_size, launch.rank);
+        terminal::say!("{} processes, of which this is number {}", launch.world_size, launch.rank);
         let _ = self.processes.set(std::rc::Rc::new(processes));
         Ok(())
     }

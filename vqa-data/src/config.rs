@@ -46,7 +46,7 @@ pub fn check_range<T: PartialOrd + Debug>(key: &str, value: T, range: RangeInclu
     if range.contains(&value) {
         return Ok(());
     }
-    Err(format!("{key} = {value:?}, and {:?} to {:?} is wanted", range.start(), range.end()))
+    Err(format!("{key} = {value:?}, expected {:?} to {:?}", range.start(), range.end()))
 }
 
 impl<Model: Default, Train: Default> Default for Config<Model, Train> {
@@ -84,7 +84,7 @@ impl<Model, Train> Config<Model, Train> {
             name.starts_with("val") || name.starts_with("dev")
         };
         let name = self.data.keys().find(seems_meant).filter(|_| !self.data.contains_key("val"))?;
-        Some(format!("[data.{name}] is not validated on: call it [data.val], the name that training looks for"))
+        Some(format!("[data.{name}] is not used for validation: call it [data.val], the name that training looks for"))
     }
 
     /// Resolves relative paths against `base`, except those of the model.

@@ -54,7 +54,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The operating system has no memory left for a file.
-    #[error("cannot {action} {}: out of memory: end other programs, or use a machine with more", path.display())]
+    #[error(
+        "cannot {action} {}: out of memory: close other programs, or use a machine with more memory",
+        path.display()
+    )]
     OutOfMemory {
         /// The file.
         path: PathBuf,
@@ -93,7 +96,7 @@ pub enum Error {
     },
     /// A file that is still being written, or whose writing was interrupted.
     #[error(
-        "{}: unfinished: the command that makes {} resumes it, and gives it that name when it is whole",
+        "{}: unfinished: to resume it, run the command that writes {} again",
         path.display(),
         destination.display()
     )]
@@ -127,7 +130,7 @@ pub enum Error {
     BadImages(Vec<BadImage>),
     /// Region features that are NaN or infinite.
     #[error(
-        "{}: image {image_id} (row {row}) has NaN or infinite features: extract it again, or take it out of the \
+        "{}: image {image_id} (row {row}) has NaN or infinite features: extract it again, or remove it from the \
          questions (`vqa features inspect` counts all such images)",
         path.display()
     )]
@@ -284,7 +287,7 @@ impl fmt::Display for IoProblem<'_> {
                  unlimited`), and run the command again",
             ),
             io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-                f.write_str("there is a file where a directory is wanted: choose another path")
+                f.write_str("there is a file where a directory is needed: choose another path")
             }
             io::ErrorKind::PermissionDenied => f.write_str("permission denied; check the file's owner and mode"),
             _ => write!(f, "{}", self.0),

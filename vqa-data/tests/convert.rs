@@ -166,7 +166,7 @@ fn lists_of_images_make_files_of_their_own() {
     }
     let unknown = [output(&at("c.h5"), Some(&[10, 11, 12]))];
     let error = collection.convert(&unknown, ElementType::F32, None, &|_| {}).unwrap_err().to_string();
-    assert!(error.contains("2 of the 3 images wanted for it are not in the input (image ids 11, 12)"), "{error}");
+    assert!(error.contains("2 of the 3 images listed for it are not in the input (image ids 11, 12)"), "{error}");
     assert_eq!(n_files(directory.path()), 2);
 }
 
@@ -198,7 +198,7 @@ fn merged_shards_are_the_whole() {
                 assert!(error(&shards[3..]).contains("of which 3, 4, 5 are missing"));
                 assert!(error(&[&shards[..], &shards[..1]].concat()).contains("is shard 5 of 5, and so is"));
                 assert!(
-                    error(&[&shards[..], &[fixture("f32.h5")]].concat()).contains("merge the shards of one job alone")
+                    error(&[&shards[..], &[fixture("f32.h5")]].concat()).contains("merge only the shards of one job")
                 );
             }
         }
@@ -220,7 +220,7 @@ fn shards_of_different_jobs_are_not_merged() {
     };
     write(shards[0], None, ElementType::F32);
     write(shards[1], Some(&[10, 20]), ElementType::F32);
-    assert!(error().contains("shard-2-of-2.h5: no shard of 2 of 3 images"), "{}", error());
+    assert!(error().contains("shard-2-of-2.h5: not one of 2 shards of 3 images"), "{}", error());
     write(shards[1], None, ElementType::F16);
     assert!(error().contains("does not fit the other shards"), "{}", error());
     write(shards[1], None, ElementType::F32);
@@ -240,7 +240,7 @@ fn a_broken_image_does_not_stand_in_the_way() {
     convert(&collection, &out, ElementType::F32).unwrap();
     assert_eq!(FeatureFile::open(&out).unwrap().image_ids(), [10, 20, 30]);
     let error = collection.convert(&[output(&path, None)], ElementType::F32, None, &|_| {}).unwrap_err().to_string();
-    assert!(error.contains("is an input"), "{error}");
+    assert!(error.contains("is also an input"), "{error}");
 }
 
 #[test]
@@ -253,10 +253,10 @@ fn bad_images_are_named_or_left_out() {
     };
     let mut expected = vec![
         (2, "2 columns"),
-        (3, "image 10 again, after line 1"),
+        (3, "image 10 again, first on line 1"),
         (4, "features has"),
         (6, "the image id is \"x\""),
-        (8, "boxes has 64 bytes, and 5 boxes have 80"),
+        (8, "boxes has 64 bytes, but 5 boxes need 80"),
     ];
     let check = |found: &[(Option<usize>, String)], expected: &[(usize, &str)]| {
         assert_eq!(found.len(), expected.len(), "{found:?}");
@@ -268,17 +268,17 @@ fn bad_images_are_named_or_left_out() {
     assert_eq!(tsv.n_images(), 4);
     // Base64 is checked when it is decoded, or if everything is checked.
     let error = convert(&tsv, &out, ElementType::F32).unwrap_err().to_string();
-    assert!(error.contains("bad.tsv: line 10: features is no base64"), "{error}");
+    assert!(error.contains("bad.tsv: line 10: features is not base64"), "{error}");
     assert_eq!(n_files(directory.path()), 0);
     let thorough = Collection::open(&[fixture("bad.tsv")], Check::Everything, &|_| {}).unwrap();
-    expected.push((10, "features is no base64"));
+    expected.push((10, "features is not base64"));
     check(&found(&thorough), &expected);
     convert(&thorough, &out, ElementType::F32).unwrap();
     assert_eq!(FeatureFile::open(&out).unwrap().image_ids(), [10, 20, 30]);
 
     let twice = open(&["fixed.tsv", "lxmert.tsv"]);
     assert_eq!((twice.n_images(), twice.bad_images().len()), (3, 3));
-    assert!(twice.bad_images()[0].problem.contains("image 10 again, after line 1 of"));
+    assert!(twice.bad_images()[0].problem.contains("image 10 again, first on line 1 of"));
     let nan = Collection::open(&[fixture("nan.h5")], Check::Everything, &|_| {}).unwrap();
     assert_eq!((nan.n_images(), nan.bad_images().len()), (1, 2));
     assert!(nan.bad_images()[0].to_string().ends_with("nan.h5: image 20 has NaN or infinite features or boxes"));
@@ -286,13 +286,13 @@ fn bad_images_are_named_or_left_out() {
     let archives = Collection::open(&[fixture("bad_npz")], Check::Everything, &|_| {}).unwrap();
     let problems = found(&archives);
     for (number, words) in [
-        (0, "bbox is not in it"),
-        (1, "x has shape [5, 4], and [numbers, 3] or [3, numbers] is wanted"),
+        (0, "bbox is missing"),
+        (1, "x has shape [5, 4], not [values, 3] or [3, values]"),
         (2, "x holds '<c16'"),
         (3, "NaN"),
-        (4, "is no whole .npz archive"),
-        (5, "image 7 has 3 numbers a region, and 5 before"),
-        (6, "ends in no image id"),
+        (4, "is not a complete .npz archive"),
+        (5, "image 7 has 3 values per region, but earlier ones have 5"),
+        (6, "does not end in an image id"),
     ] {
         let problem = problems.get(number).map(|(_, problem)| problem.as_str()).unwrap_or_default();
         assert!(problem.contains(words), "{problems:?}");
@@ -308,9 +308,9 @@ fn other_things_are_refused() {
     };
     assert!(error(&["nowhere.tsv"]).contains("no such file"));
     assert!(error(&["../../data"]).contains("no .npz files in it"));
-    assert!(error(&["../make_fixtures.py"]).contains("line 1: no image of region features in it; 1 columns"));
-    assert!(error(&["bad_npz/notes.txt"]).contains("no image of region features in it"));
-    assert!(error(&["f32.h5", "fixed.tsv"]).contains("fixed.tsv: no HDF5 file, unlike others"));
+    assert!(error(&["../make_fixtures.py"]).contains("line 1: no usable image in it; 1 columns"));
+    assert!(error(&["bad_npz/notes.txt"]).contains("no usable image in it"));
+    assert!(error(&["f32.h5", "fixed.tsv"]).contains("fixed.tsv: not an HDF5 file, unlike other inputs"));
     assert!(error(&["other.h5"]).contains("no dataset \"image_features\""));
 }
 

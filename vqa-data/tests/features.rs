@@ -36,12 +36,12 @@ fn pickles_of_python_and_numpy() {
         (vec![b']'; 4 << 20], "f_imgid2idx.pkl: not a readable pickle: byte 4194304: it ends in the middle"),
         (
             [vec![b']'; 1 << 20], vec![b'a'; (1 << 20) - 1], vec![b'.']].concat(),
-            "the pickle is a list of 1, and a dict",
+            "the pickle is a list of 1, not a dict",
         ),
-        (b"}(K\x0aK\0K\x14K\x01u.".to_vec(), "it names 2 images, and the feature file beside it has 3"),
-        (b"}(K\x0aK\0K\x14K\x01K\x1eK\x03u.".to_vec(), "row 3 of 3 is image 30's, and there is none such"),
-        (b"}(K\x0aK\0K\x14K\x01K\x1eK\x01u.".to_vec(), "row 1 of 3 is image "),
-        (b"}(K\x0aK\0K\x14NK\x1eK\x01u.".to_vec(), "the entry 20: None is no {image id: row}"),
+        (b"}(K\x0aK\0K\x14K\x01u.".to_vec(), "it names 2 images, but the feature file beside it has 3"),
+        (b"}(K\x0aK\0K\x14K\x01K\x1eK\x03u.".to_vec(), "row 3 of 3 is given to image 30, but there is no such row"),
+        (b"}(K\x0aK\0K\x14K\x01K\x1eK\x01u.".to_vec(), "row 1 of 3 is given to image "),
+        (b"}(K\x0aK\0K\x14NK\x1eK\x01u.".to_vec(), "the entry 20: None is not {image id: row}"),
     ] {
         let error = open(&pickle).unwrap_err();
         assert!(error.contains(words), "{error}");
@@ -161,10 +161,10 @@ fn broken_files_are_explained() {
         ("other.h5", "no dataset \"image_features\""),
         ("no_ids.h5", "nothing says which row is which image"),
         ("twin_ids.h5", "image 10 has two rows, 0 and 2"),
-        ("half_ids.h5", "image_ids has 10.5 (value 0), and whole numbers from 0 on are wanted"),
+        ("half_ids.h5", "image_ids has 10.5 (value 0), expected whole numbers from 0 up"),
         ("negative_ids.h5", "image_ids has -10 (value 0)"),
-        ("text_ids.h5", "image_ids holds string (len 2), and whole numbers are wanted"),
-        ("few_ids.h5", "image_ids has 2 entries, and there are 3 images"),
+        ("text_ids.h5", "image_ids holds string (len 2), not whole numbers"),
+        ("few_ids.h5", "image_ids has 2 entries, but there are 3 images"),
         ("rank1.h5", "has shape [60]"),
         ("rank2_without_pos_boxes.h5", "no \"pos_boxes\""),
         ("adaptive_outside.h5", "pos_boxes row 2 is [7, 8]"),
@@ -177,11 +177,11 @@ fn broken_files_are_explained() {
         ("virtual_missing.h5", "\"image_features\" is a virtual dataset, whose values are in other files"),
         ("external_link_missing.h5", "\"image_features\" cannot be opened: it is damaged, or a link into a file"),
         ("box_mismatch.h5", "does not fit"),
-        ("text.h5", "numbers are wanted"),
+        ("text.h5", "not numbers"),
         ("bad.hdf5", "not a readable pickle"),
-        ("never_written.h5", "cannot be in the 0 bytes stored of it"),
-        ("never_allocated.h5", "has no numbers in this file"),
-        ("many_ids.h5", "\"image_ids\" [17592186044416] cannot be in the 0 bytes stored of it"),
+        ("never_written.h5", "does not fit in the 0 bytes stored for it"),
+        ("never_allocated.h5", "has no values in this file"),
+        ("many_ids.h5", "\"image_ids\" [17592186044416] does not fit in the 0 bytes stored for it"),
         ("make_fixtures.py", "no such file"),
         ("../make_fixtures.py", "not an HDF5 file"),
     ] {
@@ -308,7 +308,7 @@ fn what_cannot_be_stored_is_refused() {
         let images = vec![ImageEntry { image_id: 7, size: None, n_regions }];
         let table = FeatureTable { images, feature_dim, ..FeatureTable::default() };
         let error = FeatureWriter::create(&path, table, IfExists::Refuse).unwrap_err().to_string();
-        assert!(error.contains("f.h5: features of no values"), "{error}");
+        assert!(error.contains("f.h5: its features would have no values"), "{error}");
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

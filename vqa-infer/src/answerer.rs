@@ -66,8 +66,8 @@ impl Answerer {
         let Some(info) = &checkpoint.header().extractor else {
             return Err(Error::Mismatch {
                 path: checkpoint.path().to_owned(),
-                problem: "it was trained on features that do not say how they were made, so the same cannot be made \
-                    of a picture: ask about the features of an image instead (--features FILE --image-id N)"
+                problem: "its training features do not record how they were extracted, so a picture cannot be given \
+                    the same kind: ask about an image in a feature file instead (--features FILE --image-id N)"
                     .to_owned(),
             });
         };
@@ -220,7 +220,7 @@ impl Checkpoint {
             let (k, n) = (image.boxes.len() / 4, image.features.len());
             if k == 0 || n != k * dim {
                 let problem =
-                    format!("it was trained on {dim} numbers a region, and the image has {n} for {k} regions");
+                    format!("it was trained on {dim} values per region, but the image has {n} values for {k} regions");
                 return Err(Error::Mismatch { path: self.path().to_owned(), problem });
             }
             Ok(k)

@@ -123,9 +123,8 @@ impl Checkpoint {
         {
             if found != trained {
                 let checkpoint = path.display();
-                let problem = format!(
-                    "{found} entries, and {checkpoint} was trained with {trained}: put the file of that run back"
-                );
+                let problem =
+                    format!("{found} entries, but {checkpoint} was trained with {trained}: restore that run's file");
                 return Err(Error::Mismatch { path: file, problem });
             }
         }
@@ -252,7 +251,7 @@ impl Checkpoint {
             ExtractorInfo::mismatch(extractor, self.header.extractor.as_ref(), &format!("the model {path}"))
         } else {
             Some(format!(
-                "{found} numbers a region, and {path} was trained on {trained}: take features from the same extractor \
+                "{found} values per region, but {path} was trained on {trained}: use features from the same extractor \
                  (`vqa features extract --like` the training file)"
             ))
         };

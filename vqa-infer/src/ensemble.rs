@@ -186,7 +186,10 @@ fn difference(here: &Checkpoint, there: &Checkpoint) -> Option<String> {
     let extractor = || {
         let [here, there] = [here, there].map(|checkpoint| checkpoint.header().extractor.as_ref());
         let difference = here?.difference(there?)?;
-        Some(format!("features of another extractor (what differs: {difference}): {} here, {} there", here?, there?))
+        Some(format!(
+            "features from different extractors (what differs: {difference}): {} here, {} there",
+            here?, there?
+        ))
     };
     let value = |key: &str, value: fn(&Checkpoint) -> String| {
         let [here, there] = [here, there].map(value);
@@ -196,7 +199,7 @@ fn difference(here: &Checkpoint, there: &Checkpoint) -> Option<String> {
         .or_else(|| entries("answers", here.answers().answers().iter(), there.answers().answers().iter()))
         .or_else(|| value("dict.count_answers", |it| format!("{:?}", it.count_answers()).to_lowercase()))
         .or_else(|| value("dict.max_question_len", |it| it.max_question_len().to_string()))
-        .or_else(|| value("numbers a region", |it| it.header().dims.feature_dim.to_string()))
+        .or_else(|| value("values per region", |it| it.header().dims.feature_dim.to_string()))
         .or_else(extractor)
         .or_else(|| value("model.loss", |it| format!("{:?}", it.loss()).to_lowercase()))
 }
@@ -211,5 +214,5 @@ fn entries<'a>(
         return Some(format!("{} {what} in its dictionary here, {} there", here.len(), there.len()));
     }
     let (here, there) = here.by_ref().zip(there.by_ref()).find(|(here, there)| here != there)?;
-    Some(format!("other {what} in its dictionary, such as \"{here}\" here, where \"{there}\" is there"))
+    Some(format!("different {what} in its dictionary, such as \"{here}\" here and \"{there}\" there"))
 }

@@ -163,7 +163,7 @@ impl SplitWithModel {
         if occluded.iter().all(Option::is_none) {
             let n = options.n_regions;
             return Err(
-                self.problem(format!("no image has more than {n} region(s), so none would be left: take fewer away"))
+                self.problem(format!("no image has more than {n} region(s), so none would be left: remove fewer"))
             );
         }
         Ok(Occlusion::mean(&occluded, options, &self.dataset().split().annotations))
@@ -178,7 +178,7 @@ impl SplitWithModel {
         let sources = open_sources(&self.sources)?;
         let split = self.dataset().split().clone();
         let shuffled = shuffle_images(&split, &sources, self.ensemble.first().seed()).ok_or_else(|| {
-            self.problem("all of its questions are about one image, so there is none to exchange it for")
+            self.problem("all of its questions are about one image, so there is no other to ask about")
         })?;
         let max_len = self.dataset().encoded().max_len;
         // Its warnings were given when the split was opened.

@@ -49,7 +49,7 @@ pub fn parse_device(name: &str) -> Result<Device> {
 pub fn warn_if_slow(device: Device, precision: Precision) {
     if precision == Precision::Bf16 && device == Device::Cpu && !cpu_multiplies_bf16() {
         tracing::warn!(
-            "bf16 will be slow: this processor has no arithmetic for it, and computes in float32 what it then rounds"
+            "bf16 will be slow: this processor has no bf16 arithmetic, so it computes in float32 and rounds the results"
         );
     }
 }

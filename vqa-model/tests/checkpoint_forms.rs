@@ -60,16 +60,16 @@ const SAID: [(&str, &str); 14] = [
     ("nested_state_dict.pth", "took the weights below \"state_dict\""),
     ("nested_net.pth", "took the weights below \"net\""),
     ("nested_weights.v1.pth", "took the weights below \"weights.v1\""),
-    ("nested_deep.pth", "took the weights below \"run.last.model\", took \"module.\" off all names"),
-    ("lightning.ckpt", "took the weights below \"state_dict\", took \"model.\" off all names"),
+    ("nested_deep.pth", "took the weights below \"run.last.model\", removed \"module.\" from all names"),
+    ("lightning.ckpt", "took the weights below \"state_dict\", removed \"model.\" from all names"),
     ("nested_module.pth", "took the weights below \"model\""),
-    ("data_parallel.pth", "took \"module.\" off all names"),
-    ("compiled.pth", "took \"_orig_mod.\" out of names"),
-    ("data_parallel_compiled.pth", "took \"module.\" off all names, took \"_orig_mod.\" out of names"),
-    ("inner_compiled.pth", "took \"_orig_mod.\" out of names"),
-    ("data_parallel.safetensors", "took \"module.\" off all names"),
-    ("prefixed.safetensors", "took \"net.model.\" off all names"),
-    ("torch_0_3.pth", "took \"module.\" off all names"),
+    ("data_parallel.pth", "removed \"module.\" from all names"),
+    ("compiled.pth", "removed \"_orig_mod.\" from names"),
+    ("data_parallel_compiled.pth", "removed \"module.\" from all names, removed \"_orig_mod.\" from names"),
+    ("inner_compiled.pth", "removed \"_orig_mod.\" from names"),
+    ("data_parallel.safetensors", "removed \"module.\" from all names"),
+    ("prefixed.safetensors", "removed \"net.model.\" from all names"),
+    ("torch_0_3.pth", "removed \"module.\" from all names"),
 ];
 
 #[test]
@@ -96,7 +96,7 @@ fn every_form_gives_the_weights_that_it_was_made_of() {
                 assert!(log.trim_end().ends_with(&format!("{name}: {said}")), "{name}: {log}");
                 assert_eq!(log.lines().count(), 1, "{log}");
             }
-            None if name == "new_weight_norm.safetensors" => assert!(log.contains("took \"module.\" off"), "{log}"),
+            None if name == "new_weight_norm.safetensors" => assert!(log.contains("removed \"module.\" from"), "{log}"),
             None => assert_eq!(log, "", "{name}"),
         }
         n_forms += 1;
@@ -157,7 +157,7 @@ fn refused(directory: &Path, config: &ModelConfig) {
         ("extra.pth", &["loss.weight is not in this model"]),
         ("missing.pth", &["q_net.main.0.bias is missing; q_net.main.0.weight_g is missing; q_net.main.0.weight_v is"]),
         ("shape.pth", &["q_net.main.0.bias is [3] in the file and [12] here"]),
-        ("int.pth", &["\"q_net.main.0.bias\" is I32, and a float type is wanted"]),
+        ("int.pth", &["\"q_net.main.0.bias\" is I32, not a float type"]),
         ("script.pth", &["a TorchScript archive", "torch.jit.load"]),
     ] {
         let vs = model(config);

@@ -128,7 +128,7 @@ fn weights_survive_the_disk_and_refuse_another_model() {
     assert!(error.contains("v_att.nonlinear.main.0.bias is missing") && error.contains("more"), "{error}");
 
     let bytes = std::fs::read(&path).unwrap();
-    let not_whole = "not a whole safetensors file";
+    let not_whole = "not a complete safetensors file";
     for (cut, words) in
         [(0, "an empty file"), (5, "neither a safetensors file"), (100, not_whole), (bytes.len() - 1, not_whole)]
     {

@@ -168,8 +168,8 @@ impl AdamaxConfig {
         let parts: BTreeSet<&str> = names.iter().filter_map(|name| name.split('.').next()).collect();
         let parts = parts.into_iter().collect::<Vec<_>>().join(", ");
         Err(format!(
-            "train.optim.weight_decay_of.\"{unknown}\" fits no parameter: the model's parts are {parts}, and a \
-             checkpoint has the whole names"
+            "train.optim.weight_decay_of.\"{unknown}\" matches no parameter: the model's parts are {parts}; a \
+             checkpoint lists the full names"
         ))
     }
 }
@@ -185,9 +185,7 @@ impl TrainConfig {
         check_range("train.batch_size", self.batch_size, 1..=MAX_BATCH_SIZE)?;
         if !(1..=self.batch_size).contains(&self.accumulate) {
             let (accumulate, batch_size) = (self.accumulate, self.batch_size);
-            return Err(format!(
-                "train.accumulate = {accumulate}, and 1 to {batch_size} is wanted, which is train.batch_size"
-            ));
+            return Err(format!("train.accumulate = {accumulate}, expected 1 to {batch_size}, the train.batch_size"));
         }
         let at_least_1 = [
             ("train.val_freq", self.val_freq),
@@ -198,7 +196,7 @@ impl TrainConfig {
             check_range(key, value, 1..=u64::MAX)?;
         }
         if !self.lr_steps.is_sorted() {
-            return Err(format!("train.lr_steps = {:?}, and steps in rising order are wanted", self.lr_steps));
+            return Err(format!("train.lr_steps = {:?}, expected steps in rising order", self.lr_steps));
         }
         for (key, value) in [
             ("train.max_grad_norm", self.max_grad_norm),
@@ -211,7 +209,7 @@ impl TrainConfig {
         }
         check_range("train.ema_decay", self.ema_decay, 0.0..=MAX_EMA_DECAY)?;
         if let Some(beta) = self.optim.betas.into_iter().find(|beta| !(0.0..1.0).contains(beta)) {
-            return Err(format!("train.optim.betas has {beta}, and 0 to just below 1 is wanted"));
+            return Err(format!("train.optim.betas has {beta}, expected values from 0 to just below 1"));
         }
         check_range("train.optim.weight_decay", self.optim.weight_decay, 0.0..=LARGEST)?;
         for (name, &decay) in &self.optim.weight_decay_of {

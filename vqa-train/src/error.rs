@@ -42,14 +42,17 @@ pub enum Error {
         problem: String,
     },
     /// Another process is training in the directory.
-    #[error("{}: another process is training in it: wait for its end, or choose another out_dir", out_dir.display())]
+    #[error(
+        "{}: another process is training in it: wait for it to finish, or choose another out_dir",
+        out_dir.display()
+    )]
     Locked {
         /// The directory.
         out_dir: PathBuf,
     },
     /// The directory already contains this run, and resuming it was not requested.
     #[error(
-        "{}: this run is in it already, saved after {position}: resume it with --resume, or choose another out_dir",
+        "{}: it already contains this run, saved after {position}: resume it with --resume, or choose another out_dir",
         out_dir.display()
     )]
     RunExists {
@@ -60,7 +63,7 @@ pub enum Error {
     },
     /// The directory contains a run with another config, and resuming it was not requested.
     #[error(
-        "{}: a run with another config is in it ({}): choose another out_dir, or resume that run",
+        "{}: it contains a run with a different config ({}): choose another out_dir, or resume that run",
         out_dir.display(),
         in_words(changes)
     )]
@@ -89,7 +92,7 @@ pub enum Error {
         problem: String,
     },
     /// Another process of the run has failed.
-    #[error("process {rank} has failed, and so all stop: {problem}")]
+    #[error("process {rank} failed, so all processes stop: {problem}")]
     OtherProcess {
         /// Its rank.
         rank: usize,
@@ -98,8 +101,7 @@ pub enum Error {
     },
     /// The processes of a run were started with different inputs.
     #[error(
-        "{what} must be the same for all processes, and process {rank} has another than process 0: {theirs}, not \
-         {of_first}"
+        "{what} must be the same for all processes, but process {rank} differs from process 0: {theirs}, not {of_first}"
     )]
     Differs {
         /// What differs.
@@ -133,7 +135,7 @@ pub enum Error {
     },
     /// A gradient or a step was NaN or infinite, although every loss so far was finite.
     #[error(
-        "\"{tensor}\" has NaN or infinite numbers at step {step}, and was not saved: {LOWER}; {}",
+        "\"{tensor}\" has NaN or infinite values at step {step}, and was not saved: {LOWER}; {}",
         Saved(saved, CHANGED)
     )]
     NotFinite {
@@ -200,11 +202,11 @@ impl fmt::Display for Saved<'_> {
         match saved {
             SavedFiles::Nothing => f.write_str("nothing was saved before"),
             SavedFiles::State { path, step, checkpoint } => {
-                write!(f, "saved are {} (of step {step})", path.display())?;
+                write!(f, "still intact: {} (of step {step})", path.display())?;
                 if let Some(checkpoint) = checkpoint {
                     write!(f, " and {}", checkpoint.display())?;
                 }
-                write!(f, ": whole, and --resume continues from there{with}")
+                write!(f, "; --resume continues from there{with}")
             }
             SavedFiles::Unreadable(why) => write!(f, "what was saved before cannot be read: {why}"),
         }

@@ -322,7 +322,7 @@ fn accidents_lose_nothing_that_was_saved() {
             other => panic!("{other}"),
         }
         let words = format!("state.safetensors (of step {}) and ", saved.step);
-        assert!(said.contains(&words) && said.contains("model_1.safetensors: whole, and --resume continues"), "{said}");
+        assert!(said.contains(&words) && said.contains("model_1.safetensors; --resume continues"), "{said}");
         assert_eq!(Position::saved_in(&RunDir::new(&run)).unwrap(), Some(saved));
         train(&world, &run, plain(config)).unwrap();
         assert_same(&run, &whole);
@@ -454,12 +454,12 @@ fn what_does_not_belong_together() {
         World { train: world.val.clone(), val: world.val.clone(), dims: world.dims, dir: tempfile::tempdir().unwrap() };
     let error = train(&fewer, &run, plain(config.clone())).unwrap_err().to_string();
     let (before, now) = (world.train.len(), world.val.len());
-    assert!(error.contains(&format!("has {before} training questions, and now there are {now}")), "{error}");
+    assert!(error.contains(&format!("has {before} training questions, but now there are {now}")), "{error}");
     // Another model.
     let dims = DataDims { n_answers: world.dims.n_answers + 1, ..world.dims };
     let other = World { dims, train: world.train.clone(), val: world.val.clone(), dir: tempfile::tempdir().unwrap() };
     let error = train(&other, &run, plain(config.clone())).unwrap_err().to_string();
-    assert!(error.contains("is not in this model, or of another shape"), "{error}");
+    assert!(error.contains("is not in this model, or has another shape"), "{error}");
     // A damaged file.
     let state = run.join("state/state.safetensors");
     let bytes = fs::read(&state).unwrap();

@@ -21,7 +21,7 @@ pub fn run(args: &AskArgs) -> Result<()> {
     };
     if let Some(map) = &args.map {
         if picture.is_none() {
-            bail!("--map {} draws on the picture: name it, before the question", map.display());
+            bail!("--map {} draws on the picture: give one, before the question", map.display());
         }
         args.force.if_exists().check(map)?;
     }
@@ -33,7 +33,7 @@ pub fn run(args: &AskArgs) -> Result<()> {
     let answer = |question: &str, map: Option<&Path>| -> Result<()> {
         let reply = checkpoint.ask(&regions, &[question], args.top as usize)?.remove(0);
         if !reply.unknown_words.is_empty() {
-            say!("not in the model's dictionary, and read as no word: {}", reply.unknown_words.join(", "));
+            say!("not in the model's dictionary, so read as padding: {}", reply.unknown_words.join(", "));
         }
         if let (Some(map), Some(pixels)) = (map, &pixels) {
             let drawn = draw(pixels, &regions, &reply);
@@ -86,7 +86,7 @@ fn questions_of_stdin(mut answer: impl FnMut(usize, &str) -> Result<()>) -> Resu
         line.clear();
         let read = stdin.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).context("cannot read stdin")?;
         if read as u64 == MAX_LINE {
-            bail!("a line of stdin has more than {MAX_LINE} bytes: write one question a line");
+            bail!("a line of stdin has more than {MAX_LINE} bytes: write one question per line");
         }
         let question = String::from_utf8_lossy(&line);
         match question.trim() {
@@ -99,7 +99,7 @@ fn questions_of_stdin(mut answer: impl FnMut(usize, &str) -> Result<()>) -> Resu
         }
     }
     if n == 0 && !is_dialogue {
-        bail!("there is no question on stdin: give one as the last argument, or write one a line");
+        bail!("there is no question on stdin: write one per line, or give one as the last argument");
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ pub fn are_missing(config: &Config) -> Result<bool> {
     }
     // Pickles are somebody else's dictionaries, so the path must be mistyped.
     if let Some(path) = [&dict.words, &dict.answers].into_iter().find(|path| path.extension() == Some("pkl".as_ref())) {
-        bail!("{}: no such file, and dictionaries that are made are JSON: check the path", path.display());
+        bail!("{}: no such file, and `vqa` writes only JSON dictionaries: check the path", path.display());
     }
     Ok(true)
 }
@@ -30,12 +30,13 @@ pub fn make(config: &Config) -> Result<(WordDict, AnswerDict)> {
     let dict = &config.run.dict;
     let mut splits = Vec::new();
     for (name, of_split) in &config.run.data {
-        splits.push(split::load_with(config, name, of_split, Split::load_whole).context("making the dictionaries")?);
+        splits.push(split::load_with(config, name, of_split, Split::load_whole).context("building the dictionaries")?);
     }
     let made = make_dictionaries(&splits, dict).with_context(|| config.path.display().to_string())?;
     let names: Vec<&str> = config.run.data.keys().map(String::as_str).collect();
     say!(
-        "dictionaries: none yet, so made from {}, as by `vqa prepare`: {} words, {} answers (given at least {} times)",
+        "dictionaries: none yet, so built from {}, as `vqa prepare` would: {} words, {} answers (given at least {} \
+         times)",
         names.join(", "),
         made.0.len(),
         made.1.len(),
@@ -48,8 +49,8 @@ pub fn make(config: &Config) -> Result<(WordDict, AnswerDict)> {
 /// them.
 fn one_is_missing(missing: &Path, other: &Path) -> String {
     format!(
-        "{}: no such file, but {} is there, and the two belong together: put the missing one back, or make both again \
-         with `vqa prepare`",
+        "{}: no such file, but {} exists, and the two belong together: restore the missing one, or rebuild both with \
+         `vqa prepare`",
         missing.display(),
         other.display()
     )

@@ -55,7 +55,7 @@ fn split(loader: &Loader) -> String {
 
 fn steps(config: &Config, trainer: &Trainer, n_epochs: u64) -> String {
     let n = trainer.train.n_batches() as u64;
-    format!("{n} an epoch, of {} questions each; {} in {n_epochs} epoch(s)", config.run.train.batch_size, n * n_epochs)
+    format!("{n} per epoch, of {} questions each; {} in {n_epochs} epoch(s)", config.run.train.batch_size, n * n_epochs)
 }
 
 /// The number of parameters in each part of the model.
@@ -104,12 +104,12 @@ fn features(config: &Config) -> String {
             format!("{} {}", path.file_name().unwrap_or_default().to_string_lossy(), DecimalBytes(bytes))
         })
         .collect();
-    format!("{} on the disk, read as needed", files.join(", "))
+    format!("{} on disk, read as needed", files.join(", "))
 }
 
 fn disk(trainer: &Trainer, seen: &Rehearsal) -> String {
     let (model, state) = (parameter_bytes(trainer) as u64, seen.optimizer_bytes as u64);
-    format!("{} a checkpoint, {} for state/", DecimalBytes(model), DecimalBytes(model + state))
+    format!("{} per checkpoint, {} for state/", DecimalBytes(model), DecimalBytes(model + state))
 }
 
 fn time(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> String {

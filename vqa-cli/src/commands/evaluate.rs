@@ -213,7 +213,7 @@ fn occlusion_text(occlusion: &Occlusion) -> String {
         options.n_draws
     ));
     if *n_left_out > 0 {
-        text.push_str(&format!("; {n_left_out} question(s) are left out, whose image has no region more"));
+        text.push_str(&format!("; {n_left_out} question(s) were left out because their image has no further regions"));
     }
     text
 }

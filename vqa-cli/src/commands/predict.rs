@@ -38,7 +38,7 @@ pub fn run(args: &PredictArgs, together: &Together) -> Result<()> {
         if together.is_first() {
             write_ranked(&args.out, &split, &ranked)?;
         }
-        return print(&format!("wrote the best answers to {n_questions} questions, a line each, to {out}"));
+        return print(&format!("wrote the best answers to {n_questions} questions, one line each, to {out}"));
     }
     let answers = asked::answer_all(&split)?.answers;
     if together.is_first() {

@@ -27,14 +27,14 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         (checkpoint, Some(extractor))
     } else if gallery.is_some() {
         say!(
-            "the model was trained on features that do not say how they were made: only images of the split can be \
+            "the model's training features do not record how they were extracted: only images of the split can be \
              asked about"
         );
         (checkpoint, None)
     } else {
         bail!(
-            "{}: it was trained on features that do not say how they were made, so it can only be asked about images \
-             that have such: name a split with --data",
+            "{}: its training features do not record how they were extracted, so it can only be asked about images of \
+             a split: name one with --data",
             checkpoint.path().display()
         );
     };
@@ -55,14 +55,14 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let server = Server::bind(checkpoint, extractor, gallery, &options)?;
     if is_open {
         say!(
-            "warning: whoever reaches this computer and has the token can use the server, and what is sent is not \
+            "warning: anyone who can reach this computer and has the token can use the server, and the traffic is not \
              encrypted"
         );
     }
-    let stop = Graceful::new("answering what was asked; press Ctrl-C again to stop at once");
+    let stop = Graceful::new("answering pending requests; press Ctrl-C again to stop at once");
     print(&format!("{name} at {} (Ctrl-C ends it)", page(server.address(), token.as_deref())))?;
     let said = match server.run(stop.flag())? {
-        true => "stopped; everything that was asked is answered",
+        true => "stopped; all pending requests were answered",
         false => "stopped; some requests took too long to be answered",
     };
     Err(Stopped(said.to_owned()).into())

@@ -48,7 +48,7 @@ pub fn run(args: &TrainArgs, together: &Together) -> Result<()> {
     }
     if args.dry_run {
         if together.n_processes() > 1 {
-            bail!("--dry-run is for one process: what several take is said while they train");
+            bail!("--dry-run works with one process only: run it without the launcher");
         }
         return start(&config, resume, true, together).map(|_| ());
     }

@@ -68,7 +68,7 @@ fn unknown_words_are_named_and_maps_are_drawn() {
     };
     let output = ask("--top 2 --map maps/map.png");
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(stderr(&output).contains("read as no word: zyzzyva, quokka\n"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("read as padding: zyzzyva, quokka\n"), "{}", stderr(&output));
     let printed = String::from_utf8(output.stdout).unwrap();
     assert_eq!(printed.lines().count(), 3, "{printed}");
     assert!(printed.lines().last().unwrap().starts_with("looked most at x "), "{printed}");
@@ -129,12 +129,12 @@ fn what_cannot_be_asked_is_explained() {
     fails(at, "ask run config.toml what?", &["config.toml: "]);
     fails(at, &format!("ask nothing {picture} what?"), &["nothing", "no such file"]);
     fails(at, "ask run --features val.h5 --image-id 7000000 what?", &["val.h5: no image 7000000 in it"]);
-    fails(at, "ask run --features val.h5 --image-id 7000000 what? --map m.jpg", &["m.jpg", "name it"]);
+    fails(at, "ask run --features val.h5 --image-id 7000000 what? --map m.jpg", &["m.jpg", "give one"]);
     fails(at, &format!("ask run {picture} what? --map map.gif"), &["map.gif", ".jpg or .png"]);
     fails(at, &format!("ask run {picture}"), &["no question on stdin"]);
     // A picture with fewer pixels than the extractor has cells, and features of another extractor.
     image::RgbImage::new(1, 1).save(at.join("tiny.png")).unwrap();
     fails(at, "ask run tiny.png what?", &["tiny.png: the picture: 1 x 1 pixels", "4 x 5 cells"]);
     ok(at, "features extract --images data/images/val --out other.h5 --grid 4x5 --whole --patch 2");
-    fails(at, "ask run --features other.h5 --image-id 1 what?", &["other.h5: 12 numbers a region"]);
+    fails(at, "ask run --features other.h5 --image-id 1 what?", &["other.h5: 12 values per region"]);
 }

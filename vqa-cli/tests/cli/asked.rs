@@ -152,9 +152,9 @@ fn members_of_an_ensemble_must_belong_together() {
         serde_json::to_string(&list).unwrap()
     };
     copy("words", "words.json", swapped);
-    refused("words", &["other words in its dictionary, such as "]);
+    refused("words", &["different words in its dictionary, such as "]);
     copy("answers", "answers.json", swapped);
-    refused("answers", &["other answers in its dictionary, such as "]);
+    refused("answers", &["different answers in its dictionary, such as "]);
     copy("longer", "config.toml", |text| text.replace("max_question_len = 14", "max_question_len = 15"));
     refused("longer", &["dict.max_question_len = 15 here, 14 there"]);
     copy("raw", "config.toml", |text| text.replace("\"normalized\"", "\"raw\""));
@@ -163,7 +163,7 @@ fn members_of_an_ensemble_must_belong_together() {
     refused("softmax", &["model.loss = softmax here, logistic there"]);
     for (name, grid, words) in [
         ("grid", "2x2 --patch 4", "differs: grid, "),
-        ("patch", "4x5 --patch 2", "numbers a region = 12 here, 48 there"),
+        ("patch", "4x5 --patch 2", "values per region = 12 here, 48 there"),
     ] {
         for split in ["train", "val"] {
             let like = if split == "train" { format!("--grid {grid}") } else { format!("--like {name}_train.h5") };
@@ -230,5 +230,5 @@ fn calibration_and_answers_without_regions() {
         assert!(text.contains(words), "{words}: {text}");
     }
     // Each image has 21 regions.
-    fails(at, &format!("evaluate {model} --occlude 21"), &["no image has more than 21 region(s)", "take fewer away"]);
+    fails(at, &format!("evaluate {model} --occlude 21"), &["no image has more than 21 region(s)", "remove fewer"]);
 }

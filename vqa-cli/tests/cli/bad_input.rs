@@ -40,7 +40,7 @@ fn questions_and_annotations() {
         &["v2_shapes_val_annotations.json", "ends in the middle", "line 1 column", "fetch the file again"],
     );
     fs::copy(&questions, &annotations).unwrap();
-    fails(at, prepare, &["v2_shapes_val_annotations.json", "a questions file where an annotations file is wanted"]);
+    fails(at, prepare, &["v2_shapes_val_annotations.json", "a questions file where an annotations file was expected"]);
     fs::remove_file(&annotations).unwrap();
     fails(at, prepare, &["v2_shapes_val_annotations.json", "no such file"]);
     fs::write(&annotations, &whole).unwrap();
@@ -95,7 +95,7 @@ fn config_and_command_line() {
     );
     fs::create_dir(at.join("empty")).unwrap();
     fails(at, "features extract --images empty --out x.h5 --grid 2x2", &["empty", "no pictures in it (.jpg"]);
-    fails(at, "synth --out data --images 5", &["data/images: is there already"]);
+    fails(at, "synth --out data --images 5", &["data/images: already exists"]);
 }
 
 #[test]
@@ -200,10 +200,10 @@ fn training() {
     fails(at, &format!("{train} --set device=gpu"), &["\"gpu\" is unknown"]);
     fails(at, &format!("{train} --set train.batch_size=0"), &["train.batch_size = 0"]);
     let unknown = format!("{train} --set train.optim.weight_decay_of.w_embb=0");
-    fails(at, &unknown, &["weight_decay_of.\"w_embb\" fits no parameter", "w_emb"]);
+    fails(at, &unknown, &["weight_decay_of.\"w_embb\" matches no parameter", "w_emb"]);
     ok(at, "features extract --images data/images/val --out wide.h5 --grid 4x5 --patch 8");
     let wide = "--set data.val.composition.0.features=wide.h5";
-    fails(at, &format!("{train} {wide}"), &["wide.h5 has 192 numbers a region", "train.h5 has 48", "--like"]);
+    fails(at, &format!("{train} {wide}"), &["wide.h5 has 192 values per region", "train.h5 has 48", "--like"]);
 
     let wild = format!("{train} --set out_dir=wild --set train.optim.lr=1e30");
     let error = fails_after_starting(at, &wild);
@@ -212,7 +212,7 @@ fn training() {
 
     ok(at, &format!("{train} --set train.n_epochs=1"));
     fails(at, &format!("{train} --set train.n_epochs=1"), &["run", "saved after epoch 1", "--resume"]);
-    fails(at, &format!("{train} --set train.optim.lr=0.1"), &["another config", "train.optim.lr = 0.1, was 0.002"]);
+    fails(at, &format!("{train} --set train.optim.lr=0.1"), &["a different config", "train.optim.lr = 0.1, was 0.002"]);
     let refused =
         ["--resume cannot change model.hid_dim = 32, was 16; seed = 8, was 7", "--config run/config.toml --resume"];
     fails(at, &format!("{train} --resume --set model.hid_dim=32 --set seed=8 --set device=auto"), &refused);
@@ -224,34 +224,39 @@ fn training() {
     );
     edit(&at.join("config.toml"), "[[data.other.", "[[data.val.");
     let huge = format!("{train} --set out_dir=huge --set model.lm.word_emb_dim=100000000000000");
-    fails(at, &huge, &["config.toml: model.lm.word_emb_dim = 100000000000000, and 1 to 65536 is wanted"]);
+    fails(at, &huge, &["config.toml: model.lm.word_emb_dim = 100000000000000, expected 1 to 65536"]);
 
     // Features of a different length, weights of another model, dictionaries of another run.
     let model = "--checkpoint run/model_1.safetensors --data val";
     let config = fs::read_to_string(at.join("config.toml")).unwrap();
     fs::write(at.join("wide.toml"), config.replace("\"val.h5\"", "\"wide.h5\"")).unwrap();
-    fails(at, &format!("evaluate {model} --config wide.toml"), &["wide.h5: 192 numbers a region", "was trained on 48"]);
+    fails(
+        at,
+        &format!("evaluate {model} --config wide.toml"),
+        &["wide.h5: 192 values per region", "was trained on 48"],
+    );
     fails(at, &format!("evaluate {model} --config nowhere.toml"), &["nowhere.toml", "no such file"]);
     fails(at, "evaluate --checkpoint run/model_9.safetensors --data val", &["model_9.safetensors", "no such file"]);
     fails(at, "evaluate --checkpoint run/model_1.safetensors --data test", &["no split \"test\"", "train, val"]);
     // Reported before the work; otherwise the error would be about the split.
-    for (path, problem) in [("data", "not replaced by one"), ("config.toml/x", "a file where a directory is wanted")] {
+    for (path, problem) in [("data", "so it is not replaced"), ("config.toml/x", "a file where a directory is needed")]
+    {
         let model = "--checkpoint run --data test";
         fails(at, &format!("evaluate {model} --results {path}"), &[problem]);
         fails(at, &format!("predict {model} --out {path}"), &[problem]);
     }
-    fails(at, "visualize --checkpoint run --data test --out-dir config.toml", &["a file where a directory is wanted"]);
+    fails(at, "visualize --checkpoint run --data test --out-dir config.toml", &["a file where a directory is needed"]);
     edit(&at.join("run/config.toml"), "hid_dim = 16", "hid_dim = 24");
     fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "weights of another model"]);
     edit(&at.join("run/config.toml"), "hid_dim = 24", "hid_dim = 4611686018427387904");
-    fails(at, &format!("evaluate {model}"), &["config.toml: model.hid_dim = 4611686018427387904, and 1 to 65536"]);
+    fails(at, &format!("evaluate {model}"), &["config.toml: model.hid_dim = 4611686018427387904, expected 1 to 65536"]);
     edit(&at.join("run/config.toml"), "hid_dim = 4611686018427387904", "hid_dim = 16");
     fs::write(at.join("run/answers.json"), "[\"yes\", \"no\"]").unwrap();
     fails(at, &format!("evaluate {model}"), &["run/answers.json: 2 entries"]);
     fs::remove_file(at.join("run/config.toml")).unwrap();
     fails(at, &format!("evaluate {model}"), &["config.toml", "belong beside it"]);
     truncate(&at.join("run/model_1.safetensors"));
-    fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "not a whole safetensors file"]);
+    fails(at, &format!("evaluate {model}"), &["model_1.safetensors", "not a complete safetensors file"]);
 }
 
 /// With features of another extractor a model answers worse, with no other sign that something is wrong.
@@ -266,7 +271,7 @@ fn features_of_another_extractor() {
     // The same number of regions and features, but with a different mean and deviation.
     let others = "features extract --images data/images/val --grid 4x5 --whole --patch 4 --out val.h5 --force";
     ok(at, others);
-    let words = ["val.h5: its features were made by another extractor", "what differs: deviation, mean", "\"patch\":4"];
+    let words = ["val.h5: its features and those of", "what differs: deviation, mean", "\"patch\":4"];
     let model = "--checkpoint run/model_1.safetensors --data val";
     for command in [
         &format!("evaluate {model}"),

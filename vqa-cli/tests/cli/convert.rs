@@ -102,16 +102,16 @@ fn what_is_there_stays() {
     let at = world.path();
     fixtures(at, &["fixed.tsv"]);
     fs::copy(at.join("fixed.tsv"), at.join("x.partial")).unwrap();
-    fails(at, "features convert x.partial --out x", &["x: ", "x.partial is an input"]);
+    fails(at, "features convert x.partial --out x", &["x: ", "x.partial is also an input"]);
     assert!(same(at, "fixed.tsv", "x.partial"));
     fs::write(at.join("y.partial"), "thesis").unwrap();
     fails(at, "features convert fixed.tsv --out y", &["y.partial: is in the way"]);
     assert_eq!(fs::read(at.join("y.partial")).unwrap(), b"thesis");
 
     fs::write(at.join("z"), "thesis").unwrap();
-    fails(at, "features convert fixed.tsv --out z", &["z: is there already", "--force"]);
+    fails(at, "features convert fixed.tsv --out z", &["z: already exists", "--force"]);
     let extract = "features extract --images data/images/val --grid 2x2 --out z";
-    fails(at, extract, &["z: is there already", "--force"]);
+    fails(at, extract, &["z: already exists", "--force"]);
     assert_eq!(fs::read(at.join("z")).unwrap(), b"thesis");
     ok(at, "features convert fixed.tsv --out z --force");
     assert!(ok(at, "features inspect z").contains("[3, 4, 5]"));
@@ -153,32 +153,35 @@ fn wrong_input_is_explained() {
     fs::write(at.join("damaged.tsv"), damaged).unwrap();
     for (arguments, words) in [
         ("bad.tsv --out x.h5", &["bad.tsv: line 2: 2 columns", "5 image(s) cannot be used", "--skip-bad"][..]),
-        ("bad_npz --out x.h5", &["bad_npz/2.npz: bbox is not in it", "--skip-bad"]),
-        ("damaged.tsv --out x.h5", &["damaged.tsv: line 2: features is no base64", "skip bad images with --skip-bad"]),
-        ("fixed.tsv fixed.tsv --out x.h5", &["line 1: image 10 again, after line 1"]),
+        ("bad_npz --out x.h5", &["bad_npz/2.npz: bbox is missing", "--skip-bad"]),
+        ("damaged.tsv --out x.h5", &["damaged.tsv: line 2: features is not base64", "skip bad images with --skip-bad"]),
+        ("fixed.tsv fixed.tsv --out x.h5", &["line 1: image 10 again, first on line 1"]),
         ("fixed.tsv --ids ids.txt --out x.h5", &["x.h5: 2 of the 3 images", "(image ids 11, 12)"]),
         ("fixed.tsv --ids words.txt --out x.h5", &["words.txt: line 2: \"ten\""]),
-        ("fixed.tsv f32.h5 --out x.h5", &["fixed.tsv: no HDF5 file, unlike others"]),
+        ("fixed.tsv f32.h5 --out x.h5", &["fixed.tsv: not an HDF5 file, unlike other inputs"]),
         (
             "fixed.tsv --out ./fixed.tsv --force",
-            &["./fixed.tsv: ./fixed.tsv is an input, or given twice: choose another file"],
+            &["./fixed.tsv: ./fixed.tsv is also an input or another output: choose another file"],
         ),
-        ("fixed.tsv --split ten.txt=x.h5 --split ten.txt=./x.h5", &["./x.h5: ./x.h5 is an input, or given twice"]),
+        (
+            "fixed.tsv --split ten.txt=x.h5 --split ten.txt=./x.h5",
+            &["./x.h5: ./x.h5 is also an input or another output"],
+        ),
         ("fixed.tsv --ids empty.txt --out x.h5", &["empty.txt: no image ids in it"]),
-        ("bad_npz/1.npz --out x.h5", &["1.npz: an archive: of .npz files give the folder"]),
-        ("other.h5.partial --out x.h5", &["other.h5.partial: unfinished", "the command that makes other.h5"]),
+        ("bad_npz/1.npz --out x.h5", &["1.npz: an archive: give the folder for .npz files"]),
+        ("other.h5.partial --out x.h5", &["other.h5.partial: unfinished", "the command that writes other.h5"]),
         ("nowhere.tsv --out x.h5", &["nowhere.tsv", "no such file"]),
         ("fixed.tsv --out x.h5 --shard 3/2", &["I from 1 to N"]),
         ("fixed.tsv --split ids.txt", &["expected IDS.txt=OUT.h5"]),
         ("fixed.tsv", &["required arguments were not provided"]),
-        ("fixed.tsv --out .", &["not replaced by one"]),
+        ("fixed.tsv --out .", &["so it is not replaced"]),
     ] {
         fails(at, &format!("features convert {arguments}"), words);
     }
     let output = vqa(at, "features convert bad.tsv --out x.h5 --skip-bad").output().unwrap();
     let said = stderr(&output);
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("skipped: bad.tsv: line 10: features is no base64"), "{said}");
+    assert!(said.contains("skipped: bad.tsv: line 10: features is not base64"), "{said}");
     assert!(said.trim_end().ends_with("skipped: 6 image(s) in all"), "{said}");
     assert!(ok(at, "features inspect x.h5").contains("3, ids 10 to 30"));
     // Image 40 is listed, but malformed.
@@ -188,7 +191,7 @@ fn wrong_input_is_explained() {
     assert!(stderr(&output).contains("skipped: image 40, listed for y.h5, is not in the input"));
     assert!(ok(at, "features inspect y.h5").contains("1, ids 30 to 30"));
     let output = vqa(at, "features convert bad.tsv --ids others.txt --out z.h5 --skip-bad").output().unwrap();
-    assert!(stderr(&output).contains("2 of the 2 images wanted for it are not in the input"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("2 of the 2 images listed for it are not in the input"), "{}", stderr(&output));
 }
 
 /// A folder of many pictures: the same few under many names.
@@ -272,7 +275,7 @@ fn goes_on_after_a_kill(at: &Path, extract: impl Fn(&str) -> String) {
 
     // Another job with the same output starts over, and says so.
     let other = vqa(at, "features extract --images data/images/val --like train.h5 --out x.h5").output().unwrap();
-    assert!(stderr(&other).contains("that an earlier run left are not used"), "{}", stderr(&other));
+    assert!(stderr(&other).contains("of an earlier run cannot be used"), "{}", stderr(&other));
     assert!(!at.join("x.h5.partial").exists() && !at.join("x.h5.partial.json").exists());
     fs::remove_file(at.join("x.h5")).unwrap();
 

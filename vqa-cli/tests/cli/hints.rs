@@ -88,7 +88,7 @@ fn the_name_of_the_split_to_validate_on() {
     let at = world.path();
     let config = fs::read_to_string(at.join("config.toml")).unwrap();
     fs::write(at.join("config.toml"), config.replace("[[data.val.", "[[data.validation.")).unwrap();
-    let hint = "[data.validation] is not validated on: call it [data.val]";
+    let hint = "[data.validation] is not used for validation: call it [data.val]";
     let prepared = said(at, "prepare --config config.toml");
     assert_eq!(prepared.matches(hint).count(), 1, "{prepared}");
     #[cfg(feature = "torch")]
@@ -107,7 +107,7 @@ fn prepare_looks_at_templates_and_features() {
     fails(
         at,
         &format!("{prepare}.images=a/image.jpg"),
-        &["config.toml: data.val: ", "a/image.jpg\" names no picture", "{image_id:012}"],
+        &["config.toml: data.val: ", "a/image.jpg\" does not contain the image id", "{image_id:012}"],
     );
     fails(at, &format!("{prepare}.features=nowhere.h5"), &["split \"val\"", "nowhere.h5", "no such file"]);
     fs::write(at.join("text.h5"), "text").unwrap();

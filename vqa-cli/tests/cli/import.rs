@@ -38,7 +38,7 @@ fn a_table_becomes_vqa2_files() {
         "read qa.csv as CSV with semicolons",
         "5 questions, 3 pictures, 4 answers, 3 of which only one question has",
         "5 questions have one answer: it was written ten times",
-        "1 rows are there already",
+        "1 rows repeat an earlier one",
         "1 questions have no answer, and were left out",
         "1 pictures have no question, and were left out: lonely.jpg",
         "3 pictures have no id of their own, and were numbered in order: see data/images.json",
@@ -116,7 +116,7 @@ fn validation_pictures_are_not_trained_on() {
     fails(
         at,
         "import qa.csv --images photos --out data --val 0.2",
-        &["data/train_questions.json: is there already", "--force"],
+        &["data/train_questions.json: already exists", "--force"],
     );
     ok(at, "import qa.csv --images photos --out data --val 0.2 --force");
     assert!(contents(&at.join("data")) == first);
@@ -241,7 +241,7 @@ fn parquet_brings_its_pictures_along() {
     let images = json(&at.join("data/images.json"));
     assert_eq!(images, serde_json::json!({"7": "images/7.png", "42": "images/COCO_val2014_000000000042.png"}));
     assert!(at.join("data/images/7.png").exists());
-    fails(at, &format!("import {files} --out data"), &["is there already"]);
+    fails(at, &format!("import {files} --out data"), &["already exists"]);
     ok(at, &format!("import {files} --out data --force"));
 
     // A length that the library asserts to be right.
@@ -281,7 +281,7 @@ fn bad_data_is_named() {
     let report = ok(at, "import missing.csv --images photos --out skipped --skip-bad");
     assert!(report.contains("1 rows were skipped: missing.csv, line 3: no picture \"d.png\""), "{report}");
     fs::write(at.join("ragged.csv"), "question,answer,image\nwhat, then?,b,c.png\n").unwrap();
-    fails(at, &import("ragged.csv"), &["ragged.csv: line 2: 4 field(s), and the header has 3"]);
+    fails(at, &import("ragged.csv"), &["ragged.csv: line 2: 4 field(s), but the header has 3"]);
     fs::write(at.join("form.txt"), "some words\nand more\n").unwrap();
     fails(at, &import("form.txt"), &["form.txt: neither a table nor JSON", "Visual Genome", "Parquet"]);
     fs::write(at.join("answers.csv"), "question,image,reply\nwhat?,c.png,x\n").unwrap();
@@ -291,5 +291,5 @@ fn bad_data_is_named() {
     fails(at, &format!("{} --val 1.5", import("qa.csv")), &["--val 1.5", "above 0 and below 1"]);
     fs::write(at.join("photos/c.jpg"), "").unwrap();
     fs::write(at.join("twins.csv"), "question,answer,image\nwhat?,b,c\n").unwrap();
-    fails(at, &import("twins.csv"), &["\"c\" in the data fits c.jpg and c.png alike"]);
+    fails(at, &import("twins.csv"), &["\"c\" in the data matches both c.jpg and c.png"]);
 }

@@ -88,7 +88,7 @@ fn the_first_epoch_is_saved_too() {
     // The run cannot be started over by mistake.
     let place = format!("after batch {} of epoch 1", saved.batch);
     let again = format!("train --config {name}/config.toml");
-    crate::common::fails(at, &again, &["this run is in it already", &format!("saved {place}"), "--resume"]);
+    crate::common::fails(at, &again, &["it already contains this run", &format!("saved {place}"), "--resume"]);
     let output = vqa(at, &format!("{command} --set train.n_epochs=1")).output().unwrap();
     let said = stderr(&output);
     assert!(said.contains(&format!("resuming {place}; changed: train.n_epochs = 1, was 2")), "{said}");

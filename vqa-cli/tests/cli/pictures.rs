@@ -50,7 +50,7 @@ fn names_without_ids_are_explained() {
     let picture = at.join("data/images/val/shapes_val_000000000051.jpg");
     fs::copy(&picture, at.join("in/003a8ae2ef43b901.jpg")).unwrap();
     fs::copy(&picture, at.join("in/7.jpg")).unwrap();
-    let words = ["in/003a8ae2ef43b901.jpg: the name ends in no image id", "--skip-bad"];
+    let words = ["in/003a8ae2ef43b901.jpg: the name does not end in an image id", "--skip-bad"];
     fails(at, "features extract --images in --out x.h5 --grid 2x2", &words);
     fails(at, "features extract --images in --out x.h5 --like val.h5", &words);
     ok(at, "features extract --images in --out x.h5 --grid 2x2 --skip-bad");

@@ -113,7 +113,7 @@ fn a_dry_run_says_what_a_run_would_take_and_writes_nothing() {
     for words in [
         format!("{n} questions about 50 images"),
         format!("{n_val} questions about 10 images"),
-        format!("{n_steps} an epoch, of 32 questions each; {} in 2 epoch(s)", 2 * n_steps),
+        format!("{n_steps} per epoch, of 32 questions each; {} in 2 epoch(s)", 2 * n_steps),
         format!("w_emb {}", 8 * (prepared["n_words"].as_u64().unwrap() + 1)),
         "train.h5".to_owned(),
         " s a step (".to_owned(),
@@ -134,7 +134,7 @@ fn a_dry_run_says_what_a_run_would_take_and_writes_nothing() {
     fails(at, "train --config config.toml --dry-run --set data.val.composition.0.features=no.h5", &["no.h5"]);
     ok(at, "train --config config.toml --set train.n_epochs=1");
     let before = contents(at);
-    fails(at, "train --config config.toml --dry-run --set train.n_epochs=1", &["this run is in it already"]);
+    fails(at, "train --config config.toml --dry-run --set train.n_epochs=1", &["it already contains this run"]);
     let left = ok(at, "train --config config.toml --dry-run --resume");
     assert!(!left.contains("bf16"), "{left}");
     assert!(left.contains(&format!("{n_steps} in 1 epoch(s)")), "{left}");
@@ -213,7 +213,7 @@ fn a_run_begins_with_weights_of_another() {
     fails(
         at,
         &format!("{other} --init config.toml"),
-        &["config.toml", "neither a safetensors file nor one of torch.save"],
+        &["config.toml", "neither a safetensors file nor one from torch.save"],
     );
     fails(
         at,
@@ -224,7 +224,7 @@ fn a_run_begins_with_weights_of_another() {
     let mut words: Vec<String> = serde_json::from_slice(&fs::read(at.join("words.json")).unwrap()).unwrap();
     words.reverse();
     fs::write(at.join("words.json"), serde_json::to_vec(&words).unwrap()).unwrap();
-    fails(at, &format!("{other} --init run/model_2.safetensors"), &["the dictionaries beside it are other ones"]);
+    fails(at, &format!("{other} --init run/model_2.safetensors"), &["the dictionaries beside it differ"]);
 }
 
 /// Weights named on the command line are looked for in the working directory, where the shell completes their name, and

@@ -162,7 +162,7 @@ fn signals_end_it_and_verdicts_can_be_imported() {
     assert_eq!(verdict(("image_id", b"77777777"), "3", b"false"), 404);
     let (code, said) = served.end("-INT");
     assert_eq!(code, Some(130), "{said}");
-    assert!(said.contains("everything that was asked is answered") && !said.contains("error"), "{said}");
+    assert!(said.contains("all pending requests were answered") && !said.contains("error"), "{said}");
 
     let imported: Value =
         serde_json::from_str(&ok(at, "import more.jsonl --images more_pictures --out mine --json")).unwrap();
@@ -200,5 +200,5 @@ fn others_need_a_token() {
     assert_eq!(served.send("GET", "/api/model", &format!("Authorization: Bearer {token}\r\n"), b"").0, 200);
     assert_eq!(served.get(&format!("/?token={token}")).0, 303);
     let (_, said) = served.end("-INT");
-    assert!(said.contains("warning: whoever reaches this computer"), "{said}");
+    assert!(said.contains("warning: anyone who can reach this computer"), "{said}");
 }

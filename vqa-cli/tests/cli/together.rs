@@ -154,7 +154,8 @@ fn what_must_be_the_same_is_compared_first() {
     let other = format!("{train} --set train.optim.lr=0.5");
     let said = errors(&outputs(start(at, 3, &[train, train, &other], &[])));
     assert!(
-        said.iter().all(|line| line.contains("process 2 has another") && line.contains("lr = 0.5, not lr = 0.002")),
+        said.iter()
+            .all(|line| line.contains("process 2 differs from process 0") && line.contains("lr = 0.5, not lr = 0.002")),
         "{said:?}"
     );
     let config = fs::read_to_string(at.join("config.toml")).unwrap();
@@ -174,7 +175,7 @@ fn an_error_of_one_process_stops_all() {
     fs::create_dir_all(at.join("run/curves.svg/x")).unwrap();
     let said = errors(&outputs(start(at, 2, &["train --config config.toml"], &[])));
     assert!(said[0].contains("curves.svg"), "{said:?}");
-    assert!(said[1].contains("process 0 has failed") && said[1].contains("curves.svg"), "{said:?}");
+    assert!(said[1].contains("process 0 failed") && said[1].contains("curves.svg"), "{said:?}");
 
     // A loss that is infinite for both is reported by each on its own.
     let diverging =

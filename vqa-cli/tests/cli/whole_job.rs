@@ -101,7 +101,7 @@ fn a_resumed_run_uses_as_many_threads_as_before() {
     train("whole", "", "1");
     train("parts", "--set train.n_epochs=1", "1");
     let said = train("parts", "--resume", "2");
-    assert!(said.contains("computing with 1 thread(s), as before, and not with 2"), "{said}");
+    assert!(said.contains("computing with 1 thread(s) as before, not 2"), "{said}");
     let bytes = |run: &str| fs::read(at.join(run).join("model_2.safetensors")).unwrap();
     assert!(bytes("parts") == bytes("whole"), "the checkpoints are the same, byte for byte");
 }
@@ -156,7 +156,7 @@ fn a_new_run_makes_missing_dictionaries() {
         assert!(output.status.success(), "{}", stderr(&output));
         stderr(&output)
     };
-    let made = "dictionaries: none yet, so made from train, val, as by `vqa prepare`: ";
+    let made = "dictionaries: none yet, so built from train, val, as `vqa prepare` would: ";
     let tried = said(&format!("{train} --dry-run"));
     assert!(tried.contains(made) && !tried.contains("wrote"), "{tried}");
     assert!(names.iter().all(|name| !at.join(name).exists()) && !at.join("run").exists());
@@ -235,7 +235,7 @@ fn quick_runs_and_pretrained_vectors() {
     fails(at, "prepare --config config.toml --set data.val.fraction=1.5", &["data.val: fraction = 1.5"]);
     fs::write(at.join("glove.txt"), "what 1 2\n").unwrap();
     let other = format!("{quick} --set out_dir=x --set model.lm.glove=glove.txt");
-    fails(at, &other, &["glove.txt: its vectors have 2 numbers, and model.lm.word_emb_dim = 8"]);
+    fails(at, &other, &["glove.txt: its vectors have 2 values, but model.lm.word_emb_dim = 8"]);
 }
 
 /// A short demo: every step of it, and a model that is better than guessing blind.

@@ -77,7 +77,7 @@ impl Dataset {
         assert_eq!(sources.len() + 1, split.source_starts.len(), "a region source for each source of the split");
         if let Some(other) = sources.iter().find(|other| other.feature_dim() != sources[0].feature_dim()) {
             let message = format!(
-                "{} has features of {} numbers, and {} of {}: the sources of a split must agree",
+                "{} has features of {} values, but {} of {}: the sources of a split must agree",
                 sources[0].name(),
                 sources[0].feature_dim(),
                 other.name(),
@@ -111,8 +111,8 @@ impl Dataset {
             if !missing.is_empty() {
                 let mut missing: Vec<u64> = missing.into_iter().collect();
                 let message = format!(
-                    "{}: {} image(s) of the questions have no features in it (image ids {}): \
-                     extract them too, or take the file that belongs to these questions",
+                    "{}: it lacks the features of {} image(s) of the questions (image ids {}): extract them too, or \
+                     use the file that belongs to these questions",
                     source.name(),
                     missing.len(),
                     first_few(&mut missing)
@@ -123,7 +123,7 @@ impl Dataset {
         let encoded = EncodedQuestions::new(&split, words, answers, max_len);
         if encoded.n_unknown_words > 0 {
             tracing::warn!(
-                "{} words of the questions are not in the dictionary, and read as no word ({})",
+                "{} words of the questions are not in the dictionary, so they are read as padding ({})",
                 encoded.n_unknown_words,
                 first_unknown_words(&split, words).join(", ")
             );

@@ -71,7 +71,7 @@ impl Accuracy {
             answers.iter().enumerate().map(|(place, answer)| (answer.question_id, place)).collect();
         if by_question.len() < answers.len() {
             let message = format!(
-                "{} question(s) have more than one answer in the results: give one answer a question",
+                "{} question(s) have more than one answer in the results: give one answer per question",
                 answers.len() - by_question.len()
             );
             return Err(Error::Duplicate { paths: Vec::new(), message });

@@ -17,8 +17,8 @@ pub fn warn_of_few_answers<'a>(splits: impl IntoIterator<Item = (&'a str, &'a An
         .collect();
     if !few.is_empty() {
         tracing::warn!(
-            "{} have fewer than four answers: their official accuracy cannot reach 100, which takes three others who \
-             agree",
+            "{} have fewer than four answers: their official accuracy cannot reach 100, which takes three other \
+             annotators who agree",
             few.join(" and ")
         );
     }
@@ -30,8 +30,8 @@ pub fn warn_of_missing_answer_ids(annotations: &Annotations) {
     if n > 0 {
         tracing::warn!(
             "{n} of {} questions have answers without an answer_id of their own: here every answer counts; the \
-             official script, which tells answers apart by their whole entries, leaves out all that are equal, and \
-             gives less",
+             official script, which compares whole entries, drops all equal answers at once, and reports a lower \
+             accuracy",
             annotations.len()
         );
     }

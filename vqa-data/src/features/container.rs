@@ -93,7 +93,7 @@ impl Container {
         let cannot_read = || cannot_read(&self.path);
         let hdf5 = self.file.dataset(name).map_err(|error| {
             let problem = format!(
-                "\"{name}\" cannot be opened: it is damaged, or a link into a file that is not there (HDF5 reports: \
+                "\"{name}\" cannot be opened: it is damaged, or a link into a file that does not exist (HDF5 reports: \
                  {error})"
             );
             Error::damaged(&self.path, problem).because(error)
@@ -133,25 +133,25 @@ impl Dataset {
                 Some(_) => {
                     refuse("reaches past the end of the file (an interrupted copy or download?): fetch it again")
                 }
-                None => refuse("has no numbers in this file: they were never written, or are in another file"),
+                None => refuse("has no values in this file: they were never written, or are in another file"),
             },
             Layout::Chunked => {
                 let chunk = hdf5.chunk().and_then(|chunk| bytes_of(&chunk)).unwrap_or(u64::MAX);
                 let limit = storage.saturating_mul(MAX_COMPRESSION);
                 if storage > map.len() as u64 || bytes > limit || chunk > limit.max(SMALL) {
                     return refuse(&format!(
-                        "cannot be in the {storage} bytes stored of it: it is damaged, or was never written"
+                        "does not fit in the {storage} bytes stored for it: it is damaged, or was never written"
                     ));
                 }
                 Ok(())
             }
-            Layout::Compact if bytes > storage => refuse("is larger than what is stored of it: it is damaged"),
+            Layout::Compact if bytes > storage => refuse("is larger than the data stored for it: it is damaged"),
             Layout::Compact => Ok(()),
             // HDF5 silently gives fill values for what it does not find in the other files.
             Layout::Virtual => {
                 let problem = format!(
-                    "\"{name}\" is a virtual dataset, whose values are in other files: give those files, or make \
-                     one of them with `h5repack -l {name}:CONTI`"
+                    "\"{name}\" is a virtual dataset, whose values are in other files: give those files, or merge them \
+                     into one with `h5repack -l {name}:CONTI`"
                 );
                 Err(Error::wrong_format(path, problem))
             }
@@ -170,7 +170,7 @@ impl Dataset {
                 self.read_each(|x: f64| (x.fract() == 0.0 && (0.0..LARGEST).contains(&x)).then_some(x as u64))
             }
             other => {
-                let problem = format!("{} holds {other}, and whole numbers are wanted", self.name);
+                let problem = format!("{} holds {other}, not whole numbers", self.name);
                 Err(Error::wrong_format(&self.path, problem))
             }
         }
@@ -180,7 +180,7 @@ impl Dataset {
         let values = self.hdf5.read_raw::<T>().map_err(cannot_read(&self.path))?;
         let number = |(i, &x): (usize, &T)| {
             whole(x).ok_or_else(|| {
-                let problem = format!("{} has {x} (value {i}), and whole numbers from 0 on are wanted", self.name);
+                let problem = format!("{} has {x} (value {i}), expected whole numbers from 0 up", self.name);
                 Error::damaged(&self.path, problem)
             })
         };

@@ -77,7 +77,7 @@ impl ExtractorInfo {
         let (info, other) = (info?, other?);
         let difference = info.difference(other)?;
         Some(format!(
-            "its features were made by another extractor than those of {other_name} (what differs: {difference}): \
+            "its features and those of {other_name} come from different extractors (what differs: {difference}): \
              {info} here, {other} there; extract one like the other (`vqa features extract --like`)"
         ))
     }

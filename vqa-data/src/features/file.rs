@@ -66,7 +66,7 @@ impl FeatureFile {
         if f[..f.len() - 1] != b[..b.len() - 1] || b[b.len() - 1] != 4 {
             return Err(Error::mismatch(
                 path,
-                format!("image_bb {b:?} does not fit image_features {f:?}: 4 coordinates for each region are wanted"),
+                format!("image_bb {b:?} does not fit image_features {f:?}: expected 4 coordinates for each region"),
             ));
         }
         let regions = match *f {
@@ -91,7 +91,7 @@ impl FeatureFile {
         if features.is_slow() && first_time(path) {
             tracing::warn!(
                 "{}: image_features is {}; that is slower than a contiguous float32 or float16 dataset, \
-                 which `vqa features convert` makes of it",
+                 which `vqa features convert` writes",
                 path.display(),
                 features.describe()
             );
@@ -119,13 +119,13 @@ impl FeatureFile {
         let Some(dataset) = self.container.dataset("image_sizes")? else { return Ok(None) };
         let shape = dataset.hdf5.shape();
         if shape != [self.n_images(), 2] {
-            let problem = format!("image_sizes has shape {shape:?}, and [{}, 2] is wanted", self.n_images());
+            let problem = format!("image_sizes has shape {shape:?}, not [{}, 2]", self.n_images());
             return Err(Error::mismatch(self.path(), problem));
         }
         let size = |(row, size): (usize, &[u64])| match (u32::try_from(size[0]), u32::try_from(size[1])) {
             (Ok(width), Ok(height)) => Ok([width, height]),
             _ => {
-                let problem = format!("image_sizes row {row} is {size:?}, and width and height in pixels are wanted");
+                let problem = format!("image_sizes row {row} is {size:?}, not a width and height in pixels");
                 Err(Error::damaged(self.path(), problem))
             }
         };
@@ -271,18 +271,19 @@ fn read_pos_boxes(container: &Container, total: usize) -> Result<Vec<[u32; 2]>> 
     let dataset = container.dataset("pos_boxes")?.ok_or_else(|| {
         Error::wrong_format(
             path,
-            "image_features has two axes, and there is no \"pos_boxes\" [N, 2] to say which regions are whose",
+            "image_features has two axes, but there is no \"pos_boxes\" [N, 2] to say which regions belong to which \
+             image",
         )
     })?;
     let shape = dataset.hdf5.shape();
     if !matches!(*shape, [_, 2]) {
-        return Err(Error::wrong_format(path, format!("pos_boxes has shape {shape:?}, and [images, 2] is wanted")));
+        return Err(Error::wrong_format(path, format!("pos_boxes has shape {shape:?}, not [images, 2]")));
     }
     let range = |(row, range): (usize, &[u64])| match (u32::try_from(range[0]), u32::try_from(range[1])) {
         (Ok(first), Ok(end)) if first <= end && end as usize <= total => Ok([first, end]),
         _ => Err(Error::damaged(
             path,
-            format!("pos_boxes row {row} is {range:?}, and [first, end) within the {total} regions is wanted"),
+            format!("pos_boxes row {row} is {range:?}, not a range [first, end) within the {total} regions"),
         )),
     };
     dataset.read_whole_numbers()?.chunks_exact(2).enumerate().map(range).collect()

@@ -147,7 +147,7 @@ fn fill_and_save(
     let left: Vec<&Job> = jobs.iter().filter(is_left).collect();
     let n_skipped = jobs.len() - left.len();
     if n_skipped > 0 {
-        tracing::info!("resuming after {n_skipped} of {} images, which an earlier run has done", jobs.len());
+        tracing::info!("resuming after {n_skipped} of {} images, done by an earlier run", jobs.len());
         progress(n_skipped as u64);
     }
     if let Err((error, is_synced)) = fill_rest(&writers, &left, work, progress, save_every, save) {

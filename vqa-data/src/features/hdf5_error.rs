@@ -17,7 +17,7 @@ pub(super) fn cannot_read(path: &Path) -> impl FnOnce(hdf5::Error) -> Error {
         } else if text.contains("file signature not found") {
             Error::wrong_format(
                 path,
-                "not an HDF5 file; `vqa features convert` makes one of TSV files and of folders of .npz",
+                "not an HDF5 file; `vqa features convert` makes one from TSV files or folders of .npz files",
             )
         } else if text.contains("Invalid UTF-8 in file name") {
             Error::wrong_format(path, "HDF5 opens only files whose path is UTF-8: rename it")

@@ -32,7 +32,7 @@ impl ImageIds {
             if n_ids != n_images {
                 return Err(Error::mismatch(
                     path,
-                    format!("image_ids has {n_ids} entries, and there are {n_images} images"),
+                    format!("image_ids has {n_ids} entries, but there are {n_images} images"),
                 ));
             }
             return ImageIds::new(path, dataset.read_whole_numbers()?);
@@ -45,7 +45,7 @@ impl ImageIds {
                 Err(Error::wrong_format(
                     path,
                     format!(
-                        "no \"image_ids\" in it, and none of {} beside it: nothing says which row is which image",
+                        "no \"image_ids\" in it, and neither of {} beside it: nothing says which row is which image",
                         names.join(", ")
                     ),
                 ))
@@ -76,21 +76,21 @@ fn read_pickle(path: &Path, n_images: usize) -> Result<Vec<u64>> {
     let pickle =
         Pickle::read(&bytes).map_err(|problem| Error::damaged(path, format!("not a readable pickle: {problem}")))?;
     let Some(entries) = pickle.root().as_dict() else {
-        let problem = format!("the pickle is {}, and a dict {{image id: row}} is wanted", pickle.root());
+        let problem = format!("the pickle is {}, not a dict {{image id: row}}", pickle.root());
         return Err(Error::wrong_format(path, problem));
     };
     let mut row_of: HashMap<u64, usize> = HashMap::with_capacity(entries.len());
     for (key, value) in entries {
         match (image_id(key), value.as_int().and_then(|row| usize::try_from(row).ok())) {
             (Some(id), Some(row)) => drop(row_of.insert(id, row)),
-            _ => return Err(Error::damaged(path, format!("the entry {key}: {value} is no {{image id: row}}"))),
+            _ => return Err(Error::damaged(path, format!("the entry {key}: {value} is not {{image id: row}}"))),
         }
     }
     if row_of.len() != n_images {
         return Err(Error::mismatch(
             path,
             format!(
-                "it names {} images, and the feature file beside it has {n_images}: the two do not belong together",
+                "it names {} images, but the feature file beside it has {n_images}: the two do not belong together",
                 row_of.len()
             ),
         ));
@@ -100,8 +100,8 @@ fn read_pickle(path: &Path, n_images: usize) -> Result<Vec<u64>> {
         match ids.get_mut(row) {
             Some(slot @ None) => *slot = Some(id),
             taken => {
-                let why = if taken.is_some() { "and is another's too" } else { "and there is none such" };
-                let problem = format!("row {row} of {n_images} is image {id}'s, {why}");
+                let why = if taken.is_some() { "but also to another" } else { "but there is no such row" };
+                let problem = format!("row {row} of {n_images} is given to image {id}, {why}");
                 return Err(Error::damaged(path, problem));
             }
         }

@@ -50,16 +50,14 @@ impl Store {
         if !(2..=3).contains(&shape.len()) {
             return Err(Error::wrong_format(
                 path,
-                format!(
-                    "\"{name}\" has shape {shape:?}, and [images, regions, numbers] or [regions, numbers] is wanted"
-                ),
+                format!("\"{name}\" has shape {shape:?}, not [images, regions, values] or [regions, values]"),
             ));
         }
         let dtype = dataset.hdf5.dtype().map_err(cannot_read(path))?;
         match dtype.to_descriptor().map_err(cannot_read(path))? {
             TypeDescriptor::Float(_) | TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_) => {}
             other => {
-                return Err(Error::wrong_format(path, format!("\"{name}\" holds {other}, and numbers are wanted")));
+                return Err(Error::wrong_format(path, format!("\"{name}\" holds {other}, not numbers")));
             }
         }
         // Compares all fields of the type, since there are other floats of these sizes, such as bfloat16.

@@ -89,7 +89,8 @@ impl FeatureWriter {
             Err(error) if error.is_retryable() => Err(error),
             _ => {
                 tracing::warn!(
-                    "{}: {n_done} images that an earlier run left are not used, for its input or options were others",
+                    "{}: starting over: {n_done} images of an earlier run cannot be used, because its input or options \
+                     differed",
                     partial.destination().display()
                 );
                 FeatureWriter::start(partial, table, Some(made_from))
@@ -101,14 +102,14 @@ impl FeatureWriter {
         if let Some(image) = table.images.iter().find(|image| i64::try_from(image.image_id).is_err()) {
             let path = partial.destination().display();
             return Err(Error::invalid(format!(
-                "{path}: the image id {} is larger than any that it can hold",
+                "{path}: the image id {} is larger than image_ids can store",
                 image.image_id
             )));
         }
         let has_values = table.feature_dim > 0 && table.images.iter().any(|image| image.n_regions > 0);
         if !table.images.is_empty() && !has_values {
             let path = partial.destination().display();
-            return Err(Error::invalid(format!("{path}: features of no values would be in it, which nothing can use")));
+            return Err(Error::invalid(format!("{path}: its features would have no values, and could not be used")));
         }
         // HDF5 would create the file again if a signal handler had removed it.
         let _making = making();

@@ -88,7 +88,7 @@ impl AtomicDir {
     /// When `destination` exists already, or the directory cannot be created.
     pub fn create(destination: &Path) -> Result<AtomicDir> {
         if destination.exists() {
-            return Err(Error::exists(destination, "is there already: remove it, or choose another directory"));
+            return Err(Error::exists(destination, "already exists: remove it, or choose another directory"));
         }
         let directory = make_parent(destination)?;
         let prefix = temporary_prefix(destination);
@@ -209,7 +209,10 @@ pub(crate) fn resolve(destination: &Path) -> Result<PathBuf> {
         destination.to_owned()
     };
     if destination.exists() && !destination.is_file() {
-        return Err(Error::exists(&destination, "not a file, and so not replaced by one: choose another path"));
+        return Err(Error::exists(
+            &destination,
+            "exists and is not a file, so it is not replaced: choose another path",
+        ));
     }
     Ok(destination)
 }
@@ -232,7 +235,7 @@ impl IfExists {
     /// When there is a file at `path` that is not to be replaced.
     pub fn check(self, path: &Path) -> Result<()> {
         if self == IfExists::Refuse && path.is_file() {
-            return Err(Error::exists(path, "is there already: choose another name, or replace it with --force"));
+            return Err(Error::exists(path, "already exists: choose another name, or replace it with --force"));
         }
         Ok(())
     }
@@ -246,7 +249,7 @@ pub(crate) fn rename_new(unfinished: &Path, destination: &Path) -> Result<()> {
     file.persist_noclobber(destination).map_err(|error| match error.error.kind() {
         std::io::ErrorKind::AlreadyExists => {
             let problem = format!(
-                "another file appeared under that name: rename one of the two, for this one is {} until then",
+                "another file appeared under that name in the meantime: rename one of the two; the new one is still called {}",
                 unfinished.display()
             );
             Error::exists(destination, problem)
@@ -340,7 +343,7 @@ mod tests {
         finished.finish().unwrap();
         assert!(path.join("1.jpg").exists());
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-        assert!(AtomicDir::create(&path).unwrap_err().to_string().contains("is there already"));
+        assert!(AtomicDir::create(&path).unwrap_err().to_string().contains("already exists"));
     }
 
     /// Checks the order of system calls with strace: flushes, by the path of the descriptor, and renames. Skipped if
@@ -434,7 +437,7 @@ mod tests {
         write_atomic(Path::new("/dev/null"), b"gone").unwrap();
         assert!(!Path::new("/dev/null").is_file());
         assert!(AtomicFile::create(Path::new("/dev/null")).is_err());
-        assert!(write_atomic(directory.path(), b"x").unwrap_err().to_string().contains("not replaced by one"));
+        assert!(write_atomic(directory.path(), b"x").unwrap_err().to_string().contains("so it is not replaced"));
     }
 
     #[cfg(unix)]

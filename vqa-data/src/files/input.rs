@@ -52,10 +52,10 @@ pub fn read_text_within(max_bytes: u64, path: &Path) -> Result<String> {
     file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     if bytes.len() as u64 > max_bytes {
         let problem =
-            format!("more than {} MiB, and a shorter text is wanted here: is it another file?", max_bytes >> 20);
+            format!("more than {} MiB, too long for the text expected here: is it the right file?", max_bytes >> 20);
         return Err(Error::wrong_format(path, problem));
     }
-    let not_text = |error| Error::wrong_format(path, "not a text in UTF-8: is it another file?").because(error);
+    let not_text = |error| Error::wrong_format(path, "not UTF-8 text: is it the right file?").because(error);
     String::from_utf8(bytes).map_err(not_text)
 }
 
@@ -84,7 +84,7 @@ mod tests {
         }
         let text = at.join("text");
         std::fs::write(&text, b"\xff\xfe").unwrap();
-        assert!(read_text(&text).unwrap_err().to_string().contains("not a text in UTF-8"));
+        assert!(read_text(&text).unwrap_err().to_string().contains("not UTF-8 text"));
         assert!(matches!(read_text(&at.join("nowhere")), Err(Error::NotFound { .. })));
         // A sparse file that claims a terabyte is not read to its end.
         File::create(&text).unwrap().set_len(1 << 40).unwrap();

@@ -10,7 +10,7 @@ pub(crate) struct Kind {
 impl Kind {
     /// Returns the part of an error message that says what the file is where `wanted` was expected, and what to do.
     pub(crate) fn instead_of(&self, wanted: &str) -> String {
-        format!("{}, and {wanted} is wanted: {}", self.what, self.remedy)
+        format!("{}, not {wanted}: {}", self.what, self.remedy)
     }
 }
 

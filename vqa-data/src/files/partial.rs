@@ -69,7 +69,7 @@ impl Partial {
             let (journal, is_new) = open_or_create(&journal_path)?;
             match journal.try_lock() {
                 Err(TryLockError::WouldBlock) => {
-                    let problem = "another process is writing it: wait for that one, or end it".to_owned();
+                    let problem = "another process is writing it: wait for it to finish, or end it".to_owned();
                     return Err(Error::InUse { path: destination, problem, source: None });
                 }
                 // A file system without locks cannot tell.
@@ -246,7 +246,7 @@ fn open_or_create(path: &Path) -> Result<(File, bool)> {
 }
 
 fn not_ours(path: &Path) -> Error {
-    Error::exists(path, "is in the way, and not a file that vqa made: rename or remove it, or choose another output")
+    Error::exists(path, "is in the way, and was not written by vqa: rename or remove it, or choose another output")
 }
 
 /// Whether an open file is the one that has this name now.
@@ -357,7 +357,7 @@ mod tests {
         let late = open(&out).unwrap();
         fs::write(late.path(), "late").unwrap();
         fs::write(&out, "old").unwrap();
-        assert!(open(&out).unwrap_err().to_string().contains("is there already"));
+        assert!(open(&out).unwrap_err().to_string().contains("already exists"));
         // The destination has appeared since, and both files are kept.
         late.save_progress("a.tsv", 1).unwrap();
         assert!(late.finish().unwrap_err().to_string().contains("another file appeared under that name"));

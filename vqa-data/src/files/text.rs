@@ -58,7 +58,7 @@ fn unpack(path: &Path, stored: &[u8], limit: u64) -> Result<Vec<u8>> {
     })?;
     if text.len() as u64 > limit {
         let problem = format!(
-            "its {} bytes unpack to more than {limit}, which text does not: if it is sound, unpack it with gunzip",
+            "its {} bytes unpack to more than {limit}, far more than text does: if it is intact, unpack it with gunzip",
             stored.len()
         );
         return Err(Error::damaged(path, problem));

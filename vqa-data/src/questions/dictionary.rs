@@ -50,7 +50,7 @@ impl Vocabulary {
         let mut entries = IndexSet::default();
         for entry in list {
             if let (id, false) = entries.insert_full(entry) {
-                let problem = format!("\"{}\" is there twice: make the file again with `vqa prepare`", entries[id]);
+                let problem = format!("\"{}\" appears twice: write the file again with `vqa prepare`", entries[id]);
                 return Err(Error::duplicate(path, problem));
             }
         }
@@ -399,7 +399,7 @@ mod tests {
         assert_eq!(WordDict::load(&path).unwrap(), words);
         assert_ne!(WordDict::from_questions(["a b"]), WordDict::from_questions(["b a"]), "other ids");
         std::fs::write(&path, r#"["a", "b", "a"]"#).unwrap();
-        assert!(WordDict::load(&path).unwrap_err().to_string().contains("\"a\" is there twice"));
+        assert!(WordDict::load(&path).unwrap_err().to_string().contains("\"a\" appears twice"));
     }
 
     /// With the ids of the original repository, whatever the pickle's protocol and the file's name.
@@ -425,9 +425,9 @@ mod tests {
                 assert!(problem.contains("trainval_label2ans.pkl"), "{problem}");
             }
         }
-        assert!(problem(b"\x80\x02}(U\x01aK\x00U\x01bK\x02u.").contains("\"b\" has the id 2, and 1 is the next"));
+        assert!(problem(b"\x80\x02}(U\x01aK\x00U\x01bK\x02u.").contains("\"b\" has the id 2, but 1 comes next"));
         assert!(problem(b"\x80\x02]}U\x01aK\x00sa]U\x01bae.").contains("not a readable pickle"));
         assert!(problem(b"\x80\x02](}U\x01aK\x00s]U\x01bae.").contains("ids of its dict"));
-        assert!(problem(b"\x80\x02](U\x01aU\x01ae.").contains("\"a\" is there twice"));
+        assert!(problem(b"\x80\x02](U\x01aU\x01ae.").contains("\"a\" appears twice"));
     }
 }

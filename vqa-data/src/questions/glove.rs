@@ -101,7 +101,7 @@ fn dimension(bytes: &[u8]) -> Result<(usize, usize), String> {
     /// How many lines are looked at, and how many bytes of each.
     const N_LINES: usize = 1000;
     const LONGEST: usize = 1 << 20;
-    let wanted = "a text with a word and its numbers on each line";
+    let wanted = "text with a word and its vector on each line";
     if let Some(kind) = kind_of(bytes) {
         return Err(kind.instead_of(wanted));
     }
@@ -121,7 +121,7 @@ fn dimension(bytes: &[u8]) -> Result<(usize, usize), String> {
     let most = lengths.into_iter().filter(|&(len, _)| len > 0).max_by_key(|&(len, n)| (n, Reverse(len)));
     match most {
         Some((dim, _)) if has_numbers => Ok((start, dim)),
-        _ => Err(format!("no file of word vectors: {wanted} is wanted")),
+        _ => Err(format!("not a file of word vectors: expected {wanted}")),
     }
 }
 
@@ -146,7 +146,7 @@ fn find(line: &[u8], words: &WordDict, dim: usize) -> Result<Option<(u32, Vec<f3
     let name = words.words()[id as usize].as_str();
     if values.len() < dim {
         return Err(format!(
-            "\"{name}\" has {} numbers, and {dim} are wanted (an interrupted copy or download?): fetch the file again",
+            "\"{name}\" has {} values, not {dim} (an interrupted copy or download?): fetch the file again",
             values.len()
         ));
     }
@@ -154,7 +154,7 @@ fn find(line: &[u8], words: &WordDict, dim: usize) -> Result<Option<(u32, Vec<f3
         let text = || shorten(&String::from_utf8_lossy(value));
         number(value)
             .filter(|x| x.is_finite())
-            .ok_or_else(|| format!("\"{}\" in the vector of \"{name}\" is no number", text()))
+            .ok_or_else(|| format!("\"{}\" in the vector of \"{name}\" is not a number", text()))
     };
     Ok(Some((id, values.iter().map(finite).collect::<Result<_, _>>()?)))
 }
@@ -205,22 +205,19 @@ mod tests {
     #[test]
     fn broken_files_are_explained() {
         for (text, problem) in [
-            (&b""[..], "no file of word vectors"),
-            (
-                b"PK\x03\x04...",
-                "a zip archive, and a text with a word and its numbers on each line is wanted: unpack it",
-            ),
+            (&b""[..], "not a file of word vectors"),
+            (b"PK\x03\x04...", "a zip archive, not text with a word and its vector on each line: unpack it"),
             (
                 b"\x93NUMPY\x01\0v\0{'descr': '<f4'",
-                "a NumPy array, and a text with a word and its numbers on each line is wanted: give the text file",
+                "a NumPy array, not text with a word and its vector on each line: give the text file",
             ),
             (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
             (b"<!DOCTYPE html>", "a web page"),
-            (b"the\n", "no file of word vectors"),
-            (b"3 2\n", "no file of word vectors"),
-            (b"{\"the\": [1, 2]}", "no file of word vectors"),
-            (b"a 1 2\nthe 1 2\ncat 1", "glove.txt: line 3: \"cat\" has 1 numbers, and 2 are wanted"),
-            (b"a 1 2\nthe 1 x", "line 2: \"x\" in the vector of \"the\" is no number"),
+            (b"the\n", "not a file of word vectors"),
+            (b"3 2\n", "not a file of word vectors"),
+            (b"{\"the\": [1, 2]}", "not a file of word vectors"),
+            (b"a 1 2\nthe 1 2\ncat 1", "glove.txt: line 3: \"cat\" has 1 values, not 2"),
+            (b"a 1 2\nthe 1 x", "line 2: \"x\" in the vector of \"the\" is not a number"),
             (b"a 1 2\nthe 1 nan", "\"nan\" in the vector"),
         ] {
             let error = read(text, "the cat").unwrap_err();

@@ -58,11 +58,8 @@ impl ImagePaths {
         let listed: Listed = serde_json::from_slice(&text).map_err(|source| explain(path, &text, source))?;
         if !listed.twins.is_empty() {
             let mut twins = listed.twins;
-            let problem = format!(
-                "{} image id(s) are there twice ({}): leave one path of each",
-                twins.len(),
-                first_few(&mut twins)
-            );
+            let problem =
+                format!("{} image id(s) appear twice ({}): keep one path for each", twins.len(), first_few(&mut twins));
             return Err(Error::duplicate(path, problem));
         }
         let directory = path.parent().unwrap_or(Path::new(""));
@@ -126,8 +123,8 @@ impl Template {
         const MAX_WIDTH: usize = 64;
         let refuse = || {
             Error::invalid(format!(
-                "images = \"{template}\" names no picture: write {{image_id}}, or {{image_id:012}} for twelve digits, \
-                 where the id stands, or give a JSON file of ids and paths, images.json"
+                "images = \"{template}\" does not contain the image id: write {{image_id}} in its place, or \
+                 {{image_id:012}} for twelve digits, or give a JSON file of ids and paths, images.json"
             ))
         };
         let mut parts = Vec::new();
@@ -181,7 +178,7 @@ impl<'de> Visitor<'de> for ListedVisitor {
         let mut listed = Listed { paths: BTreeMap::new(), twins: Vec::new() };
         while let Some(key) = map.next_key::<String>()? {
             let image_id = whole_number_of(&key).ok_or_else(|| {
-                de::Error::custom(format!("\"{key}\" is no image id, which is a whole number in quotes"))
+                de::Error::custom(format!("\"{key}\" is not an image id, which is a whole number in quotes"))
             })?;
             match listed.paths.entry(image_id) {
                 Entry::Vacant(place) => drop(place.insert(map.next_value()?)),
@@ -236,9 +233,9 @@ mod tests {
     #[test]
     fn a_file_that_lists_no_images_is_named() {
         for (text, words) in [
-            (r#"{"1": "a", "2": "b", "01": "c", "2": "d"}"#, "2 image id(s) are there twice (1, 2)"),
-            ("{\n\"1\": \"a\",\n\"b.jpg\": \"b\"}", "\"b.jpg\" is no image id"),
-            (r#"{"-1": "a"}"#, "no image id"),
+            (r#"{"1": "a", "2": "b", "01": "c", "2": "d"}"#, "2 image id(s) appear twice (1, 2)"),
+            ("{\n\"1\": \"a\",\n\"b.jpg\": \"b\"}", "\"b.jpg\" is not an image id"),
+            (r#"{"-1": "a"}"#, "not an image id"),
             (r#"{"1": 2}"#, "line 1"),
             (r#"["a"]"#, "{\"image id\": \"path\", …}"),
             (r#"{"1": "a""#, "ends in the middle"),

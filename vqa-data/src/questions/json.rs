@@ -299,7 +299,7 @@ fn with_form(path: &Path, wanted: ListKind, error: Error) -> Error {
     match error {
         Error::Json { source, .. } if wanted == ListKind::Results && !source.is_eof() => {
             let problem = format!(
-                "no results file, which is a list of {{\"question_id\": 1, \"answer\": \"yes\"}}: {}",
+                "not a results file, which is a list of {{\"question_id\": 1, \"answer\": \"yes\"}}: {}",
                 in_plain_words(&source.to_string())
             );
             Error::wrong_format(path, problem).because(source)
@@ -562,7 +562,7 @@ mod tests {
             for (found, _, texts) in files.iter().filter(|(found, ..)| found != wanted) {
                 for text in texts {
                     let error = error_of(*read, text);
-                    assert!(error.contains(&format!("{found} where {wanted} is wanted")), "{text}: {error}");
+                    assert!(error.contains(&format!("{found} where {wanted} was expected")), "{text}: {error}");
                 }
             }
         }
@@ -582,14 +582,14 @@ mod tests {
         let with =
             |value: &str| format!("{{\"questions\": [\n{{\"image_id\": 1, \"question\": {value}}}]}}").into_bytes();
         let cases: [(Vec<u8>, &[&str]); 14] = [
-            (b"PK\x03\x04".to_vec(), &["a zip archive, and JSON is wanted: unpack it"]),
-            (b"\xfd7zXZ\0".to_vec(), &["compressed with xz, and JSON is wanted: unpack it"]),
+            (b"PK\x03\x04".to_vec(), &["a zip archive, not JSON: unpack it"]),
+            (b"\xfd7zXZ\0".to_vec(), &["compressed with xz, not JSON: unpack it"]),
             (gzip(b"PK\x03\x04"), &["a zip archive"]),
             (b"\xff\xfe{\0".to_vec(), &["UTF-16 text", "save it as UTF-8"]),
             (b"\x80\x02]q\0.".to_vec(), &["a Python pickle", "json.dump"]),
             (pointer.to_vec(), &["a Git LFS pointer", "git lfs pull"]),
             (b"<!DOCTYPE html><html></html>".to_vec(), &["a web page", "download the file again"]),
-            (latin_1.to_vec(), &["line 2: the byte 0xe9 is no UTF-8", "iconv -f latin1 -t utf-8"]),
+            (latin_1.to_vec(), &["line 2: the byte 0xe9 is not UTF-8", "iconv -f latin1 -t utf-8"]),
             (format!("{QUESTION}\n{QUESTION}\n").into_bytes(), &["JSON Lines", "jq -s ."]),
             (with("NaN"), &["line 2 column 29: NaN, which Python writes", "keep_default_na=False"]),
             (with("-Infinity"), &["line 2 column 3", ": -Infinity, which Python writes"]),

@@ -63,7 +63,7 @@ pub(super) fn is_bare_list(text: &[u8]) -> bool {
 /// The error for a file without the expected list.
 pub(super) fn another_list(path: &Path, text: &[u8], wanted: ListKind) -> Error {
     let problem = match ListKind::of(text) {
-        Some(found) => format!("{} where {} is wanted: were the two swapped?", found.file(), wanted.file()),
+        Some(found) => format!("{} where {} was expected: were the two swapped?", found.file(), wanted.file()),
         None => format!("no list \"{0}\" in it: not a VQA2.0 {0} file", wanted.name()),
     };
     Error::wrong_format(path, problem)

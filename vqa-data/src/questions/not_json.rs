@@ -20,18 +20,18 @@ pub(super) fn explain(path: &Path, text: &[u8], source: serde_json::Error) -> Er
         return Error::Json { path: path.to_owned(), source };
     }
     if is_json_lines(text) {
-        let problem = "JSON Lines, a value on each line, and one list is wanted: `jq -s . FILE > LIST` makes it";
+        let problem = "JSON Lines, one value per line, instead of one list: `jq -s . FILE > LIST` converts it";
         return Error::wrong_format(path, problem).because(source);
     }
     let place = offset(text, &source);
     let problem = if let Some(name) = not_a_number(text, place) {
         format!(
-            "{name}, which Python writes and JSON does not have: write the value that was meant (pandas makes NaN of \
-             \"None\" and \"n/a\", unless it is told keep_default_na=False), or leave the entry out"
+            "{name}, which Python writes and JSON does not have: write the value that was meant (pandas turns \"None\" \
+             and \"n/a\" into NaN, unless given keep_default_na=False), or leave the entry out"
         )
     } else if let Some(escape) = lone_surrogate(text, place).filter(|_| source.to_string().contains("hex escape")) {
         format!(
-            "{escape} is half of a character (a lone surrogate), and no text has those: write the file again with \
+            "{escape} is half of a character (a lone surrogate), which is not valid text: write the file again with \
              the whole character, or without it"
         )
     } else {
@@ -46,7 +46,7 @@ fn check_utf_8(text: &[u8]) -> Result<(), String> {
     let place = error.valid_up_to();
     let line = 1 + memchr_iter(b'\n', &text[..place]).count();
     Err(format!(
-        "line {line}: the byte 0x{:02x} is no UTF-8: if it is Latin-1, convert it with `iconv -f latin1 -t utf-8`",
+        "line {line}: the byte 0x{:02x} is not UTF-8: if it is Latin-1, convert it with `iconv -f latin1 -t utf-8`",
         text[place]
     ))
 }

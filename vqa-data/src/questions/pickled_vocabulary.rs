@@ -10,8 +10,8 @@ pub(super) fn entries(bytes: &[u8]) -> Result<Vec<String>, String> {
     let root = pickle.root();
     let wanted = || {
         format!(
-            "the pickle is {root}, and a list of words or answers, a dict {{word: id}} or a list of both is wanted, as \
-             in dictionary.pkl and trainval_label2ans.pkl"
+            "the pickle is {root}, not a list of words or answers, a dict {{word: id}} or a list of both, as in \
+             dictionary.pkl and trainval_label2ans.pkl"
         )
     };
     let by_ids = |value: Value| by_ids(value).ok_or_else(wanted)?;
@@ -43,7 +43,7 @@ fn by_ids(dict: Value) -> Option<Result<Vec<String>, String>> {
     entries.sort_unstable();
     if let Some((expected, (id, text))) = (0..).zip(&entries).find(|&(expected, &(id, _))| id != expected) {
         return Some(Err(format!(
-            "\"{text}\" has the id {id}, and {expected} is the next: each id from 0 on is wanted once"
+            "\"{text}\" has the id {id}, but {expected} comes next: each id from 0 up must appear once"
         )));
     }
     Some(Ok(entries.into_iter().map(|(_, text)| text).collect()))

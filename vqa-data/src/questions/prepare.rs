@@ -73,7 +73,7 @@ pub fn make_dictionaries<'a>(
     config: &DictConfig,
 ) -> Result<(WordDict, AnswerDict)> {
     if splits.clone().into_iter().all(|split| split.annotations.is_empty()) {
-        let problem = "no split has annotations, so there are no answers: give the one to train on its a_jsons";
+        let problem = "no split has annotations, so there are no answers: give the training split its a_jsons";
         return Err(Error::invalid(problem));
     }
     let (words, answers) = build_dictionaries(splits, config);
@@ -119,8 +119,8 @@ pub fn prepare(
 /// Refuses to replace a pickled dictionary: it is the original repository's, and there are weights that depend on it.
 fn refuse_to_replace_pickle(path: &Path) -> Result<()> {
     if path.is_file() && is_pickle(&map_file(path)?) {
-        let problem = "a pickled dictionary, to train with as it is: to make others, name other files in dict.words \
-            and dict.answers";
+        let problem = "a pickled dictionary, which is used as it is and not rebuilt: to build new ones, name other \
+            files in dict.words and dict.answers";
         return Err(Error::exists(path, problem));
     }
     Ok(())

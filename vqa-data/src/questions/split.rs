@@ -71,9 +71,9 @@ impl SplitConfig {
     pub fn validate(&self) -> Result<(), String> {
         match (self.limit, self.fraction) {
             (Some(_), Some(_)) => Err("it has both limit and fraction: give one of them".to_owned()),
-            (Some(0), _) => Err("limit = 0, and at least 1 is wanted".to_owned()),
+            (Some(0), _) => Err("limit = 0, expected at least 1".to_owned()),
             (_, Some(fraction)) if !(fraction > 0.0 && fraction <= 1.0) => {
-                Err(format!("fraction = {fraction}, and a number above 0 and at most 1 is wanted"))
+                Err(format!("fraction = {fraction}, expected a number above 0 and at most 1"))
             }
             _ => Ok(()),
         }?;

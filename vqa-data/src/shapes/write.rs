@@ -187,7 +187,7 @@ mod tests {
             assert_eq!(std::fs::read(a.path().join(file)).unwrap(), std::fs::read(b.path().join(file)).unwrap());
         }
         let error = write_shapes(a.path(), spec, &|_| {}).unwrap_err().to_string();
-        assert!(error.contains("images: is there already"), "{error}");
+        assert!(error.contains("images: already exists"), "{error}");
         // The loader's own checks find nothing wrong.
         let files = ShapesSplit::files(a.path(), "val");
         let source = SourceConfig {

@@ -67,9 +67,9 @@ impl Choice {
         if fit.is_empty() {
             let problem = match self.only {
                 _ if split.is_empty() => "it has no questions",
-                Some(Verdict::Wrong) => "no such question is answered wrong: choose others",
-                Some(Verdict::Right) => "no such question is answered right: choose others",
-                None => "no question is of these types and ids: choose others",
+                Some(Verdict::Wrong) => "none of the chosen questions is answered wrong: choose others",
+                Some(Verdict::Right) => "none of the chosen questions is answered right: choose others",
+                None => "no question has one of these types and one of these ids: choose others",
             };
             return Err(problem.to_owned());
         }
@@ -98,7 +98,7 @@ impl Choice {
         }
         let known: HashSet<u64> = split.questions.iter().map(|question| question.question_id).collect();
         if let Some(id) = self.question_ids.iter().find(|id| !known.contains(id)) {
-            return Err(format!("no question has the id {id}, of {} in the split: check the ids", split.len()));
+            return Err(format!("no question has the id {id}, among {} in the split: check the ids", split.len()));
         }
         let named = |name: for<'a> fn(&vqa_data::questions::Annotation<'a>) -> &'a str| -> BTreeSet<&str> {
             split.annotations.iter().map(|annotation| name(&annotation)).collect()

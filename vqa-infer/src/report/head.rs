@@ -21,7 +21,10 @@ pub(super) fn head(page: &Page) -> String {
     match page.scores {
         Some(scores) => html.push_str(&scores_html(scores)),
         None => {
-            html.push_str("<p class=\"note\">No scores are shown: they need annotations, and a report with them.</p>\n")
+            html.push_str(
+                "<p class=\"note\">No scores are shown: the split has no annotations, or the report was made without \
+                 scores.</p>\n",
+            );
         }
     }
     html.push_str(&legend(page.style));
@@ -49,7 +52,7 @@ fn scores_html(scores: &Scores) -> String {
             "<div class=\"tile\" title=\"{explanation}\"><span>{name}</span><strong>{value}</strong></div>"
         );
     };
-    tile("Questions", grouped(scores.n_questions), "of the whole split, of which the cards are some");
+    tile("Questions", grouped(scores.n_questions), "in the whole split, some of which are shown as cards");
     tile(
         "Official accuracy",
         format!("{:.1} %", scores.accuracy.overall),
@@ -121,7 +124,7 @@ fn types_html(scores: &Scores) -> String {
         html.push_str(&table(&folded.concat(), "Official accuracy by further question types", "question type"));
         html.push_str("</details>\n");
     }
-    let blind = if blind.is_some() { ", and the line what the model answers about another image (blind)" } else { "" };
+    let blind = if blind.is_some() { ", and the line that of answers about another image (blind)" } else { "" };
     let _ = writeln!(html, "<p class=\"hint\">The bar is the official accuracy in percent{blind}.</p></section>");
     html
 }
@@ -202,9 +205,9 @@ fn calibration_html(calibration: &Calibration) -> String {
     );
     let _ = writeln!(
         html,
-        "<p class=\"hint\">Bars: the soft score of the answers of each confidence. Red: their mean confidence; of a \
-         model that knows what it knows, the bars end there. Here they are {:.1} points apart on average (ECE). Grey: \
-         how many answers there are.</p></section>",
+        "<p class=\"hint\">Bars: the mean soft score of the answers at each confidence. Red: their mean confidence; \
+         for a well-calibrated model, the bars end there. Here they are {:.1} points apart on average (ECE). Grey: how \
+         many answers there are.</p></section>",
         calibration.ece
     );
     html

@@ -151,7 +151,7 @@ fn open(path: &Path) -> Result<File> {
     let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(Error::io("write", path))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => {
-            let problem = "another process draws into this directory: wait until it has ended".to_owned();
+            let problem = "another process is drawing into this directory: wait for it to finish".to_owned();
             Err(Error::InUse { path: path.to_owned(), problem, source: None }.into())
         }
         // Other errors are ignored: not every file system has locks.

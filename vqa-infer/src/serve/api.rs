@@ -46,7 +46,7 @@ impl Wanted {
         match self.details.as_deref() {
             None | Some("0" | "false") => Ok(false),
             Some("1" | "true") => Ok(true),
-            Some(_) => Err(Problem::unusable("\"details\" is 0 or 1")),
+            Some(_) => Err(Problem::unusable("\"details\" must be 0 or 1")),
         }
     }
 }
@@ -105,7 +105,7 @@ pub(super) async fn ask_batch(
     let asked: Vec<JsonQuestion> = read_json(request).await?;
     let most = app.limits.questions;
     if asked.len() > most {
-        return Err(Problem::too_large(format!("{} questions, and at most {most} are answered at once", asked.len())));
+        return Err(Problem::too_large(format!("{} questions, but at most {most} are answered at once", asked.len())));
     }
     let mut questions = Vec::with_capacity(asked.len());
     for (i, question) in asked.into_iter().enumerate() {
@@ -171,7 +171,7 @@ pub(super) async fn images(State(app): Shared, query: QueryOf<ImageQuery>) -> Re
     let query = of_query(query)?;
     let limit = query.limit.unwrap_or(LIMIT);
     if limit > MOST {
-        return Err(Problem::unusable(format!("\"limit\" is at most {MOST}")));
+        return Err(Problem::unusable(format!("\"limit\" must be at most {MOST}")));
     }
     let list = spawn_blocking(move || {
         let (total, found) =
@@ -257,7 +257,7 @@ pub(super) async fn collect(State(app): Shared, headers: HeaderMap, request: Req
     let right = match form.wanted("right")? {
         "true" => true,
         "false" => false,
-        _ => return Err(Problem::unusable("\"right\" is true or false")),
+        _ => return Err(Problem::unusable("\"right\" must be true or false")),
     };
     let most = app.limits.question_chars;
     for name in ["question", "answer", "model_answer"] {

@@ -148,7 +148,7 @@ impl App {
             return Ok(picture);
         }
         let ImageKey::OfSplit(image_id) = key else {
-            return Err(Problem::not_found("this picture is not remembered any more: send it again"));
+            return Err(Problem::not_found("this picture is no longer remembered: send it again"));
         };
         let app = Arc::clone(self);
         let read = spawn_blocking(move || {
@@ -172,8 +172,8 @@ impl App {
         let Some(extraction) = &self.extraction else {
             return Err(Problem::new(
                 StatusCode::CONFLICT,
-                "the model was trained on features that do not say how they were made, so the same cannot be made of \
-                 a picture: ask about an image of the split",
+                "the model's training features do not record how they were extracted, so a picture cannot be given the \
+                 same kind: ask about an image of the split",
             ));
         };
         let digest = move || (ImageKey::of_content(&received.bytes), received);

@@ -57,12 +57,16 @@ impl Collector {
         let mut file =
             OpenOptions::new().create(true).read(true).append(true).open(path).map_err(Error::io("open", path))?;
         if !file.metadata().map_err(Error::io("read", path))?.is_file() {
-            return Err(Error::wrong_format(path, "a file is wanted, to keep verdicts in").into());
+            return Err(Error::wrong_format(
+                path,
+                "not a file, so verdicts cannot be kept in it: name a file with --collect",
+            )
+            .into());
         }
         let mut first = Vec::new();
         BufReader::new(&file).take(1 << 20).read_until(b'\n', &mut first).map_err(Error::io("read", path))?;
         if !first.is_empty() && !first.starts_with(b"{") {
-            let problem = "it has something else in it than verdicts: name a new file with --collect";
+            let problem = "it contains something other than verdicts: name a new file with --collect";
             return Err(Error::wrong_format(path, problem).into());
         }
         let mut name = path.file_stem().unwrap_or_default().to_owned();

@@ -73,7 +73,7 @@ impl Gallery {
             return Err(problem("none of its images has features".to_owned()));
         }
         if n_without > 0 {
-            tracing::warn!("{place}: {n_without} questions are left out, whose images have no features");
+            tracing::warn!("{place}: {n_without} questions are left out because their images have no features");
         }
         let folded = split.questions.iter().map(|question| question.question.to_lowercase().into()).collect();
         Ok(Gallery { sources, images, split, folded })

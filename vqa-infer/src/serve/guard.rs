@@ -25,9 +25,9 @@ pub(super) struct Guard {
 pub(super) fn problem_of_token(token: &str) -> Option<&'static str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     if token.is_empty() {
-        Some("the token is empty: give one that nobody guesses")
+        Some("the token is empty: give one that nobody can guess")
     } else if !token.bytes().all(is_plain) {
-        Some("a token is made of letters, digits, '-', '.', '_' and '~' alone")
+        Some("a token may contain only letters, digits, '-', '.', '_' and '~'")
     } else {
         None
     }
@@ -61,18 +61,18 @@ impl Guard {
         let forbidden = |message: &str| Err(Problem::new(StatusCode::FORBIDDEN, message));
         let mut all_hosts = headers.get_all(header::HOST).iter();
         let (Some(host), None) = (all_hosts.next(), all_hosts.next()) else {
-            return Err(Problem::malformed("one Host header is wanted"));
+            return Err(Problem::malformed("exactly one Host header is required"));
         };
         let Some(host) = host.to_str().ok().filter(|host| host.parse::<Authority>().is_ok()) else {
-            return Err(Problem::malformed("the Host header is no host"));
+            return Err(Problem::malformed("the Host header is not a valid host"));
         };
         if self.hosts.as_ref().is_some_and(|hosts| !hosts.iter().any(|own| own.eq_ignore_ascii_case(host))) {
-            return forbidden("the Host header names another server: use the address that vqa serve has printed");
+            return forbidden("the Host header names another server: use the address that vqa serve printed");
         }
         if let Some(origin) = headers.get(header::ORIGIN) {
             let own = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, own)| own);
             if !own.is_some_and(|own| own.eq_ignore_ascii_case(host)) {
-                return forbidden("a page of another origin may not use this server");
+                return forbidden("a page from another origin may not use this server");
             }
         }
         // Browsers mark requests made by pages of other sites even when they send no Origin.
@@ -81,7 +81,7 @@ impl Guard {
             && headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate")
             && headers.get("sec-fetch-dest").is_some_and(|dest| dest == "document");
         if matches!(site, Some(b"cross-site" | b"same-site")) && !is_navigation {
-            return forbidden("a page of another origin may not use this server");
+            return forbidden("a page from another origin may not use this server");
         }
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Guard {
         if bearer.is_some_and(|token| self.is_token(token)) || kept.any(|token| self.is_token(token)) {
             return Ok(());
         }
-        let message = "a token is wanted: open the address that vqa serve has printed, or send \
+        let message = "a token is required: open the address that vqa serve printed, or send \
             \"Authorization: Bearer TOKEN\"";
         Err(Problem::new(StatusCode::UNAUTHORIZED, message))
     }

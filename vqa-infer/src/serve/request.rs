@@ -74,7 +74,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T
     })?;
     serde_json::from_slice(&body.to_bytes()).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => Problem::unusable(error.to_string()),
-        _ => Problem::malformed(format!("no JSON: {error}")),
+        _ => Problem::malformed(format!("not JSON: {error}")),
     })
 }
 
@@ -84,7 +84,7 @@ impl JsonQuestion {
         let key = match (self.image_id, &self.image) {
             (Some(image_id), None) => ImageKey::OfSplit(image_id),
             (None, Some(name)) => ImageKey::from_name(name)
-                .ok_or_else(|| Problem::unusable("\"image\" is no name that an answer gave to a picture"))?,
+                .ok_or_else(|| Problem::unusable("\"image\" is not a picture's name from an earlier answer"))?,
             _ => return Err(Problem::unusable("name one image: \"image_id\", or \"image\"")),
         };
         let text = check_question(self.question, app)?;
@@ -103,7 +103,7 @@ impl Form {
             let name = part.name().unwrap_or_default().to_owned();
             let is_picture = name == "image" && (part.file_name().is_some() || part.content_type().is_some());
             if form.texts.iter().any(|(known, _)| *known == name) || is_picture && form.received.is_some() {
-                return Err(Problem::unusable(format!("{name:?} is there twice")));
+                return Err(Problem::unusable(format!("{name:?} appears twice")));
             }
             if is_picture {
                 form.received = Some(receive(part, app).await?);
@@ -133,7 +133,7 @@ impl Form {
 
     /// The id of an image of the split, if the form names one.
     pub fn image_id(&self) -> Result<Option<u64>, Problem> {
-        let whole = |text: &str| text.parse().map_err(|_| Problem::unusable("\"image_id\" is no whole number"));
+        let whole = |text: &str| text.parse().map_err(|_| Problem::unusable("\"image_id\" is not a whole number"));
         self.text("image_id").map(whole).transpose()
     }
 
@@ -184,7 +184,7 @@ async fn text_of(mut part: Field<'_>) -> Result<String, Problem> {
         }
         bytes.extend_from_slice(&chunk);
     }
-    String::from_utf8(bytes).map_err(|_| Problem::malformed("a text is not UTF-8"))
+    String::from_utf8(bytes).map_err(|_| Problem::malformed("a text field is not UTF-8"))
 }
 
 fn not_received(error: MultipartError) -> Problem {
@@ -211,5 +211,5 @@ fn check_top_k(top_k: Option<u64>) -> Result<usize, Problem> {
 }
 
 fn top_k_wanted() -> &'static str {
-    "\"top_k\" is a whole number from 1 to 1000"
+    "\"top_k\" must be a whole number from 1 to 1000"
 }

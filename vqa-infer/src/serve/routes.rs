@@ -58,7 +58,10 @@ pub(super) fn routes(app: Arc<App>) -> Router {
         .route("/healthz", get(api::health))
         .fallback(async |uri: Uri| Problem::not_found(format!("there is nothing at {}", uri.path())))
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "another method is wanted here: /openapi.json says which")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this method is not allowed here: /openapi.json lists those that are",
+            )
         })
         .layer(DefaultBodyLimit::max(largest))
         .layer(CatchPanicLayer::custom(|_| {

@@ -53,7 +53,7 @@ impl Server {
         let wanted = SocketAddr::new(options.host, options.port);
         let refused = |problem: String| Error::Address { address: wanted, problem };
         if !options.host.is_loopback() && options.token.is_none() {
-            let problem = "others reach this address: set a token that they must have";
+            let problem = "other computers can reach this address: set a token that requests must carry";
             return Err(refused(problem.to_owned()));
         }
         if let Some(problem) = options.token.as_deref().and_then(problem_of_token) {

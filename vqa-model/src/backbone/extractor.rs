@@ -32,10 +32,10 @@ impl BackboneExtractor {
     pub fn new(backbone: Box<dyn Backbone>, options: ExtractorOptions) -> Result<BackboneExtractor> {
         let BackboneInfo { name, kind, channels, .. } = backbone.info();
         let problem = match (kind, options.regions) {
-            (BackboneKind::Map, Regions::Boxes(_)) => "gives a map of features, and no boxes to choose from",
+            (BackboneKind::Map, Regions::Boxes(_)) => "returns a feature map, with no boxes to choose from",
             (BackboneKind::Detector, Regions::Cells { .. }) => "is a detector: its boxes are the regions, not cells",
-            (_, Regions::Cells { grid: [0, _] | [_, 0], .. }) => "makes no regions of a grid without cells",
-            (_, Regions::Boxes(Selection { max_boxes: 0, .. })) => "makes no regions of 0 boxes",
+            (_, Regions::Cells { grid: [0, _] | [_, 0], .. }) => "cannot make regions from a grid without cells",
+            (_, Regions::Boxes(Selection { max_boxes: 0, .. })) => "cannot make regions from 0 boxes",
             _ => {
                 let info = ExtractorSettings::new(backbone.info(), &options).info();
                 let (channels, device) = (*channels, backbone.device());
@@ -73,7 +73,7 @@ impl BackboneExtractor {
                 Ok(found.iter().zip(sizes).map(of).collect())
             }
             // `new` has checked that the backbone's kind fits the options.
-            _ => Err(Error::Backbone("the network gives sometimes a map and sometimes boxes".to_owned())),
+            _ => Err(Error::Backbone("the network sometimes returns a map and sometimes boxes".to_owned())),
         }
     }
 }
@@ -294,7 +294,7 @@ mod tests {
     fn what_cannot_be_is_refused() {
         let size = InputSize::Fixed { height: 2, width: 2 };
         for (kind, regions, words) in [
-            (BackboneKind::Map, Regions::Boxes(Selection::fixed(3)), "gives a map"),
+            (BackboneKind::Map, Regions::Boxes(Selection::fixed(3)), "returns a feature map"),
             (BackboneKind::Detector, Regions::Cells { grid: [1, 1], whole: false }, "is a detector"),
             (BackboneKind::Map, Regions::Cells { grid: [0, 1], whole: true }, "without cells"),
             (BackboneKind::Detector, Regions::Boxes(Selection::fixed(0)), "0 boxes"),

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 /// that the features were extracted with.
 pub fn extractor_of(info: &ExtractorInfo, weights: Option<&Path>, device: Device) -> Result<Box<dyn Extractor>> {
     let unusable = |problem: String| {
-        Error::Backbone(format!("the features were made by {info}, which cannot be made again ({problem})"))
+        Error::Backbone(format!("the features were made by {info}, which cannot be set up again ({problem})"))
     };
     match info.kind() {
         Some(PixelGrid::KIND) => Ok(Box::new(PixelGrid::from_info(info).map_err(unusable)?)),
@@ -35,8 +35,8 @@ pub fn extractor_of(info: &ExtractorInfo, weights: Option<&Path>, device: Device
             };
             if !is_built_in && !Path::new(&name_or_path).exists() {
                 return Err(Error::Backbone(format!(
-                    "the features were made with {name} (SHA-256 {}), and there is no {name_or_path}: say with --weights \
-                     where that file is",
+                    "the features were made with {name} (SHA-256 {}), but {name_or_path} does not exist: give the path \
+                     of that file with --weights",
                     settings.sha256
                 )));
             }
@@ -52,8 +52,8 @@ pub fn extractor_of(info: &ExtractorInfo, weights: Option<&Path>, device: Device
                 return Err(Error::weights_mismatch(
                     weights,
                     format!(
-                        "its SHA-256 is {sha256}, and the features were made with the {name} of {}: give that file with \
-                         --weights",
+                        "its SHA-256 is {sha256}, but the features were made with the {name} whose SHA-256 is {}: give \
+                         that file with --weights",
                         settings.sha256
                     ),
                 ));
@@ -61,8 +61,8 @@ pub fn extractor_of(info: &ExtractorInfo, weights: Option<&Path>, device: Device
             Ok(Box::new(BackboneExtractor::new(backbone, settings.options())?))
         }
         _ => Err(Error::Backbone(format!(
-            "the features were made by {info}, and only those of `vqa features extract` can be made again: extract your \
-             own, or take pictures whose features you have"
+            "the features were made by {info}, but only features of `vqa features extract` can be extracted from other \
+             pictures: extract your own, or use pictures whose features you have"
         ))),
     }
 }
@@ -80,14 +80,14 @@ mod tests {
         let pixels = PixelGrid { grid, stats: ChannelStats { mean: [0.1, 0.2, 0.3], std: [0.4, 0.5, 0.6] } };
         assert_eq!(of(&pixels.info()).unwrap().info(), pixels.info());
         for (text, words) in [
-            ("bottom-up-attention", "only those of `vqa features extract`"),
-            (r#"{"kind": "grid", "grid": [2, 2]}"#, "cannot be made again (missing field `whole`)"),
-            (r#"{"kind": "backbone"}"#, "cannot be made again (missing field `backbone`)"),
+            ("bottom-up-attention", "only features of `vqa features extract`"),
+            (r#"{"kind": "grid", "grid": [2, 2]}"#, "cannot be set up again (missing field `whole`)"),
+            (r#"{"kind": "backbone"}"#, "cannot be set up again (missing field `backbone`)"),
             (
                 r#"{"kind": "backbone", "backbone": "nowhere.pt", "sha256": "12ab", "precision": "fp32",
                     "size": [4, 4], "filter": "bilinear", "channels": "RGB", "scale": 1, "mean": [0, 0, 0],
                     "deviation": [1, 1, 1], "grid": [1, 1], "whole": false}"#,
-                "there is no nowhere.pt: say with --weights",
+                "nowhere.pt does not exist: give the path of that file with --weights",
             ),
         ] {
             let error = of(&ExtractorInfo::parse(text)).err().unwrap().to_string();

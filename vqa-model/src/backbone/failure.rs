@@ -33,7 +33,7 @@ pub(super) fn unknown_operator(message: &str) -> Option<&str> {
 fn without_call_stack(message: &str) -> &str {
     let lines = || message.lines().map(str::trim).filter(|line| !line.is_empty());
     let of_python = lines().rfind(|line| line.split(':').next().is_some_and(|word| word.ends_with("Error")));
-    of_python.or(lines().next()).unwrap_or("libtorch failed, and says nothing of why")
+    of_python.or(lines().next()).unwrap_or("libtorch failed without saying why")
 }
 
 /// Checks that pictures are [B, 3, H, W] float32 on this device.
@@ -48,7 +48,7 @@ pub(super) fn check_pictures(name: &str, pictures: &Tensor, device: Device) -> R
         return Ok(());
     }
     Err(Error::Backbone(format!(
-        "{name}: pictures [B, 3, H, W] of Float on {device:?} are wanted, not {size:?} of {:?} on {:?}",
+        "{name}: expected pictures [B, 3, H, W] of Float on {device:?}, not {size:?} of {:?} on {:?}",
         pictures.kind(),
         pictures.device()
     )))
@@ -61,7 +61,7 @@ pub(super) fn check_finite(name: &str, what: &str, tensor: &Tensor) -> Result<()
     }
     Err(Error::Backbone(format!(
         "{name}: {what} has NaN or infinite values: its weights are damaged, or its pictures are not standardised as \
-         it wants them (mean, deviation, scale)"
+         it expects (mean, deviation, scale)"
     )))
 }
 

@@ -64,7 +64,7 @@ fn find_in(directories: &[PathBuf], network: &str) -> Result<PathBuf> {
              directory {BACKBONES_VARIABLE} as {network}.pth"
         ),
     };
-    Err(Error::Backbone(format!("the weights of {network} are not here: {remedy}")))
+    Err(Error::Backbone(format!("the weights of {network} are not installed: {remedy}")))
 }
 
 /// Returns the directories to search, in order.

@@ -71,7 +71,7 @@ pub fn open_with(name_or_path: &str, options: &OpenOptions) -> Result<Box<dyn Ba
     }
     if options.weights.is_some() {
         return Err(Error::Backbone(format!(
-            "{name_or_path}: a TorchScript file has its weights in it: --weights is for {}",
+            "{name_or_path}: a TorchScript file contains its weights: --weights is for {}",
             NAMES.join(", ")
         )));
     }
@@ -109,7 +109,7 @@ fn architecture(name: &str) -> Option<Architecture> {
 
 fn unknown(name: &str) -> Error {
     Error::Backbone(format!(
-        "no backbone is called \"{name}\": there are {}, and any TorchScript file by its path",
+        "there is no backbone \"{name}\": use {}, or the path of a TorchScript file",
         NAMES.join(", ")
     ))
 }

@@ -114,7 +114,7 @@ impl PreprocessingOptions {
             (Some([height, width]), None, None) => InputSize::Fixed { height, width },
             (None, Some(short), long) => InputSize::Sides { short, long: long.unwrap_or(short.saturating_mul(2)) },
             _ => {
-                let problem = "of size and short_side one is wanted, and long_side goes with short_side";
+                let problem = "give either size or short_side; long_side goes with short_side";
                 return Err(Error::Backbone(format!("preprocessing: {problem}")));
             }
         };
@@ -151,13 +151,13 @@ impl Preprocessing {
             InputSize::Sides { short, long } => [short, long],
         };
         let problem = if sides.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
-            format!("a side of {} pixels: 1 to {MAX_SIDE} are possible", sides.iter().max().unwrap_or(&0))
+            format!("a side of {} pixels, expected 1 to {MAX_SIDE}", sides.iter().max().unwrap_or(&0))
         } else if !(self.scale.is_finite() && self.scale > 0.0) {
-            format!("scale = {}: a positive number is wanted", self.scale)
+            format!("scale = {}, expected a positive number", self.scale)
         } else if let Some(x) = self.deviation.iter().find(|x| !(x.is_finite() && **x > 0.0)) {
-            format!("deviation = {x}: positive numbers are wanted")
+            format!("deviation = {x}, expected positive numbers")
         } else if let Some(x) = self.mean.iter().find(|x| !x.is_finite()) {
-            format!("mean = {x}: numbers are wanted")
+            format!("mean = {x}, expected finite numbers")
         } else {
             return Ok(());
         };
@@ -262,7 +262,7 @@ mod tests {
             ("size = [2, 3]\nstd = 3", "model.toml, line 2: unknown field `std`"),
             ("size = [2]", "model.toml, line 1:"),
             ("size = [0, 3]", "1 to 8192"),
-            ("size = [2, 3]\nshort_side = 3", "one is wanted"),
+            ("size = [2, 3]\nshort_side = 3", "give either size or short_side"),
             ("deviation = [0.2, 0, 0.2]", "deviation = 0"),
             ("scale = nan", "scale = NaN"),
         ] {

@@ -77,15 +77,15 @@ impl TorchScript {
             let beside = beside.display();
             if network.info.kind == BackboneKind::Detector {
                 let problem = format!(
-                    "{}: a detector, and nothing says how it wants its pictures: write {beside} with size (or \
+                    "{}: a detector, but nothing says how its pictures must be prepared: write {beside} with size (or \
                      short_side and long_side), channel_order, scale, mean and deviation",
                     path.display()
                 );
                 return Err(Error::Backbone(problem));
             }
             tracing::warn!(
-                "{}: pictures are made 224 x 320 and standardised as torchvision's classifiers want them, since there \
-                 is no {beside} that says otherwise",
+                "{}: pictures are resized to 224 x 320 and standardised as torchvision's classifiers expect, since \
+                 there is no {beside} to say otherwise",
                 path.display()
             );
         }
@@ -134,8 +134,8 @@ impl TorchScript {
     /// Returns the error for an invalid output.
     fn wrong(&self, what: &str) -> Error {
         Error::Backbone(format!(
-            "{}: it returns {what}, and a map [B, C, h, w] is wanted, or a detector's boxes [N, 4], features [N, D] \
-             and scores [N]",
+            "{}: it returns {what}, not a map [B, C, h, w], or a detector's boxes [N, 4], features [N, D] and scores \
+             [N]",
             self.info.weights.display()
         ))
     }
@@ -152,7 +152,7 @@ fn cannot_load(path: &Path, name: &str, error: TchError) -> Error {
     }
     match failed(name, &message) {
         Error::Backbone(why) => {
-            let problem = format!("not a whole TorchScript file of PyTorch 2.11 or older ({why}): save it again");
+            let problem = format!("not a complete TorchScript file of PyTorch 2.11 or older ({why}): save it again");
             Error::DamagedWeights { path: path.to_owned(), problem, source: Some(Box::new(error)) }
         }
         other => other,
@@ -202,12 +202,10 @@ impl TorchScript {
             return Ok(output);
         }
         let of_first = match self.info.kind {
-            BackboneKind::Map => "a map",
+            BackboneKind::Map => "map",
             BackboneKind::Detector => "boxes",
         };
-        Err(self.wrong(&format!(
-            "something else than for the first picture, which was {of_first} with feature vectors of {channels}"
-        )))
+        Err(self.wrong(&format!("something unlike the first picture's {of_first} with feature vectors of {channels}")))
     }
 }
 
@@ -262,7 +260,7 @@ impl Returned {
         match tensors.map(<[Tensor; 3]>::try_from) {
             Some(Ok([boxes, features, scores])) => detections(boxes, features, scores),
             Some(Err(tensors)) => Err(format!("{} tensors", tensors.len())),
-            None => Err("a tuple or list of other things than tensors".to_owned()),
+            None => Err("a tuple or list of things other than tensors".to_owned()),
         }
     }
 }
@@ -296,5 +294,5 @@ fn check_format(path: &Path) -> Result<()> {
         Format::PyTorch if is_torchscript(path)? => return Ok(()),
         Format::PyTorch => "weights alone",
     };
-    Err(Error::weights_mismatch(path, format!("{what}, and a TorchScript module is wanted: {REMEDY}")))
+    Err(Error::weights_mismatch(path, format!("{what}, not a TorchScript module: {REMEDY}")))
 }

@@ -183,7 +183,7 @@ impl ModelConfig {
         if n > MAX_PARAMETERS {
             let (keys, _) = parts.into_iter().max_by_key(|&(_, n)| n).expect("a model has parts");
             return Err(format!(
-                "the sizes in [model] make {n} parameters, and at most {MAX_PARAMETERS} is wanted: lower {keys}"
+                "the sizes in [model] give {n} parameters, more than the limit of {MAX_PARAMETERS}: lower {keys}"
             ));
         }
         Ok(())

@@ -226,7 +226,7 @@ impl CudaModule {
         let Device::Cuda(index) = device else { return None };
         CudaModule::compile(index, source)
             .and_then(|module| kernels_of(&module))
-            .inspect_err(|reason| tracing::warn!("{what} in a slower way ({reason})"))
+            .inspect_err(|reason| tracing::warn!("{what} more slowly ({reason})"))
             .ok()
     }
 

@@ -60,7 +60,7 @@ impl Feed {
         let FeedOptions { device, kind, .. } = options;
         let cuda = match device {
             Device::Cuda(index) => {
-                let warn = |reason: String| tracing::warn!("batches are copied to the GPU in a slower way ({reason})");
+                let warn = |reason: String| tracing::warn!("batches are copied to the GPU more slowly ({reason})");
                 Cuda::new(index).map_err(warn).ok()
             }
             _ => None,

@@ -133,7 +133,10 @@ impl RunDir {
             }
         }
         best.map(|(_, checkpoint)| checkpoint).or(checkpoints.last()).cloned().ok_or_else(|| {
-            Error::weights_mismatch(path, "a directory without checkpoints: give that of a run, or a checkpoint")
+            Error::weights_mismatch(
+                path,
+                "a directory without checkpoints: give the directory of a run, or a checkpoint",
+            )
         })
     }
 
@@ -156,7 +159,8 @@ impl RunDir {
     pub fn write_config<C: Serialize>(&self, config: &C, comments: &str) -> Result<()> {
         let path = self.config();
         let text = toml::to_string(config).map_err(|error| {
-            let problem = format!("cannot be written ({error}): rename the files and directories that are named so");
+            let problem =
+                format!("cannot be written ({error}): rename the files and directories whose names cause this");
             vqa_data::Error::wrong_format(&path, problem)
         })?;
         Ok(write_atomic(&path, format!("{comments}{text}").as_bytes())?)

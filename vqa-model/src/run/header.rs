@@ -62,8 +62,8 @@ impl CheckpointHeader {
     pub fn read(path: &Path) -> Result<CheckpointHeader> {
         let header = read_header(path)?;
         CheckpointHeader::from_header(&header).ok_or_else(|| {
-            let problem = "its header does not say how many words, answers and numbers a region it was trained \
-                on: not a checkpoint of `vqa train`";
+            let problem = "its header does not say how many words, answers and values per region it was trained on: \
+                not a checkpoint of `vqa train`";
             Error::weights_mismatch(path, problem)
         })
     }

@@ -38,8 +38,8 @@ impl Format {
         match Format::of(path)? {
             Format::Safetensors => Ok(()),
             Format::PyTorch => {
-                let problem = "a file of PyTorch's, and one that `vqa train` wrote is wanted: its weights can be what \
-                    a run starts from (model.init)";
+                let problem = "a PyTorch file, not a checkpoint that `vqa train` wrote: a run can be initialised from \
+                    its weights (model.init)";
                 Err(Error::weights_mismatch(path, problem))
             }
         }
@@ -68,8 +68,8 @@ fn recognise(start: &[u8]) -> Result<Format, String> {
         }
         // The first instructions of a pickle of a dictionary, a list or an object.
         [0x80 | b'(' | b'}' | b']' | b'c', ..] => return Ok(Format::PyTorch),
-        [0x89, b'H', b'D', b'F', ..] => ("an HDF5 file, and weights are not read from these", SAVE_AGAIN),
-        _ => ("neither a safetensors file nor one of torch.save", "copy it again, or name another"),
+        [0x89, b'H', b'D', b'F', ..] => ("an HDF5 file, which weights are not read from", SAVE_AGAIN),
+        _ => ("neither a safetensors file nor one from torch.save", "copy it again, or name another"),
     };
     Err(format!("{what}: {remedy}"))
 }
@@ -100,7 +100,7 @@ mod tests {
             (b"{\"weight_map\": {}}", "JSON"),
             (b"\x1f\x8b\x08\x00", "a compressed file"),
             (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-            (b"seed = 1111\n[model]\n", "neither a safetensors file nor one of torch.save"),
+            (b"seed = 1111\n[model]\n", "neither a safetensors file nor one from torch.save"),
             (b"\x00\x01", "neither"),
         ] {
             std::fs::write(&path, bytes).unwrap();

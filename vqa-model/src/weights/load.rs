@@ -116,7 +116,7 @@ fn choose(path: &Path, Ambiguous(places): &Ambiguous) -> Error {
         .map(|Place { nesting, prefix }| format!("\"{}\"", without_dot(&format!("{nesting}{prefix}"))))
         .collect();
     let problem =
-        format!("several state dicts in it fit, {}: save the one that is wanted in a file alone", names.join(" and "));
+        format!("several state dicts in it fit, {}: save the one you want in a file of its own", names.join(" and "));
     Error::weights_mismatch(path, problem)
 }
 
@@ -128,10 +128,10 @@ fn adapted(state_dict: &StateDict, is_compiled: bool) -> Option<String> {
         adapted.push(format!("took the weights below \"{}\"", without_dot(nesting)));
     }
     if !prefix.is_empty() {
-        adapted.push(format!("took \"{prefix}\" off all names"));
+        adapted.push(format!("removed \"{prefix}\" from all names"));
     }
     if is_compiled {
-        adapted.push(format!("took \"{COMPILED}.\" out of names"));
+        adapted.push(format!("removed \"{COMPILED}.\" from names"));
     }
     if let Some(name) = state_dict.left_over_integers.first() {
         adapted.push(format!("left out {} tensor(s) of integers ({name})", state_dict.left_over_integers.len()));

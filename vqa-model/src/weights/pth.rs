@@ -72,7 +72,7 @@ fn keys_of_tensors(object: PickleValue) -> Result<Vec<Vec<String>>, &'static str
         for (key, item) in items.into_iter().filter(|(_, item)| is_tensor(item) || may_hold_tensors(item)) {
             n_bytes += len + key.len();
             if n_bytes > MAX_BYTES {
-                return Err("too many tensors, of too long names");
+                return Err("too many tensors, or names that are too long");
             }
             unread.push((keys.iter().cloned().chain([key]).collect(), item));
         }
@@ -161,5 +161,5 @@ fn problem(path: &Path, problem: String) -> Error {
 }
 
 fn not_a_state_dict(why: &str) -> String {
-    format!("not a whole state_dict of PyTorch ({why}): save it again, with torch.save(model.state_dict(), …)")
+    format!("not a complete PyTorch state_dict ({why}): save it again, with torch.save(model.state_dict(), …)")
 }

@@ -160,6 +160,6 @@ fn read_start(mut file: File) -> std::io::Result<(u64, Vec<u8>)> {
 
 fn not_safetensors(path: &Path, error: SafeTensorError) -> Error {
     let problem =
-        format!("not a whole safetensors file ({error}): take the checkpoint of another epoch, or copy it again");
+        format!("not a complete safetensors file ({error}): take the checkpoint of another epoch, or copy it again");
     Error::damaged(path, problem, error)
 }

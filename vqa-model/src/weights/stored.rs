@@ -48,7 +48,7 @@ impl StoredTensor {
     /// Returns the error for a type that weights cannot have.
     pub(super) fn not_float(&self, path: &Path) -> Error {
         let (name, dtype) = (self.name(), &self.dtype);
-        Error::weights_mismatch(path, format!("\"{name}\" is {dtype}, and a float type is wanted"))
+        Error::weights_mismatch(path, format!("\"{name}\" is {dtype}, not a float type"))
     }
 }
 

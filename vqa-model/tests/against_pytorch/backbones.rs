@@ -72,7 +72,7 @@ fn weights_of_another_network_are_named(directory: &Path) {
         assert!(error.contains(words), "{error}");
     }
     let error = open("mobilenet", None, Device::Cpu).err().unwrap().to_string();
-    assert!(error.contains("no backbone is called \"mobilenet\"") && error.contains("efficientnet-lite0"), "{error}");
+    assert!(error.contains("there is no backbone \"mobilenet\"") && error.contains("efficientnet-lite0"), "{error}");
 }
 
 fn torchscript_maps_agree(directory: &Path) {
@@ -118,12 +118,12 @@ fn other_files_are_refused(directory: &Path) {
     std::fs::write(directory.join("misshapen.toml"), "").unwrap();
     std::fs::write(directory.join("page.pt"), "<html>").unwrap();
     for (name, words) in [
-        ("pooled.pt", "pooled.pt: it returns a tensor of shape [1, 5], and a map [B, C, h, w] is wanted"),
+        ("pooled.pt", "pooled.pt: it returns a tensor of shape [1, 5], not a map [B, C, h, w]"),
         ("nan.pt", "nan.pt: its map has NaN"),
         ("fails.pt", "fails.pt: RuntimeError: shape '[7]' is invalid"),
         ("misshapen.pt", "it returns boxes [2, 4], features [3, 8] and scores [2]"),
-        ("weights.pt", "weights.pt: weights alone, and a TorchScript module is wanted: save the module with torch.jit"),
-        ("safetensors.pt", "safetensors.pt: a safetensors file, and a TorchScript"),
+        ("weights.pt", "weights.pt: weights alone, not a TorchScript module: save the module with torch.jit"),
+        ("safetensors.pt", "safetensors.pt: a safetensors file, not a TorchScript"),
         ("cut.pt", "cut.pt: "),
         ("page.pt", "page.pt: a web page"),
         ("nowhere.pt", "nowhere.pt: no such file"),

@@ -96,7 +96,7 @@ impl Launch {
             Some(host) => host,
             None => {
                 let nodes = variables.text("SLURM_STEP_NODELIST").or_else(|| variables.text("SLURM_JOB_NODELIST"));
-                first_node(&nodes.ok_or("SLURM_STEP_NODELIST is not set, and MASTER_ADDR is not either")?)
+                first_node(&nodes.ok_or("neither SLURM_STEP_NODELIST nor MASTER_ADDR is set")?)
             }
         };
         let tasks = variables.text("SLURM_STEP_TASKS_PER_NODE");
@@ -135,15 +135,15 @@ impl Variables<'_> {
 
     fn number(&self, name: &str) -> Result<Option<usize>, String> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        text.trim().parse().map(Some).map_err(|_| format!("{name}={text} in the environment is no number"))
+        text.trim().parse().map(Some).map_err(|_| format!("{name}={text} in the environment is not a number"))
     }
 
     fn needed(&self, name: &str) -> Result<usize, String> {
-        self.number(name)?.ok_or_else(|| format!("the environment says how many processes there are, but not {name}"))
+        self.number(name)?.ok_or_else(|| format!("the environment sets the number of processes, but not {name}"))
     }
 
     fn port(&self) -> Result<Option<u16>, String> {
-        let port = |number: usize| u16::try_from(number).map_err(|_| format!("MASTER_PORT={number} is no port"));
+        let port = |number: usize| u16::try_from(number).map_err(|_| format!("MASTER_PORT={number} is not a port"));
         self.number("MASTER_PORT")?.map(port).transpose()
     }
 }

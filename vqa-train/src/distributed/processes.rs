@@ -69,7 +69,7 @@ impl Processes {
         let nccl = match Nccl::open() {
             Ok(nccl) => nccl,
             Err(problem) => {
-                tracing::warn!("gradients go by way of the CPU: no NCCL: {problem}");
+                tracing::warn!("gradients are summed on the CPU, since NCCL is not available: {problem}");
                 return Ok(());
             }
         };
@@ -149,9 +149,9 @@ impl Processes {
                     (0..n).filter(|&other| found[other].is_none()).map(|other| other.to_string()).collect();
                 let problem = match &gone[..] {
                     [] => format!("the network between the processes failed: {words}"),
-                    [one] => format!("process {one} of {n} is gone, or cannot be reached: {words}"),
+                    [one] => format!("process {one} of {n} has ended or cannot be reached: {words}"),
                     several => {
-                        format!("processes {} of {n} are gone, or cannot be reached: {words}", several.join(", "))
+                        format!("processes {} of {n} have ended or cannot be reached: {words}", several.join(", "))
                     }
                 };
                 Error::Collective { problem }
@@ -159,7 +159,7 @@ impl Processes {
             _ => {
                 let keeper = if self.launch.master.is_launcher { "the launcher" } else { "process 0" };
                 let at = &self.launch.master.host;
-                Error::Collective { problem: format!("{keeper}, at {at}, is gone, or cannot be reached: {words}") }
+                Error::Collective { problem: format!("{keeper}, at {at}, has ended or cannot be reached: {words}") }
             }
         }
     }

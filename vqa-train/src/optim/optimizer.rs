@@ -108,11 +108,11 @@ impl Optimizer {
         for (name, mut tensor) in self.state() {
             match state.remove(&name) {
                 Some(stored) if stored.size() == tensor.size() => tensor.copy_(&stored),
-                _ => return Err(format!("{name} is missing or of another shape")),
+                _ => return Err(format!("{name} is missing or has another shape")),
             }
         }
         if let Some(name) = state.keys().min() {
-            return Err(format!("{name} is of another optimiser"));
+            return Err(format!("{name} belongs to another optimiser"));
         }
         self.adamax.set_n_steps(n_steps);
         Ok(())
@@ -154,7 +154,7 @@ mod tests {
         let without_average = TrainConfig::default();
         let problem = Optimizer::new(named(), &without_average)
             .restore(4, state.iter().map(|(n, t)| (n.clone(), t.copy())).collect());
-        assert_eq!(problem, Err("average.weight is of another optimiser".to_owned()));
+        assert_eq!(problem, Err("average.weight belongs to another optimiser".to_owned()));
         optimizer.restore(4, state).unwrap();
         assert_eq!(optimizer.n_steps(), 4);
     }

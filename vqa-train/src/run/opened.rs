@@ -160,9 +160,7 @@ impl OpenedRun {
         let Some(init) = config.model.init.as_deref().filter(|_| self.resumed.is_none()) else { return Ok(None) };
         let problem = |problem: &str| Error::Run { path: init.to_owned(), problem: problem.to_owned() };
         if config.model.lm.glove.is_some() {
-            return Err(problem(
-                "model.init and model.lm.glove both say which word vectors to begin with: leave one out",
-            ));
+            return Err(problem("model.init and model.lm.glove both set the initial word vectors: leave one out"));
         }
         // The weights of a run belong to its dictionaries; other weights have none beside them.
         let beside = RunDir::of_checkpoint(init);
@@ -174,8 +172,7 @@ impl OpenedRun {
             || other_answers.is_some_and(|other| other != self.answers)
         {
             return Err(problem(
-                "the dictionaries beside it are other ones than the run would have: set dict.words and \
-                 dict.answers to them",
+                "the dictionaries beside it differ from the run's: set dict.words and dict.answers to them",
             ));
         }
         load_weights(vs, init)?;
@@ -204,11 +201,11 @@ impl OpenedRun {
         let problem = |problem: String| Err(Error::Run { path: path.to_owned(), problem });
         let dim = config.model.lm.word_emb_dim;
         if vectors.dim() as i64 != dim {
-            return problem(format!("its vectors have {} numbers, and model.lm.word_emb_dim = {dim}", vectors.dim()));
+            return problem(format!("its vectors have {} values, but model.lm.word_emb_dim = {dim}", vectors.dim()));
         }
         if vectors.missing().len() == self.words.len() {
             let n = self.words.len();
-            return problem(format!("it has no vector for any of the {n} words: is it of another language?"));
+            return problem(format!("it has no vector for any of the {n} words: is it for another language?"));
         }
         model.word_embedding().set_vectors(vectors.values());
         Ok(vectors.missing().to_vec())
@@ -249,7 +246,7 @@ pub fn check_data(config: &RunConfig, train: &Dataset, val: Option<&Dataset>) ->
         let (dim, train_dim) = (val.feature_dim(), train.feature_dim());
         if dim != train_dim {
             return Err(format!(
-                "{name} has {dim} numbers a region, and {train_name} has {train_dim}: extract val with --like the \
+                "{name} has {dim} values per region, but {train_name} has {train_dim}: extract val with --like the \
                  training file"
             ));
         }

@@ -187,7 +187,9 @@ impl State {
         let now = tch::get_num_threads();
         let before = self.n_threads.filter(|n| device == Device::Cpu && (1..=MOST).contains(n)).map(|n| n as i32);
         if let Some(n) = before.filter(|&n| n != now) {
-            tracing::info!("computing with {n} thread(s), as before, and not with {now}: the number affects the sums");
+            tracing::info!(
+                "computing with {n} thread(s) as before, not {now}: the number affects how sums are rounded"
+            );
             tch::set_num_threads(n);
         }
     }
@@ -196,7 +198,7 @@ impl State {
     fn check_data(&self, run: &RunDir, n_questions: usize, data: &DataFingerprint) -> Result<()> {
         if self.n_questions != n_questions {
             let before = self.n_questions;
-            let problem = format!("the run has {before} training questions, and now there are {n_questions}");
+            let problem = format!("the run has {before} training questions, but now there are {n_questions}");
             return Err(of_another(&run.state(), &problem));
         }
         let changed = self.data.as_ref().map(|before| data.changed(before)).unwrap_or_default();
@@ -249,8 +251,8 @@ impl State {
         if let (Some(text), Some(written)) = (header.get(STATE), header.get(CHECKSUM))
             && *written != checksum(text, &tensors)
         {
-            let problem = "it is damaged: what is in it has another checksum than what was written; \
-                take model.init = a checkpoint of the run, and another out_dir";
+            let problem = "it is damaged: its contents do not match its checksum; set model.init to a checkpoint of \
+                the run, and choose another out_dir";
             return Err(Error::Damaged { path, problem: problem.to_owned() });
         }
         let (weights, of_optimizer): (Vec<_>, Vec<_>) =
@@ -259,7 +261,7 @@ impl State {
         for (name, stored) in weights {
             match variables.remove(&name[WEIGHTS.len()..]) {
                 Some(mut variable) if variable.size() == stored.size() => tch::no_grad(|| variable.copy_(&stored)),
-                _ => return Err(of_another(format!("{name} is not in this model, or of another shape"))),
+                _ => return Err(of_another(format!("{name} is not in this model, or has another shape"))),
             }
         }
         if let Some(name) = variables.keys().min() {

@@ -16,7 +16,7 @@ pub fn extractor(args: &ExtractArgs, like: Option<&ExtractorInfo>) -> Result<Box
     let Some(name) = backbone else {
         let Some(info) = like else { bail!("--backbone is required") };
         if args.grid.is_some() || args.whole || args.patch.is_some() {
-            bail!("--like gives the grid and all else of a network's features: pass it alone");
+            bail!("--like sets the grid and everything else about a network's features: pass it alone");
         }
         return Ok(extractor_of(info, weights.as_deref(), device)?);
     };
@@ -33,7 +33,7 @@ pub fn extractor(args: &ExtractArgs, like: Option<&ExtractorInfo>) -> Result<Box
     match &mut options.regions {
         Regions::Cells { grid, whole } => {
             if boxes.is_some() || min_score.is_some() {
-                bail!("--boxes and --min-score are for detectors, and {name} gives a map: use --grid");
+                bail!("--boxes and --min-score are for detectors, but {name} returns a feature map: use --grid");
             }
             if let Some((rows, columns)) = args.grid {
                 (*grid, *whole) = ([rows, columns], args.whole);

@@ -86,7 +86,7 @@ pub fn run(args: &ExtractArgs) -> Result<()> {
 /// How fast the extraction was, and how much of the time it waited.
 fn speed(n_images: usize, ExtractionTime { n_extracted, total, waiting }: ExtractionTime) -> String {
     if n_extracted == 0 {
-        return format!("all {n_images} images had been extracted before");
+        return format!("all {n_images} images were already extracted");
     }
     let seconds = total.as_secs_f64().max(1e-9);
     format!(
@@ -101,7 +101,10 @@ fn info_of(path: &Path) -> Result<ExtractorInfo> {
     let file = FeatureFile::open(path)?;
     let info = file.extractor().cloned();
     info.with_context(|| {
-        format!("{}: it does not say how it was made: only files from `vqa features extract` do", path.display())
+        format!(
+            "{}: it does not record how it was extracted: only files from `vqa features extract` do",
+            path.display()
+        )
     })
 }
 
@@ -147,8 +150,8 @@ fn network(args: &ExtractArgs, like: Option<&ExtractorInfo>) -> Result<Box<dyn E
 #[cfg(not(feature = "torch"))]
 fn network(_: &ExtractArgs, _: Option<&ExtractorInfo>) -> Result<Box<dyn Extractor>> {
     bail!(
-        "this vqa was built without libtorch (--no-default-features), and features of a network need one that was built \
-         with it; without a network there are the pixels of a --grid"
+        "this vqa was built without libtorch (--no-default-features), which extracting features with a network needs: \
+         use a vqa built with it, or extract the pixels of a --grid"
     )
 }
 

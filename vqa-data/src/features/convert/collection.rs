@@ -82,7 +82,7 @@ impl Collection {
         bad.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
         match bad.first() {
             Some(bad) if images.is_empty() => {
-                let problem = format!("no image of region features in it; {}", bad.problem);
+                let problem = format!("no usable image in it; {}", bad.problem);
                 Err(Error::BadImage(BadImage { problem, ..bad.clone() }))
             }
             _ => Ok(Collection { inputs, images, bad, feature_dim, paths: paths.to_vec(), made_from }),
@@ -190,8 +190,8 @@ impl Collection {
                     return Err(Error::mismatch(
                         &output.path,
                         format!(
-                            "{} of the {} images wanted for it are not in the input (image ids {}): \
-                             give all inputs, or take them out of the list",
+                            "{} of the {} images listed for it are not in the input (image ids {}): give all inputs, \
+                             or remove these ids from the list",
                             missing.len(),
                             ids.len(),
                             first_few(&mut missing)
@@ -220,7 +220,7 @@ impl Collection {
                     path.canonicalize().or_else(|_| std::path::absolute(&path)).map_err(Error::io("write", &path))?;
                 if !seen.insert(whole) {
                     return Err(Error::invalid(format!(
-                        "{}: {} is an input, or given twice: choose another file to write",
+                        "{}: {} is also an input or another output: choose another file to write",
                         output.display(),
                         path.display()
                     )));
@@ -280,7 +280,7 @@ fn open_inputs(
 ) -> Result<Vec<Box<dyn Input>>> {
     let (h5, others): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| is_hdf5(path));
     if !h5.is_empty() && !others.is_empty() {
-        let problem = "no HDF5 file, unlike others that are given: convert files of one form at a time";
+        let problem = "not an HDF5 file, unlike other inputs: convert files of one format at a time";
         return Err(Error::mismatch(others[0], problem));
     }
     let mut h5_inputs = Vec::new();
@@ -340,13 +340,13 @@ fn usable(
         let problem = if let Some(problem) = broken.remove(&position) {
             problem
         } else if *n_regions > 0 && *dim != feature_dim {
-            format!("image {image_id} has {dim} numbers a region, and {feature_dim} before")
+            format!("image {image_id} has {dim} values per region, but earlier ones have {feature_dim}")
         } else if let Some(earlier) = seen.get(image_id).map(indexed) {
             let there = earlier.path.display();
             match earlier.line {
-                Some(line) if earlier.path == *path => format!("image {image_id} again, after line {line}"),
-                Some(line) => format!("image {image_id} again, after line {line} of {there}"),
-                None => format!("image {image_id} again, after {there}"),
+                Some(line) if earlier.path == *path => format!("image {image_id} again, first on line {line}"),
+                Some(line) => format!("image {image_id} again, first on line {line} of {there}"),
+                None => format!("image {image_id} again, first in {there}"),
             }
         } else {
             seen.insert(*image_id, position);

@@ -102,8 +102,9 @@ pub(super) fn in_order(mut inputs: Vec<H5Input>) -> Result<Vec<H5Input>> {
     for input in &inputs {
         let path = input.file.path();
         let Some((shard, _)) = input.shard.filter(|(shard, n)| (shard.count(), *n) == (count, n_images)) else {
-            let problem =
-                format!("no shard of {count} of {n_images} images, unlike others: merge the shards of one job alone");
+            let problem = format!(
+                "not one of {count} shards of {n_images} images, unlike other inputs: merge only the shards of one job"
+            );
             return Err(Error::mismatch(path, problem));
         };
         if let Some(twin) = paths[shard.index() as usize - 1].replace(path) {

@@ -27,12 +27,12 @@ pub fn read_image_ids(path: &Path) -> Result<HashSet<u64>> {
             serde_json::from_str(text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
         ids.into_iter().map(|ListedId(id)| id).collect()
     } else if text.trim_start().starts_with('{') {
-        return Err(Error::wrong_format(path, "a JSON object, and a list of image ids is wanted"));
+        return Err(Error::wrong_format(path, "a JSON object, not a list of image ids"));
     } else {
         ids_of_lines(text).map_err(|problem| Error::wrong_format(path, problem))?
     };
     if ids.is_empty() {
-        return Err(Error::wrong_format(path, "no image ids in it: write one on each line"));
+        return Err(Error::wrong_format(path, "no image ids in it: write one per line"));
     }
     Ok(ids)
 }
@@ -46,15 +46,15 @@ fn id_of_line(line: &str) -> Result<u64, String> {
     let is_separator = |c: char| c.is_whitespace() || c == ',';
     let fields = line.split(is_separator).map(|field| field.trim_matches(['"', '\''])).filter(|x| !x.is_empty());
     match fields.collect::<Vec<_>>()[..] {
-        [id] => id_of(id).ok_or_else(|| format!("\"{}\" is no image id", shorten(id))),
+        [id] => id_of(id).ok_or_else(|| format!("\"{}\" is not an image id", shorten(id))),
         [name, id] if whole_number(name).is_none() => match (image_id(name), whole_number(id)) {
             (Some(named), Some(id)) if named != id => {
-                Err(format!("the name says image {named}, and {id} stands behind it: write one id on each line"))
+                Err(format!("the name says image {named}, but the id {id} follows it: write one id per line"))
             }
             (_, Some(id)) => Ok(id),
-            (_, None) => Err(format!("\"{}\" is no image id", shorten(id))),
+            (_, None) => Err(format!("\"{}\" is not an image id", shorten(id))),
         },
-        _ => Err(format!("\"{}\" is no image id: write one on each line", shorten(line.trim()))),
+        _ => Err(format!("\"{}\" is not an image id: write one per line", shorten(line.trim()))),
     }
 }
 
@@ -88,11 +88,11 @@ impl Visitor<'_> for ListedIdVisitor {
         /// Above this, doubles skip whole numbers.
         const LARGEST: f64 = (1u64 << 53) as f64;
         let is_whole = id.fract() == 0.0 && (0.0..=LARGEST).contains(&id);
-        if is_whole { Ok(ListedId(id as u64)) } else { Err(E::custom(format!("{id} is no image id"))) }
+        if is_whole { Ok(ListedId(id as u64)) } else { Err(E::custom(format!("{id} is not an image id"))) }
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ListedId, E> {
-        id_of(text).map(ListedId).ok_or_else(|| E::custom(format!("\"{}\" is no image id", shorten(text))))
+        id_of(text).map(ListedId).ok_or_else(|| E::custom(format!("\"{}\" is not an image id", shorten(text))))
     }
 }
 
@@ -130,22 +130,22 @@ mod tests {
     #[test]
     fn other_things_are_explained() {
         for (list, words) in [
-            ("9\nten\n", "line 2: \"ten\" is no image id"),
-            ("003a8ae2ef43b901\n", "line 1: \"003a8ae2ef43b901\" is no image id"),
-            ("0,9\n1,42\n", "line 1: \"0,9\" is no image id: write one on each line"),
-            ("a_42.jpg 9\n", "the name says image 42, and 9 stands behind it"),
+            ("9\nten\n", "line 2: \"ten\" is not an image id"),
+            ("003a8ae2ef43b901\n", "line 1: \"003a8ae2ef43b901\" is not an image id"),
+            ("0,9\n1,42\n", "line 1: \"0,9\" is not an image id: write one per line"),
+            ("a_42.jpg 9\n", "the name says image 42, but the id 9 follows it"),
             ("\n\n", "no image ids in it"),
             ("[]", "no image ids in it"),
-            ("[9,\n\"ten\"]", "\"ten\" is no image id at line 2"),
+            ("[9,\n\"ten\"]", "\"ten\" is not an image id at line 2"),
             ("[-1]", "expected an image id"),
-            ("[9.5]", "9.5 is no image id"),
-            ("{\"9\": 1}", "a JSON object, and a list of image ids is wanted"),
-            ("-3\n", "is no image id"),
+            ("[9.5]", "9.5 is not an image id"),
+            ("{\"9\": 1}", "a JSON object, not a list of image ids"),
+            ("-3\n", "is not an image id"),
         ] {
             let error = read(list.as_bytes()).unwrap_err();
             assert!(error.contains(words), "{list}: {error}");
         }
-        assert!(read(b"9\n\xff\n").unwrap_err().contains("not a text in UTF-8"));
+        assert!(read(b"9\n\xff\n").unwrap_err().contains("not UTF-8 text"));
     }
 
     #[cfg(target_os = "linux")]

@@ -50,7 +50,7 @@ impl NpzFolder {
         if paths.is_empty() {
             return Err(Error::wrong_format(
                 folder,
-                "no .npz files in it: give the folder that holds them, a file an image",
+                "no .npz files in it: give the folder that holds them, one file per image",
             ));
         }
         paths.iter().try_for_each(|(_, path)| made_from.add_file(path))?;
@@ -111,24 +111,26 @@ fn id_of(path: &Path) -> Option<u64> {
 fn index(image_id: Option<u64>, path: &Path) -> Result<(Indexed, bool), Unreadable> {
     let malformed = |problem: String| Err(Unreadable::Malformed(problem));
     let Some(image_id) = image_id else {
-        return malformed("the name ends in no image id: name it like COCO_train2014_000000000009.jpg.npz".to_owned());
+        return malformed(
+            "the name does not end in an image id: name it like COCO_train2014_000000000009.jpg.npz".to_owned(),
+        );
     };
     let mut archive = open(path)?;
     let boxes = read_header(&mut archive, "bbox")?;
     let features = read_header(&mut archive, "x")?;
     let &[k, 4] = boxes.shape() else {
-        return malformed(format!("bbox has shape {:?}, and [regions, 4] is wanted", boxes.shape()));
+        return malformed(format!("bbox has shape {:?}, not [regions, 4]", boxes.shape()));
     };
     let feature_dim = match *features.shape() {
         [dim, regions] | [regions, dim] if regions == k => dim,
         _ => {
-            let problem = format!("x has shape {:?}, and [numbers, {k}] or [{k}, numbers] is wanted", features.shape());
+            let problem = format!("x has shape {:?}, not [values, {k}] or [{k}, values]", features.shape());
             return malformed(problem);
         }
     };
     for (name, n) in [("x", k.saturating_mul(feature_dim)), ("bbox", k.saturating_mul(4))] {
         if n.saturating_mul(4) > MAX_ARRAY_BYTES {
-            return malformed(format!("{name} has {n} values, and 256 MiB of float32 are the most: it is damaged"));
+            return malformed(format!("{name} has {n} values, more than 256 MiB of float32: it is damaged"));
         }
     }
     // An element type that cannot be read is found before any memory is reserved for it.
@@ -154,7 +156,7 @@ fn open(path: &Path) -> Result<Archive, Unreadable> {
     match ZipArchive::new(BufReader::new(file)) {
         Ok(zip) => Ok(Archive { zip, len }),
         Err(ZipError::Io(e)) if is_refusal(&e) => Err(Error::io("read", path)(e).into()),
-        Err(e) => Err(Unreadable::Malformed(format!("is no whole .npz archive ({e})"))),
+        Err(e) => Err(Unreadable::Malformed(format!("is not a complete .npz archive ({e})"))),
     }
 }
 
@@ -179,7 +181,7 @@ fn read_array(archive: &mut Archive, name: &str, bytes: &mut Vec<u8>) -> Result<
             false => malformed(format!("cannot be read ({e})")),
         })?;
         if bytes.len() as u64 != wanted {
-            return Err(malformed(format!("has {} bytes, and its shape {wanted}", bytes.len())));
+            return Err(malformed(format!("has {} bytes, but its shape needs {wanted}", bytes.len())));
         }
         Ok(header)
     })
@@ -196,30 +198,30 @@ fn with_header<T>(
     const MOST_BRACKETS: usize = 16;
     let malformed = |problem: String| Unreadable::Malformed(format!("{name} {problem}"));
     let Some(index) = archive.zip.index_for_name(&format!("{name}.npy")) else {
-        return Err(malformed(format!("is not in it, {}", there(archive))));
+        return Err(malformed(format!("is missing: {}", there(archive))));
     };
     let mut member = archive.zip.by_index(index).map_err(|e| malformed(format!("cannot be read ({e})")))?;
     // A header says how long it is, which npyz's parser believes, and that parser follows brackets to any depth.
     let mut start = [0; 12];
-    member.read_exact(&mut start).map_err(|e| malformed(format!("is no array ({e})")))?;
+    member.read_exact(&mut start).map_err(|e| malformed(format!("is not an array ({e})")))?;
     // The first version has two bytes for the length, later ones four.
     let (header_len, n_read) = match start[6] {
         1 => (usize::from(u16::from_le_bytes([start[8], start[9]])), 2),
         _ => (u32::from_le_bytes([start[8], start[9], start[10], start[11]]) as usize, 0),
     };
     if header_len > LONGEST_HEADER {
-        return Err(malformed(format!("is no array (a header of {header_len} bytes)")));
+        return Err(malformed(format!("is not an array (a header of {header_len} bytes)")));
     }
     let mut header = start.to_vec();
     let rest = header_len.saturating_sub(n_read) as u64;
-    (&mut member).take(rest).read_to_end(&mut header).map_err(|e| malformed(format!("is no array ({e})")))?;
+    (&mut member).take(rest).read_to_end(&mut header).map_err(|e| malformed(format!("is not an array ({e})")))?;
     let n_brackets = header.iter().filter(|byte| b"([{".contains(byte)).count();
     if n_brackets > MOST_BRACKETS {
-        return Err(malformed(format!("is no array of numbers (a header with {n_brackets} brackets)")));
+        return Err(malformed(format!("is not an array of numbers (a header with {n_brackets} brackets)")));
     }
     let stored = member.compressed_size().min(archive.len);
     let mut from_start = header.as_slice().chain(&mut member as &mut dyn Read);
-    let header = NpyHeader::from_reader(&mut from_start).map_err(|e| malformed(format!("is no array ({e})")))?;
+    let header = NpyHeader::from_reader(&mut from_start).map_err(|e| malformed(format!("is not an array ({e})")))?;
     if n_bytes(&header) > stored.saturating_mul(MAX_COMPRESSION) {
         return Err(malformed(format!("cannot have the shape {:?}, being {stored} bytes", header.shape())));
     }
@@ -255,10 +257,11 @@ fn values(header: &NpyHeader, bytes: &[u8], name: &str) -> Result<Vec<f32>, Unre
     let malformed = |problem: String| Unreadable::Malformed(format!("{name} {problem}"));
     let unknown = || {
         let dtype = shorten(&header.dtype().descr());
-        malformed(format!("holds {dtype}, and numbers of up to 8 bytes are wanted"))
+        malformed(format!("holds {dtype}, not numbers of up to 8 bytes"))
     };
     let ValueType { is_big_endian, kind, n_bytes } = ValueType::of(header).ok_or_else(unknown)?;
-    let inexact = |integer: i128| malformed(format!("holds {integer}, which is no float32: store floats instead"));
+    let inexact =
+        |integer: i128| malformed(format!("holds {integer}, which float32 cannot represent: store floats instead"));
     let big = is_big_endian;
     match (kind, n_bytes) {
         ('f', 4) => Ok(each(bytes, big, f32::from_le_bytes)),
@@ -308,8 +311,9 @@ fn there(archive: &Archive) -> String {
     names.sort_unstable();
     let more = if names.len() > FEW { ", …" } else { "" };
     names.truncate(FEW);
-    let there = if names.is_empty() { "as nothing is".to_owned() } else { format!("but {}", names.join(", ")) };
-    format!("{there}{more}: openvqa's arrays are wanted, x [numbers, regions] and bbox [regions, 4] in pixels")
+    let there =
+        if names.is_empty() { "the archive is empty".to_owned() } else { format!("it has {}", names.join(", ")) };
+    format!("{there}{more}; expected openvqa's arrays, x [values, regions] and bbox [regions, 4] in pixels")
 }
 
 /// Transposes [rows, columns] to [columns, rows].
@@ -395,9 +399,9 @@ mod tests {
         // The first whole number that float32 cannot hold; and the largest ones, which a saturating cast back would
         // reproduce.
         for (dtype, bytes, words) in [
-            ("<i4", 16_777_217i32.to_le_bytes().to_vec(), "x holds 16777217, which is no float32"),
-            (">u8", u64::MAX.to_be_bytes().to_vec(), "x holds 18446744073709551615, which is no float32"),
-            ("<i8", i64::MAX.to_le_bytes().to_vec(), "x holds 9223372036854775807, which is no float32"),
+            ("<i4", 16_777_217i32.to_le_bytes().to_vec(), "x holds 16777217, which float32 cannot represent"),
+            (">u8", u64::MAX.to_be_bytes().to_vec(), "x holds 18446744073709551615, which float32 cannot represent"),
+            ("<i8", i64::MAX.to_le_bytes().to_vec(), "x holds 9223372036854775807, which float32 cannot represent"),
         ] {
             let error = open(&[("x", npy(dtype, "1, 1", &bytes)), ("bbox", boxes(1))]).err().unwrap();
             assert!(error.contains(words), "{error}");
@@ -409,7 +413,7 @@ mod tests {
     fn other_arrays_are_named() {
         let arrays = ["features", "norm_bb", "conf", "soft_labels"].map(|name| (name, npy("<f2", "1, 1", &[0; 2])));
         let error = open(&arrays).err().unwrap();
-        for words in ["bbox is not in it, but conf, features, norm_bb, soft_labels", "x [numbers, regions]", "a_7.npz"]
+        for words in ["bbox is missing: it has conf, features, norm_bb, soft_labels", "x [values, regions]", "a_7.npz"]
         {
             assert!(error.contains(words), "{error}");
         }
@@ -420,11 +424,11 @@ mod tests {
         let stored = vec![7; 80 << 10];
         for (x, words) in [
             (npy("|u1", "1, 3000000000", &[0; 100]), "x cannot have the shape [1, 3000000000], being"),
-            (npy("|u1", "1, 80000000", &stored), "x has 80000000 values, and 256 MiB of float32 are the most"),
+            (npy("|u1", "1, 80000000", &stored), "x has 80000000 values, more than 256 MiB of float32"),
             (npy("<f4", "1, 18446744073709551615", &[0; 100]), "x cannot have the shape"),
-            (npy("<f4", "1, 9", &[0; 35]), "x has 35 bytes, and its shape 36"),
-            (npy("<f4", &"(".repeat(60_000), &[]), "x is no array of numbers (a header with"),
-            (npy("<c16", "1, 1", &[0; 16]), "x holds '<c16', and numbers of up to 8 bytes are wanted"),
+            (npy("<f4", "1, 9", &[0; 35]), "x has 35 bytes, but its shape needs 36"),
+            (npy("<f4", &"(".repeat(60_000), &[]), "x is not an array of numbers (a header with"),
+            (npy("<c16", "1, 1", &[0; 16]), "x holds '<c16', not numbers of up to 8 bytes"),
         ] {
             let error = open(&[("x", x), ("bbox", boxes(1))]).err().unwrap();
             assert!(error.contains(words), "{words}: {error}");

@@ -69,7 +69,7 @@ impl TsvFile {
             }
         }
         if images.is_empty() && bad.iter().all(|bad| bad.path != path) {
-            return Err(Error::wrong_format(path, "no line in it: not a TSV file of region features"));
+            return Err(Error::wrong_format(path, "no lines in it: not a TSV file of region features"));
         }
         Ok(TsvFile { path: path.to_owned(), file, images, columns })
     }
@@ -107,9 +107,9 @@ fn decode(base64: &[u8], n: usize, values: &mut Vec<f32>) -> Result<(), String> 
     values.resize(n + 1, 0.0);
     let len = STANDARD
         .decode_slice(base64, bytemuck::must_cast_slice_mut(values))
-        .map_err(|e| format!("is no base64 ({e})"))?;
+        .map_err(|e| format!("is not base64 ({e})"))?;
     if len != n * 4 {
-        return Err(format!("has {len} bytes, and {} are wanted", n * 4));
+        return Err(format!("has {len} bytes, expected {}", n * 4));
     }
     values.truncate(n);
     from_little_endian(values);
@@ -121,7 +121,7 @@ fn refuse_archives(file: &File) -> Result<(), String> {
     let mut start = [0; 2];
     match file.read_exact_at(&mut start, 0).map(|()| &start) {
         Ok(b"\x1f\x8b") => Err("compressed with gzip: unpack it first".to_owned()),
-        Ok(b"PK") => Err("an archive: of .npz files give the folder, and unpack others".to_owned()),
+        Ok(b"PK") => Err("an archive: give the folder for .npz files, and unpack any other".to_owned()),
         _ => Ok(()),
     }
 }
@@ -282,16 +282,16 @@ impl Columns {
         let (id, width, height, count, boxes) = match columns.len() {
             _ if is_short => (0, 1, 2, 3, 4),
             9 => (0, 2, 1, 7, 8),
-            n => return Err(format!("{} columns, and 6 (bottom-up-attention) or 10 (LXMERT) are wanted", n + 1)),
+            n => return Err(format!("{} columns, expected 6 (bottom-up-attention) or 10 (LXMERT)", n + 1)),
         };
         let number_of = |column: usize, name: &str| -> Result<u32, String> {
             let number = whole_number(text(column)).and_then(|number| u32::try_from(number).ok());
-            number.ok_or_else(|| format!("{name} is \"{}\", and a number is wanted", shorten(text(column))))
+            number.ok_or_else(|| format!("{name} is \"{}\", not a whole number", shorten(text(column))))
         };
         // LXMERT writes COCO_val2014_000000262148 for 262148.
         let image_id = whole_number(text(id)).or_else(|| image_id(text(id))).ok_or_else(|| {
             format!(
-                "the image id is \"{}\", and a number is wanted, alone or behind \"_\" or \"-\" at the end of a name",
+                "the image id is \"{}\", expected a whole number, alone or after \"_\" or \"-\" at the end of a name",
                 shorten(text(id))
             )
         })?;
@@ -304,10 +304,10 @@ impl Columns {
         }
         let boxes_len = decoded_len(boxes.len() as u64, &head[boxes.clone()]);
         if boxes_len != n_regions as u64 * 16 {
-            return Err(format!("boxes has {boxes_len} bytes, and {n_regions} boxes have {}", n_regions * 16));
+            return Err(format!("boxes has {boxes_len} bytes, but {n_regions} boxes need {}", n_regions * 16));
         }
         if head.len() < features + BYTES.len() && !is_whole {
-            return Err("the features are not there".to_owned());
+            return Err("the features are missing".to_owned());
         }
         let is_bytes = head[features..].starts_with(BYTES);
         features += if is_bytes { BYTES.len() } else { 0 };
@@ -334,7 +334,8 @@ impl Columns {
         let dim = features_len / 4 / (n_regions as u64).max(1);
         if n_regions > 0 && (features_len == 0 || features_len != dim * 4 * n_regions as u64) {
             return Ok(Line::Bad(format!(
-                "features has {features_len} bytes, which {n_regions} regions cannot share (a line cut off?)"
+                "features has {features_len} bytes, which do not divide evenly among {n_regions} regions (a line cut \
+                 off?)"
             )));
         }
         let boxes = start + boxes.start as u64..start + boxes.end as u64;

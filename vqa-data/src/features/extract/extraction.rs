@@ -94,8 +94,8 @@ impl Extraction<'_> {
         let bytes = n_regions.saturating_mul(feature_dim).saturating_mul(4);
         if bytes > MAX_IMAGE_BYTES {
             return Err(Error::invalid(format!(
-                "{}: {n_regions} regions of {feature_dim} numbers are {:.1} GB for each picture: take fewer cells or \
-                 a smaller patch",
+                "{}: {n_regions} regions of {feature_dim} values are {:.1} GB per picture: use fewer cells, or a \
+                 smaller patch",
                 out.display(),
                 bytes as f64 / 1e9
             )));

@@ -19,8 +19,8 @@ impl ImageFile {
             return Ok(());
         }
         let problem = format!(
-            "a picture of {width} x {height} pixels, and at least {min_width} x {min_height} are wanted: make fewer \
-             cells, or leave it out"
+            "a picture of {width} x {height} pixels, less than the {min_width} x {min_height} needed: use fewer cells, \
+             or leave it out"
         );
         Err(Error::wrong_format(&self.path, problem))
     }

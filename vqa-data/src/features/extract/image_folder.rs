@@ -60,7 +60,7 @@ impl ImageFolder {
                 Ok(_) => folder.images.push(ImageFile { image_id, path: path.to_owned() }),
                 Err(error) => {
                     let problem = format!(
-                        "image {image_id} cannot be found ({error}): mend its path in {}, or take it out there",
+                        "image {image_id} cannot be found ({error}): correct its path in {}, or remove it there",
                         images.display()
                     );
                     folder.bad.push(BadImage { path: path.to_owned(), line: None, problem });
@@ -154,7 +154,7 @@ impl ImageFolder {
 }
 
 const NO_ID: &str =
-    "the name ends in no image id: name pictures like COCO_train2014_000000000009.jpg, or move others away";
+    "the name does not end in an image id: rename it like COCO_train2014_000000000009.jpg, or move it elsewhere";
 
 /// What has been found so far.
 #[derive(Default)]
@@ -202,7 +202,7 @@ impl Search {
                 return match metadata {
                     Ok(_) => self.paths.push(path),
                     Err(error) => {
-                        let problem = format!("cannot be found ({error}): mend the link, or leave it out");
+                        let problem = format!("cannot be found ({error}): correct the link, or leave it out");
                         self.bad.push(BadImage { path, line: None, problem });
                     }
                 };
@@ -295,7 +295,7 @@ mod tests {
         let twins = error(&folder(&["a_1.png", "b/c_01.jpg"], &[]));
         assert!(twins.contains("b/c_01.jpg: has the image id 1, like") && twins.contains("/a_1.png"), "{twins}");
         let hashes = error(&folder(&["003a8ae2ef43b901.jpg", "1.jpg", "logo.png"], &[]));
-        assert!(hashes.contains("003a8ae2ef43b901.jpg: the name ends in no image id"), "{hashes}");
+        assert!(hashes.contains("003a8ae2ef43b901.jpg: the name does not end in an image id"), "{hashes}");
         assert!(
             hashes.contains("2 pictures cannot be used, the others are") && hashes.ends_with("logo.png"),
             "{hashes}"
@@ -320,7 +320,7 @@ mod tests {
             "3.jpg: not a readable picture",
             "5.png: cannot be found",
             "6.png: cannot be found",
-            "logo.png: the name ends in no",
+            "logo.png: the name does not end in",
         ];
         assert!(problems.len() == 5 && problems.iter().zip(words).all(|(a, b)| a.contains(b)), "{problems:?}");
         let all = folder.refuse_bad().unwrap_err().to_string();

@@ -42,7 +42,7 @@ impl PixelGrid {
     pub fn from_info(info: &ExtractorInfo) -> Result<PixelGrid, String> {
         let Settings { kind, grid: [rows, columns], whole, patch, mean, deviation } = info.settings()?;
         if kind != PixelGrid::KIND {
-            return Err(format!("the features are of kind \"{kind}\", and no pixels of a grid"));
+            return Err(format!("the features are of kind \"{kind}\", not the pixels of a grid"));
         }
         let grid = Grid { rows, columns, whole, patch };
         let has_cells = (1..=Grid::MOST_CELLS).contains(&rows) && (1..=Grid::MOST_CELLS).contains(&columns);

@@ -115,7 +115,7 @@ impl ImageInFile<'_> {
             return Err(Error::wrong_format(
                 path,
                 format!(
-                    "a picture of {width} x {height} pixels, and at most {} million are read: scale it down, or \
+                    "a picture of {width} x {height} pixels, more than the limit of {} million: scale it down, or \
                      leave it out",
                     max_pixels / 1_000_000
                 ),
@@ -204,7 +204,7 @@ fn no_picture(path: &Path, start: &[u8]) -> Error {
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => {
             "not a readable picture but HEIC, AVIF or a video: convert it to JPEG".to_owned()
         }
-        _ => not_readable("it begins as no JPEG, PNG, WebP, GIF, BMP or TIFF does"),
+        _ => not_readable("it does not start like a JPEG, PNG, WebP, GIF, BMP or TIFF"),
     };
     Error::wrong_format(path, problem)
 }
@@ -312,7 +312,7 @@ mod tests {
             assert_eq!(read_upright_jpeg(file.path()).unwrap(), None);
         }
         for (bytes, words) in [
-            (b"no picture".as_slice(), "begins as no JPEG"),
+            (b"no picture".as_slice(), "does not start like a JPEG"),
             (b"", "it is empty"),
             (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC, AVIF or a video: convert it to JPEG"),
         ] {
@@ -357,7 +357,7 @@ mod tests {
         };
         let (size, image) = with_size(20_000, 20_000);
         for error in [size.unwrap_err(), image.unwrap_err()] {
-            assert!(error.to_string().contains("20000 x 20000 pixels, and at most 178 million"), "{error}");
+            assert!(error.to_string().contains("20000 x 20000 pixels, more than the limit of 178 million"), "{error}");
         }
         // The second of these exceeds Pillow's limit.
         assert_eq!(with_size(13_377, 13_377).0.unwrap(), [13_377; 2]);

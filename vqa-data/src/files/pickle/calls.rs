@@ -7,7 +7,7 @@ use crate::files::pickle::node::{Dtype, Node, Place};
 
 /// Calls the function or class of this name, if it is one that may be called.
 pub(super) fn call<'a>(heap: &mut Heap<'a>, name: &str, arguments: &[Place]) -> Result<Place, String> {
-    let refuse = || format!("it calls {name}, and only data is read: save plain numbers, text, lists and dicts");
+    let refuse = || format!("it calls {name}, but only data is read: save plain numbers, text, lists and dicts");
     match (name, arguments) {
         ("collections.OrderedDict" | "collections.Counter" | "builtins.dict" | "__builtin__.dict", [])
         | ("collections.defaultdict", [] | [_]) => heap.add(Node::Dict(Vec::new())),
@@ -23,7 +23,7 @@ pub(super) fn call<'a>(heap: &mut Heap<'a>, name: &str, arguments: &[Place]) -> 
             };
             let (scalar, n) = (scalar(*dtype, bytes), bytes.len());
             heap.copied(n)?;
-            heap.add(scalar.ok_or("it holds a NumPy scalar of a kind that is not read: save it as a plain number")?)
+            heap.add(scalar.ok_or("it holds a NumPy scalar of an unsupported type: save it as a plain number")?)
         }
         // Python 3's bytes in the protocols of Python 2.
         ("_codecs.encode", &[text, encoding]) if matches!(heap.text(encoding), Some("latin1" | "latin-1")) => {

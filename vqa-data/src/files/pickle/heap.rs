@@ -37,7 +37,7 @@ impl<'a> Heap<'a> {
     }
 
     pub(super) fn add(&mut self, node: Node<'a>) -> Result<Place, String> {
-        let place = u32::try_from(self.nodes.len()).map_err(|_| "there are more values than are read")?;
+        let place = u32::try_from(self.nodes.len()).map_err(|_| "it has too many values")?;
         self.nodes.push(node);
         Ok(Place(place))
     }
@@ -47,7 +47,7 @@ impl<'a> Heap<'a> {
     pub(super) fn copied(&mut self, n: usize) -> Result<(), String> {
         self.n_copied += n;
         if self.n_copied > self.limit {
-            Err("it is small, and would become large: not data".to_owned())
+            Err("it is small, but would expand to something large: not data".to_owned())
         } else {
             Ok(())
         }

@@ -54,7 +54,7 @@ impl<'a> Machine<'a> {
             // PROTO and FRAME hold nothing that is needed.
             0x80 => match self.byte()? {
                 0..=5 => {}
-                version => return Err(format!("its protocol is {version}, and up to 5 is known")),
+                version => return Err(format!("its protocol is {version}, but only those up to 5 are supported")),
             },
             0x95 => drop(self.take(8)?),
             // The stack.
@@ -193,13 +193,13 @@ impl<'a> Machine<'a> {
             0x8c => self.text_of(1)?,
             b'X' => self.text_of(4)?,
             0x8d => self.text_of(8)?,
-            0x8f..=0x91 => return Err("it holds a set, and lists and dicts are read: save it as a list".to_owned()),
+            0x8f..=0x91 => return Err("it holds a set, which is not supported: save it as a list".to_owned()),
             b'i' | b'o' | 0x82..=0x84 | 0x92 | b'P' | b'Q' | 0x97 | 0x98 => {
                 return Err(
-                    "it holds an object, and only data is read: save plain numbers, text, lists and dicts".to_owned()
+                    "it holds an object, but only data is read: save plain numbers, text, lists and dicts".to_owned()
                 );
             }
-            _ => return Err(format!("0x{instruction:02x} is no instruction of a pickle: {DAMAGED}")),
+            _ => return Err(format!("0x{instruction:02x} is not a pickle instruction: {DAMAGED}")),
         })
     }
 
@@ -237,7 +237,7 @@ impl<'a> Machine<'a> {
                 let dtype = dtype.with_byte_order(order);
                 *self.heap.node_mut(target) = Node::Dtype(dtype);
             }
-            _ => return Err("it holds an object, and only data is read".to_owned()),
+            _ => return Err("it holds an object, but only data is read".to_owned()),
         }
         Ok(())
     }
@@ -331,13 +331,13 @@ impl<'a> Machine<'a> {
     }
 }
 
-const DAMAGED: &str = "not a sound pickle: fetch or make it again";
-const UNDERFLOW: &str = "it takes what it has not put down, not a sound pickle: fetch or make it again";
-const NO_TEXT: &str = "a text in it is no Unicode: make it again with text that is";
+const DAMAGED: &str = "not a valid pickle: fetch or write it again";
+const UNDERFLOW: &str = "it pops more from its stack than it pushed, so is not a valid pickle: fetch or write it again";
+const NO_TEXT: &str = "a string in it is not valid Unicode: write it again with one that is";
 
 fn number<T: std::str::FromStr>(digits: &[u8]) -> Result<T, String> {
     let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    number.ok_or_else(|| "a number in it is too large, or none".to_owned())
+    number.ok_or_else(|| "a number in it is too large, or not a number".to_owned())
 }
 
 /// Reads a little-endian integer in two's complement.

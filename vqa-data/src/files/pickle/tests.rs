@@ -82,7 +82,7 @@ fn pickles_of_python_2() {
 #[test]
 fn what_is_no_data_is_refused() {
     let evil = problem(b"cos\nsystem\n(S'true'\ntR.");
-    assert!(evil.starts_with("byte 21: it calls os.system, and only data is read"), "{evil}");
+    assert!(evil.starts_with("byte 21: it calls os.system, but only data is read"), "{evil}");
     // The name alone is a text like any other.
     assert_eq!(Pickle::read(b"cos\nsystem\n.").unwrap().root().to_string(), "os.system");
     for (bytes, words) in [
@@ -91,20 +91,20 @@ fn what_is_no_data_is_refused() {
         (b"X\xff\xff\xff\x7fabc", "ends in the middle"),
         (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff", "ends in the middle"),
         (b"\x80\x09.", "protocol is 9"),
-        (b".", "not a sound pickle"),
-        (b"e.", "not a sound pickle"),
-        (b"(000.", "not a sound pickle"),
-        (b"h\x07.", "not a sound pickle"),
-        (b"(K\x01d.", "not a sound pickle"),
-        (b"}K\x01a.", "not a sound pickle"),
-        (b"K\x01)R.", "not a sound pickle"),
+        (b".", "not a valid pickle"),
+        (b"e.", "not a valid pickle"),
+        (b"(000.", "not a valid pickle"),
+        (b"h\x07.", "not a valid pickle"),
+        (b"(K\x01d.", "not a valid pickle"),
+        (b"}K\x01a.", "not a valid pickle"),
+        (b"K\x01)R.", "not a valid pickle"),
         (b"\x8a\x09\0\0\0\0\0\0\0\x80\0.", "too large"),
-        (b"I12x\n.", "too large, or none"),
-        (b"X\x01\0\0\0\xff.", "no Unicode"),
+        (b"I12x\n.", "too large, or not a number"),
+        (b"X\x01\0\0\0\xff.", "not valid Unicode"),
         (b"\x8f.", "a set"),
         (b"c__main__\nThing\n)\x81}b.", "it calls __main__.Thing"),
         (b"(i__main__\nThing\n.", "an object"),
-        (b"~", "0x7e is no instruction"),
+        (b"~", "0x7e is not a pickle instruction"),
     ] {
         let problem = problem(bytes);
         assert!(problem.contains(words) && problem.starts_with("byte "), "{bytes:?}: {problem}");
@@ -140,7 +140,7 @@ fn what_is_used_often_is_there_once() {
     // The bytes of a long text, and a dict of a long list, a thousand times each.
     let text = [&b"c_codecs\nencode\nq\0X\0\x10\0\0"[..], &[b'a'; 4096], b"q\x01X\x06\0\0\0latin1q\x02"].concat();
     let again = [&text[..], &b"h\0h\x01h\x02\x86R".repeat(1000), b"."].concat();
-    assert!(problem(&again).contains("would become large"));
+    assert!(problem(&again).contains("would expand to something large"));
     let list = [&b"ccollections\nCounter\nq\0]q\x01("[..], &b"K\x01K\x02\x86".repeat(1000), b"e"].concat();
     let again = [&list[..], &b"h\0h\x01\x85R".repeat(1000), b"."].concat();
     assert_eq!(Pickle::read(&again).unwrap().root().as_dict().unwrap().len(), 1000);

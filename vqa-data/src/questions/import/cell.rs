@@ -19,8 +19,8 @@ pub(super) fn text(value: &Value) -> Result<Cow<'_, str>, String> {
             _ => Ok(number.to_string().into()),
         },
         Value::String(text) => Ok(text.into()),
-        Value::Array(_) => Err("a list, and a text is wanted".to_owned()),
-        Value::Object(_) => Err("an object, and a text is wanted".to_owned()),
+        Value::Array(_) => Err("a list, not text".to_owned()),
+        Value::Object(_) => Err("an object, not text".to_owned()),
     }
 }
 
@@ -57,7 +57,7 @@ pub(super) fn list_or_text(cell: &str) -> Result<Vec<Cow<'_, str>>, String> {
         return list.iter().map(|value| answer(value).map(|text| Cow::Owned(text.into_owned()))).collect();
     }
     if items.trim_start().starts_with('{') {
-        return Err("a list of Python's dictionaries: write the answers as a list of texts, or as JSON".to_owned());
+        return Err("a list of Python dictionaries: write the answers as a list of strings, or as JSON".to_owned());
     }
     Ok(python_list(items).unwrap_or_else(|| vec![cell.into()]))
 }
@@ -126,7 +126,7 @@ mod tests {
         ] {
             assert_eq!(list_or_text(cell).unwrap(), items, "{cell}");
         }
-        assert!(list_or_text("[{'answer': 'a'}]").unwrap_err().contains("Python's dictionaries"));
+        assert!(list_or_text("[{'answer': 'a'}]").unwrap_err().contains("Python dictionaries"));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) fn config_text(out: &Path, splits: &[(SplitName, bool)], choices: &Ch
         let name = split.name();
         let annotations = match has_answers {
             true => format!("a_jsons = [\"{}\"]\n", annotations_file(split)),
-            false => "# a_jsons = []  # it has no answers: `vqa predict` gives some\n".to_owned(),
+            false => "# a_jsons = []  # this split has no answers: `vqa predict` writes the model's\n".to_owned(),
         };
         format!(
             "[[data.{name}.composition]]\nq_jsons = [\"{}\"]\n{annotations}features = \"{FEATURES}\"\nimages = \

@@ -115,10 +115,10 @@ fn problem_of(record: &ByteRecord, n_columns: usize, delimiter: u8) -> Option<St
         _ => "a comma",
     };
     let remedy = match record.len() > n_columns {
-        true => format!("put fields with {mark} in them into double quotes"),
+        true => format!("put fields that contain {mark} in double quotes"),
         false => "complete the row".to_owned(),
     };
-    Some(format!("{} field(s), and the header has {n_columns}: {remedy}", record.len()))
+    Some(format!("{} field(s), but the header has {n_columns}: {remedy}", record.len()))
 }
 
 /// The fields of a record as text.
@@ -127,8 +127,8 @@ fn fields<'a>(path: &Path, record: &'a ByteRecord, line: u64) -> Result<Vec<&'a 
         std::str::from_utf8(field).map_err(|error| {
             let byte = field[error.valid_up_to()];
             let problem = format!(
-                "line {line}: the byte 0x{byte:02x} is no UTF-8: if it is Latin-1, convert it with `iconv -f latin1 -t \
-                 utf-8`"
+                "line {line}: the byte 0x{byte:02x} is not UTF-8: if it is Latin-1, convert it with `iconv -f latin1 \
+                 -t utf-8`"
             );
             Error::wrong_format(path, problem).because(error)
         })
@@ -239,7 +239,10 @@ mod tests {
     fn ragged_rows_have_a_line() {
         let text = "question,answer,image\na?,b,1\nc, d?,e,2\nf?,g\nh?,i,3\n";
         let problem = read(text, false).map(|_| ()).unwrap_err();
-        assert!(problem.contains("line 3: 4 field(s), and the header has 3: put fields with a comma"), "{problem}");
+        assert!(
+            problem.contains("line 3: 4 field(s), but the header has 3: put fields that contain a comma"),
+            "{problem}"
+        );
         let (table, rows) = read(text, true).unwrap();
         assert_eq!(table.ragged.iter().map(|ragged| ragged.line).collect::<Vec<_>>(), [3, 4]);
         assert_eq!(texts(&rows), [("a?", "1", vec!["b"]), ("h?", "3", vec!["i"])]);
@@ -253,7 +256,10 @@ mod tests {
         for (text, words) in [
             ("text,answer,image\na,b,c\n", "no question column: its columns are \"text\", \"answer\", \"image\""),
             ("question,answer\na,b\n", "no image column"),
-            ("question,image,answers\na,b,\"[{'answer': 1}]\"\n", "line 2: the answer is a list of Python's"),
+            (
+                "question,image,answers\na,b,\"[{'answer': 1}]\"\n",
+                "line 2: the answer is a list of Python dictionaries",
+            ),
             ("", "is empty"),
         ] {
             let problem = read(text, false).map(|_| ()).unwrap_err();

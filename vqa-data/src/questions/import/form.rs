@@ -172,7 +172,7 @@ fn read_parquet(path: &Path, _: &ColumnNames, _: &mut ReadFiles) -> Result<Strin
 }
 
 fn unknown_form(path: &Path, what: &str) -> Error {
-    Error::wrong_format(path, format!("{what}, and not in a form that is known. Those are {KNOWN}"))
+    Error::wrong_format(path, format!("{what}, and not in a known format. The known formats are {KNOWN}"))
 }
 
 #[cfg(test)]
@@ -212,7 +212,7 @@ mod tests {
         };
         for text in ["hello\nworld\n", "[1, 2]", "{\"a\": 1}", "[]"] {
             let problem = problem(text.as_bytes(), "");
-            for words in ["data: ", "not in a form that is known", "Visual Genome", "Parquet", "JSON lines"] {
+            for words in ["data: ", "not in a known format", "Visual Genome", "Parquet", "JSON lines"] {
                 assert!(problem.contains(words), "{text}: {problem}");
             }
         }

@@ -284,7 +284,7 @@ impl<'de> Visitor<'de> for EntrySeed<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an object, as all entries of this list")
+        f.write_str("an object, like all entries of this list")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
@@ -414,8 +414,8 @@ mod tests {
             ("[\n{\"question\": \"a\"},\n{\"question\" \"b\"}]", "line 3"),
             ("[{\"question\": \"a\"}", "ends in the middle"),
             ("{\"question\": \"a\"}\n{\"question\": \"b\"\n", "ends in the middle"),
-            ("{\"question\": \"a\"}\n7\n", "an object, as all entries"),
-            ("[{\"question\": \"a\"}, 7]", "an object, as all entries"),
+            ("{\"question\": \"a\"}\n7\n", "an object, like all entries"),
+            ("[{\"question\": \"a\"}, 7]", "an object, like all entries"),
             ("[{\"question\": NaN}]", "NaN, which Python writes"),
             ("[{\"question\": \"a\"}] x", "trailing"),
         ] {

@@ -99,7 +99,7 @@ fn picture(image: &Row, embedded: &mut Embedded) -> Result<String, RowProblem> {
 
 fn add(embedded: &mut Embedded, bytes: &[u8], had: Option<&str>) -> Result<String, RowProblem> {
     embedded.add(bytes, had).map_err(|problem| match problem {
-        Problem::NoPicture => RowProblem::Said("the image column has bytes that are no picture".to_owned()),
+        Problem::NoPicture => RowProblem::Said("the image column has bytes that are not a picture".to_owned()),
         Problem::Error(error) => RowProblem::Error(error),
     })
 }
@@ -122,13 +122,13 @@ fn value_of(field: &Field) -> Result<Value, &'static str> {
         Field::Double(value) => float(*value),
         Field::Str(text) => text.as_str().into(),
         // Older versions of pandas do not mark text as such.
-        Field::Bytes(bytes) => bytes.as_utf8().map_err(|_| "bytes that are no text")?.into(),
+        Field::Bytes(bytes) => bytes.as_utf8().map_err(|_| "bytes that are not text")?.into(),
         Field::ListInternal(list) => list.elements().iter().map(value_of).collect::<Result<_, _>>()?,
         Field::Group(group) => {
             let fields = group.get_column_iter().map(|(name, field)| Ok((name.clone(), value_of(field)?)));
             Value::Object(fields.collect::<Result<_, &'static str>>()?)
         }
-        _ => return Err("values of a kind that is no text"),
+        _ => return Err("values of an unsupported type"),
     })
 }
 
@@ -137,7 +137,7 @@ fn in_words(error: &ParquetError) -> String {
     let message = error.to_string();
     match message.contains("compression codec") || message.contains("Disabled feature") {
         true => format!(
-            "its compression is not read ({message}): Hugging Face's is snappy; write it again with \
+            "its compression is not supported ({message}): Hugging Face uses snappy; write it again with \
              `table.to_parquet(FILE, compression=\"snappy\")`"
         ),
         false => format!("not readable as Parquet ({message}): fetch the file again"),
@@ -182,8 +182,8 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         for (name, words) in [
             ("no_image.parquet", "no image column: its columns are \"question\", \"answer\""),
-            ("no_picture.parquet", "row 1: the image column has bytes that are no picture"),
-            ("zstd.parquet", "its compression is not read"),
+            ("no_picture.parquet", "row 1: the image column has bytes that are not a picture"),
+            ("zstd.parquet", "its compression is not supported"),
         ] {
             let problem = read(name, out.path()).map(|_| ()).unwrap_err();
             assert!(problem.contains(name) && problem.contains(words), "{problem}");

@@ -32,7 +32,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Box<dyn BufRead>> {
         return Err(Error::wrong_format(path, kind.instead_of("CSV, JSON or Parquet")));
     }
     if beginning.is_empty() {
-        return Err(Error::wrong_format(path, "is empty: is it another file?"));
+        return Err(Error::wrong_format(path, "is empty: is it the right file?"));
     }
     if beginning.starts_with(MARK) {
         reader.consume(MARK.len());

@@ -109,10 +109,10 @@ impl fmt::Display for ImportReport {
             )?;
         }
         let counts = [
-            (self.n_one_answer, "questions have one answer: it was written ten times, as of ten people who agree"),
+            (self.n_one_answer, "questions have one answer: it was written ten times, as if ten people agreed"),
             (self.n_few_answers, "questions have two to nine answers: they were repeated in turn until there were ten"),
             (self.n_more_answers, "questions have more than ten answers: the first ten were written"),
-            (self.n_duplicate_rows, "rows are there already, with the same picture and answers (they were kept)"),
+            (self.n_duplicate_rows, "rows repeat an earlier one, with the same picture and answers (they were kept)"),
             (self.n_without_answer, "questions have no answer, and were left out"),
             (self.n_empty_questions, "rows have no question, and were left out"),
         ];
@@ -121,7 +121,10 @@ impl fmt::Display for ImportReport {
         }
         if !self.vanished_answers.is_empty() {
             let (n, named) = (self.vanished_answers.len(), few(self.vanished_answers.iter()));
-            writeln!(f, "{n} answers are nothing to the official evaluator, and count as none: {named}")?;
+            writeln!(
+                f,
+                "{n} answers are empty once the official evaluator has normalised them, and do not count: {named}"
+            )?;
         }
         if !self.skipped.is_empty() {
             let named = self.skipped.iter().map(|skipped| format!("{}: {}", skipped.place, skipped.problem));

@@ -59,7 +59,7 @@ impl Import {
     /// question is left, or none to train on has an answer; when a file that would be written exists already.
     pub fn run(&self) -> Result<ImportReport> {
         if let Some(share) = self.val.filter(|&share| !(share > 0.0 && share < 1.0)) {
-            return Err(Error::invalid(format!("--val {share}: a share above 0 and below 1 is wanted, as in 0.1")));
+            return Err(Error::invalid(format!("--val {share}: expected a share above 0 and below 1, as in 0.1")));
         }
         for name in output_names() {
             self.if_exists.check(&self.out.join(name))?;
@@ -160,8 +160,7 @@ impl Import {
         let mut paths = Vec::new();
         if let Some((directory, names)) = read.embedded.pictures() {
             if directory.exists() && self.if_exists == IfExists::Refuse {
-                let problem =
-                    "is there already: choose another --out, or put the pictures among those in it with --force";
+                let problem = "already exists: choose another --out, or add the pictures to those in it with --force";
                 return Err(Error::exists(directory, problem));
             }
             paths.extend(names.map(|name| (name.to_owned(), directory.join(name))));
@@ -176,7 +175,7 @@ impl Import {
                 Ok(Pictures::new(paths))
             }
             None if paths.is_empty() => {
-                let problem = "there are no pictures in these files: say with --images DIR where they are";
+                let problem = "there are no pictures in these files: give their directory with --images DIR";
                 Err(Error::invalid(problem))
             }
             None => Ok(Pictures::new(paths)),
@@ -191,8 +190,8 @@ impl Import {
         for name in &names {
             let found = pictures.find(name).map_err(|Ambiguous([first, second])| {
                 let problem = format!(
-                    "\"{name}\" in the data fits {first} and {second} alike: give the directory of the right ones, or \
-                     write more of the path into the data"
+                    "\"{name}\" in the data matches both {first} and {second}: give the directory of the right one, or \
+                     put more of the path into the data"
                 );
                 Error::Duplicate { paths: self.images.iter().cloned().collect(), message: problem }
             })?;

@@ -220,7 +220,7 @@ function show(question, reply) {
   }));
   const unknown = reply.unknown_words;
   at("unknown").hidden = unknown.length === 0;
-  at("unknown").textContent = `The model does not know, and has not read: ${unknown.join(", ")}`;
+  at("unknown").textContent = `The model does not know these words: ${unknown.join(", ")}`;
   at("answer").hidden = false;
   at("hint").hidden = true;
   resetVerdict();
@@ -365,7 +365,7 @@ async function loadImages() {
     if (mine !== gallery.turn) return;
     gallery.total = total;
     gallery.loaded += images.length;
-    const none = "No picture: search for how an id begins, or for words of a question";
+    const none = "No picture found: search for the start of an id, or for words of a question";
     at("total").textContent = total === 0 ? none : total === 1 ? "1 picture" : `${total} pictures`;
     at("images").append(...images.map(({ image_id: imageId, questions }) => {
       const item = document.createElement("li");

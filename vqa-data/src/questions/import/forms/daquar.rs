@@ -42,7 +42,7 @@ pub(in crate::questions::import) fn read_lines(path: &Path, rows: &mut Rows) -> 
     let mut question: Option<(u64, String)> = None;
     for (number, line) in (1..).zip(open_reader(path)?.lines()) {
         let line = line.map_err(|error| match error.kind() {
-            std::io::ErrorKind::InvalidData => of_line(number, "no UTF-8"),
+            std::io::ErrorKind::InvalidData => of_line(number, "not UTF-8"),
             _ => Error::io("read", path)(error),
         })?;
         let line = line.trim();
@@ -54,7 +54,7 @@ pub(in crate::questions::import) fn read_lines(path: &Path, rows: &mut Rows) -> 
             continue;
         };
         let Some((asked, image)) = question_and_image(&asked) else {
-            return Err(of_line(at, "a question that ends in a picture, as in \"… in the image3 ?\", is wanted"));
+            return Err(of_line(at, "expected a question that ends in a picture, as in \"… in the image3 ?\""));
         };
         rows.push(NewRow { place: at, question: asked, image, answers: &[first_answer(line)], ..NewRow::default() });
     }

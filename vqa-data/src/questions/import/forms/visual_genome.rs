@@ -18,9 +18,9 @@ fn push(entry: &Entry, rows: &mut Rows) -> Result<(), String> {
         Some(id) => Some(id),
         None => entry.optional("image_id")?,
     };
-    let Some(Value::Array(pairs)) = entry.fields.get("qas") else { return Err("\"qas\" is no list".to_owned()) };
+    let Some(Value::Array(pairs)) = entry.fields.get("qas") else { return Err("\"qas\" is not a list".to_owned()) };
     for pair in pairs {
-        let Value::Object(pair) = pair else { return Err("\"qas\" has something else than objects".to_owned()) };
+        let Value::Object(pair) = pair else { return Err("\"qas\" contains something other than objects".to_owned()) };
         let image = match &of_picture {
             Some(image) => image.clone(),
             None => text_of(pair, "image_id")?,
