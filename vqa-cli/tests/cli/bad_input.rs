@@ -194,7 +194,7 @@ fn training() {
     fails(
         at,
         &format!("{train} --set data.train.composition.0.features=val.h5"),
-        &["val.h5: 50 image(s)", "(image ids 1, 2"],
+        &["val.h5: it lacks the features of 50 image(s)", "(image ids 1, 2"],
     );
     fails(at, &format!("{train} --set device=cuda:7"), &["no GPU can be used"]);
     fails(at, &format!("{train} --set device=gpu"), &["\"gpu\" is unknown"]);
@@ -280,7 +280,7 @@ fn features_of_another_extractor() {
     ] {
         fails(at, command, &words);
     }
-    fails(at, &format!("evaluate {model}"), &["than those of the model run/model_1.safetensors"]);
+    fails(at, &format!("evaluate {model}"), &["its features and those of the model run/model_1.safetensors"]);
     fails(at, "features convert train.h5 val.h5 --out both.h5", &words);
     // Files of older versions and other programs do not record the extractor; only the lengths of their features are
     // compared.

@@ -185,7 +185,7 @@ fn what_cannot_be_served_is_named() {
     fails(at, &format!("serve run --port {port}"), &[&format!("127.0.0.1:{port}"), "another port"]);
     fails(at, "serve run --port 0 --host 0.0.0.0 --token=", &["the token is empty"]);
     fails(at, "serve run --port 0 --token a;b", &["letters, digits"]);
-    fails(at, "serve run --port 0 --collect config.toml", &["config.toml", "something else"]);
+    fails(at, "serve run --port 0 --collect config.toml", &["config.toml", "something other"]);
 }
 
 /// A server that other computers can reach has a token, whether one was given or not.
