@@ -576,8 +576,8 @@ pub struct VisualizeArgs {
     #[arg(long, value_enum, default_value_t = StyleArg::Article)]
     pub style: StyleArg,
     /// Ask each drawn question again without the region that the model looked at most, and show what it answers
-    #[arg(long, value_enum, value_name = "on|off", default_value_t = SwitchArg::On)]
-    pub occlude: SwitchArg,
+    #[arg(long, value_enum, value_name = "on|off", default_value_t = OnOffArg::On)]
+    pub occlude: OnOffArg,
     /// Leave out the scores at the top of the page, for which the whole split is answered twice: as it is, and blind
     #[arg(long)]
     pub no_scores: bool,
@@ -625,15 +625,15 @@ impl From<StyleArg> for MapStyle {
 /// Something that is done or not.
 #[cfg(feature = "torch")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SwitchArg {
+pub enum OnOffArg {
     On,
     Off,
 }
 
 #[cfg(feature = "torch")]
-impl SwitchArg {
+impl OnOffArg {
     pub fn is_on(self) -> bool {
-        self == SwitchArg::On
+        self == OnOffArg::On
     }
 }
 

@@ -10,11 +10,11 @@ mod interrupt;
 mod keys;
 #[cfg(feature = "torch")]
 mod openmp;
+#[cfg(feature = "torch")]
+mod process_group;
 mod progress;
 mod sigbus;
 mod terminal;
-#[cfg(feature = "torch")]
-mod together;
 
 use std::io::Write;
 
@@ -24,9 +24,9 @@ use clap::Parser;
 use args::{Cli, Command, FeaturesCommand};
 use exit::{FAILURE, STOPPED, SUCCESS, USAGE};
 use interrupt::Stopped;
-use terminal::{Log, has_colours, on_one_line, say, say_error};
 #[cfg(feature = "torch")]
-use together::Together;
+use process_group::ProcessGroup;
+use terminal::{Log, has_colours, on_one_line, say, say_error};
 use vqa_data::files::panic_means_damage;
 #[cfg(feature = "torch")]
 use vqa_model::memory::is_out_of_memory;
@@ -103,9 +103,9 @@ fn whole_message(error: &anyhow::Error) -> String {
 
 /// Runs a command that can be distributed over several processes.
 #[cfg(feature = "torch")]
-fn together(command: impl FnOnce(&Together) -> Result<()>) -> Result<()> {
-    let together = Together::find()?;
-    together.ended(command(&together))
+fn group(command: impl FnOnce(&ProcessGroup) -> Result<()>) -> Result<()> {
+    let group = ProcessGroup::find()?;
+    group.ended(command(&group))
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -119,11 +119,11 @@ fn run(cli: Cli) -> Result<()> {
         Command::Features(FeaturesCommand::Extract(args)) => commands::features::extract::run(&args),
         Command::Prepare(args) => commands::prepare::run(&args),
         #[cfg(feature = "torch")]
-        Command::Train(args) => together(|together| commands::train::run(&args, together)),
+        Command::Train(args) => group(|group| commands::train::run(&args, group)),
         #[cfg(feature = "torch")]
-        Command::Evaluate(args) => together(|together| commands::evaluate::run(&args, together)),
+        Command::Evaluate(args) => group(|group| commands::evaluate::run(&args, group)),
         #[cfg(feature = "torch")]
-        Command::Predict(args) => together(|together| commands::predict::run(&args, together)),
+        Command::Predict(args) => group(|group| commands::predict::run(&args, group)),
         #[cfg(feature = "torch")]
         Command::Ask(args) => commands::ask::run(&args),
         #[cfg(feature = "torch")]

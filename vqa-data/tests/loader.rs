@@ -147,7 +147,10 @@ fn images_without_features_are_counted() {
     let source = Arc::new(Numbered { n_images: 5 });
     let error = Dataset::new(split, &WordDict::default(), &AnswerDict::default(), 4, vec![source]).err().unwrap();
     let error = error.to_string();
-    assert!(error.contains("numbered: it lacks the features of 4 image(s)") && error.contains("97, 98, 99, 105"), "{error}");
+    assert!(
+        error.contains("numbered: it lacks the features of 4 image(s)") && error.contains("97, 98, 99, 105"),
+        "{error}"
+    );
 }
 
 /// Each part is what gathering its questions would give, apart from the padding of regions.

@@ -52,7 +52,7 @@ pub use crate::{
     ensemble::Ensemble,
     error::{Error, Result},
     map_style::MapStyle,
-    occlusion::{Change, Occluded, Occlusion, OcclusionOf, OcclusionOptions, occlude_all},
+    occlusion::{Change, Occluded, Occlusion, OcclusionMeans, OcclusionOptions, occlude_all},
     picture_file::write_picture,
     predict::{Answers, Prediction, RankedAnswers, answer_all, predict_batch, rank_all},
     split_with_model::SplitWithModel,

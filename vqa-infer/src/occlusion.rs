@@ -205,18 +205,18 @@ pub struct Occlusion {
     /// How many questions are left out because hiding the regions would leave none.
     pub n_left_out: usize,
     /// Over all questions.
-    pub overall: OcclusionOf,
+    pub overall: OcclusionMeans,
     /// By "yes/no", "number" and "other".
     #[serde(rename = "perAnswerType")]
-    pub per_answer_type: BTreeMap<String, OcclusionOf>,
+    pub per_answer_type: BTreeMap<String, OcclusionMeans>,
     /// By the first words of the question.
     #[serde(rename = "perQuestionType")]
-    pub per_question_type: BTreeMap<String, OcclusionOf>,
+    pub per_question_type: BTreeMap<String, OcclusionMeans>,
 }
 
 /// The means over some questions, in percent and percentage points.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-pub struct OcclusionOf {
+pub struct OcclusionMeans {
     /// How many questions there are.
     pub n_questions: usize,
     /// With the most attended regions hidden.
@@ -231,7 +231,7 @@ impl Occlusion {
         let mut mean = Occlusion {
             options,
             n_left_out: occluded.iter().filter(|occluded| occluded.is_none()).count(),
-            overall: OcclusionOf::default(),
+            overall: OcclusionMeans::default(),
             per_answer_type: BTreeMap::new(),
             per_question_type: BTreeMap::new(),
         };
@@ -244,12 +244,12 @@ impl Occlusion {
             }
         }
         mean.overall.finish();
-        mean.per_answer_type.values_mut().chain(mean.per_question_type.values_mut()).for_each(OcclusionOf::finish);
+        mean.per_answer_type.values_mut().chain(mean.per_question_type.values_mut()).for_each(OcclusionMeans::finish);
         mean
     }
 }
 
-impl OcclusionOf {
+impl OcclusionMeans {
     fn add(&mut self, occluded: &Occluded) {
         self.n_questions += 1;
         for (sum, change) in [(&mut self.attended, occluded.attended), (&mut self.chance, occluded.chance)] {

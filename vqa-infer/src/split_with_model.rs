@@ -19,11 +19,11 @@ use crate::error::{Error, Result};
 use crate::occlusion::{Occlusion, OcclusionOptions, answer_without_top, occlude_all};
 use crate::predict::{Answers, N_BEST, Prediction, RankedAnswers, Sum, answer_share, predictions, rank_share};
 use crate::report::choice::{Choice, count_namesakes};
-use crate::report::explained::Explained;
+use crate::report::explained::ExplainedQuestion;
 use crate::report::report::Report;
 
 /// An answered question with the path of its picture, or why that is not known.
-type Answered = (Explained, std::result::Result<PathBuf, String>);
+type Answered = (ExplainedQuestion, std::result::Result<PathBuf, String>);
 
 /// A split, and the checkpoint or ensemble that answers it.
 pub struct SplitWithModel {
@@ -272,7 +272,7 @@ impl SplitWithModel {
                     let mut explained = Vec::with_capacity(batch.len());
                     for (question, picture) in batch {
                         match picture {
-                            Ok(picture) => explained.push(Explained { picture, ..question }),
+                            Ok(picture) => explained.push(ExplainedQuestion { picture, ..question }),
                             Err(problem) => {
                                 report.skip(question.question_id, &question.question, problem);
                                 progress(1);
@@ -306,7 +306,7 @@ impl SplitWithModel {
         batch: &Batch,
         without_top: bool,
         n_namesakes: &HashMap<usize, usize>,
-    ) -> Result<Vec<Explained>> {
+    ) -> Result<Vec<ExplainedQuestion>> {
         let ensemble = &self.ensemble;
         let loss = ensemble.loss();
         let (predictions, without) = or_out_of_memory(|| {
@@ -325,7 +325,7 @@ impl SplitWithModel {
         let explain = |(i, (prediction, without_top)): (usize, (Prediction, Option<(i64, f32)>))| {
             let question = batch.questions[i];
             let annotation = split.annotations.get(question);
-            Explained {
+            ExplainedQuestion {
                 question_id: batch.question_ids[i],
                 n_namesakes: n_namesakes[&question],
                 question: split.questions[question].question.to_string(),

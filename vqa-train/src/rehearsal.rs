@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
 use crate::recorded_steps::RecordedSteps;
-use crate::step::{Step, UnreadSteps};
+use crate::step::{PendingSteps, Step};
 use crate::trainer::{Event, Trainer, dropout_seed};
 
 /// The measurements of a rehearsal.
@@ -58,7 +58,7 @@ impl Trainer<'_> {
         let val = self.val_feed(on_event)?;
         let (mut epoch, mut of_epoch) = (1, 0);
         let mut batches = train.epoch(epoch, 0);
-        let mut unread = UnreadSteps::default();
+        let mut unread = PendingSteps::default();
         let mut tic = Instant::now();
         while seen.n_steps == 0 || (seen.n_steps < MOST && seen.step < enough) {
             let Some(batch) = batches.next() else {

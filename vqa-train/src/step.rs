@@ -116,9 +116,9 @@ impl Step {
 
 /// The steps whose losses and scores have not been read yet, in order.
 #[derive(Default)]
-pub(crate) struct UnreadSteps(Vec<Step>);
+pub(crate) struct PendingSteps(Vec<Step>);
 
-impl UnreadSteps {
+impl PendingSteps {
     /// Adds a step.
     pub(crate) fn push(&mut self, step: Step) {
         self.0.push(step);
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn steps_are_read_in_order_and_once() {
-        let mut unread = UnreadSteps::default();
+        let mut unread = PendingSteps::default();
         assert!(unread.read().unwrap().is_empty());
         unread.push(step(at(1), 0.1, &[4.0]));
         unread.push(step(at(2), 0.2, &[1.0, 2.0]));
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_first_part_that_diverged_is_found() {
-        let mut unread = UnreadSteps::default();
+        let mut unread = PendingSteps::default();
         for (i, losses) in [&[1.0, 2.0][..], &[3.0, f32::INFINITY], &[f32::NAN, f32::NAN]].into_iter().enumerate() {
             unread.push(step(at(i as u64), 0.1, losses));
         }

@@ -14,8 +14,8 @@ use vqa_model::run::{CheckpointHeader, RunDir};
 use vqa_model::{DataDims, VqaModel};
 
 use crate::config::TrainConfig;
-use crate::distributed::collective::{Collective, Solo};
-use crate::distributed::together::{agree, any, check_same};
+use crate::distributed::agreement::{agree, any, check_same};
+use crate::distributed::collective::{Collective, SingleProcess};
 use crate::error::{Error, Result};
 use crate::metrics::file::{MetricsFile, draw_curves};
 use crate::metrics::lines::{EpochMetrics, Line, StepMetrics};
@@ -25,7 +25,7 @@ use crate::position::Position;
 use crate::recorded_steps::RecordedSteps;
 use crate::run::checkpoints::{remove_old_checkpoints, save_checkpoint};
 use crate::run::state::{Best, State, saved_files};
-use crate::step::{NonFiniteLoss, Step, UnreadSteps};
+use crate::step::{NonFiniteLoss, PendingSteps, Step};
 
 /// Trains a model on a loader's batches, validates it on another's, and writes a checkpoint for every epoch.
 ///
@@ -119,7 +119,7 @@ impl<'a> Trainer<'a> {
         run: &'a RunDir,
     ) -> Trainer<'a> {
         let loss = LossKind::Logistic;
-        Trainer { model, vs, loss, config, seed: 0, train, val: None, run, stop: &NEVER, collective: &Solo }
+        Trainer { model, vs, loss, config, seed: 0, train, val: None, run, stop: &NEVER, collective: &SingleProcess }
     }
 
     /// Trains from the state in the run's directory, or from the start if there is none.
@@ -190,7 +190,7 @@ impl<'a> Trainer<'a> {
         while state.position.epoch < self.config.n_epochs && !state.is_out_of_patience(self.config.patience) {
             let epoch = state.position.epoch + 1;
             let mut batches = train.epoch(epoch, state.position.batch as usize);
-            let mut unread = UnreadSteps::default();
+            let mut unread = PendingSteps::default();
             loop {
                 let tic = Instant::now();
                 let batch = batches.next().transpose().map_err(Error::from).and_then(|batch| Ok(batch.transpose()?));
@@ -339,7 +339,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Returns the steps that have been made, with their losses and scores. Waits for a GPU.
-    pub(crate) fn read(&self, unread: &mut UnreadSteps) -> Result<Vec<Step>> {
+    pub(crate) fn read(&self, unread: &mut PendingSteps) -> Result<Vec<Step>> {
         match unread.read() {
             Ok(steps) => Ok(steps),
             Err(NonFiniteLoss { loss, position, question_ids }) => {
@@ -350,7 +350,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Adds the steps that have been made to the state, and reports them.
-    fn report(&self, unread: &mut UnreadSteps, state: &mut State, on_event: &mut dyn FnMut(Event)) -> Result<()> {
+    fn report(&self, unread: &mut PendingSteps, state: &mut State, on_event: &mut dyn FnMut(Event)) -> Result<()> {
         let mut steps = agree(self.collective, self.read(unread))?;
         let sums: Vec<&mut Sums> = steps.iter_mut().map(|step| &mut step.sums).collect();
         add_up(self.collective, sums)?;

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use vqa_model::feed::Feed;
 use vqa_model::loss::{loss, n_in_mean};
 
-use crate::distributed::together::{agree, any, sum};
+use crate::distributed::agreement::{agree, any, sum};
 use crate::error::Result;
 use crate::trainer::{Event, Trainer};
 

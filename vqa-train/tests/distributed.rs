@@ -11,7 +11,7 @@ use vqa_data::questions::{DictConfig, SourceConfig, Split, SplitConfig, build_di
 use vqa_data::shapes::{ShapesSpec, ShapesSplit, write_shapes};
 use vqa_model::run::RunDir;
 use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
-use vqa_train::distributed::{Collective, Solo};
+use vqa_train::distributed::{Collective, SingleProcess};
 use vqa_train::{Event, Result, TrainConfig, Trainer};
 
 /// What the threads share.
@@ -152,7 +152,7 @@ fn processes_train_a_model_of_ones_own() {
     let (words, answers) = build_dictionaries([&split], &DictConfig { min_answer_count: 1, ..DictConfig::default() });
     let dataset = Arc::new(Dataset::new(split, &words, &answers, 14, vec![Arc::new(MadeUp)]).unwrap());
     for sampler in [Sampler::Random, Sampler::Grouped] {
-        let alone = train(&dataset, sampler, &Solo, &dir.path().join(format!("{sampler:?}")));
+        let alone = train(&dataset, sampler, &SingleProcess, &dir.path().join(format!("{sampler:?}")));
         assert!(alone.len() > 10 && alone[alone.len() - 1] < alone[0]);
         for world_size in [2, 3] {
             let meeting = Meeting { barrier: Barrier::new(world_size), sum: Mutex::new(None) };

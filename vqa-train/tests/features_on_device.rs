@@ -18,7 +18,7 @@ use vqa_model::baseline::{Baseline, ModelConfig};
 use vqa_model::feed::{FeaturesOnDevice, Precision};
 use vqa_model::loss::LossKind;
 use vqa_model::run::RunDir;
-use vqa_train::distributed::Solo;
+use vqa_train::distributed::SingleProcess;
 use vqa_train::{Event, TrainConfig, Trainer};
 
 /// A file's images, but the first has only its first region, the second its first two, and so on.
@@ -116,7 +116,7 @@ fn train(dataset: &Arc<Dataset>, dims: DataDims, config: &TrainConfig, run: &Pat
         val: Some(&loader(Sampler::Sequential)),
         run: &RunDir::new(run),
         stop: &AtomicBool::new(false),
-        collective: &Solo,
+        collective: &SingleProcess,
     };
     let (mut figures, mut n_put) = (Vec::new(), 0);
     trainer

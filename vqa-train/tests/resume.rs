@@ -20,7 +20,7 @@ use vqa_model::loss::LossKind;
 use vqa_model::run::RunDir;
 use vqa_model::{DataDims, ModelInput, ModelOutput, VqaModel};
 
-use vqa_train::distributed::Solo;
+use vqa_train::distributed::SingleProcess;
 use vqa_train::run::{Best, RunLock};
 use vqa_train::{AdamaxConfig, Error, Event, Outcome, Position, TrainConfig, Trainer};
 
@@ -154,7 +154,7 @@ fn train(world: &World, run: &Path, sitting: Sitting) -> vqa_train::Result<Outco
         run: &RunDir::new(run),
 
         stop: &stop,
-        collective: &Solo,
+        collective: &SingleProcess,
     };
     trainer.run(&mut |event| on_event(&event, &model, &stop))
 }

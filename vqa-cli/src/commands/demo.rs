@@ -14,11 +14,11 @@ use vqa_infer::report::Report;
 use vqa_model::run::RunDir;
 
 use crate::args::{DemoArgs, SplitArgs};
-use crate::commands::{asked, features, prepare, synth, train};
+use crate::commands::{answering, features, prepare, synth, train};
 use crate::config::Config;
+use crate::process_group::ProcessGroup;
 use crate::progress::ProgressBar;
 use crate::terminal::{print, say};
-use crate::together::Together;
 
 /// Marks a directory as the demo's own; other directories are left alone.
 const MARKER: &str = ".vqa-demo";
@@ -66,14 +66,14 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     say!("{} words, {} answers", prepared.n_words, prepared.n_answers);
 
     step(&format!("vqa train --config {dir}/config.toml"));
-    train::train(&config, false, &Together::alone())?;
+    train::train(&config, false, &ProcessGroup::alone())?;
 
     let checkpoint = RunDir::new(at.join("run")).checkpoint(args.epochs);
     step(&format!("vqa evaluate --checkpoint {} --data val", checkpoint.display()));
     let val = SplitArgs { data: "val".to_owned(), config: None, device: None, batch_size: None };
-    let val = asked::open(slice::from_ref(&checkpoint), &val)?;
+    let val = answering::open(slice::from_ref(&checkpoint), &val)?;
     let annotations = &val.dataset().split().annotations;
-    let answers = asked::answer_all(&val)?;
+    let answers = answering::answer_all(&val)?;
     let model = answers.accuracy(annotations);
     let seen = Split::load(config.split("train")?)?.annotations;
     let blind = Accuracy::of(&blind_guesses(&seen, annotations), annotations)?;
@@ -93,9 +93,9 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         ),
         "Left: the image. Right: where the model looked; the framed cell has the highest weight.".to_owned(),
     ];
-    let scores = asked::scores(&val, &answers)?;
+    let scores = answering::scores(&val, &answers)?;
     let mut report = Report::new(at.join("maps"), "vqa: the shapes world", notes).scores(scores);
-    asked::explain(&val, &shown(val.dataset().split()), true, &mut report)?;
+    answering::explain(&val, &shown(val.dataset().split()), true, &mut report)?;
     let page = report.finish()?;
 
     print(&format!(

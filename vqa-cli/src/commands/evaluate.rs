@@ -5,13 +5,13 @@ use serde::Serialize;
 use vqa_data::evaluator::{Accuracy, warn_of_few_answers, warn_of_missing_answer_ids};
 use vqa_data::files::{try_file, write_atomic};
 use vqa_data::questions::Annotations;
-use vqa_infer::{Answers, Calibration, Checkpoint, Occlusion, OcclusionOf, OcclusionOptions, SplitWithModel};
+use vqa_infer::{Answers, Calibration, Checkpoint, Occlusion, OcclusionMeans, OcclusionOptions, SplitWithModel};
 
 use crate::args::EvaluateArgs;
-use crate::commands::asked;
+use crate::commands::answering;
 use crate::commands::score::{row, table};
+use crate::process_group::ProcessGroup;
 use crate::terminal::print;
-use crate::together::Together;
 
 /// The output of `evaluate --json`. Scores are percentages.
 #[derive(Debug, Serialize)]
@@ -51,22 +51,22 @@ pub struct Blind {
     pub accuracy: Accuracy,
 }
 
-pub fn run(args: &EvaluateArgs, together: &Together) -> Result<()> {
-    let results = args.results.as_ref().filter(|_| together.is_first());
+pub fn run(args: &EvaluateArgs, group: &ProcessGroup) -> Result<()> {
+    let results = args.results.as_ref().filter(|_| group.is_first());
     if let Some(path) = results {
         try_file(path)?;
     }
-    let split = asked::open_together(&args.model.checkpoint, &args.model.split, together)?;
+    let split = answering::open_together(&args.model.checkpoint, &args.model.split, group)?;
     let annotations = &split.dataset().split().annotations;
     if annotations.is_empty() {
         bail!("{}: no annotations to score against: use `vqa predict`", split.place());
     }
     warn_of_few_answers([(&*args.model.split.data, annotations)]);
     warn_of_missing_answer_ids(annotations);
-    let answered = asked::answer_all(&split)?;
+    let answered = answering::answer_all(&split)?;
     let blind = match args.blind {
         true => {
-            let answered = asked::answer_blind(&split)?;
+            let answered = answering::answer_blind(&split)?;
             let accuracy = answered.accuracy(annotations);
             Some(Blind { seed: split.ensemble().first().seed(), soft_score: answered.soft_score, accuracy })
         }
@@ -75,7 +75,10 @@ pub fn run(args: &EvaluateArgs, together: &Together) -> Result<()> {
     let members = if args.model.checkpoint.len() > 1 { members(&split, annotations)? } else { Vec::new() };
     let occlude = |n_regions| {
         let seed = split.ensemble().first().seed();
-        asked::occlude(&split, OcclusionOptions { n_regions: n_regions as usize, n_draws: args.draws as usize, seed })
+        answering::occlude(
+            &split,
+            OcclusionOptions { n_regions: n_regions as usize, n_draws: args.draws as usize, seed },
+        )
     };
     let occlusion = args.occlude.map(occlude).transpose()?;
     let evaluation = Evaluation {
@@ -99,7 +102,7 @@ pub fn run(args: &EvaluateArgs, together: &Together) -> Result<()> {
 }
 
 fn members(split: &SplitWithModel, annotations: &Annotations) -> Result<Vec<Member>> {
-    let of_each = asked::answer_by_each(split)?;
+    let of_each = answering::answer_by_each(split)?;
     let member = |(checkpoint, answered): (&Checkpoint, Answers)| Member {
         checkpoint: checkpoint.path().to_owned(),
         soft_score: answered.soft_score,
@@ -195,8 +198,8 @@ fn occlusion_text(occlusion: &Occlusion) -> String {
         "attended",
         "chance"
     );
-    let mut line = |name: &str, of: &OcclusionOf| {
-        let OcclusionOf { n_questions, attended, chance } = of;
+    let mut line = |name: &str, of: &OcclusionMeans| {
+        let OcclusionMeans { n_questions, attended, chance } = of;
         text.push_str(&format!(
             "\n{name:<30} {n_questions:>9} {:>12.2} {:>8.2} {:>12.2} {:>8.2}",
             attended.changed, chance.changed, attended.fall, chance.fall

@@ -8,9 +8,9 @@ mod split;
 pub mod synth;
 
 #[cfg(feature = "torch")]
-pub mod ask;
+mod answering;
 #[cfg(feature = "torch")]
-mod asked;
+pub mod ask;
 #[cfg(feature = "torch")]
 pub mod demo;
 #[cfg(feature = "torch")]

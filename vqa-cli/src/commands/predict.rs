@@ -8,9 +8,9 @@ use vqa_data::files::{AtomicFile, try_file, write_atomic};
 use vqa_infer::{RankedAnswers, SplitWithModel};
 
 use crate::args::PredictArgs;
-use crate::commands::asked;
+use crate::commands::answering;
+use crate::process_group::ProcessGroup;
 use crate::terminal::print;
-use crate::together::Together;
 
 /// A line of the file that `predict --top` writes.
 #[derive(Debug, Serialize)]
@@ -27,21 +27,21 @@ pub struct ScoredAnswer<'a> {
     pub score: f32,
 }
 
-pub fn run(args: &PredictArgs, together: &Together) -> Result<()> {
-    if together.is_first() {
+pub fn run(args: &PredictArgs, group: &ProcessGroup) -> Result<()> {
+    if group.is_first() {
         try_file(&args.out)?;
     }
-    let split = asked::open_together(&args.model.checkpoint, &args.model.split, together)?;
+    let split = answering::open_together(&args.model.checkpoint, &args.model.split, group)?;
     let (n_questions, out) = (split.dataset().len(), args.out.display());
     if let Some(n_best) = args.top {
-        let ranked = asked::rank_all(&split, n_best as usize)?;
-        if together.is_first() {
+        let ranked = answering::rank_all(&split, n_best as usize)?;
+        if group.is_first() {
             write_ranked(&args.out, &split, &ranked)?;
         }
         return print(&format!("wrote the best answers to {n_questions} questions, one line each, to {out}"));
     }
-    let answers = asked::answer_all(&split)?.answers;
-    if together.is_first() {
+    let answers = answering::answer_all(&split)?.answers;
+    if group.is_first() {
         write_atomic(&args.out, &serde_json::to_vec(&answers)?)?;
     }
     print(&format!("wrote {n_questions} answers to {out}"))

@@ -8,7 +8,7 @@ use vqa_infer::{Answerer, Checkpoint};
 use vqa_model::device::parse_device;
 
 use crate::args::ServeArgs;
-use crate::commands::asked;
+use crate::commands::answering;
 use crate::interrupt::{Graceful, Stopped};
 use crate::terminal::{print, say};
 
@@ -17,7 +17,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let checkpoint = Checkpoint::open(&args.checkpoint, device)?;
     let gallery = match &args.data {
         Some(data) => {
-            let (config, split) = asked::split_of(&checkpoint, data, args.config.as_deref())?;
+            let (config, split) = answering::split_of(&checkpoint, data, args.config.as_deref())?;
             Some(Gallery::open(split, config.split(data)?, &config.place(data), &checkpoint)?)
         }
         None => None,

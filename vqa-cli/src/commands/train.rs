@@ -16,9 +16,9 @@ use crate::args::{Resume, TrainArgs};
 use crate::commands::{dictionaries, dry_run, split, watch};
 use crate::config::Config;
 use crate::interrupt::{Graceful, Stopped};
+use crate::process_group::ProcessGroup;
 use crate::progress::ProgressBar;
 use crate::terminal::{print, say};
-use crate::together::Together;
 
 /// How training ended.
 pub struct Trained {
@@ -30,7 +30,7 @@ pub struct Trained {
     pub best: Option<Best>,
 }
 
-pub fn run(args: &TrainArgs, together: &Together) -> Result<()> {
+pub fn run(args: &TrainArgs, group: &ProcessGroup) -> Result<()> {
     let mut config = Config::load(&args.config.config, &args.config.set)?;
     if let Some(init) = &args.init {
         config.set_init(init)?;
@@ -38,7 +38,7 @@ pub fn run(args: &TrainArgs, together: &Together) -> Result<()> {
     let run = RunDir::new(&config.run.out_dir);
     let resume = match args.resume {
         None => false,
-        Some(Resume::Always) if !together.is_restarted() => true,
+        Some(Resume::Always) if !group.is_restarted() => true,
         Some(_) => Position::saved_in(&run)?.is_some(),
     };
     if resume && config.run.model.init.is_none() {
@@ -47,12 +47,12 @@ pub fn run(args: &TrainArgs, together: &Together) -> Result<()> {
         config.run.model.init = before.ok().and_then(|before| before.model.init);
     }
     if args.dry_run {
-        if together.n_processes() > 1 {
+        if group.n_processes() > 1 {
             bail!("--dry-run works with one process only: run it without the launcher");
         }
-        return start(&config, resume, true, together).map(|_| ());
+        return start(&config, resume, true, group).map(|_| ());
     }
-    let Trained { epoch, last, best } = train(&config, resume, together)?;
+    let Trained { epoch, last, best } = train(&config, resume, group)?;
     let score = last.and_then(|epoch| epoch.val_score).map(|score| format!(", val_score {score:.2}"));
     print(&format!("{}{}", run.checkpoint(epoch).display(), score.unwrap_or_default()))?;
     if let Some(best) = best {
@@ -76,15 +76,15 @@ fn finished(run: &RunDir, n_done: u64, config: &TrainConfig) -> String {
 }
 
 /// Trains as the config says.
-pub fn train(config: &Config, resume: bool, together: &Together) -> Result<Trained> {
-    Ok(start(config, resume, false, together)?.expect("no dry run"))
+pub fn train(config: &Config, resume: bool, group: &ProcessGroup) -> Result<Trained> {
+    Ok(start(config, resume, false, group)?.expect("no dry run"))
 }
 
 /// Reads everything, and trains; a dry run only prints what training would take.
-fn start(config: &Config, resume: bool, dry_run: bool, together: &Together) -> Result<Option<Trained>> {
+fn start(config: &Config, resume: bool, dry_run: bool, group: &ProcessGroup) -> Result<Option<Trained>> {
     let settings = &config.run;
-    let device = together.device(&settings.device)?;
-    together.join(Some(settings.train.collective_timeout), device)?;
+    let device = group.device(&settings.device)?;
+    group.join(Some(settings.train.collective_timeout), device)?;
     let run = RunDir::new(&settings.out_dir);
     refuse_to_replace(&config.path, &run)?;
     let made = if !resume && dictionaries::are_missing(config)? {
@@ -94,7 +94,7 @@ fn start(config: &Config, resume: bool, dry_run: bool, together: &Together) -> R
         None
     };
     let are_new = made.is_some();
-    let open = match (dry_run, together.is_first()) {
+    let open = match (dry_run, group.is_first()) {
         (true, _) => OpenedRun::look,
         (false, true) => OpenedRun::open,
         (false, false) => OpenedRun::follow,
@@ -106,7 +106,7 @@ fn start(config: &Config, resume: bool, dry_run: bool, together: &Together) -> R
     check_data(settings, &train, val.as_deref())
         .map_err(|problem| anyhow::anyhow!("{}: {problem}", config.path.display()))?;
     opened.check_data(&train, val.as_deref())?;
-    opened.note_processes(together.n_processes())?;
+    opened.note_processes(group.n_processes())?;
     if val.is_none() {
         let names: Vec<&str> = settings.data.keys().map(String::as_str).collect();
         let hint = settings.misnamed_val().map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -143,7 +143,7 @@ fn start(config: &Config, resume: bool, dry_run: bool, together: &Together) -> R
         loss: settings.model.loss,
         seed: settings.seed,
         val: val_loader.as_ref(),
-        collective: together.collective(),
+        collective: group.collective(),
         ..Trainer::new(&model, &vs, &settings.train, &train_loader, &run)
     };
     if let Some(graceful) = &graceful {
@@ -156,8 +156,8 @@ fn start(config: &Config, resume: bool, dry_run: bool, together: &Together) -> R
         return Ok(None);
     }
     // Files are written only after this, when all processes have read the old ones.
-    check_same(together.collective(), &[("the config", same_for_all(settings))])?;
-    if together.is_first() {
+    check_same(group.collective(), &[("the config", same_for_all(settings))])?;
+    if group.is_first() {
         if are_new {
             dictionaries::save(config, opened.words(), opened.answers())?;
         }

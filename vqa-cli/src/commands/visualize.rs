@@ -6,7 +6,7 @@ use vqa_infer::SplitWithModel;
 use vqa_infer::report::{Choice, Report, Sample, Skipped, Verdict};
 
 use crate::args::{OnlyArg, SampleArg, VisualizeArgs};
-use crate::commands::asked;
+use crate::commands::answering;
 use crate::terminal::{on_one_line, print, say};
 
 /// The maximum number of left-out questions to list.
@@ -17,15 +17,15 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
         bail!("--seed fixes which questions --sample random draws: pass both, or neither");
     }
     try_directory(&args.out_dir)?;
-    let split = asked::open(slice::from_ref(&args.checkpoint), &args.split)?;
+    let split = answering::open(slice::from_ref(&args.checkpoint), &args.split)?;
     let choice = choice(args, &split);
     split.check_choice(&choice)?;
     let annotated = !split.dataset().split().annotations.is_empty();
     let scored = annotated && !args.no_scores;
-    let answers = if scored || choice.needs_scores() { Some(asked::answer_all(&split)?) } else { None };
+    let answers = if scored || choice.needs_scores() { Some(answering::answer_all(&split)?) } else { None };
     let questions = split.choose(&choice, answers.as_ref())?;
     let scores = match &answers {
-        Some(answers) if scored => Some(asked::scores(&split, answers)?),
+        Some(answers) if scored => Some(answering::scores(&split, answers)?),
         _ => None,
     };
 
@@ -40,7 +40,7 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
     if let Some(scores) = scores {
         report = report.scores(scores);
     }
-    asked::explain(&split, &questions, args.occlude.is_on(), &mut report)?;
+    answering::explain(&split, &questions, args.occlude.is_on(), &mut report)?;
     // If no question is left, `finish` returns an error instead.
     if !report.is_empty() {
         say_skipped(report.skipped());

@@ -1,15 +1,19 @@
 //! Tests of the full program, through its binary.
 
 #[cfg(feature = "torch")]
-mod ask;
+mod answering;
 #[cfg(feature = "torch")]
-mod asked;
+mod ask;
 #[cfg(feature = "torch")]
 mod backbone;
 mod bad_input;
 mod common;
 mod convert;
-mod forms;
+#[cfg(feature = "torch")]
+mod end_to_end;
+#[cfg(all(feature = "torch", unix))]
+mod environment;
+mod foreign_formats;
 mod hints;
 mod import;
 #[cfg(unix)]
@@ -23,15 +27,11 @@ mod process;
 mod pty;
 #[cfg(feature = "torch")]
 mod report;
+#[cfg(feature = "torch")]
+mod run_output;
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod screen;
-#[cfg(feature = "torch")]
-mod seen;
 #[cfg(all(feature = "serve", unix))]
 mod serve;
-#[cfg(all(feature = "torch", unix))]
-mod surroundings;
 #[cfg(all(feature = "distributed", target_os = "linux"))]
 mod together;
-#[cfg(feature = "torch")]
-mod whole_job;

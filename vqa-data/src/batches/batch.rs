@@ -44,12 +44,12 @@ pub struct Batch {
     /// Index of the first question in the full batch that this one is part of; 0 if this is the full batch.
     pub first: usize,
     /// Sizes of the full batch that this one is part of; its own if this is the full batch.
-    pub whole: WholeBatch,
+    pub whole: FullBatch,
 }
 
 /// Sizes of a full batch, before it is split between processes or into parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WholeBatch {
+pub struct FullBatch {
     /// Number of questions.
     pub n_questions: usize,
     /// Number of questions with a candidate among their answers.
@@ -83,10 +83,7 @@ impl Batch {
             max_len,
             feature_dim: dataset.feature_dim(),
             first,
-            whole: WholeBatch {
-                n_questions: whole.len(),
-                n_with_candidate: whole.iter().filter(has_candidate).count(),
-            },
+            whole: FullBatch { n_questions: whole.len(), n_with_candidate: whole.iter().filter(has_candidate).count() },
             ..Batch::default()
         };
         let mut images = Vec::new();

@@ -18,7 +18,7 @@ pub(crate) mod share;
 #[cfg(feature = "hdf5")]
 pub use self::open::{check_features, open_sources};
 pub use self::{
-    batch::{Batch, WholeBatch},
+    batch::{Batch, FullBatch},
     buffer::Buffer,
     dataset::Dataset,
     fingerprint::DatasetFingerprint,

@@ -69,8 +69,8 @@ pub use self::{
 #[cfg(feature = "images")]
 pub use self::{
     extract::{
-        ChannelStats, Filter, Grid, ImageFile, ImageFolder, LeftOut, PixelGrid, decode_image, list_images, read_image,
-        read_image_size, read_upright_jpeg,
+        ChannelStats, Filter, Grid, ImageFile, ImageFolder, NonImageFiles, PixelGrid, decode_image, list_images,
+        read_image, read_image_size, read_upright_jpeg,
     },
     extractor::{Extractor, Prepared, RegionCount},
 };

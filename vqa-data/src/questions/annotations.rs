@@ -5,12 +5,12 @@ use indexmap::IndexSet;
 
 /// Interned strings: each is kept once and identified by its symbol.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Strings(IndexSet<Box<str>, FixedState>);
+pub(crate) struct Interner(IndexSet<Box<str>, FixedState>);
 
-/// The index of a string in its [`Strings`].
+/// The index of a string in its [`Interner`].
 pub(crate) type Symbol = u32;
 
-impl Strings {
+impl Interner {
     pub(crate) fn insert(&mut self, text: &str) -> Symbol {
         match self.0.get_index_of(text) {
             Some(index) => index as Symbol,
@@ -34,7 +34,7 @@ impl Strings {
 /// The annotations of many questions, one entry per question, with shared strings.
 #[derive(Debug, Clone, Default)]
 pub struct Annotations {
-    strings: Strings,
+    strings: Interner,
     entries: Vec<Entry>,
     /// The annotators' answers of all entries, concatenated.
     answers: Vec<Symbol>,
@@ -67,7 +67,7 @@ pub struct Annotation<'a> {
     pub answer_type: &'a str,
     /// The one answer that represents all; the annotators' most frequent one if the file does not say.
     pub multiple_choice_answer: &'a str,
-    strings: &'a Strings,
+    strings: &'a Interner,
     answers: &'a [Symbol],
 }
 
@@ -228,7 +228,7 @@ impl Annotations {
     }
 
     /// All strings of the annotations, by their symbols.
-    pub(crate) fn strings(&self) -> &Strings {
+    pub(crate) fn strings(&self) -> &Interner {
         &self.strings
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::map_style::MapStyle;
 use crate::numbered_boxes::ranked;
-use crate::report::explained::Explained;
+use crate::report::explained::ExplainedQuestion;
 
 /// A question on the page.
 #[derive(Debug, Serialize)]
@@ -51,7 +51,7 @@ pub(super) struct Cards {
 
 impl Cards {
     /// Adds a question whose picture has this width and height.
-    pub(super) fn push(&mut self, explained: &Explained, style: MapStyle, (width, height): (u32, u32)) {
+    pub(super) fn push(&mut self, explained: &ExplainedQuestion, style: MapStyle, (width, height): (u32, u32)) {
         let boxes = explained.boxes.iter().map(|corners| corners.map(|corner| rounded(corner, 10.0))).collect();
         let picture = Picture { width, height, boxes };
         let known = self.places.entry(explained.picture.clone()).or_default();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// A question, its answer, and where the model looked.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Explained {
+pub struct ExplainedQuestion {
     /// The question's id, which names its folder.
     pub question_id: u64,
     /// How many earlier questions have the same id, which sources of one split may share. If it is not 0, the folder is
@@ -35,7 +35,7 @@ pub struct Explained {
     pub attention: Vec<f32>,
 }
 
-impl Explained {
+impl ExplainedQuestion {
     /// The name of the question's folder.
     pub fn folder(&self) -> String {
         match self.n_namesakes {

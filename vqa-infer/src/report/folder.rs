@@ -12,13 +12,13 @@ use vqa_data::files::write_atomic;
 
 use crate::error::Result;
 use crate::picture_file::encode_jpeg;
-use crate::report::explained::Explained;
+use crate::report::explained::ExplainedQuestion;
 
 /// The files of a folder: question and answers, the picture, and the attention map.
 const FILES: [&str; 3] = ["qa.txt", "original.jpg", "topdown_att.jpg"];
 
 /// The text of `qa.txt`: question, ground truth and answer, in the seed's format.
-pub(super) fn qa_text(explained: &Explained) -> String {
+pub(super) fn qa_text(explained: &ExplainedQuestion) -> String {
     let mut text = format!("{}\n", explained.question);
     if let Some((most, _)) = explained.annotators.first() {
         let _ = writeln!(text, "gt: {most}");

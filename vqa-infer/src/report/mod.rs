@@ -1,6 +1,6 @@
 //! Writes folders of attention maps, and a page that shows them.
 //!
-//! A [`Choice`] selects the questions of a split to show, an [`Explained`] holds what is shown of one question, and a
+//! A [`Choice`] selects the questions of a split to show, an [`ExplainedQuestion`] holds what is shown of one question, and a
 //! [`Report`] draws them and writes the page. [`Scores`] fill the head of the page.
 
 mod card;
@@ -18,7 +18,7 @@ pub(crate) mod scores;
 pub use self::{
     choice::{Choice, Sample, Verdict},
     contents::Skipped,
-    explained::Explained,
+    explained::ExplainedQuestion,
     report::Report,
     scores::{Confusion, Scores},
 };

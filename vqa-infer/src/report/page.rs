@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::map_style::MapStyle;
     use crate::report::contents::Skipped;
-    use crate::report::explained::Explained;
+    use crate::report::explained::ExplainedQuestion;
 
     /// Whatever the questions and answers contain, the page has the same elements and the script reads the original
     /// text.
@@ -67,7 +67,7 @@ mod tests {
     fn hostile_text_stays_text() {
         let hostile = "</script><img src=x onerror=alert(1)> \"quoted\" 'single' & \\ <!-- {{title}} \u{2028} é\0";
         let mut cards = Cards::default();
-        let explained = Explained {
+        let explained = ExplainedQuestion {
             question: hostile.to_owned(),
             answer: hostile.to_owned(),
             best: vec![(hostile.to_owned(), 0.5)],
@@ -75,7 +75,7 @@ mod tests {
             answer_type: Some(hostile.to_owned()),
             boxes: vec![[0.0, f32::NAN, 1.0, f32::INFINITY]],
             attention: vec![f32::NAN],
-            ..Explained::default()
+            ..ExplainedQuestion::default()
         };
         cards.push(&explained, MapStyle::Boxes, (4, 4));
         let skipped = [Skipped { question_id: 1, question: hostile.to_owned(), problem: hostile.to_owned() }];

@@ -15,7 +15,7 @@ use crate::map_style::MapStyle;
 use crate::picture_file::encode_jpeg;
 use crate::report::card::Cards;
 use crate::report::contents::{Page, Skipped};
-use crate::report::explained::Explained;
+use crate::report::explained::ExplainedQuestion;
 use crate::report::folder::{original_jpeg, qa_text, write_folder};
 use crate::report::ledger::{Finished, Ledger, PAGE};
 use crate::report::page::html;
@@ -97,7 +97,7 @@ impl Report {
     /// # Errors
     ///
     /// Those of [`Report::add_all`].
-    pub fn add(&mut self, explained: &Explained) -> Result<()> {
+    pub fn add(&mut self, explained: &ExplainedQuestion) -> Result<()> {
         self.add_all(std::slice::from_ref(explained), &|_| {})
     }
 
@@ -109,13 +109,13 @@ impl Report {
     ///
     /// When a folder cannot be written, memory is full, another process is drawing into the directory, or the directory has
     /// an `index.html` that no report wrote.
-    pub fn add_all(&mut self, explained: &[Explained], progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    pub fn add_all(&mut self, explained: &[ExplainedQuestion], progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
         let ledger = match self.ledger.take() {
             Some(ledger) => ledger,
             None => Ledger::open(&self.directory)?,
         };
         let ledger = self.ledger.insert(ledger);
-        let mut by_picture: Vec<(usize, &Explained)> = explained.iter().enumerate().collect();
+        let mut by_picture: Vec<(usize, &ExplainedQuestion)> = explained.iter().enumerate().collect();
         by_picture.sort_by_key(|(_, explained)| &explained.picture);
         let groups: Vec<_> = by_picture.chunk_by(|(_, a), (_, b)| a.picture == b.picture).collect();
         let drawing = Drawing {
@@ -218,7 +218,7 @@ struct Drawing<'a> {
 
 impl Drawing<'_> {
     /// Draws questions about one picture; each comes with its index among all questions.
-    fn draw_group(&self, group: &[(usize, &Explained)]) -> Result<Vec<(usize, Outcome)>> {
+    fn draw_group(&self, group: &[(usize, &ExplainedQuestion)]) -> Result<Vec<(usize, Outcome)>> {
         let path = &group[0].1.picture;
         let mut picture: Option<(RgbImage, Vec<u8>)> = None;
         let mut problem: Option<String> = None;
@@ -251,7 +251,7 @@ impl Drawing<'_> {
 
     fn draw(
         &self,
-        explained: &Explained,
+        explained: &ExplainedQuestion,
         folder: &str,
         fingerprint: Option<String>,
         (picture, original): &(RgbImage, Vec<u8>),
@@ -270,7 +270,7 @@ impl Drawing<'_> {
     }
 
     /// A fingerprint of everything that a folder's files are drawn from; `None` if that cannot be determined.
-    fn fingerprint(&self, explained: &Explained) -> Option<String> {
+    fn fingerprint(&self, explained: &ExplainedQuestion) -> Option<String> {
         let file = std::fs::metadata(&explained.picture).ok()?;
         let mut digest = Sha256::new();
         let mut add = |bytes: &[u8]| {
@@ -311,13 +311,13 @@ fn readable<T>(result: Result<T>) -> Result<Result<T, String>> {
 mod tests {
     use super::*;
 
-    fn explained(picture: &Path) -> Explained {
-        Explained {
+    fn explained(picture: &Path) -> ExplainedQuestion {
+        ExplainedQuestion {
             question_id: 7,
             question: "why?".to_owned(),
             answer: "so".to_owned(),
             picture: picture.to_owned(),
-            ..Explained::default()
+            ..ExplainedQuestion::default()
         }
     }
 
@@ -347,7 +347,9 @@ mod tests {
         image::RgbImage::new(4, 4).save(&picture).unwrap();
         let mut report = Report::new(directory.path(), "title", Vec::new());
         for (n_namesakes, question) in [(2, "who?"), (0, "why?"), (1, "how?")] {
-            report.add(&Explained { question: question.to_owned(), n_namesakes, ..explained(&picture) }).unwrap();
+            report
+                .add(&ExplainedQuestion { question: question.to_owned(), n_namesakes, ..explained(&picture) })
+                .unwrap();
         }
         let text = |name: &str| std::fs::read_to_string(directory.path().join(name).join("qa.txt")).unwrap();
         assert_eq!(["7", "7_2", "7_3"].map(text), ["why?", "how?", "who?"].map(|q| format!("{q}\nanswer: so\n")));
@@ -368,7 +370,7 @@ mod tests {
                 Some(identity) => report.answered_by(identity),
                 None => report,
             };
-            report.add(&Explained { answer: answer.to_owned(), ..explained(&picture) }).unwrap();
+            report.add(&ExplainedQuestion { answer: answer.to_owned(), ..explained(&picture) }).unwrap();
             let n_drawn = report.n_drawn();
             report.finish().unwrap();
             n_drawn
@@ -392,7 +394,7 @@ mod tests {
         let at = directory.path();
         image::RgbImage::new(4, 4).save(at.join("p.png")).unwrap();
         std::fs::write(at.join("broken.jpg"), b"\xff\xd8\xff").unwrap();
-        let of = |name: &str, question_id| Explained { question_id, ..explained(&at.join(name)) };
+        let of = |name: &str, question_id| ExplainedQuestion { question_id, ..explained(&at.join(name)) };
         let mut report = Report::new(at.join("out"), "title", Vec::new());
         report.add_all(&[of("gone.png", 1), of("broken.jpg", 2), of("broken.jpg", 3)], &|_| {}).unwrap();
         assert!(report.is_empty() && !at.join("out").exists());

@@ -36,12 +36,12 @@ fn of_query<T>(query: QueryOf<T>) -> Result<T, Problem> {
 
 /// `?details=1`.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Wanted {
+pub(super) struct DetailsQuery {
     #[serde(default)]
     details: Option<String>,
 }
 
-impl Wanted {
+impl DetailsQuery {
     fn details(&self) -> Result<bool, Problem> {
         match self.details.as_deref() {
             None | Some("0" | "false") => Ok(false),
@@ -83,7 +83,11 @@ enum Answer {
     Detailed(Box<Detailed>),
 }
 
-pub(super) async fn ask(State(app): Shared, query: QueryOf<Wanted>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn ask(
+    State(app): Shared,
+    query: QueryOf<DetailsQuery>,
+    request: Request,
+) -> Result<Response, Problem> {
     let details = of_query(query)?.details()?;
     let question = match is_form(request.headers())? {
         true => Form::read(request, &app).await?.find(&app).await?,
@@ -95,7 +99,7 @@ pub(super) async fn ask(State(app): Shared, query: QueryOf<Wanted>, request: Req
 
 pub(super) async fn ask_batch(
     State(app): Shared,
-    query: QueryOf<Wanted>,
+    query: QueryOf<DetailsQuery>,
     request: Request,
 ) -> Result<Response, Problem> {
     let details = of_query(query)?.details()?;

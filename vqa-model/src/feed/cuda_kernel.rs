@@ -56,7 +56,7 @@ pub enum KernelArgument<'a> {
     /// A pointer to float32.
     Floats(&'a Tensor),
     /// A pointer to float32 that is read one value at a time, and so needs no further alignment.
-    Singles(&'a Tensor),
+    UnalignedFloats(&'a Tensor),
     /// A pointer to bfloat16.
     Bf16s(&'a Tensor),
     /// A pointer to the first row of a bfloat16 matrix, whose rows need not be adjacent.
@@ -345,7 +345,7 @@ impl KernelArgument<'_> {
         let are_rows = |tensor: &Tensor| tensor.dim() == 2 && tensor.stride()[1] == 1 && tensor.stride()[0] % 8 == 0;
         match self {
             KernelArgument::Floats(tensor) => address(tensor, device, Kind::Float, 16, is_contiguous(tensor)),
-            KernelArgument::Singles(tensor) => address(tensor, device, Kind::Float, 4, is_contiguous(tensor)),
+            KernelArgument::UnalignedFloats(tensor) => address(tensor, device, Kind::Float, 4, is_contiguous(tensor)),
             KernelArgument::Bf16s(tensor) => address(tensor, device, Kind::BFloat16, 16, is_contiguous(tensor)),
             KernelArgument::Bf16Rows(tensor) => address(tensor, device, Kind::BFloat16, 16, are_rows(tensor)),
             KernelArgument::Ints(tensor) => address(tensor, device, Kind::Int, 4, is_contiguous(tensor)),

@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 use crate::feed::cuda::Cuda;
 use crate::feed::options::{FeaturesOnDevice, FeedOptions};
 use crate::feed::order::{BatchOrder, SharedStates};
+use crate::feed::padded_sizes::PaddedSizes;
 use crate::feed::pieces::{N_PIECES, Ordering, pieces};
 use crate::feed::resident::{Resident, fits};
-use crate::feed::room::Room;
 use crate::feed::sent::SentBatch;
 use crate::feed::staging::Staging;
 use crate::loss::SparseTargets;
@@ -27,7 +27,7 @@ pub struct Feed {
     staging: Option<Arc<Mutex<Staging>>>,
     loss_kernels: Option<Arc<LossKernels>>,
     /// The sizes that full batches are padded to, if they are padded.
-    room: Option<Arc<Mutex<Room>>>,
+    room: Option<Arc<Mutex<PaddedSizes>>>,
     order: Option<SharedStates>,
 }
 
@@ -82,7 +82,7 @@ impl Feed {
     /// From now on, pads batches for a GPU, with images that no question is about and answers of score 0, so that there
     /// are fewer different [layouts](SentBatch::layout).
     pub fn pad_batches(&mut self) {
-        self.room = Some(Arc::new(Mutex::new(Room::new(self.loader.options().batch_size))));
+        self.room = Some(Arc::new(Mutex::new(PaddedSizes::new(self.loader.options().batch_size))));
     }
 
     /// From now on, computes losses on a GPU with kernels of our own. Compiling them takes a moment.
@@ -303,7 +303,7 @@ mod tests {
             let boxes = Tensor::zeros([8, 4], (Kind::Float, Device::Cpu));
             feed.resident = is_resident.then(|| Resident { regions, boxes, starts: starts.clone() });
             let mut staging = Staging::new(Device::Cpu, None, 2);
-            let mut room = Room::new(512);
+            let mut room = PaddedSizes::new(512);
             let mut send = |batch: &Batch, padded: bool| {
                 let starts = is_resident.then_some(&*starts);
                 let room = padded.then_some(&mut room);

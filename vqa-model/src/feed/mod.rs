@@ -16,9 +16,9 @@ pub(crate) mod cuda_on_cpu;
 pub(crate) mod feed;
 pub(crate) mod options;
 pub(crate) mod order;
+pub(crate) mod padded_sizes;
 pub(crate) mod pieces;
 pub(crate) mod resident;
-pub(crate) mod room;
 pub(crate) mod sent;
 pub(crate) mod staging;
 

@@ -3,7 +3,7 @@
 
 use tch::Tensor;
 
-use crate::feed::room::Size;
+use crate::feed::padded_sizes::Size;
 
 /// Which states of a recurrent network are shared between questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(crate) const MAX_READERS: usize = 32;
 
 /// The questions of a batch, and what they are about.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct BatchQuestions<'a> {
     /// [B, T].
     pub(crate) tokens: &'a [i64],
     pub(crate) max_len: usize,
@@ -83,8 +83,8 @@ struct States {
 }
 
 impl States {
-    fn new(asked: Asked, shared: SharedStates) -> States {
-        let Asked { tokens, max_len, image_rows, .. } = asked;
+    fn new(batch: BatchQuestions, shared: SharedStates) -> States {
+        let BatchQuestions { tokens, max_len, image_rows, .. } = batch;
         let text = |question: usize| &tokens[question * max_len..][..max_len];
         let mut order: Vec<usize> = (0..image_rows.len()).collect();
         if shared == SharedStates::Beginnings {
@@ -129,12 +129,12 @@ impl BatchOrder {
     /// Returns the integers of all tensors in one vector, and how many states each step has. `fit` is called with the
     /// number of states of a step, or of rows, and returns the number to pad them to, which must not be smaller.
     pub(crate) fn numbers(
-        asked: Asked,
+        batch: BatchQuestions,
         shared: SharedStates,
         fit: &mut dyn FnMut(Size, usize) -> usize,
     ) -> (Vec<i32>, Vec<i64>) {
-        let Asked { tokens, max_len, padding, image_rows, n_images } = asked;
-        let states = States::new(asked, shared);
+        let BatchQuestions { tokens, max_len, padding, image_rows, n_images } = batch;
+        let states = States::new(batch, shared);
         let of_step = |(step, questions): (usize, &Vec<usize>)| fit(Size::States(step), questions.len());
         let steps: Vec<usize> = states.questions.iter().enumerate().map(of_step).collect();
         let n_states: usize = steps.iter().sum();
@@ -275,9 +275,9 @@ mod tests {
             let number = |i: usize, below: i64| (vqa_data::random::split_mix_64(seed ^ i as u64) % below as u64) as i64;
             let tokens: Vec<i64> = (0..n_questions * max_len).map(|i| number(i, n_words + 1)).collect();
             let image_rows: Vec<i64> = (0..n_questions).map(|i| number(i + 1_000_000, n_images as i64)).collect();
-            let asked = Asked { tokens: &tokens, max_len, padding: n_words, image_rows: &image_rows, n_images };
+            let batch = BatchQuestions { tokens: &tokens, max_len, padding: n_words, image_rows: &image_rows, n_images };
             let shared = if shares { SharedStates::Beginnings } else { SharedStates::Nothing };
-            let (all, steps) = BatchOrder::numbers(asked, shared, &mut |_, n| n + more);
+            let (all, steps) = BatchOrder::numbers(batch, shared, &mut |_, n| n + more);
             let order = BatchOrder::new(&Tensor::from_slice(&all), &steps, n_questions as i64, n_images as i64);
             let [rows, parents, parent_places, row_words, row_starts, readers, child_starts, last_states] = [
                 &order.rows, &order.parents, &order.parent_places, &order.row_words, &order.row_starts, &order.readers, &order.child_starts,

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 use vqa_data::batches::Batch;
 
-use crate::feed::order::{Asked, BatchOrder, SharedStates};
-use crate::feed::room::{Room, Size};
+use crate::feed::order::{BatchOrder, BatchQuestions, SharedStates};
+use crate::feed::padded_sizes::{PaddedSizes, Size};
 use crate::loss::target_lists;
 
 /// A batch in pieces, and what the shapes of its pieces do not show.
@@ -62,7 +62,7 @@ pub(super) fn pieces<'a>(
     kind: Kind,
     starts: Option<&[i64]>,
     order: Option<Ordering>,
-    room: Option<&mut Room>,
+    room: Option<&mut PaddedSizes>,
 ) -> Pieces<'a> {
     let mut exact = |_, n| n;
     let mut padded;
@@ -97,8 +97,8 @@ pub(super) fn pieces<'a>(
     };
     let (order, steps) = order.map_or_else(Default::default, |Ordering { shared, padding }| {
         let Batch { tokens, max_len, image_rows, .. } = batch;
-        let asked = Asked { tokens, max_len: *max_len, padding, image_rows, n_images: n as usize };
-        BatchOrder::numbers(asked, shared, fit)
+        let batch = BatchQuestions { tokens, max_len: *max_len, padding, image_rows, n_images: n as usize };
+        BatchOrder::numbers(batch, shared, fit)
     });
     let order = Piece { shape: vec![order.len() as i64], values: Values::I32(order) };
     let mut target_starts = vec![0];

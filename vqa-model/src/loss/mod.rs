@@ -5,7 +5,7 @@ pub(crate) mod on_gpu;
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
-use vqa_data::batches::WholeBatch;
+use vqa_data::batches::FullBatch;
 use vqa_data::questions::SoftTargets;
 
 pub use self::batch_loss::BatchLoss;
@@ -94,7 +94,7 @@ impl SparseTargets {
 }
 
 /// [`n_in_mean`] of the full batch that a batch was cut from.
-pub fn n_in_whole_mean(kind: LossKind, batch: &WholeBatch) -> usize {
+pub fn n_in_whole_mean(kind: LossKind, batch: &FullBatch) -> usize {
     match kind {
         LossKind::Logistic => batch.n_questions,
         LossKind::Softmax => batch.n_with_candidate,

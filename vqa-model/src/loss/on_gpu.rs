@@ -58,7 +58,7 @@ impl LossKernels {
             KernelArgument::Floats(&logits),
             KernelArgument::Ints(starts),
             KernelArgument::Longs(answers),
-            KernelArgument::Singles(scores),
+            KernelArgument::UnalignedFloats(scores),
             KernelArgument::Floats(&grad_logits),
             of_questions[0],
             of_questions[1],

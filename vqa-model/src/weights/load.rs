@@ -9,7 +9,7 @@ use tch::nn::VarStore;
 use crate::error::{Error, Result};
 use crate::weights::format::Format;
 use crate::weights::safetensors::{Header, write_tensors};
-use crate::weights::state_dict::{Ambiguous, COMPILED, Place, StateDict};
+use crate::weights::state_dict::{Ambiguous, COMPILED, Location, StateDict};
 use crate::weights::stored::{StoredTensor, is_float};
 use crate::weights::{pth, safetensors};
 
@@ -113,7 +113,7 @@ fn first(problems: impl Iterator<Item = String>) -> Option<String> {
 fn choose(path: &Path, Ambiguous(places): &Ambiguous) -> Error {
     let names: Vec<String> = places
         .iter()
-        .map(|Place { nesting, prefix }| format!("\"{}\"", without_dot(&format!("{nesting}{prefix}"))))
+        .map(|Location { nesting, prefix }| format!("\"{}\"", without_dot(&format!("{nesting}{prefix}"))))
         .collect();
     let problem =
         format!("several state dicts in it fit, {}: save the one you want in a file of its own", names.join(" and "));
@@ -122,7 +122,7 @@ fn choose(path: &Path, Ambiguous(places): &Ambiguous) -> Error {
 
 /// Describes how a state dict was adapted to the model, if it was.
 fn adapted(state_dict: &StateDict, is_compiled: bool) -> Option<String> {
-    let Place { nesting, prefix } = &state_dict.place;
+    let Location { nesting, prefix } = &state_dict.place;
     let mut adapted = Vec::new();
     if !nesting.is_empty() {
         adapted.push(format!("took the weights below \"{}\"", without_dot(nesting)));

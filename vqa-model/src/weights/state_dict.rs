@@ -8,7 +8,7 @@ use crate::weights::stored::StoredTensor;
 /// The state dict in a file, matched against a model.
 pub(super) struct StateDict {
     /// Where it was found.
-    pub(super) place: Place,
+    pub(super) place: Location,
     /// The tensors that the model has too, by the model's names.
     pub(super) tensors: BTreeMap<String, StoredTensor>,
     /// Names that the model has and the state dict lacks.
@@ -21,7 +21,7 @@ pub(super) struct StateDict {
 
 /// Where a state dict is in a file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Location {
     /// The keys of the dictionaries around it, each followed by a dot.
     pub(super) nesting: String,
     /// The prefix of all its names, relative to the model's.
@@ -30,7 +30,7 @@ pub(super) struct Place {
 
 /// The places in a file that fit a model, if there are several.
 #[derive(Debug)]
-pub(super) struct Ambiguous(pub(super) Vec<Place>);
+pub(super) struct Ambiguous(pub(super) Vec<Location>);
 
 impl StateDict {
     /// Finds the state dict of a model with these names: the place where most of them are found with one prefix. All
@@ -57,7 +57,7 @@ impl StateDict {
     }
 }
 
-impl Place {
+impl Location {
     /// Returns the part before the model's names in the file.
     fn start(&self) -> String {
         format!("{}{}", self.nesting, self.prefix)
@@ -66,14 +66,14 @@ impl Place {
 
 /// A place, with what it lacks and what is left over there.
 struct Found {
-    place: Place,
+    place: Location,
     missing: Vec<String>,
     left_over: Vec<String>,
     left_over_integers: Vec<String>,
 }
 
 impl Found {
-    fn at(place: Place, tensors: &BTreeMap<String, StoredTensor>, wanted: &BTreeSet<String>) -> Found {
+    fn at(place: Location, tensors: &BTreeMap<String, StoredTensor>, wanted: &BTreeSet<String>) -> Found {
         let start = place.start();
         let missing = wanted.iter().filter(|name| !tensors.contains_key(&format!("{start}{name}"))).cloned().collect();
         let is_left_over = |name: &str| {
@@ -120,7 +120,7 @@ fn places(
     tensors: &BTreeMap<String, StoredTensor>,
     wanted: &BTreeSet<String>,
     nestings: &BTreeSet<String>,
-) -> Vec<Place> {
+) -> Vec<Location> {
     /// Looking at more places that are equally good would take long, and not change that they are ambiguous.
     const ENOUGH: usize = 8;
     let longest = wanted.iter().map(String::len).max().unwrap_or(0);
@@ -138,9 +138,9 @@ fn places(
     let place = |start: &str| {
         let nesting = nestings.iter().filter(|nesting| start.starts_with(*nesting)).max_by_key(|nesting| nesting.len());
         let nesting = nesting.cloned().unwrap_or_default();
-        Place { prefix: start[nesting.len()..].to_owned(), nesting }
+        Location { prefix: start[nesting.len()..].to_owned(), nesting }
     };
-    let places: Vec<Place> = best.map(place).collect();
+    let places: Vec<Location> = best.map(place).collect();
     if places.is_empty() { vec![place("")] } else { places }
 }
 
@@ -203,7 +203,7 @@ mod tests {
             (&["a._orig_mod.g", "b", "n_tracked"], "", ""),
         ] {
             let found = find(names, &["a.g", "b"]).unwrap();
-            assert_eq!(found.place, Place { nesting: nesting.to_owned(), prefix: prefix.to_owned() }, "{names:?}");
+            assert_eq!(found.place, Location { nesting: nesting.to_owned(), prefix: prefix.to_owned() }, "{names:?}");
             assert_eq!(found.tensors.into_keys().collect::<Vec<_>>(), ["a.g", "b"], "{names:?}");
             assert!(found.missing.is_empty() && found.left_over.is_empty(), "{names:?}");
         }
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn two_state_dicts_are_one_too_many() {
         let Err(Ambiguous(places)) = find(&["model/a", "ema/a", "step"], &["a"]) else { panic!("ambiguous") };
-        assert_eq!(places.iter().map(Place::start).collect::<Vec<_>>(), ["ema.", "model."]);
+        assert_eq!(places.iter().map(Location::start).collect::<Vec<_>>(), ["ema.", "model."]);
         // Not ambiguous: one has more than the model.
         assert_eq!(find(&["model/a", "other/a", "other/b"], &["a"]).unwrap().place.nesting, "model.");
     }

@@ -69,9 +69,9 @@ impl Pending<'_> {
 
 /// The [`Collective`] of a single process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Solo;
+pub struct SingleProcess;
 
-impl Collective for Solo {
+impl Collective for SingleProcess {
     fn rank(&self) -> usize {
         0
     }

@@ -93,7 +93,7 @@ impl Processes {
         let (store, rank, others) = (self.store.clone(), self.rank(), self.world_size() - 1);
         let keeps_store = self.keeps_store();
         let value = format!("E{reason}");
-        let told = Within::start(2 * PATIENCE, move || {
+        let told = TimeLimited::start(2 * PATIENCE, move || {
             let _ = store.set(&failure_of(rank), value.as_bytes());
             // The store ends with this process, and the others have not read it yet.
             if keeps_store {
@@ -137,7 +137,7 @@ impl Processes {
                 std::thread::sleep(Duration::from_millis(20));
             }
         };
-        let found = Within::start(3 * PATIENCE, look).wait();
+        let found = TimeLimited::start(3 * PATIENCE, look).wait();
         let words = words.trim_end_matches('.');
         match found {
             Some(Ok(found)) => {
@@ -240,16 +240,16 @@ fn wait_until_told(store: &Store, n: usize) {
 
 /// Work on a thread of its own, whose result is waited for only so long: a store that cannot be reached may never
 /// answer.
-struct Within<T> {
+struct TimeLimited<T> {
     patience: Duration,
     result: Receiver<T>,
 }
 
-impl<T: Send + 'static> Within<T> {
-    fn start(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> Within<T> {
+impl<T: Send + 'static> TimeLimited<T> {
+    fn start(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> TimeLimited<T> {
         let (sender, result) = channel();
         std::thread::spawn(move || sender.send(work()));
-        Within { patience, result }
+        TimeLimited { patience, result }
     }
 
     fn wait(self) -> Option<T> {

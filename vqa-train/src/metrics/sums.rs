@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::distributed::agreement::sum;
 use crate::distributed::collective::Collective;
-use crate::distributed::together::sum;
 use crate::error::Result;
 use crate::metrics::lines::StepMetrics;
 

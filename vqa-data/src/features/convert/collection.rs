@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::features::bad_image::BadImage;
 use crate::features::convert::hdf5::{H5Input, in_order, is_hdf5};
-use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
+use crate::features::convert::input::{Check, IndexedImage, Input, Unreadable};
 use crate::features::convert::npz::NpzFolder;
 use crate::features::convert::tsv::TsvFile;
 use crate::features::element_type::ElementType;
@@ -230,13 +230,13 @@ impl Collection {
         Ok(())
     }
 
-    fn indexed(&self, image: usize) -> &Indexed {
+    fn indexed(&self, image: usize) -> &IndexedImage {
         let (input, index) = self.images[image];
         &self.inputs[input].images()[index]
     }
 
     fn bad_image(&self, image: usize, problem: String) -> BadImage {
-        let Indexed { path, line, .. } = self.indexed(image);
+        let IndexedImage { path, line, .. } = self.indexed(image);
         BadImage { path: path.clone(), line: *line, problem }
     }
 
@@ -259,7 +259,7 @@ impl Collection {
 /// Reads an image into `scratch.regions`, and checks that it has the size given by the index, and only finite values.
 fn read(input: &dyn Input, image: usize, scratch: &mut Scratch) -> Result<(), Unreadable> {
     input.read(image, scratch)?;
-    let Indexed { entry: ImageEntry { image_id, n_regions, .. }, feature_dim, .. } = input.images()[image];
+    let IndexedImage { entry: ImageEntry { image_id, n_regions, .. }, feature_dim, .. } = input.images()[image];
     let ImageRegions { features, boxes } = &scratch.regions;
     if [features.len(), boxes.len()] != [n_regions * feature_dim, n_regions * 4] {
         return Err(Unreadable::Malformed(format!("image {image_id} has changed while it was read")));
@@ -335,7 +335,7 @@ fn usable(
     let mut seen: HashMap<u64, ImagePosition, FixedState> = HashMap::default();
     let mut images = Vec::new();
     for position in positions(inputs) {
-        let Indexed { entry: ImageEntry { image_id, n_regions, .. }, feature_dim: dim, path, line } =
+        let IndexedImage { entry: ImageEntry { image_id, n_regions, .. }, feature_dim: dim, path, line } =
             indexed(&position);
         let problem = if let Some(problem) = broken.remove(&position) {
             problem

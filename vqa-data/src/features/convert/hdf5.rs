@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::features::convert::input::{Indexed, Input, Unreadable};
+use crate::features::convert::input::{IndexedImage, Input, Unreadable};
 use crate::features::element_type::ElementType;
 use crate::features::extractor_info::ExtractorInfo;
 use crate::features::file::FeatureFile;
@@ -16,7 +16,7 @@ use crate::files::input::open_input;
 
 pub(super) struct H5Input {
     file: FeatureFile,
-    images: Vec<Indexed>,
+    images: Vec<IndexedImage>,
     element_type: ElementType,
     attributes: BTreeMap<String, Vec<f64>>,
     /// Which shard the file is, if it is one, and the number of images in all shards.
@@ -28,7 +28,7 @@ impl H5Input {
         let file = FeatureFile::open(path)?;
         let table = file.table()?;
         let feature_dim = table.feature_dim;
-        let indexed = |entry| Indexed { entry, feature_dim, path: path.to_owned(), line: None };
+        let indexed = |entry| IndexedImage { entry, feature_dim, path: path.to_owned(), line: None };
         let images = table.images.into_iter().map(indexed).collect();
         let shard = table.attributes.get(Shard::ATTRIBUTE).and_then(|values| Shard::from_attribute(values));
         Ok(H5Input { file, images, element_type: table.element_type, attributes: table.attributes, shard })
@@ -36,7 +36,7 @@ impl H5Input {
 }
 
 impl Input for H5Input {
-    fn images(&self) -> &[Indexed] {
+    fn images(&self) -> &[IndexedImage] {
         &self.images
     }
 

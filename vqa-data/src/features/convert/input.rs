@@ -12,7 +12,7 @@ use crate::features::table::ImageEntry;
 /// A file or folder of one format, opened and indexed. Its images are numbered from 0.
 pub(super) trait Input: Send + Sync {
     /// The images, in order.
-    fn images(&self) -> &[Indexed];
+    fn images(&self) -> &[IndexedImage];
 
     /// The best type to store the features in.
     fn element_type(&self) -> ElementType;
@@ -32,7 +32,7 @@ pub(super) trait Input: Send + Sync {
 }
 
 /// An image of an [`Input`].
-pub(super) struct Indexed {
+pub(super) struct IndexedImage {
     pub(super) entry: ImageEntry,
     /// Length of its feature vectors.
     pub(super) feature_dim: usize,

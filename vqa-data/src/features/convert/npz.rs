@@ -12,7 +12,7 @@ use zip::result::ZipError;
 
 use crate::error::{Error, Result};
 use crate::features::bad_image::BadImage;
-use crate::features::convert::input::{Indexed, Input, Unreadable};
+use crate::features::convert::input::{IndexedImage, Input, Unreadable};
 use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
 use crate::features::image_name::image_id;
@@ -27,7 +27,7 @@ const MAX_ARRAY_BYTES: u64 = 256 << 20;
 
 /// The archives of a folder, in order of image ids.
 pub(super) struct NpzFolder {
-    images: Vec<Indexed>,
+    images: Vec<IndexedImage>,
     element_type: ElementType,
 }
 
@@ -76,7 +76,7 @@ impl NpzFolder {
 }
 
 impl Input for NpzFolder {
-    fn images(&self) -> &[Indexed] {
+    fn images(&self) -> &[IndexedImage] {
         &self.images
     }
 
@@ -85,7 +85,7 @@ impl Input for NpzFolder {
     }
 
     fn read(&self, image: usize, scratch: &mut Scratch) -> Result<(), Unreadable> {
-        let Indexed { entry, path, .. } = &self.images[image];
+        let IndexedImage { entry, path, .. } = &self.images[image];
         let k = entry.n_regions;
         let mut archive = open(path)?;
         let Scratch { bytes, regions } = scratch;
@@ -108,7 +108,7 @@ fn id_of(path: &Path) -> Option<u64> {
 }
 
 /// Reads the headers of an archive's arrays. Also returns whether the features are float16.
-fn index(image_id: Option<u64>, path: &Path) -> Result<(Indexed, bool), Unreadable> {
+fn index(image_id: Option<u64>, path: &Path) -> Result<(IndexedImage, bool), Unreadable> {
     let malformed = |problem: String| Err(Unreadable::Malformed(problem));
     let Some(image_id) = image_id else {
         return malformed(
@@ -142,7 +142,7 @@ fn index(image_id: Option<u64>, path: &Path) -> Result<(Indexed, bool), Unreadab
     };
     let entry = ImageEntry { image_id, size, n_regions: k as usize };
     let is_half = matches!(ValueType::of(&features), Some(ValueType { kind: 'f', n_bytes: 2, .. }));
-    Ok((Indexed { entry, feature_dim: feature_dim as usize, path: path.to_owned(), line: None }, is_half))
+    Ok((IndexedImage { entry, feature_dim: feature_dim as usize, path: path.to_owned(), line: None }, is_half))
 }
 
 struct Archive {

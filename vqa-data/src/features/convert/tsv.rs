@@ -21,7 +21,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::features::bad_image::BadImage;
-use crate::features::convert::input::{Check, Indexed, Input, Unreadable};
+use crate::features::convert::input::{Check, IndexedImage, Input, Unreadable};
 use crate::features::element_type::ElementType;
 use crate::features::fill::Scratch;
 use crate::features::image_name::image_id;
@@ -35,7 +35,7 @@ use crate::message::shorten;
 pub(super) struct TsvFile {
     path: PathBuf,
     file: File,
-    images: Vec<Indexed>,
+    images: Vec<IndexedImage>,
     columns: Vec<ColumnRanges>,
 }
 
@@ -61,7 +61,7 @@ impl TsvFile {
         for (line, parsed) in (1..).zip(lines) {
             match parsed {
                 Line::Image(entry, feature_dim, ranges) => {
-                    images.push(Indexed { entry, feature_dim, path: path.to_owned(), line: Some(line) });
+                    images.push(IndexedImage { entry, feature_dim, path: path.to_owned(), line: Some(line) });
                     columns.push(ranges);
                 }
                 Line::Bad(problem) => bad.push(BadImage { path: path.to_owned(), line: Some(line), problem }),
@@ -76,7 +76,7 @@ impl TsvFile {
 }
 
 impl Input for TsvFile {
-    fn images(&self) -> &[Indexed] {
+    fn images(&self) -> &[IndexedImage] {
         &self.images
     }
 
@@ -85,7 +85,7 @@ impl Input for TsvFile {
     }
 
     fn read(&self, image: usize, scratch: &mut Scratch) -> Result<(), Unreadable> {
-        let Indexed { entry, feature_dim, .. } = &self.images[image];
+        let IndexedImage { entry, feature_dim, .. } = &self.images[image];
         let ColumnRanges { boxes, features } = &self.columns[image];
         // The two columns follow each other.
         scratch.bytes.resize((features.end - boxes.start) as usize, 0);

@@ -9,7 +9,7 @@ pub(super) static DECODING_MEMORY: DecodingMemory = DecodingMemory::new(2 << 30)
 pub(super) struct DecodingMemory {
     total: u64,
     taken: Mutex<u64>,
-    given_back: Condvar,
+    released: Condvar,
 }
 
 /// A share of the budget, returned on drop.
@@ -20,7 +20,7 @@ pub(super) struct Share<'a> {
 
 impl DecodingMemory {
     const fn new(total: u64) -> DecodingMemory {
-        DecodingMemory { total, taken: Mutex::new(0), given_back: Condvar::new() }
+        DecodingMemory { total, taken: Mutex::new(0), released: Condvar::new() }
     }
 
     /// Waits until this many bytes are free, and takes them. A thread that holds a share must not take a second one.
@@ -28,7 +28,7 @@ impl DecodingMemory {
         let bytes = bytes.min(self.total);
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let are_missing = |taken: &mut u64| *taken + bytes > self.total;
-        let mut taken = self.given_back.wait_while(taken, are_missing).unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.released.wait_while(taken, are_missing).unwrap_or_else(PoisonError::into_inner);
         *taken += bytes;
         Share { memory: self, bytes }
     }
@@ -37,7 +37,7 @@ impl DecodingMemory {
 impl Drop for Share<'_> {
     fn drop(&mut self) {
         *self.memory.taken.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
-        self.memory.given_back.notify_all();
+        self.memory.released.notify_all();
     }
 }
 

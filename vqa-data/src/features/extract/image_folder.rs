@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::features::bad_image::BadImage;
 use crate::features::extract::channel_stats::{ChannelStats, measure};
 use crate::features::extract::image_file::ImageFile;
-use crate::features::extract::left_out::LeftOut;
+use crate::features::extract::non_image_files::NonImageFiles;
 use crate::features::extract::read_image::is_picture;
 use crate::features::image_name::{EXTENSIONS, image_id, is_picture_extension};
 use crate::questions::image_paths::ImagePaths;
@@ -19,7 +19,7 @@ use crate::questions::image_paths::ImagePaths;
 pub struct ImageFolder {
     images: Vec<ImageFile>,
     bad: Vec<BadImage>,
-    left_out: LeftOut,
+    left_out: NonImageFiles,
 }
 
 /// Lists the images of a folder and its subfolders, in order of their ids. This is [`ImageFolder::search`], but an
@@ -54,7 +54,7 @@ impl ImageFolder {
             return Err(Error::wrong_format(images, problem));
         }
         let paths = ImagePaths::read(images)?;
-        let mut folder = ImageFolder { images: Vec::new(), bad: Vec::new(), left_out: LeftOut::default() };
+        let mut folder = ImageFolder { images: Vec::new(), bad: Vec::new(), left_out: NonImageFiles::default() };
         for (image_id, path) in paths.listed().into_iter().flatten() {
             match std::fs::metadata(path) {
                 Ok(_) => folder.images.push(ImageFile { image_id, path: path.to_owned() }),
@@ -123,7 +123,7 @@ impl ImageFolder {
     }
 
     /// Files that are not images.
-    pub fn left_out(&self) -> &LeftOut {
+    pub fn left_out(&self) -> &NonImageFiles {
         &self.left_out
     }
 
@@ -161,7 +161,7 @@ const NO_ID: &str =
 struct Search {
     paths: Vec<PathBuf>,
     bad: Vec<BadImage>,
-    left_out: LeftOut,
+    left_out: NonImageFiles,
     /// Device and inode of the folders seen: links can form cycles.
     folders: HashSet<(u64, u64)>,
 }

@@ -16,7 +16,7 @@ pub(crate) mod image_folder;
 mod in_order;
 mod jpeg;
 mod jpeg_scan;
-pub(crate) mod left_out;
+pub(crate) mod non_image_files;
 pub(crate) mod pixel_grid;
 pub(crate) mod read_image;
 pub(crate) mod resize;
@@ -28,7 +28,7 @@ pub use self::{
     grid::Grid,
     image_file::ImageFile,
     image_folder::{ImageFolder, list_images},
-    left_out::LeftOut,
+    non_image_files::NonImageFiles,
     pixel_grid::PixelGrid,
     read_image::{decode_image, read_image, read_image_size, read_upright_jpeg},
     resize::Filter,

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use crate::files::pickle::heap::Heap;
-use crate::files::pickle::node::{Dtype, Node, Place};
+use crate::files::pickle::node::{Dtype, Node, NodeId};
 
 /// Calls the function or class of this name, if it is one that may be called.
-pub(super) fn call<'a>(heap: &mut Heap<'a>, name: &str, arguments: &[Place]) -> Result<Place, String> {
+pub(super) fn call<'a>(heap: &mut Heap<'a>, name: &str, arguments: &[NodeId]) -> Result<NodeId, String> {
     let refuse = || format!("it calls {name}, but only data is read: save plain numbers, text, lists and dicts");
     match (name, arguments) {
         ("collections.OrderedDict" | "collections.Counter" | "builtins.dict" | "__builtin__.dict", [])
@@ -38,12 +38,12 @@ pub(super) fn call<'a>(heap: &mut Heap<'a>, name: &str, arguments: &[Place]) -> 
 
 /// Builds a dict from a dict or from a list of pairs. It replaces what it is built from, which is therefore never
 /// stored twice.
-fn dict_of(heap: &mut Heap, content: Place) -> Option<Place> {
+fn dict_of(heap: &mut Heap, content: NodeId) -> Option<NodeId> {
     let entries = match heap.node(content) {
         Node::Dict(_) => return Some(content),
         Node::List(pairs) => pairs.iter().map(|&pair| match heap.node(pair) {
             Node::List(pair) | Node::Tuple(pair) => {
-                <[Place; 2]>::try_from(&pair[..]).ok().map(|[key, value]| (key, value))
+                <[NodeId; 2]>::try_from(&pair[..]).ok().map(|[key, value]| (key, value))
             }
             _ => None,
         }),

@@ -1,6 +1,6 @@
 //! Storage for the values of a pickle.
 
-use crate::files::pickle::node::{Node, Place};
+use crate::files::pickle::node::{Node, NodeId};
 
 /// The values created so far.
 pub(super) struct Heap<'a> {
@@ -20,15 +20,15 @@ impl<'a> Heap<'a> {
         self.nodes
     }
 
-    pub(super) fn node(&self, place: Place) -> &Node<'a> {
+    pub(super) fn node(&self, place: NodeId) -> &Node<'a> {
         &self.nodes[place.0 as usize]
     }
 
-    pub(super) fn node_mut(&mut self, place: Place) -> &mut Node<'a> {
+    pub(super) fn node_mut(&mut self, place: NodeId) -> &mut Node<'a> {
         &mut self.nodes[place.0 as usize]
     }
 
-    pub(super) fn text(&self, place: Place) -> Option<&str> {
+    pub(super) fn text(&self, place: NodeId) -> Option<&str> {
         match self.node(place) {
             Node::Text(text) => Some(text),
             Node::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
@@ -36,10 +36,10 @@ impl<'a> Heap<'a> {
         }
     }
 
-    pub(super) fn add(&mut self, node: Node<'a>) -> Result<Place, String> {
+    pub(super) fn add(&mut self, node: Node<'a>) -> Result<NodeId, String> {
         let place = u32::try_from(self.nodes.len()).map_err(|_| "it has too many values")?;
         self.nodes.push(node);
-        Ok(Place(place))
+        Ok(NodeId(place))
     }
 
     /// Counts copied bytes, and fails if there are too many: copying a text again and again would turn a small file

@@ -9,17 +9,17 @@ use memchr::memchr;
 use crate::files::pickle::calls::call;
 use crate::files::pickle::heap::Heap;
 use crate::files::pickle::literals::{raw_unicode, string};
-use crate::files::pickle::node::{Node, Place};
+use crate::files::pickle::node::{Node, NodeId};
 
 /// A pickle being read. Names of instructions are those of Python's `pickletools`.
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     heap: Heap<'a>,
-    stack: Vec<Place>,
+    stack: Vec<NodeId>,
     /// Heights of the stack at the marks.
     marks: Vec<usize>,
-    memo: HashMap<u32, Place, FixedState>,
+    memo: HashMap<u32, NodeId, FixedState>,
 }
 
 impl<'a> Machine<'a> {
@@ -35,7 +35,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Runs to the end. Returns all values, and the place of the one that was pickled.
-    pub(super) fn run(mut self) -> Result<(Vec<Node<'a>>, Place), String> {
+    pub(super) fn run(mut self) -> Result<(Vec<Node<'a>>, NodeId), String> {
         loop {
             let start = self.at;
             match self.step() {
@@ -47,7 +47,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Runs one instruction. After the last one, returns the place of the result.
-    fn step(&mut self) -> Result<Option<Place>, String> {
+    fn step(&mut self) -> Result<Option<NodeId>, String> {
         let instruction = self.byte()?;
         match instruction {
             b'.' => return self.pop().map(Some),
@@ -214,7 +214,7 @@ impl<'a> Machine<'a> {
         Ok(Node::Text(Cow::Borrowed(text)))
     }
 
-    fn call(&mut self, global: Place, arguments: Place) -> Result<Place, String> {
+    fn call(&mut self, global: NodeId, arguments: NodeId) -> Result<NodeId, String> {
         let (Node::Global(name), Node::Tuple(arguments)) = (self.heap.node(global), self.heap.node(arguments)) else {
             return Err(DAMAGED.to_owned());
         };
@@ -225,7 +225,7 @@ impl<'a> Machine<'a> {
     }
 
     /// BUILD: `__setstate__` of the value on top of the stack. The state of a dict, apart from its entries, is ignored.
-    fn set_state(&mut self, state: Place) -> Result<(), String> {
+    fn set_state(&mut self, state: NodeId) -> Result<(), String> {
         let target = self.top()?;
         let order = match self.heap.node(state) {
             Node::Tuple(state) => state.get(1).and_then(|&order| self.heap.text(order)),
@@ -242,7 +242,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn extend_list(&mut self, items: &[Place]) -> Result<(), String> {
+    fn extend_list(&mut self, items: &[NodeId]) -> Result<(), String> {
         let list = self.top()?;
         match self.heap.node_mut(list) {
             Node::List(list) => list.extend_from_slice(items),
@@ -251,7 +251,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn extend_dict(&mut self, items: &[Place]) -> Result<(), String> {
+    fn extend_dict(&mut self, items: &[NodeId]) -> Result<(), String> {
         let entries = pairs(items)?;
         let dict = self.top()?;
         match self.heap.node_mut(dict) {
@@ -267,15 +267,15 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn top(&self) -> Result<Place, String> {
+    fn top(&self) -> Result<NodeId, String> {
         self.stack.last().copied().ok_or_else(|| UNDERFLOW.to_owned())
     }
 
-    fn pop(&mut self) -> Result<Place, String> {
+    fn pop(&mut self) -> Result<NodeId, String> {
         self.stack.pop().ok_or_else(|| UNDERFLOW.to_owned())
     }
 
-    fn pop_to_mark(&mut self) -> Result<Vec<Place>, String> {
+    fn pop_to_mark(&mut self) -> Result<Vec<NodeId>, String> {
         let mark = self.marks.pop().filter(|&mark| mark <= self.stack.len()).ok_or(UNDERFLOW)?;
         Ok(self.stack.split_off(mark))
     }
@@ -353,7 +353,7 @@ fn integer(bytes: &[u8]) -> Result<i64, String> {
 }
 
 /// Pairs up alternating keys and values.
-fn pairs(items: &[Place]) -> Result<Vec<(Place, Place)>, String> {
+fn pairs(items: &[NodeId]) -> Result<Vec<(NodeId, NodeId)>, String> {
     let (pairs, rest) = items.as_chunks::<2>();
     if !rest.is_empty() {
         return Err(DAMAGED.to_owned());

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// The index of a value in the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(pub(super) u32);
+pub(super) struct NodeId(pub(super) u32);
 
 /// A value. It refers to the values within it by their places.
 #[derive(Debug)]
@@ -16,9 +16,9 @@ pub(super) enum Node<'a> {
     Text(Cow<'a, str>),
     /// Python 2's strings too, which may or may not be text.
     Bytes(Cow<'a, [u8]>),
-    List(Vec<Place>),
-    Tuple(Vec<Place>),
-    Dict(Vec<(Place, Place)>),
+    List(Vec<NodeId>),
+    Tuple(Vec<NodeId>),
+    Dict(Vec<(NodeId, NodeId)>),
     /// The name of something to call, such as `collections.OrderedDict`.
     Global(String),
     Dtype(Dtype),

@@ -3,21 +3,21 @@
 use std::fmt;
 
 use crate::files::pickle::machine::Machine;
-use crate::files::pickle::node::{Node, Place};
+use crate::files::pickle::node::{Node, NodeId};
 use crate::message::shorten;
 
 /// A pickle that was read.
 #[derive(Debug)]
 pub(crate) struct Pickle<'a> {
     nodes: Vec<Node<'a>>,
-    root: Place,
+    root: NodeId,
 }
 
 /// A value of a [`Pickle`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Value<'p> {
     nodes: &'p [Node<'p>],
-    place: Place,
+    place: NodeId,
 }
 
 impl<'a> Pickle<'a> {
@@ -42,7 +42,7 @@ impl<'p> Value<'p> {
         &self.nodes[self.place.0 as usize]
     }
 
-    fn at(self, place: Place) -> Value<'p> {
+    fn at(self, place: NodeId) -> Value<'p> {
         Value { nodes: self.nodes, place }
     }
 

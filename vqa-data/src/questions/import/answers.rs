@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 
 use crate::evaluator::normalize::normalize_answer;
-use crate::questions::annotations::{Strings, Symbol};
+use crate::questions::annotations::{Interner, Symbol};
 
 /// Annotators per question.
 pub(super) const ANNOTATORS: usize = 10;
@@ -16,7 +16,7 @@ pub(super) const ANNOTATORS: usize = 10;
 /// Distinct answers in the form in which they are written, and the texts in the data that they stand for.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    written: Strings,
+    written: Interner,
     /// By the text in the data; `None` if normalisation leaves nothing of it.
     of_text: HashMap<Box<str>, Option<Symbol>, FixedState>,
     /// Texts that normalisation leaves nothing of, in order of appearance.

@@ -18,7 +18,7 @@ const MAX_FIELD: usize = 1 << 16;
 
 /// A row that does not match the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ragged {
+pub(super) struct RaggedRow {
     /// Counted from 1.
     pub line: u64,
     pub problem: String,
@@ -28,7 +28,7 @@ pub(super) struct Ragged {
 pub(super) struct ReadTable {
     pub form: String,
     /// Rows that were left out.
-    pub ragged: Vec<Ragged>,
+    pub ragged: Vec<RaggedRow>,
 }
 
 /// Reads a table with a header.
@@ -53,7 +53,7 @@ pub(super) fn read_delimited(path: &Path, given: &ColumnNames, skip_bad: bool, r
     let names = fields(path, &header, 1)?;
     let names: Vec<String> = names.into_iter().map(|name| name.trim().to_owned()).collect();
     let columns = find_columns(path, &names, given)?;
-    let places = Places::new(&columns, &names);
+    let places = ColumnIndices::new(&columns, &names);
     let mut record = ByteRecord::new();
     let mut ragged = Vec::new();
     let mut is_daquar = None;
@@ -67,7 +67,7 @@ pub(super) fn read_delimited(path: &Path, given: &ColumnNames, skip_bad: bool, r
                 let problem = format!("line {line}: {problem}, or leave such rows out with --skip-bad");
                 return Err(Error::damaged(path, problem));
             }
-            ragged.push(Ragged { line, problem });
+            ragged.push(RaggedRow { line, problem });
             continue;
         }
         let fields = fields(path, &record, line)?;
@@ -141,7 +141,7 @@ fn fields<'a>(path: &Path, record: &'a ByteRecord, line: u64) -> Result<Vec<&'a 
 }
 
 /// The indices of the columns.
-struct Places {
+struct ColumnIndices {
     question: usize,
     image: usize,
     answer: Option<usize>,
@@ -152,11 +152,11 @@ struct Places {
     split: Option<usize>,
 }
 
-impl Places {
-    fn new(columns: &Columns, names: &[String]) -> Places {
+impl ColumnIndices {
+    fn new(columns: &Columns, names: &[String]) -> ColumnIndices {
         let place = |name: &str| names.iter().position(|there| there == name).expect("columns are among those there");
         let optional = |name: &Option<String>| name.as_deref().map(place);
-        Places {
+        ColumnIndices {
             question: place(&columns.question),
             image: place(&columns.image),
             answer: optional(&columns.answer),

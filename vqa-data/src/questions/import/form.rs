@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::files::kind::kind_of;
 use crate::questions::import::columns::{ColumnNames, find_columns};
-use crate::questions::import::delimited::{Ragged, read_delimited};
+use crate::questions::import::delimited::{RaggedRow, read_delimited};
 use crate::questions::import::embedded::Embedded;
 use crate::questions::import::forms::{JSON_FORMS, KNOWN, daquar, vqa};
 use crate::questions::import::json_entries::{EntriesAt, Entry, Peek, for_each_entry, peek};
@@ -33,7 +33,7 @@ pub(super) struct ReadFiles {
     /// The files, indexed by the numbers that [`Rows::place`] returns.
     pub started: Vec<PathBuf>,
     /// Rows that were left out, each with its file.
-    pub ragged: Vec<(PathBuf, Ragged)>,
+    pub ragged: Vec<(PathBuf, RaggedRow)>,
     /// Pictures that were inside the files.
     pub embedded: Embedded,
 }

@@ -1,6 +1,6 @@
 //! The questions of all files, whatever their form, stored compactly.
 
-use crate::questions::annotations::{Strings, Symbol};
+use crate::questions::annotations::{Interner, Symbol};
 use crate::questions::import::answers::Answers;
 use crate::questions::import::split_name::SplitName;
 
@@ -48,7 +48,7 @@ pub(super) struct Rows {
     questions: String,
     question_ends: Vec<usize>,
     images: Vec<Symbol>,
-    image_names: Strings,
+    image_names: Interner,
     /// Indexed by the symbols of `image_names`.
     image_ids: Vec<Option<u64>>,
     given: Vec<Symbol>,
@@ -58,7 +58,7 @@ pub(super) struct Rows {
     question_ids: Optional<u64>,
     question_types: Optional<Symbol>,
     answer_types: Optional<Symbol>,
-    types: Strings,
+    types: Interner,
     splits: Vec<SplitName>,
     places: Vec<u32>,
     /// The first row of each file.
@@ -121,7 +121,7 @@ impl Rows {
     }
 
     /// What the data calls its pictures, each once.
-    pub(super) fn image_names(&self) -> &Strings {
+    pub(super) fn image_names(&self) -> &Interner {
         &self.image_names
     }
 

@@ -21,8 +21,10 @@ use crate::questions::import::pictures::{Ambiguous, Picture, Pictures};
 use crate::questions::import::report::{ImportReport, Skipped, SplitCounts};
 use crate::questions::import::rows::Rows;
 use crate::questions::import::split_name::SplitName;
-use crate::questions::import::upper_bound::{Counted, choose};
-use crate::questions::import::write::{Waiting, Written, relative, write_annotations, write_images, write_questions};
+use crate::questions::import::upper_bound::{FirstChoiceCounts, choose};
+use crate::questions::import::write::{
+    PendingFiles, QuestionsToWrite, relative, write_annotations, write_images, write_questions,
+};
 
 const IMAGES: &str = "images.json";
 const CONFIG: &str = "config.toml";
@@ -71,7 +73,7 @@ impl Import {
         let of_image = self.find(&read, &pictures, &mut skipped)?;
         let ReadFiles { files, mut rows, embedded, .. } = read;
 
-        let kept = Kept::new(&rows, &of_image)?;
+        let kept = KeptRows::new(&rows, &of_image)?;
         self.draw_val(&mut rows, &kept, &of_image)?;
         let numbers = number_images(&rows, &kept, &of_image, &pictures);
         let image_id = |row: usize| numbers.ids[&of_image[rows.image(row) as usize].expect("kept rows have pictures")];
@@ -87,7 +89,7 @@ impl Import {
 
         let first_choice = |row: usize| rows.first_choice(row).unwrap_or_else(|| most_frequent(rows.given(row)));
         let answered = || kept.rows.iter().map(|&row| row as usize).filter(|&row| !rows.given(row).is_empty());
-        let mut counted = Counted::new(rows.answers().len());
+        let mut counted = FirstChoiceCounts::new(rows.answers().len());
         answered().for_each(|row| counted.add(first_choice(row)));
         let upper_bounds = counted.bounds(answered().map(|row| ten(rows.given(row))));
         let min_answer_count = choose(&upper_bounds);
@@ -121,11 +123,11 @@ impl Import {
         };
 
         create_directory(&self.out)?;
-        let mut waiting = Waiting::default();
+        let mut waiting = PendingFiles::default();
         let made_from = report.files.iter().map(|read| format!("{} ({})", name_of(&read.file), read.form));
         let made_from = made_from.collect::<Vec<_>>().join(", ");
         for (&split, numbers) in &of_splits {
-            let written = Written { rows: &rows, numbers, question_id: &question_id, image_id: &image_id };
+            let written = QuestionsToWrite { rows: &rows, numbers, question_id: &question_id, image_id: &image_id };
             let has_answers = !rows.given(numbers[0] as usize).is_empty();
             let images: HashSet<u64> = numbers.iter().map(|&row| image_id(row as usize)).collect();
             let counts = SplitCounts { n_questions: numbers.len(), n_images: images.len(), has_answers };
@@ -235,7 +237,7 @@ impl Import {
     }
 
     /// Draws questions for validation from those to train on.
-    fn draw_val(&self, rows: &mut Rows, kept: &Kept, of_image: &[Option<Picture>]) -> Result<()> {
+    fn draw_val(&self, rows: &mut Rows, kept: &KeptRows, of_image: &[Option<Picture>]) -> Result<()> {
         let Some(share) = self.val else { return Ok(()) };
         let of_split = |split: SplitName, rows: &Rows| {
             let of_kept = kept.rows.iter().map(|&row| row as usize);
@@ -294,7 +296,7 @@ fn name_of(path: &Path) -> String {
 
 /// Ragged rows that were left out.
 fn ragged(read: &ReadFiles) -> Vec<Skipped> {
-    let skipped = |(path, ragged): &(PathBuf, crate::questions::import::delimited::Ragged)| Skipped {
+    let skipped = |(path, ragged): &(PathBuf, crate::questions::import::delimited::RaggedRow)| Skipped {
         place: format!("{}, line {}", path.display(), ragged.line),
         problem: ragged.problem.clone(),
     };
@@ -302,14 +304,14 @@ fn ragged(read: &ReadFiles) -> Vec<Skipped> {
 }
 
 /// The rows that are written, in order.
-struct Kept {
+struct KeptRows {
     rows: Vec<u32>,
     n_without_answer: usize,
 }
 
-impl Kept {
+impl KeptRows {
     /// Keeps all rows with a picture and, in splits where any row has an answer, with an answer.
-    fn new(rows: &Rows, of_image: &[Option<Picture>]) -> Result<Kept> {
+    fn new(rows: &Rows, of_image: &[Option<Picture>]) -> Result<KeptRows> {
         let has_picture = |row: &usize| of_image[rows.image(*row) as usize].is_some();
         let with_picture = || (0..rows.len()).filter(has_picture);
         let annotated: HashSet<SplitName, FixedState> =
@@ -320,7 +322,7 @@ impl Kept {
                 give a file of questions to be answered a name with \"test\" in it";
             return Err(Error::invalid(problem));
         }
-        let mut kept = Kept { rows: Vec::new(), n_without_answer: 0 };
+        let mut kept = KeptRows { rows: Vec::new(), n_without_answer: 0 };
         for row in with_picture() {
             match rows.given(row).is_empty() && annotated.contains(&rows.split(row)) {
                 true => kept.n_without_answer += 1,
@@ -335,7 +337,7 @@ impl Kept {
 }
 
 /// The ids of all pictures that are asked about.
-fn number_images(rows: &Rows, kept: &Kept, of_image: &[Option<Picture>], pictures: &Pictures) -> ImageNumbers {
+fn number_images(rows: &Rows, kept: &KeptRows, of_image: &[Option<Picture>], pictures: &Pictures) -> ImageNumbers {
     let (mut used, mut of_data) = (BTreeSet::new(), HashMap::new());
     for &row in &kept.rows {
         let image = rows.image(row as usize);
@@ -350,7 +352,7 @@ fn number_images(rows: &Rows, kept: &Kept, of_image: &[Option<Picture>], picture
 }
 
 /// Whether each question has an id that no other of its split has.
-fn have_own_ids(rows: &Rows, kept: &Kept) -> bool {
+fn have_own_ids(rows: &Rows, kept: &KeptRows) -> bool {
     let mut seen = HashSet::with_hasher(FixedState::default());
     kept.rows.iter().map(|&row| row as usize).all(|row| {
         rows.question_id(row).is_some_and(|id| i64::try_from(id).is_ok() && seen.insert((rows.split(row), id)))
@@ -358,7 +360,7 @@ fn have_own_ids(rows: &Rows, kept: &Kept) -> bool {
 }
 
 /// Number of rows that repeat an earlier one.
-fn n_duplicates(rows: &Rows, kept: &Kept) -> usize {
+fn n_duplicates(rows: &Rows, kept: &KeptRows) -> usize {
     let hasher = FixedState::default();
     let mut hashes: Vec<u64> = kept
         .rows

@@ -25,14 +25,14 @@ const WORTH: f64 = 1.0;
 
 /// Counts, for each answer, the questions whose first choice it is.
 #[derive(Debug, Default)]
-pub(super) struct Counted {
+pub(super) struct FirstChoiceCounts {
     /// Indexed by the answers' symbols.
     n_first: Vec<usize>,
 }
 
-impl Counted {
-    pub(super) fn new(n_answers: usize) -> Counted {
-        Counted { n_first: vec![0; n_answers] }
+impl FirstChoiceCounts {
+    pub(super) fn new(n_answers: usize) -> FirstChoiceCounts {
+        FirstChoiceCounts { n_first: vec![0; n_answers] }
     }
 
     pub(super) fn add(&mut self, first_choice: Symbol) {
@@ -84,7 +84,7 @@ mod tests {
     fn a_larger_dictionary_is_taken_where_it_is_worth_it() {
         // Answer 0 is given to nine questions, answer 1 to three, answer 2 to one; the last also has three of answer 0.
         let firsts = [vec![0; 9], vec![1; 3], vec![2]].concat();
-        let mut counted = Counted::new(3);
+        let mut counted = FirstChoiceCounts::new(3);
         firsts.iter().for_each(|&first| counted.add(first));
         let ten = |first: Symbol| {
             let answers = if first == 2 { [vec![2; 7], vec![0; 3]].concat() } else { vec![first; 10] };

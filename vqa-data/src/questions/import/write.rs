@@ -14,7 +14,7 @@ use crate::questions::import::question_type::question_type;
 use crate::questions::import::rows::Rows;
 
 /// The questions to write to a file: their rows, in order, and their ids.
-pub(super) struct Written<'a> {
+pub(super) struct QuestionsToWrite<'a> {
     pub rows: &'a Rows,
     pub numbers: &'a [u32],
     pub question_id: &'a dyn Fn(usize) -> u64,
@@ -23,9 +23,9 @@ pub(super) struct Written<'a> {
 
 /// Files that are complete and wait for the others, so that all appear or none.
 #[derive(Default)]
-pub(super) struct Waiting(Vec<AtomicFile>);
+pub(super) struct PendingFiles(Vec<AtomicFile>);
 
-impl Waiting {
+impl PendingFiles {
     /// Writes a file that will appear at `path`.
     pub(super) fn write(
         &mut self,
@@ -65,7 +65,7 @@ pub(super) fn write_questions(
     out: &mut dyn Write,
     split: &str,
     made_from: &str,
-    written: &Written,
+    written: &QuestionsToWrite,
 ) -> std::io::Result<()> {
     out.write_all(header(split, made_from, "questions").as_bytes())?;
     for (i, row) in written.numbers.iter().map(|&row| row as usize).enumerate() {
@@ -83,7 +83,7 @@ pub(super) fn write_annotations(
     out: &mut dyn Write,
     split: &str,
     made_from: &str,
-    written: &Written,
+    written: &QuestionsToWrite,
     first_choice: &dyn Fn(usize) -> Symbol,
 ) -> std::io::Result<()> {
     let rows = written.rows;

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::baseline::cpu::compared::{Compared, per_region};
+use crate::baseline::cpu::attention_inputs::{AttentionInputs, per_region};
 use crate::baseline::cpu::concat_scores::ConcatScores;
 use crate::baseline::cpu::product_scores::ProductScores;
 use crate::baseline::cpu::question_images::QuestionImages;
@@ -55,14 +55,14 @@ impl<'a, T: Number> AttentionPass<'a, T> {
         let image_rows = Vec::try_from(input.image_rows.contiguous()).expect("a flat tensor of integers");
         let images = QuestionImages::new(image_rows, n as usize, k as usize);
 
-        let compared = Compared { images: &images, features: &features, texts, question };
+        let inputs = AttentionInputs { images: &images, features: &features, texts, question };
         let (values, scores) = match layer {
             TopdownAttention::Product(layer) => {
-                let (values, scores) = ProductScores::forward(layer, &compared, encoded, seed);
+                let (values, scores) = ProductScores::forward(layer, &inputs, encoded, seed);
                 (values, Scores::Product(scores))
             }
             TopdownAttention::Concat(layer) => {
-                let (values, scores) = ConcatScores::forward(layer, &compared, encoded, seed);
+                let (values, scores) = ConcatScores::forward(layer, &inputs, encoded, seed);
                 (values, Scores::Concat(scores))
             }
         }; // [B, K]
@@ -83,10 +83,10 @@ impl<'a, T: Number> AttentionPass<'a, T> {
         let common = (&grad_attention * attention).sum_dim_intlist(1, true, Kind::Float); // [B, 1]
         let grad_scores = (grad_attention - common) * attention; // [B, K]
 
-        let compared = Compared { images, features, texts, question };
+        let inputs = AttentionInputs { images, features, texts, question };
         let grad_question = match scores {
-            Scores::Product(scores) => scores.backward(&compared, &grad_scores),
-            Scores::Concat(scores) => scores.backward(&compared, &grad_scores),
+            Scores::Product(scores) => scores.backward(&inputs, &grad_scores),
+            Scores::Concat(scores) => scores.backward(&inputs, &grad_scores),
         };
         grad_question.to_kind(Kind::Float)
     }

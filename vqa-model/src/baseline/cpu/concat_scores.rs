@@ -5,7 +5,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::baseline::cpu::compared::{Compared, per_region, scale};
+use crate::baseline::cpu::attention_inputs::{AttentionInputs, per_region, scale};
 use crate::baseline::cpu::gradients::add_grad;
 use crate::baseline::cpu::joint_vectors;
 use crate::baseline::cpu::joint_vectors::JointVectors;
@@ -34,31 +34,31 @@ impl<'a, T: Number> ConcatScores<'a, T> {
     /// Returns the scores, [B, K] float32, and the pass.
     pub(super) fn forward(
         layer: &'a ConcatAttention,
-        compared: &Compared,
+        inputs: &AttentionInputs,
         encoded: Option<&Tensor>,
         seed: Option<DropoutSeed>,
     ) -> (Tensor, ConcatScores<'a, T>) {
-        let (feature_dim, question_dim) = (compared.features.size()[2], compared.question.size()[1]);
+        let (feature_dim, question_dim) = (inputs.features.size()[2], inputs.question.size()[1]);
         let q_part = Linear::of_columns(only_layer(&layer.nonlinear), feature_dim..feature_dim + question_dim);
-        let q_share = q_part.forward(compared.question).to_kind(Kind::Float); // [L, A]
-        let q_share = compared.texts.per_question(&q_share); // [B, A]
+        let q_share = q_part.forward(inputs.question).to_kind(Kind::Float); // [L, A]
+        let q_share = inputs.texts.per_question(&q_share); // [B, A]
         let v_share = match encoded {
             Some(encoded) => encoded.contiguous(),
-            None => per_region(compared.features, |regions| Self::v_part(layer, feature_dim).forward(regions)),
+            None => per_region(inputs.features, |regions| Self::v_part(layer, feature_dim).forward(regions)),
         }; // [N, K, A]
-        let masks = compared.masks(seed, q_share.size()[1] as usize, layer.dropout);
+        let masks = inputs.masks(seed, q_share.size()[1] as usize, layer.dropout);
         let weights = layer.linear.weight() * scale(masks.as_ref()); // [1, A]
 
         let pass = ConcatScores { layer, v_share, q_part, q_share, masks };
         let (vectors, weights) = (pass.vectors(), values::<f32>(&weights));
-        let scores = compared.images.scores(|pair| joint_vectors::dot(vectors.of(pair), weights));
+        let scores = inputs.images.scores(|pair| joint_vectors::dot(vectors.of(pair), weights));
         (scores + &layer.linear.bias, pass)
     }
 
     /// Adds to the gradients of the parameters, given the gradient of the scores, [B, K] float32. Returns the gradient
     /// of the texts' hidden states, [L, H].
-    pub(super) fn backward(&self, compared: &Compared, grad_scores: &Tensor) -> Tensor {
-        let Compared { images, features, texts, question } = compared;
+    pub(super) fn backward(&self, inputs: &AttentionInputs, grad_scores: &Tensor) -> Tensor {
+        let AttentionInputs { images, features, texts, question } = inputs;
         let ConcatScores { layer, q_part, masks, .. } = self;
         add_grad(&layer.linear.bias, &grad_scores.sum(Kind::Float));
 

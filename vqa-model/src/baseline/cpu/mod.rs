@@ -17,9 +17,9 @@
 //! `concat_scores`. The other modules are what these are built from.
 
 pub(crate) mod attention;
+pub(crate) mod attention_inputs;
 pub(crate) mod cell;
 pub(crate) mod classifier;
-pub(crate) mod compared;
 pub(crate) mod concat_scores;
 pub(crate) mod gradients;
 pub(crate) mod gru;

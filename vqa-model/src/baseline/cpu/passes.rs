@@ -114,9 +114,9 @@ impl<'a, T: Number, C: Cell> ForwardPass<'a, T, C> {
         let prefixes = PrefixTree::new(&tokens(&input.tokens), n_tokens as usize); // L leaves
         let texts = DistinctTexts::new(&prefixes); // [B] of L
         let unrolled = if model.q_emb.config.bidirectional {
-            Unrolled::both_ways(&prefixes, &PrefixTree::new(&tokens(&input.tokens.flip([1])), n_tokens as usize))
+            Unrolled::bidirectional(&prefixes, &PrefixTree::new(&tokens(&input.tokens.flip([1])), n_tokens as usize))
         } else {
-            Unrolled::forwards(&prefixes)
+            Unrolled::unidirectional(&prefixes)
         };
         let seeds = Seeds::new(seed);
 

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::baseline::cpu::compared::{Compared, per_region, scale};
+use crate::baseline::cpu::attention_inputs::{AttentionInputs, per_region, scale};
 use crate::baseline::cpu::gradients::add_grad;
 use crate::baseline::cpu::linear::{Linear, add_weight_grad, relu_backward};
 use crate::baseline::cpu::masks::DropoutMasks;
@@ -32,29 +32,29 @@ impl<'a, T: Number> ProductScores<'a, T> {
     /// Returns the scores, [B, K] float32, and the pass.
     pub(super) fn forward(
         layer: &'a ProductAttention,
-        compared: &Compared,
+        inputs: &AttentionInputs,
         encoded: Option<&Tensor>,
         seed: Option<DropoutSeed>,
     ) -> (Tensor, ProductScores<'a, T>) {
         let q_proj = Linear::only_layer(&layer.q_proj);
-        let q_projected = q_proj.forward_relu(compared.question); // [L, A]
+        let q_projected = q_proj.forward_relu(inputs.question); // [L, A]
         let (v_projected, v_proj) = match encoded {
             Some(encoded) => (encoded.contiguous(), None),
             None => {
                 let v_proj = Self::v_proj(layer);
-                (per_region(compared.features, |regions| v_proj.forward_relu(regions)), Some(v_proj))
+                (per_region(inputs.features, |regions| v_proj.forward_relu(regions)), Some(v_proj))
             }
         }; // [N, K, A]
         let dim = q_projected.size()[1] as usize;
-        let masks = compared.masks(seed, dim, layer.dropout);
+        let masks = inputs.masks(seed, dim, layer.dropout);
 
         let weights = layer.linear.weight() * scale(masks.as_ref()); // [1, A]
-        let queries = compared.texts.per_question(&q_projected.to_kind(Kind::Float)) * weights; // [B, A]
+        let queries = inputs.texts.per_question(&q_projected.to_kind(Kind::Float)) * weights; // [B, A]
         let scores = match &masks {
-            None => compared.images.dots::<T>(&v_projected, &queries),
+            None => inputs.images.dots::<T>(&v_projected, &queries),
             Some(masks) => {
                 let (regions, queries) = (values::<T>(&v_projected), values::<f32>(&queries));
-                compared.images.scores(|pair| {
+                inputs.images.scores(|pair| {
                     let (region, query) =
                         (&regions[pair.region * dim..][..dim], &queries[pair.question * dim..][..dim]);
                     kernels::masked_dot(masks.row(pair.index), region, query)
@@ -67,8 +67,8 @@ impl<'a, T: Number> ProductScores<'a, T> {
 
     /// Adds to the gradients of the parameters, given the gradient of the scores, [B, K] float32. Returns the gradient
     /// of the texts' hidden states, [L, H].
-    pub(super) fn backward(&self, compared: &Compared, grad_scores: &Tensor) -> Tensor {
-        let Compared { images, features, texts, question } = compared;
+    pub(super) fn backward(&self, inputs: &AttentionInputs, grad_scores: &Tensor) -> Tensor {
+        let AttentionInputs { images, features, texts, question } = inputs;
         let ProductScores { layer, v_projected, q_projected, .. } = self;
         let masks = self.masks.as_ref();
         let dim = q_projected.size()[1] as usize;

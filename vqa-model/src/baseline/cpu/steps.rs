@@ -29,7 +29,7 @@ pub(super) struct Unrolled {
 impl Unrolled {
     /// The steps of a network that reads texts forwards. A state of any layer depends only on the beginning of a text,
     /// so all layers run over the same prefixes.
-    pub(super) fn forwards(prefixes: &PrefixTree) -> Unrolled {
+    pub(super) fn unidirectional(prefixes: &PrefixTree) -> Unrolled {
         let tree = prefixes.tree();
         let each: Vec<usize> = (0..tree.len()).collect();
         let steps = |rows: &[usize]| Steps {
@@ -45,7 +45,7 @@ impl Unrolled {
     /// The steps of a network that reads texts in both directions. Backwards, the first layer shares the endings of
     /// texts, which are the prefixes of the reversed questions. From the second layer on, each state depends on a full
     /// text: texts share nothing, and row `t L + i` of the input belongs to the word at position `t` in text `i` of L.
-    pub(super) fn both_ways(prefixes: &PrefixTree, reversed: &PrefixTree) -> Unrolled {
+    pub(super) fn bidirectional(prefixes: &PrefixTree, reversed: &PrefixTree) -> Unrolled {
         let (n_texts, n_levels) = (prefixes.tree().last_level().len(), prefixes.tree().n_levels());
         let forward_leaves: Vec<usize> = prefixes.tree().last_level().collect();
         let mut backward_leaves = vec![0; n_texts];
@@ -141,7 +141,7 @@ mod tests {
             let prefixes = PrefixTree::new(&questions.concat(), 4);
             let reverse = |text: &[i64]| text.iter().rev().copied().collect::<Vec<i64>>();
             let reversed: Vec<i64> = questions.iter().flat_map(|question| reverse(question)).collect();
-            let unrolled = Unrolled::both_ways(&prefixes, &PrefixTree::new(&reversed, 4));
+            let unrolled = Unrolled::bidirectional(&prefixes, &PrefixTree::new(&reversed, 4));
             let [forward, backward] = unrolled.layer(0) else { unreachable!() };
             let n_texts = forward.results.len();
             for (question, &text) in questions.iter().zip(prefixes.leaves()) {
@@ -152,7 +152,7 @@ mod tests {
                 }
                 // Whatever else is in the batch, a text has the same keys.
                 let alone = |question: &[i64]| PrefixTree::new(question, 4);
-                let of_both = Unrolled::both_ways(&alone(question), &alone(&reverse(question)));
+                let of_both = Unrolled::bidirectional(&alone(question), &alone(&reverse(question)));
                 for (steps, alone) in (0..2).flat_map(|l| unrolled.layer(l).iter().zip(of_both.layer(l))) {
                     for t in 0..4 {
                         let key = steps.keys[steps.outputs[t * n_texts + text as usize]];

@@ -127,8 +127,8 @@ fn rnn_masks(kind: ModelKind, input: &ModelInput, seed: u64) -> Vec<Tensor> {
     let tokens = |tokens: &Tensor| Vec::<i64>::try_from(tokens.contiguous().view([-1])).unwrap();
     let prefixes = PrefixTree::new(&tokens(&input.tokens), 6);
     let unrolled = match kind.bidirectional {
-        true => Unrolled::both_ways(&prefixes, &PrefixTree::new(&tokens(&input.tokens.flip([1])), 6)),
-        false => Unrolled::forwards(&prefixes),
+        true => Unrolled::bidirectional(&prefixes, &PrefixTree::new(&tokens(&input.tokens.flip([1])), 6)),
+        false => Unrolled::unidirectional(&prefixes),
     };
     let of_direction = |layer: usize, d: usize, steps: &Steps| {
         let masks = DropoutMasks::draw_by_keys(seed_of_dropout(seed, layer, d), &steps.keys, H, RNN_DROPOUT);

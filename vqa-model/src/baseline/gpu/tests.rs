@@ -13,7 +13,7 @@ use crate::baseline::cpu::{self, tests::generator};
 use crate::baseline::gpu::kernels::Kernels;
 use crate::baseline::gpu::passes::{serves, train};
 use crate::baseline::layers::Baseline;
-use crate::feed::order::{Asked, BatchOrder, SharedStates};
+use crate::feed::order::{BatchOrder, BatchQuestions, SharedStates};
 use crate::model::{DataDims, DropoutSeed, ModelInput, TrainingPass, VqaModel};
 
 const DIMS: DataDims = DataDims { n_words: 9, n_answers: 11, feature_dim: 40 };
@@ -51,7 +51,7 @@ fn input(kind: Kind, shared: SharedStates) -> ModelInput {
     let counts = Tensor::from_slice(&[5i64, 3, 5, 1, 5, 4, 5]).unsqueeze(1);
     let numbers = |tensor: &Tensor| Vec::<i64>::try_from(tensor.contiguous().view([-1])).unwrap();
     let (of_tokens, of_images) = (numbers(&tokens), numbers(&image_rows));
-    let asked = Asked {
+    let batch = BatchQuestions {
         tokens: &of_tokens,
         max_len: T as usize,
         padding: DIMS.n_words,
@@ -59,7 +59,7 @@ fn input(kind: Kind, shared: SharedStates) -> ModelInput {
         n_images: N as usize,
     };
     // With padding: states that belong to no question.
-    let (order, steps) = BatchOrder::numbers(asked, shared, &mut |_, n| n + 3);
+    let (order, steps) = BatchOrder::numbers(batch, shared, &mut |_, n| n + 3);
     ModelInput {
         order: Some(BatchOrder::new(&Tensor::from_slice(&order), &steps, B, N)),
         tokens,

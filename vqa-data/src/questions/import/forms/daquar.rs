@@ -124,7 +124,10 @@ mod tests {
             read_lines(&path, &mut rows).unwrap_err().to_string()
         };
         let problem_of_two = problem("a in the image1 ?\nb\nc\nd\n");
-        assert!(problem_of_two.contains("qa.txt: line 3: expected a question that ends in a picture"), "{problem_of_two}");
+        assert!(
+            problem_of_two.contains("qa.txt: line 3: expected a question that ends in a picture"),
+            "{problem_of_two}"
+        );
         assert!(problem("a in the image1 ?\nb\nc in the image1 ?\n").contains("line 3: the question has no answer"));
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 /// `without extension`, `pipe or device`. Displayed as a short list with an example of each.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(transparent)]
-pub struct LeftOut(BTreeMap<String, Kind>);
+pub struct NonImageFiles(BTreeMap<String, Kind>);
 
 /// The files of one kind. In JSON, only their number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,7 +26,7 @@ impl From<Kind> for usize {
     }
 }
 
-impl LeftOut {
+impl NonImageFiles {
     /// Number of files.
     pub fn n_files(&self) -> usize {
         self.0.values().map(|kind| kind.n_files).sum()
@@ -38,7 +38,7 @@ impl LeftOut {
     }
 }
 
-impl fmt::Display for LeftOut {
+impl fmt::Display for NonImageFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 5;
         let mut kinds: Vec<(&String, &Kind)> = self.0.iter().collect();
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn it_is_short() {
-        let mut left_out = LeftOut::default();
+        let mut left_out = NonImageFiles::default();
         for (kind, path) in [(".txt", "a/b.txt"), ("hidden", "._x"), (".txt", "c.txt"), (".txt", "d.txt")] {
             left_out.add(kind.to_owned(), Path::new(path));
         }

@@ -18,15 +18,15 @@ pub(crate) enum Size {
 /// The sizes that batches of `batch_size` questions are padded to: those seen so far with some to spare, so that soon
 /// all batches have the same sizes.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct PaddedSizes {
     batch_size: usize,
     sizes: HashMap<Size, usize>,
 }
 
-impl Room {
+impl PaddedSizes {
     /// Starts without any sizes.
-    pub(super) fn new(batch_size: usize) -> Room {
-        Room { batch_size, sizes: HashMap::new() }
+    pub(super) fn new(batch_size: usize) -> PaddedSizes {
+        PaddedSizes { batch_size, sizes: HashMap::new() }
     }
 
     /// Returns what `n` is padded to.
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn sizes_grow_seldom() {
-        let mut room = Room::new(512);
+        let mut room = PaddedSizes::new(512);
         for size in [Size::Images, Size::Scores, Size::Rows, Size::States(3)] {
             let first = room.fit(size, 100);
             assert!((101..=256).contains(&first) && first.is_multiple_of(8));

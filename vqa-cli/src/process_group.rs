@@ -4,21 +4,21 @@
 use anyhow::{Result, bail};
 use tch::{Cuda, Device};
 use vqa_model::device::parse_device;
-use vqa_train::distributed::{Collective, Launch, Solo};
+use vqa_train::distributed::{Collective, Launch, SingleProcess};
 
 use crate::terminal;
 
 /// This process among those started together; most often it is the only one.
-pub struct Together {
+pub struct ProcessGroup {
     launch: Option<Launch>,
     #[cfg(feature = "distributed")]
     processes: std::cell::OnceCell<std::rc::Rc<vqa_train::distributed::Processes>>,
 }
 
-impl Together {
+impl ProcessGroup {
     /// A process on its own, regardless of the environment.
-    pub fn alone() -> Together {
-        Together {
+    pub fn alone() -> ProcessGroup {
+        ProcessGroup {
             launch: None,
             #[cfg(feature = "distributed")]
             processes: std::cell::OnceCell::new(),
@@ -27,7 +27,7 @@ impl Together {
 
     /// Reads the launcher's variables. With several processes, only the first prints anything but errors from here on,
     /// and each computes with its share of the cores.
-    pub fn find() -> Result<Together> {
+    pub fn find() -> Result<ProcessGroup> {
         let launch = Launch::from_env().map_err(anyhow::Error::msg)?;
         if let Some(launch) = &launch {
             if cfg!(not(feature = "distributed")) {
@@ -40,7 +40,7 @@ impl Together {
             terminal::be_process(launch.rank);
             share_cores(launch);
         }
-        Ok(Together { launch, ..Together::alone() })
+        Ok(ProcessGroup { launch, ..ProcessGroup::alone() })
     }
 
     /// Whether this process is the one that writes files and prints results.
@@ -101,7 +101,7 @@ impl Together {
         if let Some(processes) = self.processes.get() {
             return &**processes;
         }
-        &Solo
+        &SingleProcess
     }
 
     /// A function that sums a tensor over all processes; `None` if this one is alone.

@@ -13,9 +13,9 @@ use vqa_train::distributed::check_same;
 use crate::args::SplitArgs;
 use crate::commands::split;
 use crate::config::Config;
+use crate::process_group::ProcessGroup;
 use crate::progress::ProgressBar;
 use crate::terminal::say;
-use crate::together::Together;
 
 /// Loads one checkpoint, or several as an ensemble, and the split from the config of the (first) checkpoint's run or
 /// from another one.
@@ -24,14 +24,14 @@ pub fn open(checkpoints: &[PathBuf], args: &SplitArgs) -> Result<SplitWithModel>
 }
 
 /// Like [`open`], but distributed if there are several processes.
-pub fn open_together(checkpoints: &[PathBuf], args: &SplitArgs, together: &Together) -> Result<SplitWithModel> {
-    let device = args.device.as_deref().map(|name| together.device(name)).transpose()?;
+pub fn open_together(checkpoints: &[PathBuf], args: &SplitArgs, group: &ProcessGroup) -> Result<SplitWithModel> {
+    let device = args.device.as_deref().map(|name| group.device(name)).transpose()?;
     let split = open_on(checkpoints, args, device)?;
-    together.join(None, Device::Cpu)?;
+    group.join(None, Device::Cpu)?;
     // A single process need not read the features for a digest.
-    let Some(sum) = together.sum() else { return Ok(split) };
-    check_same(together.collective(), &[("the model, or the data, that is asked about", split.fingerprint()?)])?;
-    Ok(split.shared(together.rank(), together.n_processes(), sum))
+    let Some(sum) = group.sum() else { return Ok(split) };
+    check_same(group.collective(), &[("the model, or the data, that is asked about", split.fingerprint()?)])?;
+    Ok(split.shared(group.rank(), group.n_processes(), sum))
 }
 
 fn open_on(checkpoints: &[PathBuf], args: &SplitArgs, device: Option<Device>) -> Result<SplitWithModel> {

@@ -14,14 +14,14 @@ pub(super) fn per_region(features: &Tensor, of_regions: impl FnOnce(&Tensor) -> 
 }
 
 /// What scores are computed from: the regions of N images, and L distinct texts.
-pub(super) struct Compared<'i> {
+pub(super) struct AttentionInputs<'i> {
     pub(super) images: &'i QuestionImages,
     pub(super) features: &'i Tensor, // [N, K, D]
     pub(super) texts: &'i DistinctTexts,
     pub(super) question: &'i Tensor, // [L, H], the texts' hidden states
 }
 
-impl Compared<'_> {
+impl AttentionInputs<'_> {
     /// Draws dropout masks for vectors of length `dim`, one for each pair: [B K, dim]. `None` if there is no dropout.
     pub(super) fn masks(&self, seed: Option<DropoutSeed>, dim: usize, dropout: f64) -> Option<DropoutMasks> {
         let seed = seed.filter(|_| dropout > 0.0)?;
