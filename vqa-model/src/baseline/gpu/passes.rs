@@ -15,13 +15,15 @@ use crate::feed::order::BatchOrder;
 use crate::model::{ModelInput, ModelOutput, TrainingPass};
 
 /// Whether this step can handle a model, given batches whose order is known: its widths must be multiples of what the
-/// kernels process at a time, and there must be no dropout between recurrent layers.
+/// kernels process at a time, it must have several answers, and there must be no dropout between recurrent layers.
 pub(crate) fn serves_model(model: &Baseline) -> bool {
     let (hid_dim, mlp_dim) = (model.q_emb.hid_dim, model.classifier.hidden.bias.size()[0]);
     let dim = model.v_att.weight_norm_layers()[0].bias.size()[0];
     let is_cut = |dim: i64, by: i64| dim % by == 0;
     let widths = is_cut(hid_dim, 8) && is_cut(dim, 32) && is_cut(mlp_dim, 32) && dim <= MAX_DIM;
-    widths && model.q_emb.config.dropout == 0.0
+    // The weights of a layer with one output are laid out for attention, not for a product.
+    let n_answers = model.classifier.output.bias.size()[0];
+    widths && n_answers > 1 && model.q_emb.config.dropout == 0.0
 }
 
 /// Whether this step can handle a model and an input, on any device: the model must satisfy [`serves_model`], the input

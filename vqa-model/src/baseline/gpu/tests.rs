@@ -11,7 +11,7 @@ use crate::baseline::config::{
 };
 use crate::baseline::cpu::{self, tests::generator};
 use crate::baseline::gpu::kernels::Kernels;
-use crate::baseline::gpu::passes::{serves, train};
+use crate::baseline::gpu::passes::{serves, serves_model, train};
 use crate::baseline::layers::Baseline;
 use crate::feed::order::{BatchOrder, BatchQuestions, SharedStates};
 use crate::model::{DataDims, DropoutSeed, ModelInput, TrainingPass, VqaModel};
@@ -69,6 +69,16 @@ fn input(kind: Kind, shared: SharedStates) -> ModelInput {
         padding: Some(Tensor::arange(K, options).unsqueeze(0).ge_tensor(&counts)),
         dropout: None,
     }
+}
+
+/// A dictionary of one answer makes a classifier whose weights look like those of attention's last layer.
+#[test]
+fn a_single_answer_is_left_to_libtorch() {
+    let config = ModelConfig::default();
+    let serves = |n_answers| {
+        serves_model(&Baseline::new(VarStore::new(Device::Cpu).root(), &config, DataDims { n_answers, ..DIMS }))
+    };
+    assert_eq!([1, 2].map(serves), [false, true]);
 }
 
 /// Logits, attention and all gradients.
