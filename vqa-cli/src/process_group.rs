@@ -7,6 +7,7 @@ use vqa_model::device::parse_device;
 use vqa_train::distributed::{Collective, Launch, SingleProcess};
 
 use crate::terminal;
+use vqa_data::message::counted;
 
 /// This process among those started together; most often it is the only one.
 pub struct ProcessGroup {
@@ -68,10 +69,11 @@ impl ProcessGroup {
         let n_devices = Cuda::device_count();
         if launch.local_rank as i64 >= n_devices {
             bail!(
-                "process {} is number {}, counted from 0, on a machine with {n_devices} GPU(s): start one process per \
+                "process {} is number {}, counted from 0, on a machine with {}: start one process per \
                  GPU, or set device = \"cpu\"",
                 launch.rank,
-                launch.local_rank
+                launch.local_rank,
+                counted(n_devices as usize, "GPU")
             );
         }
         Ok(Device::Cuda(launch.local_rank))

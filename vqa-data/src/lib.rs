@@ -74,7 +74,6 @@
 #![deny(missing_docs)]
 
 mod error;
-mod message;
 mod python_text;
 
 pub mod batches;
@@ -82,6 +81,7 @@ pub mod config;
 pub mod evaluator;
 pub mod features;
 pub mod files;
+pub mod message;
 pub mod questions;
 pub mod random;
 #[cfg(feature = "images")]

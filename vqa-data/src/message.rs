@@ -1,4 +1,10 @@
-//! Helpers for messages.
+//! Wording that the messages of all crates share.
+
+/// Returns a count with its noun: "1 image", "3 images".
+pub fn counted(n: usize, noun: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {noun}{plural}")
+}
 
 /// Lists the smallest few ids, for a message.
 pub(crate) fn first_few(ids: &mut [u64]) -> String {

@@ -148,7 +148,7 @@ fn images_without_features_are_counted() {
     let error = Dataset::new(split, &WordDict::default(), &AnswerDict::default(), 4, vec![source]).err().unwrap();
     let error = error.to_string();
     assert!(
-        error.contains("numbered: it lacks the features of 4 image(s)") && error.contains("97, 98, 99, 105"),
+        error.contains("numbered: it lacks the features of 4 images") && error.contains("97, 98, 99, 105"),
         "{error}"
     );
 }

@@ -21,6 +21,7 @@ use crate::predict::{Answers, N_BEST, Prediction, RankedAnswers, Sum, answer_sha
 use crate::report::choice::{Choice, count_namesakes};
 use crate::report::explained::ExplainedQuestion;
 use crate::report::report::Report;
+use vqa_data::message::counted;
 
 /// An answered question with the path of its picture, or why that is not known.
 type Answered = (ExplainedQuestion, std::result::Result<PathBuf, String>);
@@ -161,10 +162,8 @@ impl SplitWithModel {
             occlude_all(model, model.loss(), feed, options, progress)
         })?;
         if occluded.iter().all(Option::is_none) {
-            let n = options.n_regions;
-            return Err(
-                self.problem(format!("no image has more than {n} region(s), so none would be left: remove fewer"))
-            );
+            let regions = counted(options.n_regions, "region");
+            return Err(self.problem(format!("no image has more than {regions}, so none would be left: remove fewer")));
         }
         Ok(Occlusion::mean(&occluded, options, &self.dataset().split().annotations))
     }

@@ -15,6 +15,7 @@ use vqa_train::{Rehearsal, TrainConfig, Trainer};
 
 use crate::commands::watch::show;
 use crate::config::Config;
+use vqa_data::message::counted;
 
 /// Steps are tried for about this long, for a reliable mean.
 const ENOUGH: Duration = Duration::from_secs(10);
@@ -55,7 +56,8 @@ fn split(loader: &Loader) -> String {
 
 fn steps(config: &Config, trainer: &Trainer, n_epochs: u64) -> String {
     let n = trainer.train.n_batches() as u64;
-    format!("{n} per epoch, of {} questions each; {} in {n_epochs} epoch(s)", config.run.train.batch_size, n * n_epochs)
+    let epochs = counted(n_epochs as usize, "epoch");
+    format!("{n} per epoch, of {} questions each; {} in {epochs}", config.run.train.batch_size, n * n_epochs)
 }
 
 /// The number of parameters in each part of the model.

@@ -12,6 +12,7 @@ use crate::commands::answering;
 use crate::commands::score::{row, table};
 use crate::process_group::ProcessGroup;
 use crate::terminal::print;
+use vqa_data::message::counted;
 
 /// The output of `evaluate --json`. Scores are percentages.
 #[derive(Debug, Serialize)]
@@ -187,7 +188,7 @@ fn occlusion_text(occlusion: &Occlusion) -> String {
     let Occlusion { options, n_left_out, .. } = occlusion;
     let mut text = format!(
         "\n\n{:<30} {:>9} {:>21} {:>21}\n{:<30} {:>9} {:>12} {:>8} {:>12} {:>8}",
-        format!("without {} region(s)", options.n_regions),
+        format!("without {}", counted(options.n_regions, "region")),
         "",
         "other answer, %",
         "probability falls by",
@@ -212,11 +213,14 @@ fn occlusion_text(occlusion: &Occlusion) -> String {
         types.into_iter().for_each(|(name, of)| line(&format!("  {name}"), of));
     }
     text.push_str(&format!(
-        "\nattended: those that the model looked at most; chance: others at random, {} draw(s); in percentage points",
-        options.n_draws
+        "\nattended: those that the model looked at most; chance: others at random, {}; in percentage points",
+        counted(options.n_draws, "draw")
     ));
     if *n_left_out > 0 {
-        text.push_str(&format!("; {n_left_out} question(s) were left out because their image has no further regions"));
+        text.push_str(&format!(
+            "; left out, because hiding the regions would leave none: {}",
+            counted(*n_left_out, "question")
+        ));
     }
     text
 }

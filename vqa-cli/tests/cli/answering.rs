@@ -225,10 +225,9 @@ fn calibration_and_answers_without_regions() {
     // Matrix products of fewer rows round differently.
     assert_close(&evaluate("--occlude 3 --draws 2 --batch-size 7")["occlusion"], occlusion);
     let text = ok(at, &format!("evaluate {model} --occlude 1 --checkpoint run/model_1.safetensors"));
-    for words in ["without 1 region(s)", "calibration: error ", "each checkpoint alone", "mean and standard deviation"]
-    {
+    for words in ["without 1 region", "calibration: error ", "each checkpoint alone", "mean and standard deviation"] {
         assert!(text.contains(words), "{words}: {text}");
     }
     // Each image has 21 regions.
-    fails(at, &format!("evaluate {model} --occlude 21"), &["no image has more than 21 region(s)", "remove fewer"]);
+    fails(at, &format!("evaluate {model} --occlude 21"), &["no image has more than 21 regions", "remove fewer"]);
 }

@@ -194,7 +194,7 @@ fn training() {
     fails(
         at,
         &format!("{train} --set data.train.composition.0.features=val.h5"),
-        &["val.h5: it lacks the features of 50 image(s)", "(image ids 1, 2"],
+        &["val.h5: it lacks the features of 50 images of the questions", "(image ids 1, 2"],
     );
     fails(at, &format!("{train} --set device=cuda:7"), &["no GPU can be used"]);
     fails(at, &format!("{train} --set device=gpu"), &["\"gpu\" is unknown"]);

@@ -152,7 +152,7 @@ fn wrong_input_is_explained() {
     damaged[place] = b'!';
     fs::write(at.join("damaged.tsv"), damaged).unwrap();
     for (arguments, words) in [
-        ("bad.tsv --out x.h5", &["bad.tsv: line 2: 2 columns", "5 image(s) cannot be used", "--skip-bad"][..]),
+        ("bad.tsv --out x.h5", &["bad.tsv: line 2: 2 columns", "5 images cannot be used", "--skip-bad"][..]),
         ("bad_npz --out x.h5", &["bad_npz/2.npz: bbox is missing", "--skip-bad"]),
         ("damaged.tsv --out x.h5", &["damaged.tsv: line 2: features is not base64", "skip bad images with --skip-bad"]),
         ("fixed.tsv fixed.tsv --out x.h5", &["line 1: image 10 again, first on line 1"]),
@@ -182,7 +182,7 @@ fn wrong_input_is_explained() {
     let said = stderr(&output);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("skipped: bad.tsv: line 10: features is not base64"), "{said}");
-    assert!(said.trim_end().ends_with("skipped: 6 image(s) in all"), "{said}");
+    assert!(said.trim_end().ends_with("skipped: 6 images in all"), "{said}");
     assert!(ok(at, "features inspect x.h5").contains("3, ids 10 to 30"));
     // Image 40 is listed, but malformed.
     fs::write(at.join("listed.txt"), "30\n40\n").unwrap();

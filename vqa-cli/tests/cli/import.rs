@@ -37,11 +37,11 @@ fn a_table_becomes_vqa2_files() {
     for words in [
         "read qa.csv as CSV with semicolons",
         "5 questions, 3 pictures, 4 answers, 3 of which only one question has",
-        "5 questions have one answer: it was written ten times",
-        "1 rows repeat an earlier one",
-        "1 questions have no answer, and were left out",
-        "1 pictures have no question, and were left out: lonely.jpg",
-        "3 pictures have no id of their own, and were numbered in order: see data/images.json",
+        "5 questions with one answer: written ten times",
+        "1 row with the same picture, question and answers as an earlier one",
+        "1 question without an answer: left out",
+        "1 picture without a question, left out: lonely.jpg",
+        "3 pictures without an id: numbered in order, see data/images.json",
         "questions were numbered in order",
         "min_answer_count = 1       4 answers   100.00 %  (in the config)",
         "min_answer_count = 3       0 answers     0.00 %",
@@ -279,9 +279,9 @@ fn bad_data_is_named() {
         &["missing.csv, line 3: picture \"d.png\" is not in photos; 1 of 2 questions", "--skip-bad"],
     );
     let report = ok(at, "import missing.csv --images photos --out skipped --skip-bad");
-    assert!(report.contains("1 rows were skipped: missing.csv, line 3: no picture \"d.png\""), "{report}");
+    assert!(report.contains("1 row skipped: missing.csv, line 3: no picture \"d.png\""), "{report}");
     fs::write(at.join("ragged.csv"), "question,answer,image\nwhat, then?,b,c.png\n").unwrap();
-    fails(at, &import("ragged.csv"), &["ragged.csv: line 2: 4 field(s), but the header has 3"]);
+    fails(at, &import("ragged.csv"), &["ragged.csv: line 2: 4 fields, but the header has 3"]);
     fs::write(at.join("form.txt"), "some words\nand more\n").unwrap();
     fails(at, &import("form.txt"), &["form.txt: neither a table nor JSON", "Visual Genome", "Parquet"]);
     fs::write(at.join("answers.csv"), "question,image,reply\nwhat?,c.png,x\n").unwrap();

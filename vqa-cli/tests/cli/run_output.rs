@@ -113,7 +113,7 @@ fn a_dry_run_says_what_a_run_would_take_and_writes_nothing() {
     for words in [
         format!("{n} questions about 50 images"),
         format!("{n_val} questions about 10 images"),
-        format!("{n_steps} per epoch, of 32 questions each; {} in 2 epoch(s)", 2 * n_steps),
+        format!("{n_steps} per epoch, of 32 questions each; {} in 2 epochs", 2 * n_steps),
         format!("w_emb {}", 8 * (prepared["n_words"].as_u64().unwrap() + 1)),
         "train.h5".to_owned(),
         " s a step (".to_owned(),
@@ -137,7 +137,7 @@ fn a_dry_run_says_what_a_run_would_take_and_writes_nothing() {
     fails(at, "train --config config.toml --dry-run --set train.n_epochs=1", &["it already contains this run"]);
     let left = ok(at, "train --config config.toml --dry-run --resume");
     assert!(!left.contains("bf16"), "{left}");
-    assert!(left.contains(&format!("{n_steps} in 1 epoch(s)")), "{left}");
+    assert!(left.contains(&format!("{n_steps} in 1 epoch")), "{left}");
     assert!(contents(at) == before);
 }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::features::element_type::ElementType;
 use crate::features::extractor_info::ExtractorInfo;
 use crate::features::source::RegionSource;
-use crate::message::first_few;
+use crate::message::{counted, first_few};
 use crate::questions::dictionary::{AnswerDict, WordDict};
 use crate::questions::encode::EncodedQuestions;
 use crate::questions::fingerprint::DictFingerprint;
@@ -111,10 +111,10 @@ impl Dataset {
             if !missing.is_empty() {
                 let mut missing: Vec<u64> = missing.into_iter().collect();
                 let message = format!(
-                    "{}: it lacks the features of {} image(s) of the questions (image ids {}): extract them too, or \
+                    "{}: it lacks the features of {} of the questions (image ids {}): extract them too, or \
                      use the file that belongs to these questions",
                     source.name(),
-                    missing.len(),
+                    counted(missing.len(), "image"),
                     first_few(&mut missing)
                 );
                 return Err(Error::Mismatch { paths: vec![source.name().into()], message });

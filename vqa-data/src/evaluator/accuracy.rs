@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::evaluator::normalize::{clean, normalize_answer};
-use crate::message::first_few;
+use crate::message::{counted, first_few};
 use crate::questions::annotations::{Annotation, Annotations};
 use crate::questions::json::Answer;
 
@@ -71,8 +71,8 @@ impl Accuracy {
             answers.iter().enumerate().map(|(place, answer)| (answer.question_id, place)).collect();
         if by_question.len() < answers.len() {
             let message = format!(
-                "{} question(s) have more than one answer in the results: give one answer per question",
-                answers.len() - by_question.len()
+                "the results have more than one answer to {}: give one answer per question",
+                counted(answers.len() - by_question.len(), "question")
             );
             return Err(Error::Duplicate { paths: Vec::new(), message });
         }
@@ -95,8 +95,8 @@ impl Accuracy {
             let known: HashMap<u64, ()> = annotations.iter().map(|annotation| (annotation.question_id, ())).collect();
             let mut extra: Vec<u64> = by_question.into_keys().filter(|id| !known.contains_key(id)).collect();
             let message = format!(
-                "{} answer(s) in the results have no annotation (question ids {}): do these files belong together?",
-                extra.len(),
+                "the results answer {} that have no annotation (question ids {}): do these files belong together?",
+                counted(extra.len(), "question"),
                 first_few(&mut extra)
             );
             return Err(Error::Mismatch { paths: Vec::new(), message });

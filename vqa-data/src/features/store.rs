@@ -17,6 +17,7 @@ use crate::features::container::Container;
 use crate::features::element_type::ElementType;
 use crate::features::hdf5_error::cannot_read;
 use crate::files::mmap::MappedFile;
+use crate::message::counted;
 
 /// A 2-D or 3-D dataset seen as rows of `width` values.
 #[derive(Debug)]
@@ -144,7 +145,7 @@ impl Store {
         };
         let filters = match dataset.filters().len() {
             0 => "no filter".to_owned(),
-            n => format!("{n} filter(s)"),
+            n => counted(n, "filter"),
         };
         format!("{dtype}, {chunks}, {filters}, read through HDF5")
     }

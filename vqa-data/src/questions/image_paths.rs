@@ -9,7 +9,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::error::{Error, Result};
 use crate::files::text::open_text;
-use crate::message::first_few;
+use crate::message::{counted, first_few};
 use crate::questions::not_json::explain;
 use crate::questions::whole_number::whole_number_of;
 
@@ -58,8 +58,11 @@ impl ImagePaths {
         let listed: Listed = serde_json::from_slice(&text).map_err(|source| explain(path, &text, source))?;
         if !listed.twins.is_empty() {
             let mut twins = listed.twins;
-            let problem =
-                format!("{} image id(s) appear twice ({}): keep one path for each", twins.len(), first_few(&mut twins));
+            let problem = format!(
+                "{} used twice ({}): keep one path for each",
+                counted(twins.len(), "image id"),
+                first_few(&mut twins)
+            );
             return Err(Error::duplicate(path, problem));
         }
         let directory = path.parent().unwrap_or(Path::new(""));
@@ -233,7 +236,7 @@ mod tests {
     #[test]
     fn a_file_that_lists_no_images_is_named() {
         for (text, words) in [
-            (r#"{"1": "a", "2": "b", "01": "c", "2": "d"}"#, "2 image id(s) appear twice (1, 2)"),
+            (r#"{"1": "a", "2": "b", "01": "c", "2": "d"}"#, "2 image ids used twice (1, 2)"),
             ("{\n\"1\": \"a\",\n\"b.jpg\": \"b\"}", "\"b.jpg\" is not an image id"),
             (r#"{"-1": "a"}"#, "not an image id"),
             (r#"{"1": 2}"#, "line 1"),

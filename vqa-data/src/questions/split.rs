@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::message::first_few;
+use crate::message::{counted, first_few};
 use crate::questions::annotations::Annotations;
 use crate::questions::image_paths::ImagePaths;
 use crate::questions::json::{Question, read_annotations, read_questions};
@@ -246,9 +246,9 @@ fn join(source: &SourceConfig, questions: &[Question], annotations: &mut Annotat
                 _ => "is a file listed twice in a_jsons?",
             };
             let message = format!(
-                "{} annotate(s) {} question(s) twice: {remedy}",
+                "{}: {} annotated twice: {remedy}",
                 in_words(&source.a_jsons),
-                n_annotations - index_of.len()
+                counted(n_annotations - index_of.len(), "question")
             );
             return Err(Error::Duplicate { paths: source.a_jsons.clone(), message });
         }
@@ -313,9 +313,9 @@ fn refuse_twins(source: &SourceConfig, questions: &[Question]) -> Result<()> {
         _ => "is a file listed twice in q_jsons?",
     };
     let message = format!(
-        "{}: {} question id(s) appear twice ({}): {remedy}",
+        "{}: {} used twice ({}): {remedy}",
         in_words(&source.q_jsons),
-        twins.len(),
+        counted(twins.len(), "question id"),
         first_few(&mut twins)
     );
     Err(Error::Duplicate { paths: source.q_jsons.clone(), message })
@@ -385,11 +385,11 @@ mod tests {
         assert!(extra.contains("2 of 3 annotations") && extra.contains("7, 8"), "{extra}");
         let mut twice = annotated.clone();
         twice.q_jsons.extend(annotated.q_jsons.clone());
-        assert!(load(&[twice]).unwrap_err().contains("2 question id(s) appear twice (10, 11): is a file listed twice"));
+        assert!(load(&[twice]).unwrap_err().contains("2 question ids used twice (10, 11): is a file listed twice"));
         let twins = load(&[files(at, "e", &[4, 5, 4], None)]).unwrap_err();
-        assert!(twins.contains("e_q.json: 1 question id(s) appear twice (4): give each question"), "{twins}");
+        assert!(twins.contains("e_q.json: 1 question id used twice (4): give each question"), "{twins}");
         let twins = load(&[files(at, "f", &[4, 5], Some(&[4, 4, 5]))]).unwrap_err();
-        assert!(twins.contains("f_a.json annotate(s) 1 question(s) twice: keep one"), "{twins}");
+        assert!(twins.contains("f_a.json: 1 question annotated twice: keep one"), "{twins}");
         assert_eq!(load(&[annotated.clone(), annotated.clone()]).unwrap().len(), 4, "Visual Genome's ids overlap");
         assert!(load(&[annotated.clone(), bare.clone()]).unwrap_err().contains("has no annotations"));
         assert!(load(&[bare.clone(), annotated]).unwrap_err().contains("has annotations"));

@@ -12,6 +12,7 @@ use crate::weights::safetensors::{Header, write_tensors};
 use crate::weights::state_dict::{Ambiguous, COMPILED, Location, StateDict};
 use crate::weights::stored::{StoredTensor, is_float};
 use crate::weights::{pth, safetensors};
+use vqa_data::message::counted;
 
 /// Writes a model's weights under their PyTorch names. The file is written completely or not at all.
 ///
@@ -134,7 +135,7 @@ fn adapted(state_dict: &StateDict, is_compiled: bool) -> Option<String> {
         adapted.push(format!("removed \"{COMPILED}.\" from names"));
     }
     if let Some(name) = state_dict.left_over_integers.first() {
-        adapted.push(format!("left out {} tensor(s) of integers ({name})", state_dict.left_over_integers.len()));
+        adapted.push(format!("left out {} ({name})", counted(state_dict.left_over_integers.len(), "integer tensor")));
     }
     (!adapted.is_empty()).then(|| adapted.join(", "))
 }

@@ -15,6 +15,7 @@ use crate::error::{Error, Result, SavedFiles};
 use crate::metrics::sums::Sums;
 use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
+use vqa_data::message::counted;
 
 /// The epoch with the highest validation score; if several have it, the first.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -187,9 +188,8 @@ impl State {
         let now = tch::get_num_threads();
         let before = self.n_threads.filter(|n| device == Device::Cpu && (1..=MOST).contains(n)).map(|n| n as i32);
         if let Some(n) = before.filter(|&n| n != now) {
-            tracing::info!(
-                "computing with {n} thread(s) as before, not {now}: the number affects how sums are rounded"
-            );
+            let threads = counted(n as usize, "thread");
+            tracing::info!("computing with {threads} as before, not {now}: the number affects how sums are rounded");
             tch::set_num_threads(n);
         }
     }

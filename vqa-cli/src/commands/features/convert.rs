@@ -10,6 +10,7 @@ use crate::args::ConvertArgs;
 use crate::commands::features::problems::{report_bad, what_is_kept};
 use crate::progress::ProgressBar;
 use crate::terminal::{print, say};
+use vqa_data::message::counted;
 
 pub fn run(args: &ConvertArgs) -> Result<()> {
     // Checked before anything slow.
@@ -24,8 +25,8 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     if let [first, ..] = collection.bad_images()
         && !args.skip_bad
     {
-        let n = collection.bad_images().len();
-        anyhow::bail!("{first}; {n} image(s) cannot be used; skip them with --skip-bad");
+        let images = counted(collection.bad_images().len(), "image");
+        anyhow::bail!("{first}; {images} cannot be used; skip them with --skip-bad");
     }
     report_bad(collection.bad_images());
     let missing = if args.skip_bad { leave_out_missing(&collection, &mut outputs) } else { Vec::new() };

@@ -4,6 +4,7 @@ use vqa_data::features::{FeatureFile, RegionSource};
 use crate::args::InspectArgs;
 use crate::progress::ProgressBar;
 use crate::terminal::print;
+use vqa_data::message::counted;
 
 pub fn run(args: &InspectArgs) -> Result<()> {
     let file = FeatureFile::open(&args.file)?;
@@ -27,8 +28,8 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         _ => "none are finite".to_owned(),
     };
     let broken = match summary.first_not_finite {
-        Some(image_id) => format!("{} image(s), the first is {image_id}", summary.n_not_finite),
-        None => "0 image(s)".to_owned(),
+        Some(image_id) => format!("{}, the first is {image_id}", counted(summary.n_not_finite, "image")),
+        None => counted(0, "image"),
     };
     let speed = summary.load_speed.map_or_else(
         || "not measured: too few images".to_owned(),
@@ -48,14 +49,14 @@ pub fn run(args: &InspectArgs) -> Result<()> {
          regions        {regions} an image, {} values each\n\
          values         {values}\n\
          NaN or inf     {broken}\n\
-         all zero       {} image(s), {} region(s)\n\
+         all zero       {}, {}\n\
          load speed     {speed}",
         args.file.display(),
         summary.shape,
         summary.layout,
         summary.n_images,
         summary.feature_dim,
-        summary.n_zero,
-        summary.n_zero_regions
+        counted(summary.n_zero, "image"),
+        counted(summary.n_zero_regions, "region")
     ))
 }

@@ -6,6 +6,7 @@ use vqa_data::Error;
 use vqa_data::features::{BadImage, FeatureWriter};
 
 use crate::terminal::say;
+use vqa_data::message::counted;
 
 /// Adds to an error that interrupted writing whether the same command can resume from there.
 pub fn what_is_kept(error: Error, mut paths: impl Iterator<Item = PathBuf>) -> anyhow::Error {
@@ -24,5 +25,5 @@ pub fn report_bad(bad: &[BadImage]) {
     for bad in bad {
         say!("skipped: {bad}");
     }
-    say!("skipped: {} image(s) in all", bad.len());
+    say!("skipped: {} in all", counted(bad.len(), "image"));
 }

@@ -291,7 +291,7 @@ mod tests {
         let error = |directory: &tempfile::TempDir| list_images(directory.path()).unwrap_err().to_string();
         assert!(error(&folder(&[], &[])).contains("no pictures in it (.jpg"));
         let heic = error(&folder(&[], &["IMG_1.HEIC", "IMG_2.HEIC"]));
-        assert!(heic.contains("but 2 other file(s): 2 .heic ("), "{heic}");
+        assert!(heic.contains("but 2 other files: 2 .heic ("), "{heic}");
         let twins = error(&folder(&["a_1.png", "b/c_01.jpg"], &[]));
         assert!(twins.contains("b/c_01.jpg: has the image id 1, like") && twins.contains("/a_1.png"), "{twins}");
         let hashes = error(&folder(&["003a8ae2ef43b901.jpg", "1.jpg", "logo.png"], &[]));

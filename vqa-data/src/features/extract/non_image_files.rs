@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::message::counted;
 use serde::Serialize;
 
 /// Files of a folder that are not images, counted by the reason: an extension such as `.txt`, `hidden`,
@@ -43,7 +44,7 @@ impl fmt::Display for NonImageFiles {
         const SHOWN: usize = 5;
         let mut kinds: Vec<(&String, &Kind)> = self.0.iter().collect();
         kinds.sort_by_key(|(_, kind)| std::cmp::Reverse(kind.n_files));
-        write!(f, "{} other file(s): ", self.n_files())?;
+        write!(f, "{}: ", counted(self.n_files(), "other file"))?;
         for (i, (name, Kind { n_files, example })) in kinds.iter().take(SHOWN).enumerate() {
             let separator = if i > 0 { ", " } else { "" };
             let more = if *n_files > 1 { ", …" } else { "" };
@@ -51,7 +52,7 @@ impl fmt::Display for NonImageFiles {
         }
         match kinds.len().saturating_sub(SHOWN) {
             0 => Ok(()),
-            n => write!(f, ", and {n} other kind(s)"),
+            n => write!(f, ", and {}", counted(n, "other kind")),
         }
     }
 }
@@ -66,9 +67,9 @@ mod tests {
         for (kind, path) in [(".txt", "a/b.txt"), ("hidden", "._x"), (".txt", "c.txt"), (".txt", "d.txt")] {
             left_out.add(kind.to_owned(), Path::new(path));
         }
-        assert_eq!(left_out.to_string(), "4 other file(s): 3 .txt (a/b.txt, …), 1 hidden (._x)");
+        assert_eq!(left_out.to_string(), "4 other files: 3 .txt (a/b.txt, …), 1 hidden (._x)");
         assert_eq!(serde_json::to_string(&left_out).unwrap(), r#"{".txt":3,"hidden":1}"#);
         (0..50).for_each(|i| left_out.add(format!(".{i}"), Path::new("x")));
-        assert!(left_out.to_string().ends_with(", and 47 other kind(s)"), "{left_out}");
+        assert!(left_out.to_string().ends_with(", and 47 other kinds"), "{left_out}");
     }
 }

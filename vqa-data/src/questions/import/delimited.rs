@@ -6,6 +6,7 @@ use std::path::Path;
 use csv::{ByteRecord, ReaderBuilder, Terminator};
 
 use crate::error::{Error, Result};
+use crate::message::counted;
 use crate::questions::import::cell::list_or_text;
 use crate::questions::import::columns::{ColumnNames, Columns, find_columns};
 use crate::questions::import::forms::daquar;
@@ -118,7 +119,7 @@ fn problem_of(record: &ByteRecord, n_columns: usize, delimiter: u8) -> Option<St
         true => format!("put fields that contain {mark} in double quotes"),
         false => "complete the row".to_owned(),
     };
-    Some(format!("{} field(s), but the header has {n_columns}: {remedy}", record.len()))
+    Some(format!("{}, but the header has {n_columns}: {remedy}", counted(record.len(), "field")))
 }
 
 /// The fields of a record as text.
@@ -240,7 +241,7 @@ mod tests {
         let text = "question,answer,image\na?,b,1\nc, d?,e,2\nf?,g\nh?,i,3\n";
         let problem = read(text, false).map(|_| ()).unwrap_err();
         assert!(
-            problem.contains("line 3: 4 field(s), but the header has 3: put fields that contain a comma"),
+            problem.contains("line 3: 4 fields, but the header has 3: put fields that contain a comma"),
             "{problem}"
         );
         let (table, rows) = read(text, true).unwrap();

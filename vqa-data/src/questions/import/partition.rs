@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::message::counted;
 use crate::random::split_mix_64;
 
 /// What is drawn for validation.
@@ -27,8 +28,8 @@ pub enum ValBy {
 pub(super) fn draw(keys: &BTreeSet<u64>, share: f64, seed: u64, what: &str) -> Result<BTreeSet<u64>> {
     if keys.len() < 2 {
         let problem = format!(
-            "all questions to train on are about {} {what}, which cannot be split: leave out --val",
-            keys.len()
+            "--val splits the {what}s of the training questions, and there is {}: leave it out",
+            counted(keys.len(), what)
         );
         return Err(Error::invalid(problem));
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde::Serialize;
 
+use crate::message::counted;
 use crate::questions::import::form::ReadFile;
 use crate::questions::import::upper_bound::UpperBound;
 
@@ -93,8 +94,8 @@ impl fmt::Display for ImportReport {
         for ReadFile { file, form } in &self.files {
             writeln!(f, "read {} as {form}", file.display())?;
         }
-        write!(f, "{} questions, {} pictures, ", self.n_questions, self.n_images)?;
-        writeln!(f, "{} answers, {} of which only one question has", self.n_answers, self.n_answers_once)?;
+        write!(f, "{}, {}, ", counted(self.n_questions, "question"), counted(self.n_images, "picture"))?;
+        writeln!(f, "{}, {} of which only one question has", counted(self.n_answers, "answer"), self.n_answers_once)?;
         for (name, split) in &self.splits {
             let without = if split.has_answers { "" } else { ", without answers" };
             writeln!(f, "  {name:<6} {:>9} questions {:>8} pictures{without}", split.n_questions, split.n_images)?;
@@ -109,34 +110,35 @@ impl fmt::Display for ImportReport {
             )?;
         }
         let counts = [
-            (self.n_one_answer, "questions have one answer: it was written ten times, as if ten people agreed"),
-            (self.n_few_answers, "questions have two to nine answers: they were repeated in turn until there were ten"),
-            (self.n_more_answers, "questions have more than ten answers: the first ten were written"),
-            (self.n_duplicate_rows, "rows repeat an earlier one, with the same picture and answers (they were kept)"),
-            (self.n_without_answer, "questions have no answer, and were left out"),
-            (self.n_empty_questions, "rows have no question, and were left out"),
+            (self.n_one_answer, "question", "with one answer: written ten times, as if ten people agreed"),
+            (self.n_few_answers, "question", "with two to nine answers: repeated in turn until there were ten"),
+            (self.n_more_answers, "question", "with more than ten answers: the first ten were written"),
+            (self.n_duplicate_rows, "row", "with the same picture, question and answers as an earlier one: kept"),
+            (self.n_without_answer, "question", "without an answer: left out"),
+            (self.n_empty_questions, "row", "without a question: left out"),
         ];
-        for (n, what) in counts.into_iter().filter(|&(n, _)| n > 0) {
-            writeln!(f, "{n} {what}")?;
+        for (n, noun, what) in counts.into_iter().filter(|&(n, ..)| n > 0) {
+            writeln!(f, "{} {what}", counted(n, noun))?;
         }
         if !self.vanished_answers.is_empty() {
-            let (n, named) = (self.vanished_answers.len(), few(self.vanished_answers.iter()));
+            let answers = counted(self.vanished_answers.len(), "answer");
+            let named = few(self.vanished_answers.iter());
             writeln!(
                 f,
-                "{n} answers are empty once the official evaluator has normalised them, and do not count: {named}"
+                "{answers} of which the official evaluator's normalisation leaves nothing, not counted: {named}"
             )?;
         }
         if !self.skipped.is_empty() {
             let named = self.skipped.iter().map(|skipped| format!("{}: {}", skipped.place, skipped.problem));
-            writeln!(f, "{} rows were skipped: {}", self.skipped.len(), few(named))?;
+            writeln!(f, "{} skipped: {}", counted(self.skipped.len(), "row"), few(named))?;
         }
         if !self.images_without_questions.is_empty() {
-            let (n, named) = (self.images_without_questions.len(), few(self.images_without_questions.iter()));
-            writeln!(f, "{n} pictures have no question, and were left out: {named}")?;
+            let pictures = counted(self.images_without_questions.len(), "picture");
+            writeln!(f, "{pictures} without a question, left out: {}", few(self.images_without_questions.iter()))?;
         }
         if self.n_numbered_images > 0 {
-            let (n, images) = (self.n_numbered_images, self.images.display());
-            writeln!(f, "{n} pictures have no id of their own, and were numbered in order: see {images}")?;
+            let (pictures, images) = (counted(self.n_numbered_images, "picture"), self.images.display());
+            writeln!(f, "{pictures} without an id: numbered in order, see {images}")?;
         }
         if self.numbered_questions {
             writeln!(f, "questions were numbered in order")?;

@@ -253,8 +253,8 @@ impl Import {
             ValBy::Question => row as u64,
         };
         let what = match self.val_by {
-            ValBy::Image => "picture(s)",
-            ValBy::Question => "row(s)",
+            ValBy::Image => "picture",
+            ValBy::Question => "row",
         };
         let keys: BTreeSet<u64> = train.iter().map(|&row| key(row)).collect();
         let drawn = draw(&keys, share, self.seed, what)?;
