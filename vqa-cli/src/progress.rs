@@ -39,9 +39,9 @@ impl ProgressBar {
         ProgressBar::start(what.into(), unit, true, total)
     }
 
-    /// A bar that counts batches and shows only the details given to [`ProgressBar::reach`], with no rate of its own.
+    /// A bar that counts batches and shows only the details given to [`ProgressBar::set_done`], with no rate of its own.
     #[cfg(feature = "torch")]
-    pub fn told(what: String, total: u64) -> ProgressBar {
+    pub fn with_details(what: String, total: u64) -> ProgressBar {
         ProgressBar::start(what.into(), "batches", false, total)
     }
 
@@ -69,7 +69,7 @@ impl ProgressBar {
 
     /// Sets the total done so far, and details to show beside the bar, most important first.
     #[cfg(feature = "torch")]
-    pub fn reach(&self, done: u64, said: impl FnOnce() -> Vec<String>) {
+    pub fn set_done(&self, done: u64, said: impl FnOnce() -> Vec<String>) {
         self.done.store(done, Ordering::Relaxed);
         self.show(done, said);
     }

@@ -262,7 +262,7 @@ impl SplitWithModel {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
         let image_paths = self.image_paths(questions)?;
-        let n_namesakes = count_namesakes(self.dataset().split(), questions);
+        let n_earlier_of_id = count_namesakes(self.dataset().split(), questions);
         // One batch waits while another is drawn.
         let (sender, receiver) = mpsc::sync_channel::<Vec<Answered>>(1);
         thread::scope(|scope| {
@@ -284,7 +284,7 @@ impl SplitWithModel {
             });
             let answered = questions.chunks(self.batch_size).try_for_each(|questions| {
                 let batch = Batch::gather(self.dataset(), questions)?;
-                let explained = self.explain_batch(&batch, without_top, &n_namesakes)?;
+                let explained = self.explain_batch(&batch, without_top, &n_earlier_of_id)?;
                 let pictures = batch.questions.iter().zip(&batch.image_ids).map(|(&question, &image_id)| {
                     let paths = &image_paths[&self.dataset().split().source_of(question)];
                     paths.path(image_id).map_err(|error| error.to_string())
@@ -304,7 +304,7 @@ impl SplitWithModel {
         &self,
         batch: &Batch,
         without_top: bool,
-        n_namesakes: &HashMap<usize, usize>,
+        n_earlier_of_id: &HashMap<usize, usize>,
     ) -> Result<Vec<ExplainedQuestion>> {
         let ensemble = &self.ensemble;
         let loss = ensemble.loss();
@@ -326,7 +326,7 @@ impl SplitWithModel {
             let annotation = split.annotations.get(question);
             ExplainedQuestion {
                 question_id: batch.question_ids[i],
-                n_namesakes: n_namesakes[&question],
+                n_earlier_of_id: n_earlier_of_id[&question],
                 question: split.questions[question].question.to_string(),
                 answer_type: annotation.map(|annotation| annotation.answer_type.to_owned()),
                 question_type: annotation.map(|annotation| annotation.question_type.to_owned()),

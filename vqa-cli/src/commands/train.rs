@@ -95,9 +95,9 @@ fn start(config: &Config, resume: bool, dry_run: bool, group: &ProcessGroup) -> 
     };
     let are_new = made.is_some();
     let open = match (dry_run, group.is_first()) {
-        (true, _) => OpenedRun::look,
+        (true, _) => OpenedRun::open_read_only,
         (false, true) => OpenedRun::open,
-        (false, false) => OpenedRun::follow,
+        (false, false) => OpenedRun::open_as_worker,
     };
     let mut opened = open(&run, settings, resume, made).map_err(|error| with_command(error, &run))?;
     let dataset = |name: &str| split::dataset(config, name, opened.words(), opened.answers()).map(Arc::new);

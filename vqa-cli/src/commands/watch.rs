@@ -19,21 +19,24 @@ pub fn show(n_epochs: u64) -> impl FnMut(Event) {
         Event::Features { n, of } => {
             let progress =
                 features.get_or_insert_with(|| ProgressBar::new("features to the device", "images", of as u64));
-            progress.reach(n as u64, Vec::new);
+            progress.set_done(n as u64, Vec::new);
             if n == of {
                 features = None;
             }
         }
         Event::Step { metrics, batch, n_batches } => {
             if bar.as_ref().is_none_or(|(training, _)| !training) {
-                bar = Some((true, ProgressBar::told(format!("epoch {}/{n_epochs}", metrics.epoch), n_batches as u64)));
+                bar = Some((
+                    true,
+                    ProgressBar::with_details(format!("epoch {}/{n_epochs}", metrics.epoch), n_batches as u64),
+                ));
             }
             recent.add(metrics);
             let left = recent.step * (n_batches - batch) as u32;
             let epoch = of_last_epoch.unwrap_or(recent.step * n_batches as u32);
             let in_all = left + epoch * n_epochs.saturating_sub(metrics.epoch) as u32;
             let (_, progress) = bar.as_ref().expect("made above");
-            progress.reach(batch as u64, || {
+            progress.set_done(batch as u64, || {
                 let all_reduce = match metrics.all_reduce_ms {
                     Some(_) => format!(", all-reduce {:.0} %", recent.all_reduce_share),
                     None => String::new(),
@@ -54,7 +57,7 @@ pub fn show(n_epochs: u64) -> impl FnMut(Event) {
             if bar.as_ref().is_none_or(|(training, _)| *training) {
                 bar = Some((false, ProgressBar::new("validate", "batches", n_batches as u64)));
             }
-            bar.as_ref().expect("made above").1.reach(batch as u64, Vec::new);
+            bar.as_ref().expect("made above").1.set_done(batch as u64, Vec::new);
         }
         Event::Epoch(metrics) => {
             of_last_epoch = Some(Duration::from_secs_f64(metrics.seconds));

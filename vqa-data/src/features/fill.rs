@@ -272,7 +272,7 @@ mod tests {
     fn a_failed_flush_ends_the_run() {
         let directory = tempfile::tempdir().unwrap();
         let mut writer = FeatureWriter::resume(&directory.path().join("a.h5"), table(), "x", IfExists::Refuse).unwrap();
-        writer.break_down();
+        writer.fail_writes();
         let jobs: Vec<Job> = (0..N).map(|i| Job { source: i, targets: vec![(0, i)] }).collect();
         let (failed, has_failed) = channel();
         let has_failed = Mutex::new(has_failed);

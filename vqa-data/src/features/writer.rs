@@ -16,7 +16,7 @@ use crate::features::hdf5_error::cannot_write;
 use crate::features::table::FeatureTable;
 use crate::files::atomic::IfExists;
 use crate::files::partial::{Partial, Progress, partial_path};
-use crate::files::unfinished::making;
+use crate::files::unfinished::lock_creation;
 
 /// Writes a feature file: contiguous `image_features` and `image_bb`, `image_ids`, `image_sizes` if all sizes are
 /// known, and `pos_boxes` if the images have different numbers of regions.
@@ -112,7 +112,7 @@ impl FeatureWriter {
             return Err(Error::invalid(format!("{path}: its features would have no values, and could not be used")));
         }
         // HDF5 would create the file again if a signal handler had removed it.
-        let _making = making();
+        let _lock = lock_creation();
         partial.clear()?;
         let offsets = create_hdf5(partial.path(), &table).map_err(cannot_write(partial.destination()))?;
         Ok(FeatureWriter::new(partial, table, made_from, offsets))
@@ -212,8 +212,8 @@ impl FeatureWriter {
 
     /// Makes [`FeatureWriter::save_progress`] fail, as a full disk would.
     #[cfg(test)]
-    pub(super) fn break_down(&mut self) {
-        self.partial.break_down();
+    pub(super) fn fail_writes(&mut self) {
+        self.partial.fail_writes();
     }
 
     /// Writes only the first regions of the image in row `row`, at most K, and leaves the others zero.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use tempfile::{TempDir, TempPath};
 
 use crate::error::{Error, Result};
-use crate::files::unfinished::{IfStopped, forget_unfinished, making, note_unfinished};
+use crate::files::unfinished::{IfStopped, forget_unfinished, lock_creation, note_unfinished};
 
 /// A file being written beside its destination, under a temporary name. Dropping it removes the file;
 /// [`AtomicFile::finish`] gives it its final name.
@@ -36,7 +36,7 @@ impl AtomicFile {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
-        let _making = making();
+        let _lock = lock_creation();
         let temporary = builder.tempfile_in(directory).map_err(Error::io("write", &destination))?.into_temp_path();
         note_unfinished(&temporary, IfStopped::Remove);
         Ok(AtomicFile { temporary, destination })
@@ -99,7 +99,7 @@ impl AtomicDir {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(fs::Permissions::from_mode(0o777));
         }
-        let _making = making();
+        let _lock = lock_creation();
         let temporary = builder.tempdir_in(directory).map_err(Error::io("write", destination))?;
         let path = temporary.path().to_owned();
         note_unfinished(&path, IfStopped::Remove);

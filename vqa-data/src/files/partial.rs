@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::atomic::{IfExists, make_parent, rename, rename_new, resolve};
-use crate::files::unfinished::{IfStopped, forget_unfinished, making, note_unfinished};
+use crate::files::unfinished::{IfStopped, forget_unfinished, lock_creation, note_unfinished};
 
 const EXTENSION: &str = "partial";
 
@@ -64,7 +64,7 @@ impl Partial {
         make_parent(&destination)?;
         let path = partial_path(&destination);
         let journal_path = journal_path(&destination);
-        let _making = making();
+        let _lock = lock_creation();
         let (journal, is_new) = loop {
             let (journal, is_new) = open_or_create(&journal_path)?;
             match journal.try_lock() {
@@ -137,7 +137,7 @@ impl Partial {
 
     /// Makes [`Partial::save_progress`] fail, as a full disk would.
     #[cfg(test)]
-    pub(crate) fn break_down(&mut self) {
+    pub(crate) fn fail_writes(&mut self) {
         self.journal = File::open(&self.journal_path).expect("a journal that cannot be written");
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 static UNFINISHED: Mutex<BTreeMap<PathBuf, IfStopped>> = Mutex::new(BTreeMap::new());
 
 /// Held while something unfinished is created and noted, and forever once [`remove_unfinished`] has begun.
-static MAKING: Mutex<()> = Mutex::new(());
+static CREATION: Mutex<()> = Mutex::new(());
 
 /// What to do with an unfinished file when the program is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) enum IfStopped {
 /// paths are returned. Meant for a signal handler that is about to exit, since exiting runs no destructors. From then
 /// on, other threads block when they try to create another.
 pub fn remove_unfinished() -> Vec<PathBuf> {
-    std::mem::forget(making());
+    std::mem::forget(lock_creation());
     let mut kept = Vec::new();
     for (path, if_stopped) in unfinished().iter() {
         match if_stopped {
@@ -38,8 +38,8 @@ pub fn remove_unfinished() -> Vec<PathBuf> {
 }
 
 /// Takes the lock that [`remove_unfinished`] waits for.
-pub(crate) fn making() -> std::sync::MutexGuard<'static, ()> {
-    MAKING.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn lock_creation() -> std::sync::MutexGuard<'static, ()> {
+    CREATION.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) fn note_unfinished(path: &Path, if_stopped: IfStopped) {

@@ -9,7 +9,7 @@ pub struct ExplainedQuestion {
     pub question_id: u64,
     /// How many earlier questions have the same id, which sources of one split may share. If it is not 0, the folder is
     /// `ID_2`, `ID_3` and so on.
-    pub n_namesakes: usize,
+    pub n_earlier_of_id: usize,
     /// The question.
     pub question: String,
     /// "yes/no", "number" or "other", if there are annotations.
@@ -38,7 +38,7 @@ pub struct ExplainedQuestion {
 impl ExplainedQuestion {
     /// The name of the question's folder.
     pub fn folder(&self) -> String {
-        match self.n_namesakes {
+        match self.n_earlier_of_id {
             0 => self.question_id.to_string(),
             n => format!("{}_{}", self.question_id, n + 1),
         }

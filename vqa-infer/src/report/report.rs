@@ -346,9 +346,9 @@ mod tests {
         let picture = directory.path().join("p.png");
         image::RgbImage::new(4, 4).save(&picture).unwrap();
         let mut report = Report::new(directory.path(), "title", Vec::new());
-        for (n_namesakes, question) in [(2, "who?"), (0, "why?"), (1, "how?")] {
+        for (n_earlier_of_id, question) in [(2, "who?"), (0, "why?"), (1, "how?")] {
             report
-                .add(&ExplainedQuestion { question: question.to_owned(), n_namesakes, ..explained(&picture) })
+                .add(&ExplainedQuestion { question: question.to_owned(), n_earlier_of_id, ..explained(&picture) })
                 .unwrap();
         }
         let text = |name: &str| std::fs::read_to_string(directory.path().join(name).join("qa.txt")).unwrap();

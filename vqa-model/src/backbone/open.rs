@@ -92,7 +92,7 @@ pub fn open_built_in(name: &str, options: &OpenOptions) -> Result<ConvNet> {
     };
     let sha256 = sha256(&weights)?;
     let mut network = ConvNet::load(name, &architecture, &weights, sha256, options.device, options.precision)?;
-    network.set_preprocessing(options.preprocessing.over(&architecture.preprocessing)?);
+    network.set_preprocessing(options.preprocessing.apply_to(&architecture.preprocessing)?);
     Ok(network)
 }
 

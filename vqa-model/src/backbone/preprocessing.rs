@@ -108,7 +108,7 @@ impl PreprocessingOptions {
     ///
     /// When a value is impossible, such as a side of 0 pixels or a deviation of 0, or the options contradict each
     /// other.
-    pub fn over(&self, base: &Preprocessing) -> Result<Preprocessing> {
+    pub fn apply_to(&self, base: &Preprocessing) -> Result<Preprocessing> {
         let size = match (self.size, self.short_side, self.long_side) {
             (None, None, None) => base.size,
             (Some([height, width]), None, None) => InputSize::Fixed { height, width },
@@ -245,7 +245,7 @@ mod tests {
         let path = directory.path().join("model.toml");
         let read = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            PreprocessingOptions::read(&path)?.over(&Preprocessing::torchvision())
+            PreprocessingOptions::read(&path)?.apply_to(&Preprocessing::torchvision())
         };
         assert_eq!(read("").unwrap(), Preprocessing::torchvision());
         let found =

@@ -58,7 +58,7 @@ impl TorchScript {
         let is_described = beside.exists() && beside != path;
         let torchvision = Preprocessing::torchvision();
         let described =
-            if is_described { PreprocessingOptions::read(&beside)?.over(&torchvision)? } else { torchvision };
+            if is_described { PreprocessingOptions::read(&beside)?.apply_to(&torchvision)? } else { torchvision };
         let mut network = TorchScript {
             module,
             info: BackboneInfo {
@@ -68,11 +68,11 @@ impl TorchScript {
                 kind: BackboneKind::Map,
                 channels: 0,
                 precision,
-                preprocessing: options.over(&described)?,
+                preprocessing: options.apply_to(&described)?,
             },
             device,
         };
-        network.find_out()?;
+        network.probe_output()?;
         if !is_described && *options == PreprocessingOptions::default() {
             let beside = beside.display();
             if network.info.kind == BackboneKind::Detector {
@@ -93,7 +93,7 @@ impl TorchScript {
     }
 
     /// Runs the network on an empty picture to find out what it returns.
-    fn find_out(&mut self) -> Result<()> {
+    fn probe_output(&mut self) -> Result<()> {
         let [height, width] = self.info.preprocessing.size.of([480, 640]);
         let picture = Tensor::zeros([1, 3, i64::from(height), i64::from(width)], (Kind::Float, self.device));
         let (kind, channels) = match self.run(&picture)? {

@@ -361,8 +361,8 @@ impl KernelArgument<'_> {
 }
 
 /// Returns the address of a tensor, after checking it for a kernel that reads `alignment` bytes at a time.
-fn address(tensor: &Tensor, device: Device, kind: Kind, alignment: u64, lies_right: bool) -> u64 {
-    let is_right = tensor.device() == device && tensor.kind() == kind && lies_right;
+fn address(tensor: &Tensor, device: Device, kind: Kind, alignment: u64, has_valid_layout: bool) -> u64 {
+    let is_right = tensor.device() == device && tensor.kind() == kind && has_valid_layout;
     let address = tensor.data_ptr() as u64;
     assert!(is_right && address.is_multiple_of(alignment), "{tensor:?}");
     address

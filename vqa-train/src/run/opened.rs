@@ -54,7 +54,7 @@ impl OpenedRun {
     /// # Errors
     ///
     /// Those of [`OpenedRun::open`], except that another process may be training in the directory.
-    pub fn look(
+    pub fn open_read_only(
         run: &RunDir,
         config: &RunConfig,
         resume: bool,
@@ -71,7 +71,7 @@ impl OpenedRun {
     /// # Errors
     ///
     /// Those of [`OpenedRun::open`], except that another process may be training in the directory.
-    pub fn follow(
+    pub fn open_as_worker(
         run: &RunDir,
         config: &RunConfig,
         resume: bool,
@@ -219,7 +219,7 @@ impl OpenedRun {
     ///
     /// # Panics
     ///
-    /// When the run was opened with [`OpenedRun::look`] or [`OpenedRun::follow`].
+    /// When the run was opened with [`OpenedRun::open_read_only`] or [`OpenedRun::open_as_worker`].
     pub fn begin(&mut self, config: &RunConfig) -> Result<()> {
         let comments = self.resumed.as_ref().map(Resumed::comments).unwrap_or_default();
         self.run.write_config(config, &comments)?;
