@@ -21,7 +21,7 @@ use vqa_model::run::RunDir;
 use vqa_train::distributed::SingleProcess;
 use vqa_train::{Event, TrainConfig, Trainer};
 
-/// A file's images, but the first has only its first region, the second its first two, and so on.
+/// A file's images, but the first has no region, the second only its first one, the third its first two, and so on.
 struct Adaptive(FeatureFile);
 
 impl RegionSource for Adaptive {
@@ -42,7 +42,7 @@ impl RegionSource for Adaptive {
     }
 
     fn n_regions(&self, row: usize) -> usize {
-        1 + row % self.0.n_regions(row)
+        row % (1 + self.0.n_regions(row))
     }
 
     fn element_type(&self) -> ElementType {
@@ -146,9 +146,11 @@ fn the_same_numbers_wherever_the_features_are() {
             (Precision::Fp32, Sampler::Random, 1),
             (Precision::Tf32, Sampler::Grouped, 1),
             (Precision::Bf16, Sampler::Random, 3),
+            // Of one question each, some about an image without regions.
+            (Precision::Fp32, Sampler::Random, 16),
         ] {
             let trained = |features_on_device| {
-                let run = dir.path().join(format!("{precision:?} {features_on_device:?}"));
+                let run = dir.path().join(format!("{precision:?} {accumulate} {features_on_device:?}"));
                 let config = TrainConfig {
                     n_epochs: 2,
                     batch_size: 16,

@@ -37,7 +37,7 @@ pub struct Batch {
     pub n_regions: Vec<usize>,
     /// `[B]` For each question, which of the N images it is about.
     pub image_rows: Vec<i64>,
-    /// K, the most regions of an image in this batch.
+    /// K, the most regions of an image in this batch, but at least 1.
     pub max_regions: usize,
     /// D, the length of a feature vector.
     pub feature_dim: usize,
@@ -104,7 +104,8 @@ impl Batch {
         }
         let n_regions = |location| dataset.source(location).n_regions(location.row as usize);
         batch.n_regions = images.iter().map(|&location| n_regions(location)).collect();
-        batch.max_regions = batch.n_regions.iter().copied().max().unwrap_or(0);
+        // At least one, which is padding where no image has any, so that every batch is computed in the same way.
+        batch.max_regions = batch.n_regions.iter().copied().max().unwrap_or(0).max(1);
         if !features {
             return Ok(batch);
         }
@@ -112,7 +113,7 @@ impl Batch {
         let (k, dim) = (batch.max_regions, batch.feature_dim);
         batch.features = pool.take(images.len() * k * dim);
         batch.boxes = vec![0.0; images.len() * k * 4];
-        // A source may have images without regions, and a chunk length of 0 would panic.
+        // A chunk length of 0 would panic.
         if k * dim > 0 {
             batch
                 .features

@@ -85,7 +85,7 @@ impl Resident {
             let (mut features, mut corners) = (vec![0.0; n as usize * dim], vec![0.0; n as usize * 4]);
             dataset.read_regions(first..end, &mut features, &mut corners)?;
             let copy_to = |resident: &Tensor, values: &[f32]| {
-                let rows = Tensor::from_slice(values).view([n, -1]).to_device(device);
+                let rows = Tensor::from_slice(values).view([n, resident.size()[1]]).to_device(device);
                 resident.narrow(0, starts[first], n).copy_(&rows);
             };
             copy_to(&regions, &features);
@@ -115,5 +115,5 @@ impl Resident {
 /// Maps [regions + 1, dim] and rows [N, K] to [N, K, dim].
 fn select_rows(regions: &Tensor, rows: &Tensor) -> Tensor {
     let [n, k] = rows.size()[..] else { panic!("rows are [N, K]") };
-    regions.index_select(0, &rows.view([-1])).view([n, k, -1])
+    regions.index_select(0, &rows.view([-1])).view([n, k, regions.size()[1]])
 }
