@@ -42,11 +42,11 @@ impl LossKernels {
         Ok(Arc::new(LossKernels { logistic_loss: kernel("logistic_loss")?, sum_losses: kernel("sum_losses")? }))
     }
 
-    /// Computes the logistic loss of logits, [B, n_answers] float32, against the answers that have a score and their
+    /// Computes the logistic loss of logits, [B, n_answers] of any floating type, against the answers that have a score and their
     /// scores, `[P]` each; `starts`, [B + 1], says where each question's begin.
     #[allow(unsafe_code)]
     pub(super) fn logistic(&self, logits: &Tensor, [answers, scores]: [&Tensor; 2], starts: &Tensor) -> BatchLoss {
-        let logits = logits.detach().contiguous();
+        let logits = logits.detach().to_kind(Kind::Float).contiguous();
         let [n_questions, n_answers] = logits.size()[..] else { panic!("logits are [B, n_answers]") };
         assert!(starts.size() == [n_questions + 1] && answers.size() == scores.size());
         let grad_logits = logits.empty_like();
@@ -55,7 +55,7 @@ impl LossKernels {
         let int = |n: i64| i32::try_from(n).expect("a batch that fits into memory");
         let of_questions = [&losses, &best_scores].map(KernelArgument::Floats);
         let arguments = [
-            KernelArgument::Floats(&logits),
+            KernelArgument::UnalignedFloats(&logits),
             KernelArgument::Ints(starts),
             KernelArgument::Longs(answers),
             KernelArgument::UnalignedFloats(scores),
