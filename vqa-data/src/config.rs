@@ -72,6 +72,9 @@ impl<Model, Train> Config<Model, Train> {
     pub fn validate(&self) -> Result<(), String> {
         check_range("seed", self.seed, 0..=i64::MAX as u64)?;
         check_range("dict.max_question_len", self.dict.max_question_len, 1..=MAX_QUESTION_LEN)?;
+        if self.dict.words == self.dict.answers {
+            return Err(format!("dict.words and dict.answers are the same file, {}", self.dict.words.display()));
+        }
         let problem =
             |(name, split): (&String, &SplitConfig)| split.validate().map_err(|e| format!("data.{name}: {e}"));
         self.data.iter().try_for_each(problem)

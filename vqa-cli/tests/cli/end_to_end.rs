@@ -179,6 +179,22 @@ fn a_new_run_makes_missing_dictionaries() {
     }
 }
 
+/// Neither the data nor the other dictionary.
+#[test]
+fn dictionaries_replace_nothing_else() {
+    let world = world();
+    let at = world.path();
+    let annotations = "data/v2_shapes_train_annotations.json";
+    let before = fs::read(at.join(annotations)).unwrap();
+    for (key, path) in [("dict.answers", annotations), ("dict.words", "train.h5")] {
+        let prepare = format!("prepare --config config.toml --set {key}={path}");
+        crate::common::fails(at, &prepare, &[path, "not a dictionary", "not replaced"]);
+    }
+    assert!(fs::read(at.join(annotations)).unwrap() == before);
+    let same = "prepare --config config.toml --set dict.answers=words.json";
+    crate::common::fails(at, same, &["config.toml: dict.words and dict.answers are the same file"]);
+}
+
 #[test]
 fn a_split_without_annotations_is_predicted() {
     let world = world();

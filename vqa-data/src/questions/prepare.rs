@@ -92,14 +92,14 @@ pub fn make_dictionaries<'a>(
 /// # Errors
 ///
 /// When no split has annotations, no answer is frequent enough, or a dictionary cannot be written or would replace a
-/// pickle.
+/// pickle or a file that is not a dictionary.
 pub fn prepare(
     mut splits: IndexMap<String, Split>,
     data: &IndexMap<String, SplitConfig>,
     config: &DictConfig,
 ) -> Result<(WordDict, AnswerDict, IndexMap<String, SplitReport>)> {
     for path in [&config.words, &config.answers] {
-        refuse_to_replace_pickle(path)?;
+        refuse_to_replace(path)?;
     }
     let (words, answers) = make_dictionaries(splits.values(), config)?;
     warn_of_few_answers(splits.iter().map(|(name, split)| (name.as_str(), &split.annotations)));
@@ -116,11 +116,20 @@ pub fn prepare(
     Ok((words, answers, reports))
 }
 
-/// Refuses to replace a pickled dictionary: it is the original repository's, and there are weights that depend on it.
-fn refuse_to_replace_pickle(path: &Path) -> Result<()> {
-    if path.is_file() && is_pickle(&map_file(path)?) {
+/// Refuses to replace anything but a dictionary in JSON. A pickled one is the original repository's, and there are
+/// weights that depend on it.
+fn refuse_to_replace(path: &Path) -> Result<()> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    if is_pickle(&map_file(path)?) {
         let problem = "a pickled dictionary, which is used as it is and not rebuilt: to build new ones, name other \
             files in dict.words and dict.answers";
+        return Err(Error::exists(path, problem));
+    }
+    if WordDict::load(path).is_err() {
+        let problem = "exists and is not a dictionary, so it is not replaced: name other files in dict.words and \
+            dict.answers, or remove it";
         return Err(Error::exists(path, problem));
     }
     Ok(())
