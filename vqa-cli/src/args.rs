@@ -96,10 +96,10 @@ pub struct ImportArgs {
     #[arg(long, value_name = "SHARE")]
     pub val: Option<f64>,
     /// What to set aside: whole pictures, so that none is in both splits, or single questions, whatever their pictures
-    #[arg(long, value_enum, default_value_t = ValByArg::Image)]
+    #[arg(long, value_enum, requires = "val", default_value_t = ValByArg::Image)]
     pub val_by: ValByArg,
     /// Random seed for choosing what is set aside
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, requires = "val", default_value_t = 1)]
     pub seed: u64,
     /// Names of a table's columns, if they are not recognised: question=Q,answer=A,image=I; also question_id, image_id,
     /// question_type, answer_type, split

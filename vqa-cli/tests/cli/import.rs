@@ -203,6 +203,37 @@ fn the_config_has_every_key() {
     }
 }
 
+/// A value that would be lost is an error, or is found wherever it is.
+#[test]
+fn nothing_in_the_data_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    table(at);
+    let import = |name: &str, text: &str| {
+        fs::write(at.join(name), text).unwrap();
+        format!("import {name} --images photos --out data --force")
+    };
+    let row = |more: &str| format!(r#"{{"image": "c.png", "question": "what is it?", "answer": "red"{more}}}"#);
+    let splits = format!("[{}, {}, {}]", row(""), row(r#", "split": "val""#), row(r#", "split": "test-dev""#));
+    let report = ok(at, &import("splits.json", &splits));
+    for split in ["train", "val", "test"] {
+        assert!(report.lines().any(|line| line.starts_with(&format!("  {split} "))), "{split}: {report}");
+    }
+    let unknown = import("unknown.csv", "image,question,answer,split\nc.png,what is it?,red,holdout\n");
+    fails(at, &unknown, &["unknown.csv: line 2", "\"holdout\"", "train, val and test", "--columns split="]);
+    let lists = format!(r#"{{"train": [{}], "info": [1], "val": [{}]}}"#, row(""), row(""));
+    fails(at, &import("lists.json", &lists), &["lists.json", "\"train\" and \"val\"", "a file of its own"]);
+
+    // As pandas writes columns with gaps in them.
+    let ids = "image,image_id,question_id,question,answer\na.jpg,80.0,7.0,what is it?,\"['b', None]\"\n";
+    let report = ok(at, &import("ids.csv", ids));
+    assert!(!report.contains("numbered in order") && report.contains("1 question with one answer"), "{report}");
+    assert_eq!(json(&at.join("data/train_questions.json"))["questions"][0]["question_id"], 7);
+    assert_eq!(json(&at.join("data/images.json"))["80"], "../photos/beach/a.jpg");
+    fails(at, "import ids.csv --images photos --out data --seed 2", &["required arguments"]);
+    fails(at, "import ids.csv --images photos --out data --columns answer=answer,answer=image", &["twice"]);
+}
+
 /// Answers on which annotators agree exclude each other; others do not.
 #[test]
 fn the_loss_suits_the_answers() {

@@ -90,7 +90,12 @@ fn python_list(items: &str) -> Option<Vec<Cow<'static, str>>> {
                 if bare.contains(['\'', '"', '[', ']']) {
                     return None;
                 }
-                item.push_str(bare);
+                item.push_str(match bare {
+                    "None" | "nan" => "",
+                    "True" => "yes",
+                    "False" => "no",
+                    _ => bare,
+                });
                 rest = &rest[end..];
             }
         }
@@ -119,6 +124,8 @@ mod tests {
             ("[a, b c]", &["a", "b c"]),
             ("[2, 3.0]", &["2", "3"]),
             ("[]", &[]),
+            ("['a', None, nan, True, False]", &["a", "", "", "yes", "no"]),
+            ("['None', 'True']", &["None", "True"]),
             (r#"[{"answer": "a", "answer_id": 1}]"#, &["a"]),
             ("['a", &["['a"]),
             ("['a]", &["['a]"]),

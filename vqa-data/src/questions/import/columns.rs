@@ -1,5 +1,6 @@
 //! Which column of a table holds what.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
@@ -74,6 +75,11 @@ impl Role {
     }
 }
 
+/// All names by which columns are recognised.
+pub(super) fn known_names() -> BTreeSet<&'static str> {
+    Role::ALL.into_iter().flat_map(Role::known_names).copied().collect()
+}
+
 /// The column names that the user gave: `question=Q,answer=A,image=I`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColumnNames(Vec<(Role, String)>);
@@ -102,6 +108,9 @@ impl FromStr for ColumnNames {
                 .ok_or_else(|| format!("\"{part}\": expected question=NAME,answer=NAME,image=NAME"))?;
             let role = Role::ALL.into_iter().find(|known| known.name() == role.trim());
             let role = role.ok_or_else(|| format!("\"{part}\": a column is one of {}", known()))?;
+            if names.iter().any(|(of, _)| *of == role) {
+                return Err(format!("\"{part}\": the {} column is named twice", role.name()));
+            }
             names.push((role, name.trim().to_owned()));
         }
         Ok(ColumnNames(names))

@@ -187,8 +187,7 @@ impl ColumnIndices {
             answer_type: optional(self.answer_type),
             split: optional(self.split),
         };
-        cells.push(line, rows);
-        Ok(())
+        cells.push(line, rows).map_err(|problem| Error::damaged(path, format!("line {line}: {problem}")))
     }
 }
 

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::files::kind::kind_of;
-use crate::questions::import::columns::{ColumnNames, find_columns};
+use crate::questions::import::columns::{ColumnNames, find_columns, known_names};
 use crate::questions::import::delimited::{RaggedRow, read_delimited};
 use crate::questions::import::embedded::Embedded;
 use crate::questions::import::forms::{JSON_FORMS, KNOWN, daquar, vqa};
-use crate::questions::import::json_entries::{EntriesAt, Entry, Peek, for_each_entry, peek};
+use crate::questions::import::json_entries::{EntriesAt, Entry, Peek, another_list, for_each_entry, peek};
 use crate::questions::import::reader::{beginning, magic};
 use crate::questions::import::rows::Rows;
 use crate::questions::import::split_name::SplitName;
@@ -129,7 +129,25 @@ fn read_file(
 
 /// Reads entries whose fields are like the columns of a table.
 fn read_entries(path: &Path, peek: &Peek, given: &ColumnNames, rows: &mut Rows) -> Result<String> {
-    let there: Vec<String> = peek.first.keys().cloned().collect();
+    if let EntriesAt::Key(key) = &peek.at
+        && let Some(other) = another_list(path, key)?
+    {
+        let problem = format!(
+            "questions or annotations under both \"{key}\" and \"{other}\": write each list to a file of its own, with \
+             the split in its name"
+        );
+        return Err(Error::wrong_format(path, problem));
+    }
+    let mut there: Vec<String> = peek.first.keys().cloned().collect();
+    // Other entries may have fields that the first one lacks.
+    for_each_entry(path, &peek.at, &known_names(), &mut |entry| {
+        for name in entry.fields.keys().filter(|name| !name.is_empty()) {
+            if !there.contains(name) {
+                there.push(name.clone());
+            }
+        }
+        Ok(())
+    })?;
     let columns = find_columns(path, &there, given)?;
     let wanted: BTreeSet<&str> = columns.names().into_iter().collect();
     push_entries(path, &peek.at, &wanted, rows, &|entry, rows| {

@@ -199,6 +199,95 @@ impl<'de> Visitor<'de> for Below<'_, '_> {
     }
 }
 
+/// Finds another list of entries at the top level of a file, beside the one under `key`, and returns its key.
+///
+/// # Errors
+///
+/// When the file cannot be read or is not JSON.
+pub(super) fn another_list(path: &Path, key: &str) -> Result<Option<String>> {
+    let mut json = serde_json::Deserializer::from_reader(open_reader(path)?);
+    let found = json.deserialize_map(OtherLists { key }).map_err(|error| explain_error(path, error))?;
+    Ok(found)
+}
+
+/// Looks through the lists of an object, but for the one under `key`.
+struct OtherLists<'a> {
+    key: &'a str,
+}
+
+impl<'de> Visitor<'de> for OtherLists<'_> {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<String>, A::Error> {
+        let mut found = None;
+        while let Some(key) = map.next_key::<String>()? {
+            match key == self.key || found.is_some() {
+                true => drop(map.next_value::<IgnoredAny>()?),
+                false => found = map.next_value::<HasEntries>()?.0.then_some(key),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a value is a list that begins with an entry.
+struct HasEntries(bool);
+
+impl<'de> de::Deserialize<'de> for HasEntries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HasEntries, D::Error> {
+        deserializer.deserialize_any(HasEntriesVisitor).map(HasEntries)
+    }
+}
+
+struct HasEntriesVisitor;
+
+impl<'de> Visitor<'de> for HasEntriesVisitor {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
+        let first = list.next_element::<Value>()?;
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(first.as_ref().and_then(Value::as_object).is_some_and(|first| is_entry(first, &[])))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(false)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+}
+
 /// Calls `each` with every entry in order, reading only the fields that are `wanted`.
 ///
 /// # Errors

@@ -118,35 +118,46 @@ impl Pictures {
     ///
     /// # Errors
     ///
-    /// When several pictures fit.
+    /// When several pictures fit, and `name` is the full path of none of them.
     pub(super) fn find(&self, name: &str) -> Result<Option<Picture>, Ambiguous> {
         let name = name.trim().replace('\\', "/");
-        let name = name.trim_start_matches("./").to_lowercase();
+        let exact = name.trim_start_matches("./");
+        let name = exact.to_lowercase();
         let file = last_part(&name);
-        if let Some(found) = self.only(self.by_file_name.get(hash(file)), |there| fits(there, &name))? {
+        let of_path = self.by_file_name.get(hash(file));
+        if let Some(found) =
+            self.only(of_path, |there| fits(there, &name), |there| [there == exact, there.to_lowercase() == name])?
+        {
             return Ok(Some(found));
         }
-        if let Some(found) = self.only(self.by_stem.get(hash(file)), |there| fits(stem(there), &name))? {
+        let of_stem = self.by_stem.get(hash(file));
+        let is_exact = |there: &str| [stem(there) == exact, stem(there).to_lowercase() == name];
+        if let Some(found) = self.only(of_stem, |there| fits(stem(there), &name), is_exact)? {
             return Ok(Some(found));
         }
         match whole_number_of(&name) {
-            Some(id) => self.only(self.by_id.get(id), |_| true),
+            Some(id) => self.only(self.by_id.get(id), |_| true, |_| [false, false]),
             None => Ok(None),
         }
     }
 
-    /// Returns the only one of these pictures whose name is right.
-    fn only(
+    /// Returns the only one of these pictures whose name fits, in lower case; or, of several, the only one whose name
+    /// is exactly right, by the first criterion that leaves one.
+    fn only<const N: usize>(
         &self,
         among: impl Iterator<Item = Picture>,
-        is_right: impl Fn(&str) -> bool,
+        fits: impl Fn(&str) -> bool,
+        is_exact: impl Fn(&str) -> [bool; N],
     ) -> Result<Option<Picture>, Ambiguous> {
-        let mut right = among.filter(|&picture| is_right(&self.name(picture).to_lowercase()));
-        match (right.next(), right.next()) {
-            (first, None) => Ok(first),
-            (Some(first), Some(second)) => Err(Ambiguous([first, second].map(|picture| self.name(picture).to_owned()))),
-            (None, Some(_)) => unreachable!("an iterator that ended goes on"),
+        let fitting: Vec<Picture> = among.filter(|&picture| fits(&self.name(picture).to_lowercase())).collect();
+        let [first, second, ..] = fitting[..] else { return Ok(fitting.first().copied()) };
+        for criterion in 0..N {
+            let mut exact = fitting.iter().copied().filter(|&picture| is_exact(self.name(picture))[criterion]);
+            if let (Some(only), None) = (exact.next(), exact.next()) {
+                return Ok(Some(only));
+            }
         }
+        Err(Ambiguous([first, second].map(|picture| self.name(picture).to_owned())))
     }
 }
 
@@ -231,6 +242,19 @@ mod tests {
         }
         let both = Ambiguous(["train/a.jpg", "val/a.jpg"].map(str::to_owned));
         assert_eq!(find("a.jpg"), Err(both));
+    }
+
+    /// A directory may have pictures of the same name, or of names that differ only in case.
+    #[test]
+    fn a_full_path_is_never_ambiguous() {
+        let pictures = pictures(&["kitchen.jpg", "garden/kitchen.jpg", "b.png", "B.png"]);
+        let find = |name: &str| pictures.find(name).map(|found| found.map(|picture| pictures.name(picture)));
+        for name in ["kitchen.jpg", "garden/kitchen.jpg", "b.png", "B.png"] {
+            assert_eq!(find(name), Ok(Some(name)));
+        }
+        assert_eq!(find("./Kitchen.JPG"), Ok(Some("kitchen.jpg")));
+        assert_eq!(find("garden/kitchen"), Ok(Some("garden/kitchen.jpg")));
+        assert_eq!(find("kitchen"), Ok(Some("kitchen.jpg")));
     }
 
     #[test]

@@ -66,7 +66,6 @@ pub(super) struct Rows {
     /// The split of those rows of the current file that name none.
     split: Option<SplitName>,
     n_empty_questions: usize,
-    n_cut: usize,
 }
 
 impl Rows {
@@ -93,7 +92,6 @@ impl Rows {
         self.images.push(image);
         self.given.extend(new.answers.iter().filter_map(|answer| self.answers.insert(answer)));
         self.given_ends.push(self.given.len() as u32);
-        self.n_cut += usize::from(new.answers.len() > super::answers::ANNOTATORS);
         let first_choice = new.first_choice.and_then(|answer| self.answers.insert(answer));
         self.first_choices.set(row, first_choice);
         self.question_ids.set(row, new.question_id);
@@ -172,10 +170,5 @@ impl Rows {
     /// Number of rows whose question is empty. They are left out.
     pub(super) fn n_empty_questions(&self) -> usize {
         self.n_empty_questions
-    }
-
-    /// Number of rows with more answers than are written.
-    pub(super) fn n_cut(&self) -> usize {
-        self.n_cut
     }
 }

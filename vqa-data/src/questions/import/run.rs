@@ -106,7 +106,7 @@ impl Import {
             splits: IndexMap::new(),
             n_one_answer: n_given(|n| n == 1),
             n_few_answers: n_given(|n| n > 1 && n < ANNOTATORS),
-            n_more_answers: rows.n_cut(),
+            n_more_answers: n_given(|n| n > ANNOTATORS),
             upper_bounds: upper_bounds.to_vec(),
             min_answer_count,
             n_duplicate_rows: n_duplicates(&rows, &kept),

@@ -29,9 +29,14 @@ impl SplitName {
         }
     }
 
+    /// The split that a name indicates, if any word in it does: `train`, `test-dev`, `validation split` …
+    pub(super) fn of_name(name: &str) -> Option<SplitName> {
+        name.split(|c: char| !c.is_ascii_alphanumeric()).find_map(SplitName::of_word)
+    }
+
     /// The split that a word names: `train`, `train2014`, `validation`, `dev`, `test` …
-    pub(super) fn of_word(word: &str) -> Option<SplitName> {
-        let word = word.trim().trim_end_matches(|c: char| c.is_ascii_digit()).to_ascii_lowercase();
+    fn of_word(word: &str) -> Option<SplitName> {
+        let word = word.trim_end_matches(|c: char| c.is_ascii_digit()).to_ascii_lowercase();
         match word.as_str() {
             "train" | "training" => Some(SplitName::Train),
             "val" | "valid" | "validate" | "validation" | "dev" | "minival" => Some(SplitName::Val),
@@ -43,7 +48,7 @@ impl SplitName {
     /// The split that the name of a file indicates, if any word in it does.
     pub(super) fn of_file(path: &Path) -> Option<SplitName> {
         let name = path.file_name()?.to_string_lossy();
-        name.split(|c: char| !c.is_ascii_alphanumeric()).find_map(SplitName::of_word)
+        SplitName::of_name(&name)
     }
 }
 
@@ -59,6 +64,9 @@ mod tests {
         assert_eq!(of_file("TextVQA_0.5.1_test.json"), Some(SplitName::Test));
         assert_eq!(of_file("train/questions.csv"), None);
         assert_eq!(of_file("trainer.csv"), None);
-        assert_eq!(SplitName::of_word("Validation"), Some(SplitName::Val));
+        assert_eq!(SplitName::of_name(" Validation "), Some(SplitName::Val));
+        // VQA2.0's names of its test splits.
+        assert_eq!(["test-dev", "test-std"].map(SplitName::of_name), [Some(SplitName::Test); 2]);
+        assert_eq!(["", "holdout", "0"].map(SplitName::of_name), [None; 3]);
     }
 }

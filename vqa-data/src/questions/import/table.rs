@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use crate::message::shorten;
 use crate::questions::import::cell;
 use crate::questions::import::columns::Columns;
 use crate::questions::import::rows::{NewRow, Rows};
@@ -44,8 +45,13 @@ pub(super) fn push_values(
         answer_type: optional(&columns.answer_type)?,
         split: optional(&columns.split)?,
     };
-    cells.push(place, rows);
-    Ok(())
+    cells.push(place, rows)
+}
+
+/// Parses an id. pandas turns a 9 into 9.0 in a column with a gap in it.
+fn id_of(cell: &str) -> Option<u64> {
+    let cell = cell.trim();
+    whole_number_of(cell.strip_suffix(".0").unwrap_or(cell))
 }
 
 /// The cells of a row, as text.
@@ -61,19 +67,33 @@ pub(super) struct Cells<'a> {
 }
 
 impl Cells<'_> {
-    pub(super) fn push(&self, place: u64, rows: &mut Rows) {
+    /// Adds the row.
+    ///
+    /// # Errors
+    ///
+    /// When its split is none of those that there are.
+    pub(super) fn push(&self, place: u64, rows: &mut Rows) -> Result<(), String> {
+        let split = self.split.as_deref().map(str::trim).filter(|split| !split.is_empty());
+        if let Some(unknown) = split.filter(|split| SplitName::of_name(split).is_none()) {
+            return Err(format!(
+                "the split \"{}\" is none of train, val and test: rename it, or name another column with --columns \
+                 split=NAME",
+                shorten(unknown)
+            ));
+        }
         let answers: Vec<&str> = self.answers.iter().map(|answer| &**answer).collect();
         rows.push(NewRow {
             place,
             question: &self.question,
             image: &self.image,
-            image_id: self.image_id.as_deref().and_then(whole_number_of),
+            image_id: self.image_id.as_deref().and_then(id_of),
             answers: &answers,
             first_choice: None,
-            question_id: self.question_id.as_deref().and_then(whole_number_of),
+            question_id: self.question_id.as_deref().and_then(id_of),
             question_type: self.question_type.as_deref(),
             answer_type: self.answer_type.as_deref(),
-            split: self.split.as_deref().and_then(SplitName::of_word),
+            split: split.and_then(SplitName::of_name),
         });
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ pub(super) const FORM: JsonForm = JsonForm {
     entries: Entries::Questions(Fields {
         image: "image_filename",
         question_id: Some("question_index"),
-        split: Some(("split", SplitName::of_word)),
+        split: Some(("split", SplitName::of_name)),
         ..Fields::DEFAULT
     }),
 };

@@ -13,7 +13,7 @@ pub(super) const FORM: JsonForm = JsonForm {
         image: "image_id",
         answers: "answers",
         question_id: Some("question_id"),
-        split: Some(("set_name", SplitName::of_word)),
+        split: Some(("set_name", SplitName::of_name)),
         ..Fields::DEFAULT
     }),
 };
