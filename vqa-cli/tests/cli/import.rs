@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::common::{contents, fails, ok};
+use crate::common::{contents, fails, ok, stderr, vqa};
 
 /// Six questions about three of four pictures, in the format of people's own tables.
 fn table(at: &Path) {
@@ -232,6 +232,29 @@ fn nothing_in_the_data_is_lost() {
     assert_eq!(json(&at.join("data/images.json"))["80"], "../photos/beach/a.jpg");
     fails(at, "import ids.csv --images photos --out data --seed 2", &["required arguments"]);
     fails(at, "import ids.csv --images photos --out data --columns answer=answer,answer=image", &["twice"]);
+}
+
+/// Features and dictionaries of another numbering would be used without a word.
+#[test]
+fn leftovers_of_an_earlier_import_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    table(at);
+    let import = |arguments: &str| {
+        let output = vqa(at, &format!("import qa.csv --images photos --out data {arguments}")).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert_eq!(import("--val 0.5"), "");
+    fs::write(at.join("data/features.h5"), "").unwrap();
+    fs::write(at.join("data/words.json"), "[]").unwrap();
+    let said = import("--force");
+    for words in
+        ["data: files of an earlier import", "features.h5 (extract it again", "words.json (", "val_questions.json ("]
+    {
+        assert!(said.contains(words), "\"{words}\" is wanted: {said}");
+    }
+    assert!(!said.contains("train_questions.json") && !said.contains("answers.json"), "{said}");
 }
 
 /// Answers on which annotators agree exclude each other; others do not.

@@ -29,6 +29,11 @@ use crate::questions::import::write::{
 const IMAGES: &str = "images.json";
 const CONFIG: &str = "config.toml";
 
+/// What the config names that later commands write.
+const FEATURES: &str = "features.h5";
+const WORDS: &str = "words.json";
+const ANSWERS: &str = "answers.json";
+
 /// An import: which files to read, and what to make of them. See the [module](crate::questions::import).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Import {
@@ -154,7 +159,28 @@ impl Import {
         waiting.write(&report.config, |out| out.write_all(config.as_bytes()))?;
         embedded.finish()?;
         report.written = waiting.finish()?;
+        self.warn_of_leftovers(&report.written);
         Ok(report)
+    }
+
+    /// Warns of files in the directory that come from an earlier import, of other data perhaps: its pictures may have
+    /// had other ids, and its questions other words.
+    fn warn_of_leftovers(&self, written: &[PathBuf]) {
+        let left = |name: &str| self.out.join(name).exists();
+        let features = [FEATURES]
+            .into_iter()
+            .filter(|name| left(name))
+            .map(|name| format!("{name} (extract it again with --force: pictures may have other ids now)"));
+        let dictionaries = [WORDS, ANSWERS]
+            .into_iter()
+            .filter(|name| left(name))
+            .map(|name| format!("{name} (build it again with `vqa prepare`, or remove it)"));
+        let unwritten = output_names().filter(|name| left(name) && !written.contains(&self.out.join(name)));
+        let others = unwritten.map(|name| format!("{name} (not part of this import)"));
+        let all: Vec<String> = features.chain(dictionaries).chain(others).collect();
+        if !all.is_empty() {
+            tracing::warn!("{}: files of an earlier import are left: {}", self.out.display(), all.join(", "));
+        }
     }
 
     /// The pictures in the directory, and those that were inside the files.
