@@ -234,10 +234,10 @@ impl Checkpoint {
         padded(images, max_regions, dim, |image| &image.features).to_device(self.device()).to_kind(self.kind())
     }
 
-    /// The words of a question that are not in the dictionary, each once.
+    /// The words of a question that are read but not in the dictionary, each once.
     fn unknown_words(&self, question: &str) -> Vec<String> {
         let mut unknown: Vec<String> = Vec::new();
-        for word in tokenize(question, &mut String::new()) {
+        for word in tokenize(question, &mut String::new()).take(self.max_question_len()) {
             if self.words().id(word).is_none() && !unknown.iter().any(|known| known == word) {
                 unknown.push(word.to_owned());
             }

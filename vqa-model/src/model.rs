@@ -34,7 +34,8 @@ pub trait VqaModel {
 
     /// Whether a training step of the model may be recorded as a CUDA graph and replayed for every batch of the same
     /// shapes. If so, [`VqaModel::train`] must never wait for the GPU, as reading a value does, nor copy anything to
-    /// it, and the operations that it queues must depend on nothing but the shapes.
+    /// it, and the operations that it queues must depend on nothing but the shapes. Batches are then padded with images
+    /// of zeros that no question is about, so an image's result must not depend on the others, as with batch norm.
     fn can_be_recorded(&self) -> bool {
         false
     }
