@@ -239,7 +239,7 @@ fn parse_split(text: &str) -> Result<(PathBuf, PathBuf), String> {
 
 #[derive(Debug, Args)]
 #[command(after_help = "An unfinished output is named OUT.partial. After a kill, Ctrl-C or a full disk, the same \
-        command resumes it.")]
+        command resumes it; if memory was full, the same with smaller batches.")]
 pub struct ExtractArgs {
     /// Directory of pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) whose names end in the image id, in sub-directories too;
     /// or a JSON file {"image id": "path"}, whose paths are relative to its directory

@@ -76,6 +76,20 @@ impl BackboneExtractor {
             _ => Err(Error::Backbone("the network sometimes returns a map and sometimes boxes".to_owned())),
         }
     }
+
+    /// Turns an error into one of `vqa-data`. A full memory is no fault of the pictures: what was extracted before is
+    /// kept, and a smaller batch may succeed.
+    fn data_error(&self, error: Error) -> vqa_data::Error {
+        match error {
+            Error::Data(error) => error,
+            Error::OutOfMemory => {
+                let name = self.backbone.lock().unwrap_or_else(PoisonError::into_inner).info().name.clone();
+                vqa_data::Error::transient(Error::BackboneOutOfMemory { name })
+            }
+            error @ Error::BackboneOutOfMemory { .. } => vqa_data::Error::transient(error),
+            error => vqa_data::Error::other(error),
+        }
+    }
 }
 
 impl Extractor for BackboneExtractor {
@@ -120,14 +134,7 @@ impl Extractor for BackboneExtractor {
         // Pictures that keep their aspect ratio may differ in size.
         for batch in pictures.chunk_by(|(a, _), (b, _)| a.dimensions() == b.dimensions()) {
             let made = or_out_of_memory(|| self.extract_batch(batch)).and_then(|made| made);
-            regions.extend(made.map_err(|error| match error {
-                Error::Data(error) => error,
-                Error::OutOfMemory => {
-                    let name = self.backbone.lock().unwrap_or_else(PoisonError::into_inner).info().name.clone();
-                    vqa_data::Error::other(Error::BackboneOutOfMemory { name })
-                }
-                error => vqa_data::Error::other(error),
-            })?);
+            regions.extend(made.map_err(|error| self.data_error(error))?);
         }
         Ok(regions)
     }
@@ -190,6 +197,8 @@ fn to_vec(values: &Tensor) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use image::Rgb;
+    use vqa_data::features::{ElementType, Extraction, list_images};
+    use vqa_data::files::IfExists;
 
     use super::*;
     use crate::backbone::preprocessing::{ChannelOrder, InputSize, Preprocessing};
@@ -288,6 +297,38 @@ mod tests {
         assert_eq!(wide.features, [2.0, 2.0, 2.0, 1.0, 1.0, 1.0]);
         assert_eq!(wide.boxes, [30.0, 10.0, 40.0, 20.0, 0.0, 0.0, 20.0, 10.0]);
         assert_eq!(square.boxes, [0.0, 0.0, 20.0, 10.0]);
+    }
+
+    #[test]
+    fn after_a_full_memory_a_smaller_batch_resumes() {
+        // Memory for one white picture, but not for two pictures of which one is white.
+        let forward = |pictures: &Tensor| {
+            if pictures.size()[0] > 1 && pictures.max().double_value(&[]) == 255.0 {
+                drop(Tensor::zeros([1 << 46], (Kind::Float, Device::Cpu)));
+            }
+            identity(pictures)
+        };
+        let size = InputSize::Fixed { height: 2, width: 2 };
+        let backbone = fake(BackboneKind::Map, size, forward);
+        let extractor = extractor(backbone, Regions::Cells { grid: [1, 1], whole: false });
+        let directory = tempfile::tempdir().unwrap();
+        for (id, value) in [(1, 10), (2, 20), (3, 30), (4, 255)] {
+            RgbImage::from_pixel(2, 2, Rgb([value; 3])).save(directory.path().join(format!("{id}.png"))).unwrap();
+        }
+        let pictures = list_images(directory.path()).unwrap();
+        let out = directory.path().join("f.h5");
+        let write = |batch_size| {
+            let element_type = ElementType::F32;
+            let extraction =
+                Extraction { extractor: &extractor, element_type, shard: None, batch_size: Some(batch_size) };
+            extraction.write(&pictures, &out, IfExists::Refuse, &|_| {})
+        };
+        let error = write(2).unwrap_err();
+        assert!(error.is_retryable() && error.to_string().contains("fake.pt: out of memory"), "{error}");
+        assert_eq!(write(1).unwrap().n_extracted, 2);
+        let full = Error::BackboneOutOfMemory { name: "fake.pt".to_owned() };
+        assert!(extractor.data_error(full).is_retryable());
+        assert!(!extractor.data_error(Error::Backbone("an odd map".to_owned())).is_retryable());
     }
 
     #[test]

@@ -181,6 +181,6 @@ pub fn write(
     let written = extraction.write(pictures, out, if_exists, &|n| progress.add(n));
     written.map_err(|error| match error {
         Error::BadImages(_) => hint_at_skip_bad(error),
-        error => what_is_kept(error, std::iter::once(Shard::output(extraction.shard, out))),
+        error => what_is_kept(error, extraction.partial_paths(out)),
     })
 }
