@@ -313,7 +313,7 @@ pub struct BackboneArgs {
     #[arg(long, value_name = "N|MIN-MAX", value_parser = parse_boxes, requires = "backbone")]
     pub boxes: Option<(usize, usize)>,
     /// Lowest score at which a detector's boxes beyond the minimum number are kept (default 0.2)
-    #[arg(long, value_name = "S", requires = "backbone")]
+    #[arg(long, value_name = "S", value_parser = parse_score, requires = "backbone")]
     pub min_score: Option<f64>,
     /// Images in a batch (default 16 on a CPU, 64 on a GPU, 1 for a detector)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
@@ -354,6 +354,12 @@ fn parse_channels(text: &str) -> Result<[f64; 3], String> {
     let values: Result<Vec<f64>, _> = text.split(',').map(|value| value.trim().parse()).collect();
     let values = values.ok().and_then(|values| values.try_into().ok());
     values.ok_or_else(|| "expected three numbers, as in 0.485,0.456,0.406".to_owned())
+}
+
+#[cfg(feature = "torch")]
+fn parse_score(text: &str) -> Result<f64, String> {
+    let score = text.parse().ok().filter(|score: &f64| score.is_finite());
+    score.ok_or_else(|| "expected a number, as in 0.2".to_owned())
 }
 
 #[cfg(feature = "torch")]

@@ -172,6 +172,8 @@ fn what_is_no_network_and_what_a_network_cannot_do_is_explained() {
         ("--backbone cells.pt --like cells.h5 --size 8x8", vec!["different features (size)"]),
         ("--like cells.h5 --grid 2x2", vec!["pass it alone"]),
         ("--like cells.h5 --weights boxes.pt", vec!["boxes.pt", "SHA-256"]),
+        ("--backbone boxes.pt --min-score nan", vec!["--min-score", "expected a number"]),
+        ("--backbone boxes.pt --min-score inf", vec!["--min-score", "expected a number"]),
         ("--backbone cells.pt --mean 0.5", vec!["expected three numbers"]),
         ("--backbone cells.pt --deviation 1,1,0", vec!["deviation = 0"]),
         ("--backbone cells.pt --device gpu", vec!["gpu", "cuda"]),
