@@ -17,6 +17,7 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     let mut outputs = outputs(args)?;
     for (path, output) in paths(&outputs, args.shard).zip(&outputs) {
         output.if_exists.check(&path)?;
+        FeatureWriter::try_path(&path)?;
     }
     let check = if args.skip_bad { Check::Everything } else { Check::Index };
     let progress = ProgressBar::new("index", "bytes", Collection::n_bytes(&args.inputs));

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 use vqa_data::Error;
 use vqa_data::features::{
-    ChannelStats, Extraction, ExtractionTime, Extractor, ExtractorInfo, FeatureFile, Grid, ImageFile, ImageFolder,
-    PixelGrid, RegionSource, Shard,
+    ChannelStats, Extraction, ExtractionTime, Extractor, ExtractorInfo, FeatureFile, FeatureWriter, Grid, ImageFile,
+    ImageFolder, PixelGrid, RegionSource, Shard,
 };
 use vqa_data::files::IfExists;
 
@@ -19,6 +19,7 @@ use crate::terminal::{print, say};
 pub fn run(args: &ExtractArgs) -> Result<()> {
     let path = Shard::output(args.shard, &args.out);
     args.force.if_exists().check(&path)?;
+    FeatureWriter::try_path(&path)?;
     let mut folder = ImageFolder::open(&args.images)?;
     let like = args.like.as_deref().map(info_of).transpose()?;
     let uses_pixels = match &like {
