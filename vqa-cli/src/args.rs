@@ -318,12 +318,27 @@ pub struct BackboneArgs {
     /// Images in a batch (default 16 on a CPU, 64 on a GPU, 1 for a detector)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub batch_size: Option<u64>,
-    /// Device of the network: auto, cpu, cuda or cuda:1
-    #[arg(long, default_value = "auto")]
-    pub device: String,
-    /// Number format of the network's arithmetic: fp32, tf32 or bf16
-    #[arg(long, default_value = "fp32", value_parser = parse_precision)]
-    pub precision: Precision,
+    /// Device of the network: auto, cpu, cuda or cuda:1 (default auto)
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Number format of the network's arithmetic: fp32, tf32 or bf16 (default fp32, or that of --like)
+    #[arg(long, value_name = "PRECISION", value_parser = parse_precision)]
+    pub precision: Option<Precision>,
+}
+
+#[cfg(feature = "torch")]
+impl BackboneArgs {
+    /// The first option given that only a network uses, of those that do not require `--backbone`.
+    pub fn option_of_network(&self) -> Option<&'static str> {
+        let BackboneArgs { weights, batch_size, device, precision, .. } = self;
+        let given = [
+            (weights.is_some(), "--weights"),
+            (batch_size.is_some(), "--batch-size"),
+            (device.is_some(), "--device"),
+            (precision.is_some(), "--precision"),
+        ];
+        given.into_iter().find_map(|(is_given, option)| is_given.then_some(option))
+    }
 }
 
 /// What this build has not.

@@ -26,6 +26,10 @@ pub fn run(args: &ExtractArgs) -> Result<()> {
         Some(info) => info.kind() == Some(PixelGrid::KIND) && args.backbone.backbone.is_none(),
         None => args.backbone.backbone.is_none(),
     };
+    #[cfg(feature = "torch")]
+    if uses_pixels && let Some(option) = args.backbone.option_of_network() {
+        bail!("{option} is for networks, but a grid of pixels needs none: leave it out, or pass --backbone too");
+    }
     let extractor = if uses_pixels {
         Box::new(pixels(args, like.as_ref(), &mut folder)?)
     } else {
