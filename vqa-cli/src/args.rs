@@ -239,7 +239,7 @@ fn parse_split(text: &str) -> Result<(PathBuf, PathBuf), String> {
 
 #[derive(Debug, Args)]
 #[command(after_help = "An unfinished output is named OUT.partial. After a kill, Ctrl-C or a full disk, the same \
-        command resumes it.")]
+        command resumes it; if memory was full, the same with smaller batches.")]
 pub struct ExtractArgs {
     /// Directory of pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) whose names end in the image id, in sub-directories too;
     /// or a JSON file {"image id": "path"}, whose paths are relative to its directory
@@ -313,17 +313,32 @@ pub struct BackboneArgs {
     #[arg(long, value_name = "N|MIN-MAX", value_parser = parse_boxes, requires = "backbone")]
     pub boxes: Option<(usize, usize)>,
     /// Lowest score at which a detector's boxes beyond the minimum number are kept (default 0.2)
-    #[arg(long, value_name = "S", requires = "backbone")]
+    #[arg(long, value_name = "S", value_parser = parse_score, requires = "backbone")]
     pub min_score: Option<f64>,
     /// Images in a batch (default 16 on a CPU, 64 on a GPU, 1 for a detector)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub batch_size: Option<u64>,
-    /// Device of the network: auto, cpu, cuda or cuda:1
-    #[arg(long, default_value = "auto")]
-    pub device: String,
-    /// Number format of the network's arithmetic: fp32, tf32 or bf16
-    #[arg(long, default_value = "fp32", value_parser = parse_precision)]
-    pub precision: Precision,
+    /// Device of the network: auto, cpu, cuda or cuda:1 (default auto)
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Number format of the network's arithmetic: fp32, tf32 or bf16 (default fp32, or that of --like)
+    #[arg(long, value_name = "PRECISION", value_parser = parse_precision)]
+    pub precision: Option<Precision>,
+}
+
+#[cfg(feature = "torch")]
+impl BackboneArgs {
+    /// The first option given that only a network uses, of those that do not require `--backbone`.
+    pub fn option_of_network(&self) -> Option<&'static str> {
+        let BackboneArgs { weights, batch_size, device, precision, .. } = self;
+        let given = [
+            (weights.is_some(), "--weights"),
+            (batch_size.is_some(), "--batch-size"),
+            (device.is_some(), "--device"),
+            (precision.is_some(), "--precision"),
+        ];
+        given.into_iter().find_map(|(is_given, option)| is_given.then_some(option))
+    }
 }
 
 /// What this build has not.
@@ -354,6 +369,12 @@ fn parse_channels(text: &str) -> Result<[f64; 3], String> {
     let values: Result<Vec<f64>, _> = text.split(',').map(|value| value.trim().parse()).collect();
     let values = values.ok().and_then(|values| values.try_into().ok());
     values.ok_or_else(|| "expected three numbers, as in 0.485,0.456,0.406".to_owned())
+}
+
+#[cfg(feature = "torch")]
+fn parse_score(text: &str) -> Result<f64, String> {
+    let score = text.parse().ok().filter(|score: &f64| score.is_finite());
+    score.ok_or_else(|| "expected a number, as in 0.2".to_owned())
 }
 
 #[cfg(feature = "torch")]

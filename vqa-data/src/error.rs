@@ -166,9 +166,12 @@ pub enum Error {
         /// What it is, and what is expected instead.
         message: String,
     },
-    /// An error from a [`RegionSource`](crate::features::RegionSource) outside this crate.
+    /// An error from a [`RegionSource`](crate::features::RegionSource) or an extractor outside this crate.
     #[error(transparent)]
     Other(BoxedError),
+    /// Like [`Error::Other`], but not because of the input: memory was short, for example.
+    #[error(transparent)]
+    Transient(BoxedError),
 }
 
 impl Error {
@@ -187,11 +190,16 @@ impl Error {
         Error::Other(error.into())
     }
 
+    /// Creates an [`Error::Transient`] from an error or just a message.
+    pub fn transient(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Transient(error.into())
+    }
+
     /// Whether the same call may succeed later with unchanged input: if the operating system refused, for example
     /// because a disk is full, memory is short, or a network drive is unavailable. What was written so far is then
     /// worth keeping.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::NotFound { .. } | Error::Io { .. } | Error::OutOfMemory { .. })
+        matches!(self, Error::NotFound { .. } | Error::Io { .. } | Error::OutOfMemory { .. } | Error::Transient(_))
     }
 
     /// Creates an [`Error::Damaged`] without a source.

@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use vqa_data::Result;
-use vqa_data::features::{Check, Collection, ElementType, FeatureFile, Output, RegionSource, Shard};
+use vqa_data::features::{
+    Check, Collection, ElementType, FeatureFile, FeatureTable, FeatureWriter, ImageEntry, Output, RegionSource, Shard,
+};
 use vqa_data::files::IfExists;
 
 fn fixture(name: &str) -> PathBuf {
@@ -203,6 +205,27 @@ fn merged_shards_are_the_whole() {
             }
         }
     }
+}
+
+#[test]
+fn attributes_that_all_inputs_have_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let inputs = [(1, 0.5), (2, 0.25)].map(|(image_id, mean)| {
+        let path = directory.path().join(format!("{image_id}.h5"));
+        let attributes = [("mean".to_owned(), vec![mean]), ("scale".to_owned(), vec![f64::NAN, 1.0])].into();
+        let images = vec![ImageEntry { image_id, size: None, n_regions: 1 }];
+        let table = FeatureTable { images, feature_dim: 1, attributes, ..FeatureTable::default() };
+        let writer = FeatureWriter::create(&path, table, IfExists::Refuse).unwrap();
+        writer.write(0, &[1.0], &[0.0, 0.0, 1.0, 1.0]).unwrap();
+        writer.finish().unwrap();
+        path
+    });
+    let collection = Collection::open(&inputs, Check::Index, &|_| {}).unwrap();
+    let merged = directory.path().join("merged.h5");
+    convert(&collection, &merged, ElementType::F32).unwrap();
+    let attributes = FeatureFile::open(&merged).unwrap().table().unwrap().attributes;
+    assert!(attributes.keys().eq(["scale"]), "{attributes:?}");
+    assert!(attributes["scale"][0].is_nan() && attributes["scale"][1] == 1.0, "{attributes:?}");
 }
 
 #[test]

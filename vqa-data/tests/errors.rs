@@ -92,7 +92,12 @@ fn what_cannot_be_used() {
 fn errors_from_outside() {
     let error = Error::other(io::Error::other("the database is closed"));
     assert_eq!(error.to_string(), "the database is closed");
+    assert!(!error.is_retryable());
     assert!(matches!(error, Error::Other(inner) if inner.is::<io::Error>()));
+    let error = Error::transient(io::Error::other("too little memory"));
+    assert_eq!(error.to_string(), "too little memory");
+    assert!(error.is_retryable());
+    assert!(matches!(error, Error::Transient(inner) if inner.is::<io::Error>()));
 }
 
 #[cfg(feature = "hdf5")]

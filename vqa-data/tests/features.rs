@@ -261,7 +261,7 @@ proptest! {
         };
         let images: Vec<ImageEntry> = (0..n).map(entry).collect();
         let element_type = if half { ElementType::F16 } else { ElementType::F32 };
-        let attributes = [("mean".to_owned(), vec![0.5, 0.25])].into();
+        let attributes = [("mean".to_owned(), vec![0.5, f64::NAN])].into();
         let extractor = sized.then(|| ExtractorInfo::parse(r#"{"kind": "test", "mean": [0.1, 1e-7]}"#));
         let table = FeatureTable { images, feature_dim: d, element_type, extractor, attributes };
         let features = |i: usize, k: usize| (0..k * d).map(|j| value(i * k * d + j)).collect::<Vec<f32>>();

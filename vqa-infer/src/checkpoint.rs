@@ -14,7 +14,7 @@ use vqa_data::features::{ExtractorInfo, RegionSource};
 use vqa_data::questions::{AnswerDict, CountAnswers, IndexMap, SplitConfig, WordDict};
 use vqa_model::baseline::{Baseline, ModelConfig};
 use vqa_model::device::parse_device;
-use vqa_model::feed::{Precision, allow_tf32};
+use vqa_model::feed::Precision;
 use vqa_model::loss::LossKind;
 use vqa_model::memory::or_out_of_memory;
 use vqa_model::run::{CheckpointHeader, RunDir};
@@ -166,9 +166,7 @@ impl Checkpoint {
 
     /// Sets the GPU to the arithmetic that the model was trained in; on the CPU there is nothing to set.
     pub(crate) fn set_arithmetic(&self) {
-        if self.device() != Device::Cpu {
-            allow_tf32(self.precision() == Precision::Tf32);
-        }
+        self.precision().set_tf32(self.device());
     }
 
     /// The batch size of training.

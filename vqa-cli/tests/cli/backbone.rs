@@ -115,7 +115,8 @@ fn features_are_those_of_a_loop_in_python() {
     fs::write(at.join("lists/images.json"), listed).unwrap();
     ok(
         at,
-        "features extract --images lists/images.json --out like.h5 --like whole.h5 --weights cells.pt --batch-size 2",
+        "features extract --images lists/images.json --out like.h5 --like whole.h5 --weights cells.pt --precision fp32 \
+         --batch-size 2",
     );
     for name in ["merged.h5", "like.h5"] {
         assert_eq!(FeatureFile::open(at.join(name)).unwrap().extractor(), file.extractor());
@@ -172,6 +173,13 @@ fn what_is_no_network_and_what_a_network_cannot_do_is_explained() {
         ("--backbone cells.pt --like cells.h5 --size 8x8", vec!["different features (size)"]),
         ("--like cells.h5 --grid 2x2", vec!["pass it alone"]),
         ("--like cells.h5 --weights boxes.pt", vec!["boxes.pt", "SHA-256"]),
+        ("--backbone boxes.pt --min-score nan", vec!["--min-score", "expected a number"]),
+        ("--backbone boxes.pt --min-score inf", vec!["--min-score", "expected a number"]),
+        ("--like cells.h5 --precision bf16", vec!["--like and --precision"]),
+        ("--grid 2x2 --device cpu", vec!["--device is for networks", "--backbone"]),
+        ("--grid 2x2 --weights cells.pt", vec!["--weights is for networks"]),
+        ("--like grid.h5 --precision bf16", vec!["--precision is for networks"]),
+        ("--like grid.h5 --batch-size 4", vec!["--batch-size is for networks"]),
         ("--backbone cells.pt --mean 0.5", vec!["expected three numbers"]),
         ("--backbone cells.pt --deviation 1,1,0", vec!["deviation = 0"]),
         ("--backbone cells.pt --device gpu", vec!["gpu", "cuda"]),

@@ -110,6 +110,16 @@ fn what_is_there_stays() {
 
     fs::write(at.join("z"), "thesis").unwrap();
     fails(at, "features convert fixed.tsv --out z", &["z: already exists", "--force"]);
+    // What cannot be written is noticed before the inputs are read.
+    for (out, problem) in [
+        ("x.h5.partial", "x.h5.partial: only unfinished files have names"),
+        ("z/x.h5", "z: there is a file where a directory is needed"),
+        ("~/x.h5", "only a shell expands"),
+    ] {
+        fails(at, &format!("features convert nowhere.tsv --out {out}"), &[problem]);
+        fails(at, &format!("features extract --images nowhere --grid 2x2 --out {out}"), &[problem]);
+    }
+    assert!(!at.join("~").exists());
     let extract = "features extract --images data/images/val --grid 2x2 --out z";
     fails(at, extract, &["z: already exists", "--force"]);
     assert_eq!(fs::read(at.join("z")).unwrap(), b"thesis");

@@ -45,8 +45,8 @@ pub trait Extractor: Send + Sync {
     ///
     /// # Errors
     ///
-    /// When memory is full, or a network fails on a picture. The error need not say which: the caller knows the
-    /// pictures' names, and can try them one by one.
+    /// When memory is full, which should be an [`Error::Transient`](crate::Error::Transient), or a network fails on a
+    /// picture. The error need not say which: the caller knows the pictures' names, and can try them one by one.
     fn extract(&self, pictures: &[Prepared]) -> Result<Vec<ImageRegions>>;
 
     /// Extracts the regions of one upright picture.

@@ -204,7 +204,8 @@ mod tests {
 
     fn table() -> FeatureTable {
         let entry = |i| ImageEntry { image_id: i as u64, size: None, n_regions: 1 + i % 3 };
-        FeatureTable { images: (0..N).map(entry).collect(), feature_dim: 2, ..FeatureTable::default() }
+        let attributes = [("scale".to_owned(), vec![f64::NAN])].into();
+        FeatureTable { images: (0..N).map(entry).collect(), feature_dim: 2, attributes, ..FeatureTable::default() }
     }
 
     /// Fills two files, the second with every other image, and fails at image `fails_at`. Returns which images were

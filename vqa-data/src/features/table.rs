@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use crate::features::element_type::ElementType;
 use crate::features::extractor_info::ExtractorInfo;
 
-/// Everything in a feature file except the features and boxes.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// Everything in a feature file except the features and boxes. Two tables are equal if files with them are: attributes
+/// are compared by their bits, so that NaN equals itself.
+#[derive(Debug, Clone, Default)]
 pub struct FeatureTable {
     /// The images, in order of rows.
     pub images: Vec<ImageEntry>,
@@ -29,6 +30,23 @@ pub struct ImageEntry {
     pub size: Option<[u32; 2]>,
     /// The number of its regions, K.
     pub n_regions: usize,
+}
+
+impl PartialEq for FeatureTable {
+    fn eq(&self, other: &FeatureTable) -> bool {
+        let FeatureTable { images, feature_dim, element_type, extractor, attributes } = self;
+        *images == other.images
+            && *feature_dim == other.feature_dim
+            && *element_type == other.element_type
+            && *extractor == other.extractor
+            && attributes.keys().eq(other.attributes.keys())
+            && attributes.values().zip(other.attributes.values()).all(|(values, others)| same_bits(values, others))
+    }
+}
+
+/// Whether two attributes have the same values, NaN included.
+pub(super) fn same_bits(values: &[f64], others: &[f64]) -> bool {
+    values.iter().map(|x| x.to_bits()).eq(others.iter().map(|x| x.to_bits()))
 }
 
 impl FeatureTable {

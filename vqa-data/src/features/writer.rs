@@ -15,7 +15,7 @@ use crate::features::file::FeatureFile;
 use crate::features::hdf5_error::cannot_write;
 use crate::features::table::FeatureTable;
 use crate::files::atomic::IfExists;
-use crate::files::partial::{Partial, Progress, partial_path};
+use crate::files::partial::{Partial, Progress, partial_path, try_destination};
 use crate::files::unfinished::lock_creation;
 
 /// Writes a feature file: contiguous `image_features` and `image_bb`, `image_ids`, `image_sizes` if all sizes are
@@ -53,6 +53,16 @@ pub struct FeatureWriter {
 }
 
 impl FeatureWriter {
+    /// Checks that a file can be written at `path`, for a command that does long work first: that its name is not that
+    /// of an unfinished file, and that its directory is, or can be created, and can be written. Nothing is left behind.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot, or something other than a file has that name.
+    pub fn try_path(path: &Path) -> Result<()> {
+        try_destination(path)
+    }
+
     /// Starts a file at `path`.
     ///
     /// # Errors

@@ -154,7 +154,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// When one of them cannot be created.
 pub fn create_directory(directory: &Path) -> Result<()> {
     let missing = missing_directories(directory);
-    let made = match missing.iter().any(|path| path.file_name().is_some_and(|name| name == "~")) {
+    let made = match has_tilde(&missing) {
         true => Err(ErrorKind::NotFound.into()),
         false => fs::create_dir_all(directory),
     };
@@ -163,21 +163,22 @@ pub fn create_directory(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a file can be written in a directory, which is created for the check if it is missing. Nothing is left
-/// behind.
+/// Checks that a file can be written in a directory, or that the directory can be created if it is missing. Nothing is
+/// left behind; missing directories are not created even for a moment, since another process may be about to use them.
 ///
 /// # Errors
 ///
 /// When it cannot.
 pub fn try_directory(directory: &Path) -> Result<()> {
     let missing = missing_directories(directory);
-    let file = create_directory(directory)
-        .and_then(|()| tempfile::tempfile_in(directory).map_err(Error::io("write to the directory", directory)));
-    for made in missing {
-        // Some may not have been created, and others may be in use by now.
-        let _ = fs::remove_dir(made);
-    }
-    file.map(drop)
+    let tried = match missing.last() {
+        None => tempfile::tempfile_in(directory).map_err(Error::io("write to the directory", directory)),
+        Some(_) if has_tilde(&missing) => Err(Error::io("create the directory", directory)(ErrorKind::NotFound.into())),
+        Some(outermost) => {
+            tempfile::tempfile_in(parent(outermost)).map_err(Error::io("create the directory", directory))
+        }
+    };
+    tried.map(drop)
 }
 
 /// Checks that a file can be written, for a command that writes it at the end of long work. Nothing is left behind.
@@ -195,6 +196,11 @@ pub fn try_file(destination: &Path) -> Result<()> {
 /// Returns those of a directory and its parents that do not exist, innermost first.
 fn missing_directories(directory: &Path) -> Vec<&Path> {
     directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect()
+}
+
+/// Whether one of these directories is `~`, which only a shell expands.
+fn has_tilde(missing: &[&Path]) -> bool {
+    missing.iter().any(|path| path.file_name().is_some_and(|name| name == "~"))
 }
 
 fn is_pipe_or_device(path: &Path) -> bool {
@@ -310,7 +316,7 @@ fn sync_tree(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn parent(path: &Path) -> &Path {
+pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -409,6 +415,8 @@ mod tests {
         fs::write(at.join("file"), "").unwrap();
         let error = try_directory(&at.join("file/b")).unwrap_err().to_string();
         assert!(error.contains("cannot create the directory") && error.contains("file/b"), "{error}");
+        let error = try_directory(&at.join("~/a")).unwrap_err().to_string();
+        assert!(error.contains("only a shell expands \"~\""), "{error}");
     }
 
     #[test]

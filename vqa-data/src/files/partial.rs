@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files::atomic::{IfExists, make_parent, rename, rename_new, resolve};
+use crate::files::atomic::{IfExists, make_parent, parent, rename, rename_new, resolve, try_directory};
 use crate::files::unfinished::{IfStopped, forget_unfinished, lock_creation, note_unfinished};
 
 const EXTENSION: &str = "partial";
@@ -56,9 +56,10 @@ impl Partial {
     ///
     /// # Errors
     ///
-    /// When the destination exists and is not to be replaced, when another process is writing it, or when a name is
-    /// taken by something that this program did not create.
+    /// When the destination exists and is not to be replaced or has the name of an unfinished file, when another
+    /// process is writing it, or when a name is taken by something that this program did not create.
     pub(crate) fn open(destination: &Path, if_exists: IfExists) -> Result<Partial> {
+        refuse_unfinished(destination)?;
         let destination = resolve(destination)?;
         if_exists.check(&destination)?;
         make_parent(&destination)?;
@@ -193,6 +194,23 @@ pub(crate) fn journal_path(destination: &Path) -> PathBuf {
 /// Returns the destination of a path that has the name of an unfinished file.
 pub(crate) fn destination_of_unfinished(path: &Path) -> Option<PathBuf> {
     path.extension().is_some_and(|extension| extension == EXTENSION).then(|| path.with_extension(""))
+}
+
+/// Refuses a destination that has the name of an unfinished file, since it could not be opened.
+fn refuse_unfinished(destination: &Path) -> Result<()> {
+    match destination_of_unfinished(destination) {
+        Some(_) => Err(Error::invalid(format!(
+            "{}: only unfinished files have names that end in .{EXTENSION}: choose another name",
+            destination.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Checks that a destination can be written, for a command that does long work first. Nothing is left behind.
+pub(crate) fn try_destination(destination: &Path) -> Result<()> {
+    refuse_unfinished(destination)?;
+    try_directory(parent(&resolve(destination)?))
 }
 
 /// Reads a journal. Returns `None` if it is not a journal of ours.

@@ -121,6 +121,7 @@ impl ConvNet {
     fn map(&self, pictures: &Tensor) -> Result<Tensor> {
         let name = &self.info.name;
         check_pictures(name, pictures, self.device)?;
+        self.info.precision.set_tf32(self.device);
         let map = tch::no_grad(|| {
             computing(name, || {
                 let forward = |pictures: &Tensor| {

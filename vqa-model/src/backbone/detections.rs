@@ -41,13 +41,15 @@ impl Selection {
         Selection { min_boxes: n_boxes, max_boxes: n_boxes, ..Selection::adaptive() }
     }
 
-    /// Returns the boxes to keep, best first, with their best scores after suppression, [N, 1].
+    /// Returns the boxes to keep, best first, with their best scores after suppression, [N, 1]: -infinity for a box that
+    /// is suppressed in every class.
     pub fn select(&self, detections: &Detections) -> Detections {
         let boxes = rows::<4>(&detections.boxes);
         let n_classes = detections.scores.size().get(1).map_or(0, |&n| n as usize);
         let by_class = Vec::<f32>::try_from(detections.scores.transpose(0, 1).contiguous().view([-1]))
             .expect("a flat float tensor on the CPU");
-        let mut best = vec![0.0f32; boxes.len()];
+        // Scores may be negative; a box that is suppressed in every class has none.
+        let mut best = vec![f32::NEG_INFINITY; boxes.len()];
         if !boxes.is_empty() {
             for scores in by_class.chunks(boxes.len()).take(n_classes) {
                 for kept in suppress(&boxes, scores, self.max_overlap) {
@@ -144,6 +146,10 @@ mod tests {
         // Suppressed boxes come last.
         assert_eq!(kept(selection, &found), [1, 2]);
         assert_eq!(kept(Selection { min_boxes: 10, max_boxes: 100, ..selection }, &found), [1, 2, 0]);
+        // Scores need not be positive; suppressed boxes do not reach any.
+        let found = detections(&BOXES, &[&[-3.0], &[-1.0], &[-2.0]]);
+        assert_eq!(kept(selection, &found), [1, 2]);
+        assert_eq!(kept(Selection { min_score: -9.0, max_boxes: 100, ..selection }, &found), [1, 2]);
         let found = detections(&BOXES, &[&[0.7], &[0.1], &[0.8]]);
         assert_eq!(kept(Selection { min_boxes: 1, max_boxes: 1, ..selection }, &found), [2]);
         let none = Detections {

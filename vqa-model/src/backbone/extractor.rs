@@ -69,11 +69,28 @@ impl BackboneExtractor {
             }
             (BackboneOutput::Detections(found), Regions::Boxes(selection)) => {
                 let sizes = pictures.iter().map(|&(_, size)| size);
-                let of = |(found, size)| detected(&selection.select(found), [width, height], size);
+                let of = |(found, size)| {
+                    let frame = Frame { input: [width, height], picture: size };
+                    frame.regions(&selection.select(&frame.with_area(found)))
+                };
                 Ok(found.iter().zip(sizes).map(of).collect())
             }
             // `new` has checked that the backbone's kind fits the options.
             _ => Err(Error::Backbone("the network sometimes returns a map and sometimes boxes".to_owned())),
+        }
+    }
+
+    /// Turns an error into one of `vqa-data`. A full memory is no fault of the pictures: what was extracted before is
+    /// kept, and a smaller batch may succeed.
+    fn data_error(&self, error: Error) -> vqa_data::Error {
+        match error {
+            Error::Data(error) => error,
+            Error::OutOfMemory => {
+                let name = self.backbone.lock().unwrap_or_else(PoisonError::into_inner).info().name.clone();
+                vqa_data::Error::transient(Error::BackboneOutOfMemory { name })
+            }
+            error @ Error::BackboneOutOfMemory { .. } => vqa_data::Error::transient(error),
+            error => vqa_data::Error::other(error),
         }
     }
 }
@@ -120,14 +137,7 @@ impl Extractor for BackboneExtractor {
         // Pictures that keep their aspect ratio may differ in size.
         for batch in pictures.chunk_by(|(a, _), (b, _)| a.dimensions() == b.dimensions()) {
             let made = or_out_of_memory(|| self.extract_batch(batch)).and_then(|made| made);
-            regions.extend(made.map_err(|error| match error {
-                Error::Data(error) => error,
-                Error::OutOfMemory => {
-                    let name = self.backbone.lock().unwrap_or_else(PoisonError::into_inner).info().name.clone();
-                    vqa_data::Error::other(Error::BackboneOutOfMemory { name })
-                }
-                error => vqa_data::Error::other(error),
-            })?);
+            regions.extend(made.map_err(|error| self.data_error(error))?);
         }
         Ok(regions)
     }
@@ -160,26 +170,50 @@ fn boxes([rows, columns]: [u32; 2], whole: bool, [width, height]: [u32; 2]) -> V
     boxes
 }
 
-/// Converts boxes in the network's input, whose width and height are `input`, to regions of a picture of width and
-/// height `size`. Boxes that have no area inside the picture are dropped.
-fn detected(found: &Detections, input: [u32; 2], size: [u32; 2]) -> ImageRegions {
-    let (corners, features) = (to_vec(&found.boxes), to_vec(&found.features));
-    let dim = features.len() / (corners.len() / 4).max(1);
-    let in_picture = |corner: f32, axis: usize| {
-        let [size, input] = [size[axis], input[axis]].map(|side| side as f32);
-        (corner * (size / input)).clamp(0.0, size)
-    };
-    let mut regions = ImageRegions::default();
-    for (corners, features) in corners.chunks_exact(4).zip(features.chunks(dim.max(1))) {
-        let corners: [f32; 4] = std::array::from_fn(|i| in_picture(corners[i], i % 2));
-        // Boxes with NaN are kept, for later checks to find.
-        if corners[2] <= corners[0] || corners[3] <= corners[1] {
-            continue;
-        }
-        regions.boxes.extend(corners);
-        regions.features.extend(features);
+/// A picture, and the input of the network that it was resized to.
+#[derive(Clone, Copy)]
+struct Frame {
+    /// Width and height of the input.
+    input: [u32; 2],
+    /// Width and height of the picture.
+    picture: [u32; 2],
+}
+
+impl Frame {
+    /// Returns what was found without the boxes that have no area inside the picture: they must not take the places of
+    /// others.
+    fn with_area(self, found: &Detections) -> Detections {
+        let corners = to_vec(&found.boxes);
+        let boxes = corners.chunks_exact(4).enumerate();
+        let index: Vec<i64> = boxes
+            .filter(|(_, corners)| {
+                let [x1, y1, x2, y2] = self.in_picture(corners);
+                let is_empty = x2 <= x1 || y2 <= y1;
+                // Boxes with NaN are kept, for later checks to find.
+                !is_empty
+            })
+            .map(|(i, _)| i as i64)
+            .collect();
+        let index = Tensor::from_slice(&index);
+        let [boxes, features, scores] =
+            [&found.boxes, &found.features, &found.scores].map(|rows| rows.index_select(0, &index));
+        Detections { boxes, features, scores }
     }
-    regions
+
+    /// Returns what was found as regions of the picture.
+    fn regions(self, found: &Detections) -> ImageRegions {
+        let corners = to_vec(&found.boxes);
+        let boxes = corners.chunks_exact(4).flat_map(|corners| self.in_picture(corners)).collect();
+        ImageRegions { features: to_vec(&found.features), boxes }
+    }
+
+    /// Converts the corners of a box from pixels of the input to pixels of the picture.
+    fn in_picture(self, corners: &[f32]) -> [f32; 4] {
+        std::array::from_fn(|i| {
+            let [picture, input] = [self.picture[i % 2], self.input[i % 2]].map(|side| side as f32);
+            (corners[i] * (picture / input)).clamp(0.0, picture)
+        })
+    }
 }
 
 fn to_vec(values: &Tensor) -> Vec<f32> {
@@ -190,6 +224,8 @@ fn to_vec(values: &Tensor) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use image::Rgb;
+    use vqa_data::features::{ElementType, Extraction, list_images};
+    use vqa_data::files::IfExists;
 
     use super::*;
     use crate::backbone::preprocessing::{ChannelOrder, InputSize, Preprocessing};
@@ -288,6 +324,60 @@ mod tests {
         assert_eq!(wide.features, [2.0, 2.0, 2.0, 1.0, 1.0, 1.0]);
         assert_eq!(wide.boxes, [30.0, 10.0, 40.0, 20.0, 0.0, 0.0, 20.0, 10.0]);
         assert_eq!(square.boxes, [0.0, 0.0, 20.0, 10.0]);
+    }
+
+    #[test]
+    fn boxes_without_area_take_no_places() {
+        let forward = |_: &Tensor| {
+            let boxes = [
+                [120f32, 0.0, 140.0, 20.0],
+                [0.0, 0.0, 10.0, 10.0],
+                [20.0, 20.0, 30.0, 30.0],
+                [40.0, 40.0, 50.0, 50.0],
+            ];
+            let scores = Tensor::from_slice(&[0.9f32, 0.8, 0.7, 0.6]).view([4, 1]);
+            let features = scores.repeat([1, 3]);
+            let boxes = Tensor::from_slice(boxes.as_flattened()).view([4, 4]);
+            BackboneOutput::Detections(vec![Detections { boxes, features, scores }])
+        };
+        let size = InputSize::Fixed { height: 100, width: 100 };
+        let extractor = extractor(fake(BackboneKind::Detector, size, forward), Regions::Boxes(Selection::fixed(3)));
+        let regions = extractor.regions(&RgbImage::new(100, 100)).unwrap();
+        assert_eq!(regions.boxes[..4], [0.0, 0.0, 10.0, 10.0]);
+        assert_eq!(regions.boxes[8..], [40.0, 40.0, 50.0, 50.0]);
+        assert_eq!(regions.features.len(), 3 * 3);
+    }
+
+    #[test]
+    fn after_a_full_memory_a_smaller_batch_resumes() {
+        // Memory for one white picture, but not for two pictures of which one is white.
+        let forward = |pictures: &Tensor| {
+            if pictures.size()[0] > 1 && pictures.max().double_value(&[]) == 255.0 {
+                drop(Tensor::zeros([1 << 46], (Kind::Float, Device::Cpu)));
+            }
+            identity(pictures)
+        };
+        let size = InputSize::Fixed { height: 2, width: 2 };
+        let backbone = fake(BackboneKind::Map, size, forward);
+        let extractor = extractor(backbone, Regions::Cells { grid: [1, 1], whole: false });
+        let directory = tempfile::tempdir().unwrap();
+        for (id, value) in [(1, 10), (2, 20), (3, 30), (4, 255)] {
+            RgbImage::from_pixel(2, 2, Rgb([value; 3])).save(directory.path().join(format!("{id}.png"))).unwrap();
+        }
+        let pictures = list_images(directory.path()).unwrap();
+        let out = directory.path().join("f.h5");
+        let write = |batch_size| {
+            let element_type = ElementType::F32;
+            let extraction =
+                Extraction { extractor: &extractor, element_type, shard: None, batch_size: Some(batch_size) };
+            extraction.write(&pictures, &out, IfExists::Refuse, &|_| {})
+        };
+        let error = write(2).unwrap_err();
+        assert!(error.is_retryable() && error.to_string().contains("fake.pt: out of memory"), "{error}");
+        assert_eq!(write(1).unwrap().n_extracted, 2);
+        let full = Error::BackboneOutOfMemory { name: "fake.pt".to_owned() };
+        assert!(extractor.data_error(full).is_retryable());
+        assert!(!extractor.data_error(Error::Backbone("an odd map".to_owned())).is_retryable());
     }
 
     #[test]

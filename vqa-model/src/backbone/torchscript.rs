@@ -109,6 +109,7 @@ impl TorchScript {
     fn run(&self, pictures: &Tensor) -> Result<BackboneOutput> {
         let name = &self.info.name;
         let input = IValue::Tensor(computing(name, || pictures.f_to_kind(self.info.precision.kind()))?);
+        self.info.precision.set_tf32(self.device);
         let returned = tch::no_grad(|| self.module.forward_is(&[input]));
         let returned = returned.map_err(|error| failed(name, &error.to_string()))?;
         let n_pictures = pictures.size()[0];

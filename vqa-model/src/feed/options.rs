@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
+use crate::feed::cuda::allow_tf32;
+
 /// Number format of the arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -35,6 +37,13 @@ impl Precision {
         match self {
             Precision::Fp32 | Precision::Tf32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
+        }
+    }
+
+    /// Sets, for the entire process, whether a GPU may use TF32; there is nothing to set for a CPU.
+    pub fn set_tf32(self, device: Device) {
+        if device.is_cuda() {
+            allow_tf32(self == Precision::Tf32);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::json;
 use vqa_data::Error;
-use vqa_data::features::{Check, Collection, FeatureFile, Output, RegionSource, Shard, read_image_ids};
+use vqa_data::features::{Check, Collection, FeatureFile, FeatureWriter, Output, RegionSource, Shard, read_image_ids};
 
 use crate::args::ConvertArgs;
 use crate::commands::features::problems::{report_bad, what_is_kept};
@@ -17,6 +17,7 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     let mut outputs = outputs(args)?;
     for (path, output) in paths(&outputs, args.shard).zip(&outputs) {
         output.if_exists.check(&path)?;
+        FeatureWriter::try_path(&path)?;
     }
     let check = if args.skip_bad { Check::Everything } else { Check::Index };
     let progress = ProgressBar::new("index", "bytes", Collection::n_bytes(&args.inputs));
@@ -35,8 +36,9 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     let progress = ProgressBar::new("convert", "images", n_wanted as u64);
     collection.convert(&outputs, element_type, args.shard, &|n| progress.add(n)).map_err(|error| {
         let can_be_left_out = matches!(error, Error::BadImage(_)) && !args.skip_bad;
+        let unfinished = paths(&outputs, args.shard).map(|path| FeatureWriter::partial_path(&path));
         let hint = if can_be_left_out { "; skip bad images with --skip-bad" } else { "" };
-        anyhow::anyhow!("{}{hint}", what_is_kept(error, paths(&outputs, args.shard)))
+        anyhow::anyhow!("{}{hint}", what_is_kept(error, unfinished))
     })?;
     drop(progress);
     let mut written = Vec::new();

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 use vqa_data::Error;
 use vqa_data::features::{
-    ChannelStats, Extraction, ExtractionTime, Extractor, ExtractorInfo, FeatureFile, Grid, ImageFile, ImageFolder,
-    PixelGrid, RegionSource, Shard,
+    ChannelStats, Extraction, ExtractionTime, Extractor, ExtractorInfo, FeatureFile, FeatureWriter, Grid, ImageFile,
+    ImageFolder, PixelGrid, RegionSource, Shard,
 };
 use vqa_data::files::IfExists;
 
@@ -19,12 +19,17 @@ use crate::terminal::{print, say};
 pub fn run(args: &ExtractArgs) -> Result<()> {
     let path = Shard::output(args.shard, &args.out);
     args.force.if_exists().check(&path)?;
+    FeatureWriter::try_path(&path)?;
     let mut folder = ImageFolder::open(&args.images)?;
     let like = args.like.as_deref().map(info_of).transpose()?;
     let uses_pixels = match &like {
         Some(info) => info.kind() == Some(PixelGrid::KIND) && args.backbone.backbone.is_none(),
         None => args.backbone.backbone.is_none(),
     };
+    #[cfg(feature = "torch")]
+    if uses_pixels && let Some(option) = args.backbone.option_of_network() {
+        bail!("{option} is for networks, but a grid of pixels needs none: leave it out, or pass --backbone too");
+    }
     let extractor = if uses_pixels {
         Box::new(pixels(args, like.as_ref(), &mut folder)?)
     } else {
@@ -181,6 +186,6 @@ pub fn write(
     let written = extraction.write(pictures, out, if_exists, &|n| progress.add(n));
     written.map_err(|error| match error {
         Error::BadImages(_) => hint_at_skip_bad(error),
-        error => what_is_kept(error, std::iter::once(Shard::output(extraction.shard, out))),
+        error => what_is_kept(error, extraction.partial_paths(out)),
     })
 }

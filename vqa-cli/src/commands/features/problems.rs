@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 
 use vqa_data::Error;
-use vqa_data::features::{BadImage, FeatureWriter};
+use vqa_data::features::BadImage;
 
 use crate::terminal::say;
 use vqa_data::message::counted;
 
-/// Adds to an error that interrupted writing whether the same command can resume from there.
-pub fn what_is_kept(error: Error, mut paths: impl Iterator<Item = PathBuf>) -> anyhow::Error {
+/// Adds to an error that interrupted writing whether the same command can resume from there, because one of these
+/// unfinished files is left.
+pub fn what_is_kept(error: Error, unfinished: impl IntoIterator<Item = PathBuf>) -> anyhow::Error {
     // Retrying does not help with bad data, but does once a full disk has room again.
-    if error.is_retryable() && paths.any(|path| FeatureWriter::partial_path(&path).exists()) {
+    if error.is_retryable() && unfinished.into_iter().any(|path| path.exists()) {
         return anyhow::anyhow!("{error}; the work so far is kept, and the same command resumes from there");
     }
     error.into()

@@ -18,7 +18,7 @@ use crate::features::fill::{Job, Scratch, fill};
 use crate::features::finite::all_finite;
 use crate::features::shard::Shard;
 use crate::features::source::ImageRegions;
-use crate::features::table::{FeatureTable, ImageEntry};
+use crate::features::table::{FeatureTable, ImageEntry, same_bits};
 use crate::features::writer::FeatureWriter;
 use crate::files::atomic::IfExists;
 use crate::files::fingerprint::Fingerprint;
@@ -251,7 +251,9 @@ impl Collection {
         let mut inputs = self.inputs.iter().map(|input| input.attributes());
         let mut common = inputs.next().unwrap_or_default();
         common.remove(Shard::ATTRIBUTE);
-        inputs.for_each(|other| common.retain(|name, values| other.get(name) == Some(values)));
+        inputs.for_each(|other| {
+            common.retain(|name, values| other.get(name).is_some_and(|others| same_bits(values, others)));
+        });
         common
     }
 }

@@ -81,6 +81,12 @@ impl Extraction<'_> {
         })
     }
 
+    /// The paths of the unfinished files for `out`, from which [`Extraction::write`] resumes.
+    pub fn partial_paths(&self, out: &Path) -> [PathBuf; 2] {
+        let path = Shard::output(self.shard, out);
+        [roomy_path(&path), path].map(|path| FeatureWriter::partial_path(&path))
+    }
+
     /// Like [`Extraction::write`], but the error is about the first bad image only.
     fn write_unless_bad(
         &self,
@@ -371,7 +377,11 @@ mod tests {
         // The disk is full when the third batch begins.
         let broken = directory.path().join("broken/f.h5");
         let full = || Error::io("write", Path::new("f.h5"))(std::io::ErrorKind::StorageFull.into());
-        write(&detector(Some((7, full))), &images, &broken).unwrap_err();
+        let failing = &detector(Some((7, full)));
+        write(failing, &images, &broken).unwrap_err();
+        let extraction =
+            Extraction { extractor: failing, element_type: ElementType::F16, shard: None, batch_size: None };
+        assert_eq!(extraction.partial_paths(&broken).map(|path| path.exists()), [true, false]);
         let names = |path: &Path| {
             let entries = std::fs::read_dir(path.parent().unwrap()).unwrap();
             let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
