@@ -248,6 +248,9 @@ impl<'a> Trainer<'a> {
                     return Ok(Outcome::Stopped(state.position));
                 }
             }
+            // Finite weights can be so large that only the loss shows it. They must not be saved.
+            let checked = self.on_first(|| val_scores.map_or(Ok(()), |scores| self.check_loss(scores.loss, &state)));
+            agree(collective, checked)?;
             let metrics = EpochMetrics {
                 epoch,
                 step: Some(state.position.step),
@@ -347,6 +350,15 @@ impl<'a> Trainer<'a> {
                 Err(Error::Diverged { loss, epoch, batch, step, question_ids, saved: saved_files(self.run) })
             }
         }
+    }
+
+    /// Fails if the loss of the validation after an epoch is NaN or infinite.
+    fn check_loss(&self, loss: f64, state: &State) -> Result<()> {
+        if loss.is_finite() {
+            return Ok(());
+        }
+        let Position { epoch, step, .. } = state.position;
+        Err(Error::ValidationDiverged { loss, epoch: epoch + 1, step, saved: saved_files(self.run) })
     }
 
     /// Adds the steps that have been made to the state, and reports them.
