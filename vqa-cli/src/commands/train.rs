@@ -86,7 +86,7 @@ fn start(config: &Config, resume: bool, dry_run: bool, group: &ProcessGroup) -> 
     let device = group.device(&settings.device)?;
     group.join(Some(settings.train.collective_timeout), device)?;
     let run = RunDir::new(&settings.out_dir);
-    refuse_to_replace(&config.path, &run)?;
+    refuse_to_replace(config, &run)?;
     let made = if !resume && dictionaries::are_missing(config)? {
         check_run_dir(&run, settings, resume).map_err(|error| with_command(error, &run))?;
         Some(dictionaries::make(config)?)
@@ -184,15 +184,39 @@ fn same_for_all(settings: &RunConfig) -> String {
     format!("seed = {seed}\n{model}{train}")
 }
 
-/// Checks that a run does not overwrite a config that was written by hand with its own full config. Only a run's own
-/// config has the run's directory as its `out_dir`.
-fn refuse_to_replace(config: &Path, run: &RunDir) -> Result<()> {
-    let is_same_file = matches!((config.canonicalize(), run.config().canonicalize()), (Ok(a), Ok(b)) if a == b);
+/// Checks that a run does not overwrite files that no run wrote with its own. Only a run's own config has the run's
+/// directory as its `out_dir`, and `state/` is what a run makes first.
+fn refuse_to_replace(config: &Config, run: &RunDir) -> Result<()> {
     let is_own = || run.words().exists() && run.read_config::<RunConfig>().is_ok_and(|own| own.out_dir == run.path());
-    if is_same_file && !is_own() {
-        bail!("{}: the run would overwrite it with its own config.toml: choose another out_dir", config.display());
+    if is_same_file(&config.path, &run.config()) && !is_own() {
+        bail!("{}: the run would overwrite it with its own config.toml: choose another out_dir", config.path.display());
     }
-    Ok(())
+    if run.state_dir().exists() || !run.checkpoints()?.is_empty() || is_own() {
+        return Ok(());
+    }
+    // Dictionaries are written as they were read.
+    let bytes = |path: &Path| std::fs::read(path);
+    let is_copy = |path: &Path, of: &Path| bytes(path).is_ok_and(|own| bytes(of).is_ok_and(|other| own == other));
+    let dict = &config.run.dict;
+    let files = [
+        (run.config(), None),
+        (run.words(), Some(&dict.words)),
+        (run.answers(), Some(&dict.answers)),
+        (run.metrics(), None),
+        (run.curves(), None),
+    ];
+    match files.into_iter().find(|(path, source)| path.is_file() && !source.is_some_and(|of| is_copy(path, of))) {
+        Some((path, _)) => bail!(
+            "{}: no run wrote it, and this one would overwrite it: move it away, or choose another out_dir",
+            path.display()
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Whether two paths lead to the same file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// The changed keys, as a message.

@@ -224,10 +224,11 @@ impl OpenedRun {
     pub fn begin(&mut self, config: &RunConfig) -> Result<()> {
         let comments = self.resumed.as_ref().map(Resumed::comments).unwrap_or_default();
         self.run.write_config(config, &comments)?;
+        // From here on the directory has a run's files, which `state/` tells from others'.
+        self.lock.as_mut().expect("a run that was opened").keep();
         if self.resumed.is_none() {
             self.run.write_dictionaries(&self.words, &self.answers)?;
         }
-        self.lock.as_mut().expect("a run that was opened").keep();
         Ok(())
     }
 }
