@@ -99,6 +99,8 @@ pub enum Outcome {
         last: Option<EpochMetrics>,
         /// The best epoch; `None` if none was validated.
         best: Option<Best>,
+        /// Whether `patience` is exhausted.
+        is_out_of_patience: bool,
     },
     /// It was asked to stop, and its state is saved.
     Stopped(Position),
@@ -274,7 +276,8 @@ impl<'a> Trainer<'a> {
             on_event(Event::Epoch(&metrics));
             last = Some(metrics);
         }
-        Ok(Outcome::Finished { position: state.position, last, best: state.best })
+        let is_out_of_patience = state.is_out_of_patience(self.config.patience);
+        Ok(Outcome::Finished { position: state.position, last, best: state.best, is_out_of_patience })
     }
 
     /// Makes a step without recording it.

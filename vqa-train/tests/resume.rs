@@ -402,7 +402,10 @@ fn patience_and_the_checkpoints_that_are_kept() {
                 let sitting = Sitting { on_event: &mut follow_the_script, ..plain(config(n_epochs)) };
                 outcome = Some(train(&world, &run, sitting).unwrap());
             }
-            let Some(Outcome::Finished { position, best, .. }) = outcome else { panic!("{outcome:?}") };
+            let Some(Outcome::Finished { position, best, is_out_of_patience, .. }) = outcome else {
+                panic!("{outcome:?}")
+            };
+            assert_eq!(is_out_of_patience, patience > 0, "case {i}, {name}");
             assert_eq!(position.epoch, n_trained, "case {i}, {name}");
             assert_eq!(best, Some(Best { epoch: 2 * val_freq, val_score: high.0 }), "case {i}, {name}");
             assert_eq!(RunDir::new(&run).checkpoints().unwrap(), left, "case {i}, {name}");

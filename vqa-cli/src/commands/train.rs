@@ -28,6 +28,8 @@ pub struct Trained {
     pub last: Option<EpochMetrics>,
     /// The best epoch, if any was validated.
     pub best: Option<Best>,
+    /// Whether `patience` is exhausted.
+    pub is_out_of_patience: bool,
 }
 
 pub fn run(args: &TrainArgs, group: &ProcessGroup) -> Result<()> {
@@ -52,7 +54,7 @@ pub fn run(args: &TrainArgs, group: &ProcessGroup) -> Result<()> {
         }
         return start(&config, resume, true, group).map(|_| ());
     }
-    let Trained { epoch, last, best } = train(&config, resume, group)?;
+    let Trained { epoch, last, best, is_out_of_patience } = train(&config, resume, group)?;
     let score = last.and_then(|epoch| epoch.val_score).map(|score| format!(", val_score {score:.2}"));
     print(&format!("{}{}", run.checkpoint(epoch).display(), score.unwrap_or_default()))?;
     if let Some(best) = best {
@@ -60,19 +62,23 @@ pub fn run(args: &TrainArgs, group: &ProcessGroup) -> Result<()> {
         let removed = if checkpoint.exists() { "" } else { " (removed: train.keep_best = false)" };
         print(&format!("best: {}{removed}, val_score {:.2}", checkpoint.display(), best.val_score))?;
     }
-    say!("{}", finished(&run, epoch, &config.run.train));
+    say!("{}", finished(&run, epoch, is_out_of_patience, &config.run.train));
     Ok(())
 }
 
 /// A message that a run is finished, and how to train it for longer.
-fn finished(run: &RunDir, n_done: u64, config: &TrainConfig) -> String {
+fn finished(run: &RunDir, n_done: u64, is_out_of_patience: bool, config: &TrainConfig) -> String {
     let epochs = if n_done == 1 { "epoch" } else { "epochs" };
-    let (why, setting) = match n_done < config.n_epochs {
-        true => (format!(" (train.patience = {})", config.patience), "train.patience=0".to_owned()),
+    let (mut why, mut settings) = (String::new(), String::new());
+    if is_out_of_patience {
+        why = format!(" (train.patience = {})", config.patience);
+        settings.push_str(" --set train.patience=0");
+    }
+    if n_done >= config.n_epochs {
         // Suggest half as many epochs again.
-        false => (String::new(), format!("train.n_epochs={}", n_done + n_done.div_ceil(2))),
-    };
-    format!("finished: {n_done} {epochs}{why}; for more: `{} --set {setting}`", resume_command(run))
+        settings.push_str(&format!(" --set train.n_epochs={}", n_done + n_done.div_ceil(2)));
+    }
+    format!("finished: {n_done} {epochs}{why}; for more: `{}{settings}`", resume_command(run))
 }
 
 /// Trains as the config says.
@@ -169,7 +175,9 @@ fn start(config: &Config, resume: bool, dry_run: bool, group: &ProcessGroup) -> 
         None => {}
     }
     match trainer.run(&mut watch::show(n_epochs))? {
-        Outcome::Finished { position, last, best } => Ok(Some(Trained { epoch: position.epoch, last, best })),
+        Outcome::Finished { position, last, best, is_out_of_patience } => {
+            Ok(Some(Trained { epoch: position.epoch, last, best, is_out_of_patience }))
+        }
         Outcome::Stopped(position) => {
             let words = format!("stopped after {position}, and saved: resume with `{}`", resume_command(&run));
             Err(Stopped(words).into())
