@@ -158,7 +158,7 @@ fn start(config: &Config, resume: bool, dry_run: bool, group: &ProcessGroup) -> 
     let n_epochs = settings.train.n_epochs;
     if dry_run {
         let n_done = opened.resumed().map_or(0, |resumed| resumed.position.epoch);
-        print(&dry_run::report(config, &trainer, n_epochs.saturating_sub(n_done))?)?;
+        print(&dry_run::report(config, &trainer, n_done)?)?;
         return Ok(None);
     }
     // Files are written only after this, when all processes have read the old ones.
