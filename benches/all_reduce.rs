@@ -34,7 +34,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         cores: None,
         master,
         attempt: 0,
-        restarts: false,
     });
     if device.is_cuda() {
         device = Device::Cuda(launch.local_rank);

@@ -266,6 +266,8 @@ mod tests {
             ("train.accumulate", "513", "expected 1 to 512, the train.batch_size"),
             ("train.val_freq", "0", "1 to"),
             ("train.log_every", "0", "1 to"),
+            ("train.collective_timeout", "0", "1 to 1000000000"),
+            ("train.collective_timeout", "9223372036854775807", "1 to 1000000000"),
             ("train.ema_decay", "0.9999999999", "0.0 to 0.999999"),
             ("train.ema_decay", "inf", "0.0 to 0.999999"),
             ("train.max_grad_norm", "inf", "= inf, expected 1e-30 to 1e30"),

@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 use tch::{Cuda, Device};
 use vqa_model::device::parse_device;
-use vqa_train::distributed::{Collective, Launch, SingleProcess};
+use vqa_train::distributed::{Collective, Launch, SingleProcess, launcher_restarts};
 
 use crate::terminal;
 use vqa_data::message::counted;
@@ -12,6 +12,7 @@ use vqa_data::message::counted;
 /// This process among those started together; most often it is the only one.
 pub struct ProcessGroup {
     launch: Option<Launch>,
+    is_restarted: bool,
     #[cfg(feature = "distributed")]
     processes: std::cell::OnceCell<std::rc::Rc<vqa_train::distributed::Processes>>,
 }
@@ -21,6 +22,7 @@ impl ProcessGroup {
     pub fn alone() -> ProcessGroup {
         ProcessGroup {
             launch: None,
+            is_restarted: false,
             #[cfg(feature = "distributed")]
             processes: std::cell::OnceCell::new(),
         }
@@ -41,7 +43,7 @@ impl ProcessGroup {
             terminal::be_process(launch.rank);
             share_cores(launch);
         }
-        Ok(ProcessGroup { launch, ..ProcessGroup::alone() })
+        Ok(ProcessGroup { launch, is_restarted: launcher_restarts(), ..ProcessGroup::alone() })
     }
 
     /// Whether this process is the one that writes files and prints results.
@@ -54,9 +56,9 @@ impl ProcessGroup {
         self.launch.as_ref().map_or(1, |launch| launch.world_size)
     }
 
-    /// Whether the launcher restarts the processes when one has died.
+    /// Whether a launcher restarts the processes, or this one alone, when one has died.
     pub fn is_restarted(&self) -> bool {
-        self.launch.as_ref().is_some_and(|launch| launch.restarts)
+        self.is_restarted
     }
 
     /// The device that a config names. If that is a GPU without a number, each process of a machine gets a GPU of its

@@ -11,6 +11,9 @@ use vqa_model::feed::{FeaturesOnDevice, Precision};
 /// More passes than any run could complete.
 const MAX_EPOCHS: u64 = 1_000_000;
 
+/// More seconds than anybody would wait, and few enough for libtorch, which counts smaller units in 64 bits.
+const MAX_TIMEOUT: u64 = 1_000_000_000;
+
 /// Factors outside this range are 0 or infinite in float32, or soon make something else so.
 const SMALLEST: f64 = 1e-30;
 const LARGEST: f64 = 1e30;
@@ -187,14 +190,11 @@ impl TrainConfig {
             let (accumulate, batch_size) = (self.accumulate, self.batch_size);
             return Err(format!("train.accumulate = {accumulate}, expected 1 to {batch_size}, the train.batch_size"));
         }
-        let at_least_1 = [
-            ("train.val_freq", self.val_freq),
-            ("train.log_every", self.log_every),
-            ("train.collective_timeout", self.collective_timeout),
-        ];
+        let at_least_1 = [("train.val_freq", self.val_freq), ("train.log_every", self.log_every)];
         for (key, value) in at_least_1 {
             check_range(key, value, 1..=u64::MAX)?;
         }
+        check_range("train.collective_timeout", self.collective_timeout, 1..=MAX_TIMEOUT)?;
         if !self.lr_steps.is_sorted() {
             return Err(format!("train.lr_steps = {:?}, expected steps in rising order", self.lr_steps));
         }

@@ -133,6 +133,18 @@ pub enum Error {
         /// What was saved before.
         saved: SavedFiles,
     },
+    /// The loss of a validation is NaN or infinite.
+    #[error("the validation loss is {loss} after epoch {epoch}, step {step}: {LOWER}; {}", Saved(saved, CHANGED))]
+    ValidationDiverged {
+        /// The loss.
+        loss: f64,
+        /// The epoch, counted from 1.
+        epoch: u64,
+        /// Steps since the start of the run.
+        step: u64,
+        /// What was saved before.
+        saved: SavedFiles,
+    },
     /// A gradient or a step was NaN or infinite, although every loss so far was finite.
     #[error(
         "\"{tensor}\" has NaN or infinite values at step {step}, and was not saved: {LOWER}; {}",

@@ -99,6 +99,8 @@ pub enum Outcome {
         last: Option<EpochMetrics>,
         /// The best epoch; `None` if none was validated.
         best: Option<Best>,
+        /// Whether `patience` is exhausted.
+        is_out_of_patience: bool,
     },
     /// It was asked to stop, and its state is saved.
     Stopped(Position),
@@ -248,6 +250,9 @@ impl<'a> Trainer<'a> {
                     return Ok(Outcome::Stopped(state.position));
                 }
             }
+            // Finite weights can be so large that only the loss shows it. They must not be saved.
+            let checked = self.on_first(|| val_scores.map_or(Ok(()), |scores| self.check_loss(scores.loss, &state)));
+            agree(collective, checked)?;
             let metrics = EpochMetrics {
                 epoch,
                 step: Some(state.position.step),
@@ -271,7 +276,8 @@ impl<'a> Trainer<'a> {
             on_event(Event::Epoch(&metrics));
             last = Some(metrics);
         }
-        Ok(Outcome::Finished { position: state.position, last, best: state.best })
+        let is_out_of_patience = state.is_out_of_patience(self.config.patience);
+        Ok(Outcome::Finished { position: state.position, last, best: state.best, is_out_of_patience })
     }
 
     /// Makes a step without recording it.
@@ -347,6 +353,15 @@ impl<'a> Trainer<'a> {
                 Err(Error::Diverged { loss, epoch, batch, step, question_ids, saved: saved_files(self.run) })
             }
         }
+    }
+
+    /// Fails if the loss of the validation after an epoch is NaN or infinite.
+    fn check_loss(&self, loss: f64, state: &State) -> Result<()> {
+        if loss.is_finite() {
+            return Ok(());
+        }
+        let Position { epoch, step, .. } = state.position;
+        Err(Error::ValidationDiverged { loss, epoch: epoch + 1, step, saved: saved_files(self.run) })
     }
 
     /// Adds the steps that have been made to the state, and reports them.

@@ -75,12 +75,13 @@ fn make_data() -> ([Arc<Dataset>; 2], DataDims) {
 #[derive(Clone, Copy, PartialEq)]
 enum Accident {
     NanLoss,
+    NanValidation,
     NanGradient,
     OutOfMemory,
 }
 
-/// A small version of the article's model that fails in its n-th training pass, and can give the same answer to every
-/// validation question.
+/// A small version of the article's model that fails in its n-th training pass, or in the validation after it, and can
+/// give the same answer to every validation question.
 struct Model {
     baseline: Baseline,
     accident: Option<(u64, Accident)>,
@@ -98,10 +99,11 @@ impl VqaModel for Model {
         if train {
             self.n_passes.set(self.n_passes.get() + 1);
         }
-        let now = self.accident.filter(|&(pass, _)| train && pass == self.n_passes.get());
+        let is_now = |accident| train == (accident != Accident::NanValidation);
+        let now = self.accident.filter(|&(pass, accident)| is_now(accident) && pass == self.n_passes.get());
         match now.map(|(_, accident)| accident) {
             None => {}
-            Some(Accident::NanLoss) => output.logits = &output.logits * f64::NAN,
+            Some(Accident::NanLoss | Accident::NanValidation) => output.logits = &output.logits * f64::NAN,
             // Adds 0, but the derivative of the root is infinite there.
             Some(Accident::NanGradient) => output.logits = &output.logits + (&output.logits * 0.0).sqrt(),
             // More than a process can address.
@@ -283,10 +285,13 @@ fn accidents_lose_nothing_that_was_saved() {
     let n_batches = world.train.len().div_ceil(16) as u64;
     // In the second epoch; the state was saved two steps before.
     let checkpoint_every = n_batches + 1;
-    let pass = n_batches + 3;
-    for (name, accident) in
-        [("loss", Accident::NanLoss), ("gradient", Accident::NanGradient), ("memory", Accident::OutOfMemory)]
-    {
+    for (name, accident) in [
+        ("loss", Accident::NanLoss),
+        ("validation", Accident::NanValidation),
+        ("gradient", Accident::NanGradient),
+        ("memory", Accident::OutOfMemory),
+    ] {
+        let pass = if accident == Accident::NanValidation { 2 * n_batches } else { n_batches + 3 };
         let run = world.dir.path().join(name);
         // A NaN in a gradient is found when the state would be saved; the loss is finite until then.
         let checkpoint_every = if accident == Accident::NanGradient { pass } else { checkpoint_every };
@@ -310,6 +315,14 @@ fn accidents_lose_nothing_that_was_saved() {
                     said.contains("the loss is NaN at epoch 2, batch 3") && said.contains("lower train.optim.lr"),
                     "{said}"
                 );
+            }
+            Error::ValidationDiverged { loss, epoch: 2, step, .. } => {
+                assert!(loss.is_nan() && *step == pass && accident == Accident::NanValidation);
+                let words = format!("the validation loss is NaN after epoch 2, step {step}: lower train.optim.lr");
+                assert!(said.contains(&words), "{said}");
+                assert!(!run.join("model_2.safetensors").exists());
+                let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+                assert_eq!(metrics.matches("\"kind\":\"epoch\"").count(), 1, "{metrics}");
             }
             Error::NotFinite { step, .. } => {
                 assert!(*step == pass && accident == Accident::NanGradient);
@@ -389,7 +402,10 @@ fn patience_and_the_checkpoints_that_are_kept() {
                 let sitting = Sitting { on_event: &mut follow_the_script, ..plain(config(n_epochs)) };
                 outcome = Some(train(&world, &run, sitting).unwrap());
             }
-            let Some(Outcome::Finished { position, best, .. }) = outcome else { panic!("{outcome:?}") };
+            let Some(Outcome::Finished { position, best, is_out_of_patience, .. }) = outcome else {
+                panic!("{outcome:?}")
+            };
+            assert_eq!(is_out_of_patience, patience > 0, "case {i}, {name}");
             assert_eq!(position.epoch, n_trained, "case {i}, {name}");
             assert_eq!(best, Some(Best { epoch: 2 * val_freq, val_score: high.0 }), "case {i}, {name}");
             assert_eq!(RunDir::new(&run).checkpoints().unwrap(), left, "case {i}, {name}");

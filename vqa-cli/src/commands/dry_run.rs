@@ -20,8 +20,10 @@ use vqa_data::message::counted;
 /// Steps are tried for about this long, for a reliable mean.
 const ENOUGH: Duration = Duration::from_secs(10);
 
-/// Rehearses a run with this many epochs left, and reports what it would take.
-pub fn report(config: &Config, trainer: &Trainer, n_epochs: u64) -> Result<String> {
+/// Rehearses a run of which this many epochs are done, and reports what the rest would take.
+pub fn report(config: &Config, trainer: &Trainer, n_done: u64) -> Result<String> {
+    let n_epochs = trainer.config.n_epochs.saturating_sub(n_done);
+    let n_vals = n_validations(n_done, trainer.config);
     say!("trying some steps");
     let (seen, peak) = with_peak(|| trainer.rehearse(ENOUGH, &mut show(n_epochs)));
     let seen = seen?;
@@ -32,7 +34,7 @@ pub fn report(config: &Config, trainer: &Trainer, n_epochs: u64) -> Result<Strin
         ("memory", memory(trainer, &seen, peak)),
         ("features", features(config)),
         ("disk", disk(trainer, &seen)),
-        ("time", time(trainer, &seen, n_epochs)),
+        ("time", time(trainer, &seen, n_epochs, n_vals)),
         ("loss", format!("{:.3} after {} steps", seen.loss, seen.n_steps + 1)),
     ];
     lines.extend(precision.map(|precision| ("precision", precision)));
@@ -114,10 +116,14 @@ fn disk(trainer: &Trainer, seen: &Rehearsal) -> String {
     format!("{} per checkpoint, {} for state/", DecimalBytes(model), DecimalBytes(model + state))
 }
 
-fn time(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64) -> String {
+/// The number of validations that are left after the first `n_done` epochs.
+fn n_validations(n_done: u64, config: &TrainConfig) -> u64 {
+    (config.n_epochs / config.val_freq).saturating_sub(n_done / config.val_freq)
+}
+
+fn time(trainer: &Trainer, seen: &Rehearsal, n_epochs: u64, n_vals: u64) -> String {
     let val = trainer.val.zip(seen.val_batch).map(|(val, of_batch)| of_batch * val.n_batches() as u32);
     let train = seen.step * trainer.train.n_batches() as u32;
-    let n_vals = n_epochs / trainer.config.val_freq;
     let in_all = train * n_epochs as u32 + val.unwrap_or_default() * n_vals as u32;
     let val = val.map(|val| format!(" and {} validation", HumanDuration(val))).unwrap_or_default();
     let rate = trainer.train.options().batch_size.min(trainer.train.dataset().len()) as f64 / seen.step.as_secs_f64();
@@ -170,4 +176,18 @@ fn with_peak<T>(work: impl FnOnce() -> T) -> (T, Option<u64>) {
         let result = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (result, Some(peak.load(Ordering::Relaxed)).filter(|&peak| peak > 0))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn validations_are_counted_from_the_first_epoch() {
+        let left = |n_done, n_epochs, val_freq| {
+            n_validations(n_done, &TrainConfig { n_epochs, val_freq, ..TrainConfig::default() })
+        };
+        assert_eq!([left(0, 7, 3), left(2, 7, 3), left(3, 7, 3), left(5, 7, 3), left(6, 7, 3)], [2, 2, 1, 1, 0]);
+        assert_eq!([left(4, 6, 1), left(9, 6, 2)], [2, 0]);
+    }
 }

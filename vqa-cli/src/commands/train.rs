@@ -28,6 +28,8 @@ pub struct Trained {
     pub last: Option<EpochMetrics>,
     /// The best epoch, if any was validated.
     pub best: Option<Best>,
+    /// Whether `patience` is exhausted.
+    pub is_out_of_patience: bool,
 }
 
 pub fn run(args: &TrainArgs, group: &ProcessGroup) -> Result<()> {
@@ -52,7 +54,7 @@ pub fn run(args: &TrainArgs, group: &ProcessGroup) -> Result<()> {
         }
         return start(&config, resume, true, group).map(|_| ());
     }
-    let Trained { epoch, last, best } = train(&config, resume, group)?;
+    let Trained { epoch, last, best, is_out_of_patience } = train(&config, resume, group)?;
     let score = last.and_then(|epoch| epoch.val_score).map(|score| format!(", val_score {score:.2}"));
     print(&format!("{}{}", run.checkpoint(epoch).display(), score.unwrap_or_default()))?;
     if let Some(best) = best {
@@ -60,19 +62,23 @@ pub fn run(args: &TrainArgs, group: &ProcessGroup) -> Result<()> {
         let removed = if checkpoint.exists() { "" } else { " (removed: train.keep_best = false)" };
         print(&format!("best: {}{removed}, val_score {:.2}", checkpoint.display(), best.val_score))?;
     }
-    say!("{}", finished(&run, epoch, &config.run.train));
+    say!("{}", finished(&run, epoch, is_out_of_patience, &config.run.train));
     Ok(())
 }
 
 /// A message that a run is finished, and how to train it for longer.
-fn finished(run: &RunDir, n_done: u64, config: &TrainConfig) -> String {
+fn finished(run: &RunDir, n_done: u64, is_out_of_patience: bool, config: &TrainConfig) -> String {
     let epochs = if n_done == 1 { "epoch" } else { "epochs" };
-    let (why, setting) = match n_done < config.n_epochs {
-        true => (format!(" (train.patience = {})", config.patience), "train.patience=0".to_owned()),
+    let (mut why, mut settings) = (String::new(), String::new());
+    if is_out_of_patience {
+        why = format!(" (train.patience = {})", config.patience);
+        settings.push_str(" --set train.patience=0");
+    }
+    if n_done >= config.n_epochs {
         // Suggest half as many epochs again.
-        false => (String::new(), format!("train.n_epochs={}", n_done + n_done.div_ceil(2))),
-    };
-    format!("finished: {n_done} {epochs}{why}; for more: `{} --set {setting}`", resume_command(run))
+        settings.push_str(&format!(" --set train.n_epochs={}", n_done + n_done.div_ceil(2)));
+    }
+    format!("finished: {n_done} {epochs}{why}; for more: `{}{settings}`", resume_command(run))
 }
 
 /// Trains as the config says.
@@ -86,7 +92,7 @@ fn start(config: &Config, resume: bool, dry_run: bool, group: &ProcessGroup) -> 
     let device = group.device(&settings.device)?;
     group.join(Some(settings.train.collective_timeout), device)?;
     let run = RunDir::new(&settings.out_dir);
-    refuse_to_replace(&config.path, &run)?;
+    refuse_to_replace(config, &run)?;
     let made = if !resume && dictionaries::are_missing(config)? {
         check_run_dir(&run, settings, resume).map_err(|error| with_command(error, &run))?;
         Some(dictionaries::make(config)?)
@@ -152,7 +158,7 @@ fn start(config: &Config, resume: bool, dry_run: bool, group: &ProcessGroup) -> 
     let n_epochs = settings.train.n_epochs;
     if dry_run {
         let n_done = opened.resumed().map_or(0, |resumed| resumed.position.epoch);
-        print(&dry_run::report(config, &trainer, n_epochs.saturating_sub(n_done))?)?;
+        print(&dry_run::report(config, &trainer, n_done)?)?;
         return Ok(None);
     }
     // Files are written only after this, when all processes have read the old ones.
@@ -169,7 +175,9 @@ fn start(config: &Config, resume: bool, dry_run: bool, group: &ProcessGroup) -> 
         None => {}
     }
     match trainer.run(&mut watch::show(n_epochs))? {
-        Outcome::Finished { position, last, best } => Ok(Some(Trained { epoch: position.epoch, last, best })),
+        Outcome::Finished { position, last, best, is_out_of_patience } => {
+            Ok(Some(Trained { epoch: position.epoch, last, best, is_out_of_patience }))
+        }
         Outcome::Stopped(position) => {
             let words = format!("stopped after {position}, and saved: resume with `{}`", resume_command(&run));
             Err(Stopped(words).into())
@@ -184,15 +192,39 @@ fn same_for_all(settings: &RunConfig) -> String {
     format!("seed = {seed}\n{model}{train}")
 }
 
-/// Checks that a run does not overwrite a config that was written by hand with its own full config. Only a run's own
-/// config has the run's directory as its `out_dir`.
-fn refuse_to_replace(config: &Path, run: &RunDir) -> Result<()> {
-    let is_same_file = matches!((config.canonicalize(), run.config().canonicalize()), (Ok(a), Ok(b)) if a == b);
+/// Checks that a run does not overwrite files that no run wrote with its own. Only a run's own config has the run's
+/// directory as its `out_dir`, and `state/` is what a run makes first.
+fn refuse_to_replace(config: &Config, run: &RunDir) -> Result<()> {
     let is_own = || run.words().exists() && run.read_config::<RunConfig>().is_ok_and(|own| own.out_dir == run.path());
-    if is_same_file && !is_own() {
-        bail!("{}: the run would overwrite it with its own config.toml: choose another out_dir", config.display());
+    if is_same_file(&config.path, &run.config()) && !is_own() {
+        bail!("{}: the run would overwrite it with its own config.toml: choose another out_dir", config.path.display());
     }
-    Ok(())
+    if run.state_dir().exists() || !run.checkpoints()?.is_empty() || is_own() {
+        return Ok(());
+    }
+    // Dictionaries are written as they were read.
+    let bytes = |path: &Path| std::fs::read(path);
+    let is_copy = |path: &Path, of: &Path| bytes(path).is_ok_and(|own| bytes(of).is_ok_and(|other| own == other));
+    let dict = &config.run.dict;
+    let files = [
+        (run.config(), None),
+        (run.words(), Some(&dict.words)),
+        (run.answers(), Some(&dict.answers)),
+        (run.metrics(), None),
+        (run.curves(), None),
+    ];
+    match files.into_iter().find(|(path, source)| path.is_file() && !source.is_some_and(|of| is_copy(path, of))) {
+        Some((path, _)) => bail!(
+            "{}: no run wrote it, and this one would overwrite it: move it away, or choose another out_dir",
+            path.display()
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Whether two paths lead to the same file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// The changed keys, as a message.

@@ -205,6 +205,11 @@ fn training() {
     let wide = "--set data.val.composition.0.features=wide.h5";
     fails(at, &format!("{train} {wide}"), &["wide.h5 has 192 values per region", "train.h5 has 48", "--like"]);
 
+    let bare = "--set data.val.composition.0.a_jsons=[]";
+    fails(at, &format!("{train} {bare}"), &["config.toml: split \"val\": no annotations to validate with", "a_jsons"]);
+    let never = "--set train.patience=1 --set train.val_freq=3";
+    fails(at, &format!("{train} {never}"), &["train.patience = 1", "train.val_freq = 3 exceeds train.n_epochs = 2"]);
+
     let wild = format!("{train} --set out_dir=wild --set train.optim.lr=1e30");
     let error = fails_after_starting(at, &wild);
     assert!(error.contains("the loss is NaN at epoch 1, batch 2, step 2 (question ids "), "{error}");

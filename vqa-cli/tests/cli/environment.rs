@@ -64,6 +64,32 @@ fn a_config_is_not_overwritten() {
     ok(at, "train --config run/config.toml --resume --set train.n_epochs=2");
 }
 
+/// Nor is any other file that no run wrote; those of a run that was killed before it saved anything are.
+#[test]
+fn files_of_others_are_not_overwritten() {
+    let world = prepared();
+    let at = world.path();
+    let train = "train --config config.toml --set train.n_epochs=1 --set out_dir=mine";
+    let mine = at.join("mine");
+    fs::create_dir(&mine).unwrap();
+    for name in ["config.toml", "words.json", "answers.json", "metrics.jsonl", "curves.svg"] {
+        fs::write(mine.join(name), "my own").unwrap();
+        for mode in ["", "--dry-run", "--resume"] {
+            fails(at, &format!("{train} {mode}"), &[&format!("mine/{name}: no run wrote it"), "another out_dir"]);
+        }
+        fs::remove_file(mine.join(name)).unwrap();
+    }
+    // Dictionaries are not changed.
+    fs::copy(at.join("words.json"), mine.join("words.json")).unwrap();
+    fs::rename(at.join("answers.json"), mine.join("answers.json")).unwrap();
+    let train = format!("{train} --set dict.answers=mine/answers.json");
+    ok(at, &train);
+    // As if it had been killed earlier.
+    fs::remove_file(mine.join("state/state.safetensors")).unwrap();
+    fs::remove_file(mine.join("model_1.safetensors")).unwrap();
+    ok(at, &train);
+}
+
 /// Whatever its config, a second training run fails with a message about the first, which is not disturbed.
 #[test]
 fn a_second_training_changes_nothing() {

@@ -277,7 +277,13 @@ fn a_finished_run_names_the_command_for_more() {
     let still = "train --config config.toml --set out_dir=still --set train.optim.lr=1e-30 --set train.patience=1";
     let (said, more) = finished(&format!("{still} --set train.n_epochs=9"));
     assert_eq!(said, "finished: 2 epochs (train.patience = 1)");
-    assert!(more.ends_with("--set train.patience=0"), "{more}");
+    assert!(more.ends_with("--resume --set train.patience=0"), "{more}");
+    // It may be exhausted by the last epoch.
+    let (said, more) = finished(&still.replace("out_dir=still", "out_dir=last"));
+    assert_eq!(said, "finished: 2 epochs (train.patience = 1)");
+    assert!(more.ends_with("--resume --set train.patience=0 --set train.n_epochs=3"), "{more}");
+    let (said, _) = finished(more.strip_prefix("vqa ").unwrap());
+    assert_eq!(said, "finished: 3 epochs");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use vqa_data::random::split_mix_64;
 use vqa_model::run::RunDir;
 use vqa_train::Position;
 
-use crate::common::{assert_same_runs, epochs, ok, prepared, stderr, trained, vqa};
+use crate::common::{assert_same_runs, epochs, ok, prepared, stderr, trained, vqa, world};
 use crate::process::{signal, wait_for};
 
 /// A port that was free a moment ago.
@@ -348,6 +348,23 @@ fn children_of(parent: u32) -> Vec<u32> {
         .collect();
     found.sort_unstable();
     found
+}
+
+/// A launcher restarts a single process with the same command, too, so `--resume` starts the run.
+#[test]
+fn a_launcher_starts_a_single_process() {
+    let world = world();
+    let at = world.path();
+    let train = "train --config config.toml --set train.n_epochs=1 --resume";
+    let launched = || {
+        let mut command = vqa(at, train);
+        command.envs([("WORLD_SIZE", "1"), ("RANK", "0"), ("TORCHELASTIC_RUN_ID", "test")]);
+        command.output().unwrap()
+    };
+    let [first, again] = [launched(), launched()];
+    assert!(first.status.success() && again.status.success(), "{}{}", stderr(&first), stderr(&again));
+    assert!(stderr(&first).contains("dictionaries: wrote "), "{}", stderr(&first));
+    assert!(stderr(&again).contains("resuming after epoch 1"), "{}", stderr(&again));
 }
 
 /// The launcher that comes with libtorch, which restarts all processes when one has died.

@@ -17,8 +17,6 @@ pub struct Launch {
     pub master: Master,
     /// How often the launcher has restarted the processes.
     pub attempt: u64,
-    /// Whether the launcher restarts the processes when one has died.
-    pub restarts: bool,
 }
 
 /// The address at which processes meet.
@@ -39,7 +37,7 @@ impl Launch {
     ///
     /// When a variable is missing or makes no sense; the message names it.
     pub fn from_env() -> Result<Option<Launch>, String> {
-        Launch::from_variables(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        Launch::from_variables(&variable)
     }
 
     /// [`Launch::from_env`] with the variables that `get` returns.
@@ -82,7 +80,6 @@ impl Launch {
             cores: None,
             master,
             attempt: variables.number("TORCHELASTIC_RESTART_COUNT")?.unwrap_or(0) as u64,
-            restarts: variables.text("TORCHELASTIC_RUN_ID").is_some(),
         })
     }
 
@@ -113,7 +110,6 @@ impl Launch {
                 is_launcher: false,
             },
             attempt: variables.number("SLURM_RESTART_COUNT")?.unwrap_or(0) as u64,
-            restarts: variables.text("SLURM_RESTART_COUNT").is_some(),
         })
     }
 
@@ -121,6 +117,22 @@ impl Launch {
     pub fn n_threads(&self, n_cores: usize) -> usize {
         self.cores.unwrap_or(n_cores / self.local_world_size).clamp(1, n_cores.max(1))
     }
+}
+
+/// Whether the launcher restarts its processes when one has died, or has done so: torchrun, or Slurm in a job that it
+/// has requeued. A process that is alone may have such a launcher, too.
+pub fn launcher_restarts() -> bool {
+    is_restarting(&variable)
+}
+
+/// [`launcher_restarts`] with the variables that `get` returns.
+fn is_restarting(get: &dyn Fn(&str) -> Option<String>) -> bool {
+    ["TORCHELASTIC_RUN_ID", "SLURM_RESTART_COUNT"].into_iter().any(|name| get(name).is_some())
+}
+
+/// Returns an environment variable, unless it is empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// PyTorch's default port.
@@ -200,7 +212,7 @@ mod tests {
         let found = launch(&variables).unwrap().unwrap();
         let master = Master { host: "10.0.0.3".to_owned(), port: 41_234, is_launcher: true };
         assert_eq!((found.rank, found.world_size, found.local_rank, found.local_world_size), (5, 8, 1, 4));
-        assert_eq!((&found.master, found.attempt, found.restarts), (&master, 2, true));
+        assert_eq!((&found.master, found.attempt), (&master, 2));
         assert_eq!([found.n_threads(16), found.n_threads(2), found.n_threads(9)], [4, 1, 2]);
     }
 
@@ -218,8 +230,16 @@ mod tests {
         let found = launch(&variables).unwrap().unwrap();
         assert_eq!((found.rank, found.world_size, found.local_rank, found.local_world_size), (3, 6, 1, 2));
         assert_eq!((found.master.host.as_str(), found.master.is_launcher), ("gpu07", false));
-        assert_eq!((found.n_threads(16), found.restarts), (3, false));
+        assert_eq!(found.n_threads(16), 3);
         assert_eq!(["a,b", "a[3,5]", "a"].map(first_node), ["a", "a3", "a"]);
+    }
+
+    #[test]
+    fn a_launcher_may_restart_a_single_process() {
+        let restarts = |set: &[&str]| is_restarting(&|name| set.contains(&name).then(|| "1".to_owned()));
+        assert!(restarts(&["WORLD_SIZE", "RANK", "TORCHELASTIC_RUN_ID"]));
+        assert!(restarts(&["SLURM_JOB_ID", "SLURM_RESTART_COUNT"]));
+        assert!(!restarts(&["WORLD_SIZE", "RANK", "SLURM_JOB_ID"]));
     }
 
     #[test]

@@ -17,5 +17,5 @@ pub use self::processes::Processes;
 pub use self::{
     agreement::check_same,
     collective::{Collective, Pending, SingleProcess},
-    launch::{Launch, Master},
+    launch::{Launch, Master, launcher_restarts},
 };

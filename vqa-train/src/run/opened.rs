@@ -13,6 +13,7 @@ use vqa_model::baseline::Baseline;
 use vqa_model::run::RunDir;
 use vqa_model::weights::load_weights;
 
+use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::run::change::Change;
 use crate::run::lock::RunLock;
@@ -223,10 +224,11 @@ impl OpenedRun {
     pub fn begin(&mut self, config: &RunConfig) -> Result<()> {
         let comments = self.resumed.as_ref().map(Resumed::comments).unwrap_or_default();
         self.run.write_config(config, &comments)?;
+        // From here on the directory has a run's files, which `state/` tells from others'.
+        self.lock.as_mut().expect("a run that was opened").keep();
         if self.resumed.is_none() {
             self.run.write_dictionaries(&self.words, &self.answers)?;
         }
-        self.lock.as_mut().expect("a run that was opened").keep();
         Ok(())
     }
 }
@@ -235,13 +237,24 @@ impl OpenedRun {
 ///
 /// # Errors
 ///
-/// When there is nothing to train on, or nothing to validate on although `patience` is set, or the features of the two
-/// splits do not match.
+/// When a split has no annotations, or `patience` is set but no epoch is validated, or the features of the two splits do
+/// not match.
 pub fn check_data(config: &RunConfig, train: &Dataset, val: Option<&Dataset>) -> Result<(), String> {
     if train.split().annotations.is_empty() {
         return Err("split \"train\": no annotations to learn from: give its composition a_jsons".to_owned());
     }
     if let Some(val) = val {
+        if val.split().annotations.is_empty() {
+            let remedy = "give its composition a_jsons, or rename the split to train without validation";
+            return Err(format!("split \"val\": no annotations to validate with: {remedy}"));
+        }
+        let TrainConfig { n_epochs, val_freq, patience, .. } = config.train;
+        if patience > 0 && val_freq > n_epochs {
+            return Err(format!(
+                "train.patience = {patience} needs a validation to judge by, but train.val_freq = {val_freq} exceeds \
+                 train.n_epochs = {n_epochs}: lower train.val_freq, or set train.patience = 0"
+            ));
+        }
         let (name, train_name) = (val.source_names(), train.source_names());
         let (dim, train_dim) = (val.feature_dim(), train.feature_dim());
         if dim != train_dim {

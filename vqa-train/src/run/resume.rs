@@ -126,7 +126,7 @@ fn changes(before: &RunConfig, now: &RunConfig) -> Vec<Change> {
         }
     }
     compare!(found, before.model, &now.model, "model.", ModelConfig {
-        hid_dim: EarlierSteps, loss: EarlierSteps, init: EarlierSteps, ; lm, topdown_att, mlp
+        hid_dim: EarlierSteps, loss: EarlierSteps, init: Paths, ; lm, topdown_att, mlp
     });
     compare!(
         found,
@@ -277,6 +277,12 @@ mod tests {
         assert_eq!(same.to_string(), "data.train.composition.0.features = \"/b/f.h5\", was \"/a/f.h5\"");
         assert!(same.is_allowed());
         assert!(!moved("/a/g.h5")[0].is_allowed());
+        let with_init = |init: Option<&str>| {
+            let model = ModelConfig { init: init.map(Into::into), ..config().model };
+            changes(&config(), &RunConfig { model, ..config() })
+        };
+        let inits = [Some("/b/i.pth"), Some("/b/j.pth"), None].map(with_init);
+        assert_eq!(inits.map(|changed| changed[0].is_allowed()), [true, false, false]);
         let mut fewer = config();
         fewer.data.get_mut("train").unwrap().limit = Some(8);
         let [limit] = &changes(&config(), &fewer)[..] else { panic!("one change") };
