@@ -117,6 +117,11 @@ impl OpenedRun {
                 exists(&config.dict.words)?;
                 exists(&config.dict.answers)?;
                 let answers = AnswerDict::load(&config.dict.answers, config.dict.count_answers)?;
+                if answers.is_empty() {
+                    let problem =
+                        "no answers in it, so there is nothing to learn: make the dictionaries with `vqa prepare`";
+                    return Err(Error::Run { path: config.dict.answers.clone(), problem: problem.to_owned() });
+                }
                 (WordDict::load(&config.dict.words)?, answers)
             }
         };
