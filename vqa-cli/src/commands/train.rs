@@ -43,6 +43,9 @@ pub fn run(args: &TrainArgs, group: &ProcessGroup) -> Result<()> {
         Some(Resume::Always) if !group.is_restarted() => true,
         Some(_) => Position::saved_in(&run)?.is_some(),
     };
+    if resume {
+        refuse_to_start_elsewhere(&config.path, &run)?;
+    }
     if resume && config.run.model.init.is_none() {
         // It may have been given on the command line; the run's config records it.
         let before = run.read_config::<RunConfig>();
@@ -220,6 +223,23 @@ fn refuse_to_replace(config: &Config, run: &RunDir) -> Result<()> {
         ),
         None => Ok(()),
     }
+}
+
+/// Checks that a run that was moved is not started again at its old path: `--resume` with the config of a saved run must
+/// not find an `out_dir` without anything saved.
+fn refuse_to_start_elsewhere(config: &Path, run: &RunDir) -> Result<()> {
+    let Some(beside) = config.parent().map(RunDir::new).filter(|beside| is_same_file(config, &beside.config())) else {
+        return Ok(());
+    };
+    if Position::saved_in(run)?.is_none() && beside.state().exists() {
+        bail!(
+            "nothing saved in {}, but the config is that of a run in {}: if it was moved, pass --set out_dir={}",
+            run.path().display(),
+            beside.path().display(),
+            beside.path().display()
+        );
+    }
+    Ok(())
 }
 
 /// Whether two paths lead to the same file.

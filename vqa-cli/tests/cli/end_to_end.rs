@@ -115,6 +115,8 @@ fn a_run_keeps_its_dictionaries_and_can_be_moved() {
     // The dictionaries are prepared again, with fewer answers; the run is renamed, and its features are moved.
     ok(at, "prepare --config config.toml --set dict.min_answer_count=30");
     fs::rename(at.join("run"), at.join("renamed")).unwrap();
+    let at_old_path = "train --config renamed/config.toml --resume";
+    crate::common::fails(at, at_old_path, &["nothing saved in", "/run, ", "if it was moved", "out_dir=renamed"]);
     fs::create_dir(at.join("moved")).unwrap();
     fs::rename(at.join("val.h5"), at.join("moved/val.h5")).unwrap();
     let moved = "--set out_dir=renamed --set data.val.composition.0.features=moved/val.h5";
@@ -191,6 +193,9 @@ fn dictionaries_replace_nothing_else() {
         crate::common::fails(at, &prepare, &[path, "not a dictionary", "not replaced"]);
     }
     assert!(fs::read(at.join(annotations)).unwrap() == before);
+    ok(at, "prepare --config config.toml");
+    fs::write(at.join("answers.json"), "[]").unwrap();
+    crate::common::fails(at, "train --config config.toml", &["answers.json: no answers in it", "vqa prepare"]);
     let same = "prepare --config config.toml --set dict.answers=words.json";
     crate::common::fails(at, same, &["config.toml: dict.words and dict.answers are the same file"]);
 }
