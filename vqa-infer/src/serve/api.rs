@@ -296,8 +296,8 @@ fn keep(app: &App, form: &Form, sent: Option<Vec<u8>>, image_id: Option<u64>, ri
     let Some(collector) = &app.collector else { return Err(Problem::not_found("verdicts are not kept")) };
     collector.keep(&verdict, &bytes).map_err(|error| match error {
         NotKept::Full => {
-            let place = collector.pictures().display();
-            tracing::warn!("{place} is full: move it away, or start again with another --collect FILE");
+            let (pictures, file) = (collector.pictures().display(), collector.path().display());
+            tracing::warn!("{pictures} is full: move it away, together with {file}; both are then created anew");
             Problem::new(StatusCode::INSUFFICIENT_STORAGE, "the directory for collected pictures is full")
         }
         NotKept::Failed(error) => {
