@@ -263,9 +263,10 @@ pub(super) async fn collect(State(app): Shared, headers: HeaderMap, request: Req
         "false" => false,
         _ => return Err(Problem::unusable("\"right\" must be true or false")),
     };
+    form.question(&app)?;
     let most = app.limits.question_chars;
-    for name in ["question", "answer", "model_answer"] {
-        if form.wanted(name)?.len() > 4 * most {
+    for name in ["answer", "model_answer"] {
+        if form.wanted(name)?.chars().count() > most {
             return Err(Problem::unusable(format!("{name:?} is longer than {most} characters")));
         }
     }
