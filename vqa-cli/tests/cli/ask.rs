@@ -72,6 +72,11 @@ fn unknown_words_are_named_and_maps_are_drawn() {
     let printed = String::from_utf8(output.stdout).unwrap();
     assert_eq!(printed.lines().count(), 3, "{printed}");
     assert!(printed.lines().last().unwrap().starts_with("looked most at x "), "{printed}");
+    // More answers than there are: all of them.
+    let output = ask("--top 9223372036854775808 --json");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let n_answers = serde_json::from_slice::<Vec<Value>>(&fs::read(at.join("answers.json")).unwrap()).unwrap().len();
+    assert_eq!(serde_json::from_slice::<Vec<Value>>(&output.stdout).unwrap().len(), n_answers);
     let drawn = image::open(at.join("maps/map.png")).unwrap();
     assert_eq!((drawn.width(), drawn.height()), image::image_dimensions(&picture).unwrap());
     // The file exists now.
