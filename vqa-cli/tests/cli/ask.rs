@@ -137,6 +137,9 @@ fn what_cannot_be_asked_is_explained() {
     fails(at, "ask run --features val.h5 --image-id 7000000 what? --map m.jpg", &["m.jpg", "give one"]);
     fails(at, &format!("ask run {picture} what? --map map.gif"), &["map.gif", ".jpg or .png"]);
     fails(at, &format!("ask run {picture}"), &["no question on stdin"]);
+    // Regions that are made without a network, or read from a file.
+    fails(at, &format!("ask run {picture} what? --weights w.pt"), &["no use for w.pt", "leave out --weights"]);
+    fails(at, "ask run --features val.h5 --image-id 1 what? --weights w.pt", &["--weights", "cannot be used with"]);
     // A picture with fewer pixels than the extractor has cells, and features of another extractor.
     image::RgbImage::new(1, 1).save(at.join("tiny.png")).unwrap();
     fails(at, "ask run tiny.png what?", &["tiny.png: the picture: 1 x 1 pixels", "4 x 5 cells"]);

@@ -171,6 +171,8 @@ fn what_is_no_network_and_what_a_network_cannot_do_is_explained() {
         ("--backbone cells.pt --like grid.h5", vec!["ask for different features"]),
         ("--backbone cells.pt --like cells.h5 --size 8x8", vec!["different features (size)"]),
         ("--like cells.h5 --grid 2x2", vec!["pass it alone"]),
+        ("--grid 2x2 --weights boxes.pt", vec!["--weights boxes.pt", "without a network"]),
+        ("--like grid.h5 --weights boxes.pt", vec!["--weights boxes.pt", "without a network"]),
         ("--like cells.h5 --weights boxes.pt", vec!["boxes.pt", "SHA-256"]),
         ("--backbone cells.pt --mean 0.5", vec!["expected three numbers"]),
         ("--backbone cells.pt --deviation 1,1,0", vec!["deviation = 0"]),

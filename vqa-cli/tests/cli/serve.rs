@@ -180,6 +180,7 @@ fn what_cannot_be_served_is_named() {
     fails(at, "serve nowhere", &["nowhere"]);
     fails(at, "serve run --data nothing", &["no split \"nothing\"", "val"]);
     fails(at, "serve run --config config.toml", &["required arguments"]);
+    fails(at, "serve run --weights w.pt", &["no use for w.pt", "leave out --weights"]);
     let served = Served::start(at, "");
     let port = served.host.rsplit(':').next().unwrap();
     fails(at, &format!("serve run --port {port}"), &[&format!("127.0.0.1:{port}"), "another port"]);

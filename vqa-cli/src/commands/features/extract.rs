@@ -25,6 +25,10 @@ pub fn run(args: &ExtractArgs) -> Result<()> {
         Some(info) => info.kind() == Some(PixelGrid::KIND) && args.backbone.backbone.is_none(),
         None => args.backbone.backbone.is_none(),
     };
+    #[cfg(feature = "torch")]
+    if let Some(weights) = args.backbone.weights.as_deref().filter(|_| uses_pixels) {
+        bail!("--weights {}: a grid of pixels is extracted without a network: leave it out", weights.display());
+    }
     let extractor = if uses_pixels {
         Box::new(pixels(args, like.as_ref(), &mut folder)?)
     } else {
