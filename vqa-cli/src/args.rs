@@ -685,7 +685,7 @@ pub struct AskArgs {
     #[arg(long)]
     pub json: bool,
     /// Weights of the network that extracts the regions, instead of the installed ones; or its model.pt
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "features")]
     pub weights: Option<PathBuf>,
     /// Take the regions from this feature file
     #[arg(long, value_name = "F.h5", requires = "image_id")]

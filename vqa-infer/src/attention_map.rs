@@ -61,7 +61,7 @@ pub fn attention_map(picture: &RgbImage, boxes: &[[f32; 4]], attention: &[f32], 
 }
 
 /// The index of the most attended box, the first of equals; `None` if there are no boxes.
-pub(crate) fn most_attended(boxes: &[[f32; 4]], attention: &[f32]) -> Option<usize> {
+pub fn most_attended(boxes: &[[f32; 4]], attention: &[f32]) -> Option<usize> {
     let most = attention.iter().take(boxes.len()).enumerate().fold(None, |most: Option<(usize, f32)>, (i, &a)| {
         if most.is_some_and(|(_, highest)| highest >= a) { most } else { Some((i, a)) }
     });

@@ -45,7 +45,7 @@ pub mod serve;
 
 pub use crate::{
     answerer::{Answerer, Reply},
-    attention_map::{AttentionMapStyle, attention_map},
+    attention_map::{AttentionMapStyle, attention_map, most_attended},
     blind::shuffle_images,
     calibration::{Calibration, CalibrationBin},
     checkpoint::Checkpoint,

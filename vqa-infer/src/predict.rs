@@ -62,14 +62,14 @@ pub(crate) fn predictions(
 /// The ids and probabilities of the best `n_best` answers to each question, or of all if there are fewer; best first,
 /// one question after another.
 fn best_answers(logits: &Tensor, loss: LossKind, n_best: usize) -> Vec<(i64, f32)> {
-    let n_best = logits.size()[1].min(n_best as i64);
+    let n_best = n_best.min(logits.size()[1] as usize);
     let probabilities = probabilities(logits, loss);
     // Ranked by logit, since several large logits may all round to a probability of 1.
-    let (logits, ids) = logits.topk(n_best, 1, true, true);
+    let (logits, ids) = logits.topk(n_best as i64, 1, true, true);
     let probabilities = to_vec::<f32>(&probabilities.gather(1, &ids, false));
     let mut best: Vec<_> = to_vec::<i64>(&ids).into_iter().zip(to_vec::<f32>(&logits)).zip(probabilities).collect();
     // Ties go to the lower id, as in `best_answers` of the output.
-    for row in best.chunks_mut(n_best.max(1) as usize) {
+    for row in best.chunks_mut(n_best.max(1)) {
         row.sort_by(|((id, logit), _), ((other_id, other), _)| other.total_cmp(logit).then(id.cmp(other_id)));
     }
     best.into_iter().map(|((id, _), probability)| (id, probability)).collect()

@@ -157,15 +157,25 @@ impl SplitWithModel {
     ///
     /// When the features cannot be read, or no image has more regions than are to be hidden.
     pub fn occlude(&self, options: OcclusionOptions, progress: &mut dyn FnMut(u64)) -> Result<Occlusion> {
+        self.check_occlusion(options.n_regions)?;
         let model = &self.ensemble;
         let occluded = self.with_feed(&self.loader.with_share(Share::All), |feed| {
             occlude_all(model, model.loss(), feed, options, progress)
         })?;
-        if occluded.iter().all(Option::is_none) {
-            let regions = counted(options.n_regions, "region");
-            return Err(self.problem(format!("no image has more than {regions}, so none would be left: remove fewer")));
-        }
         Ok(Occlusion::mean(&occluded, options, &self.dataset().split().annotations))
+    }
+
+    /// Checks that some image has more regions than are to be hidden, before anything is answered.
+    ///
+    /// # Errors
+    ///
+    /// When none has.
+    pub fn check_occlusion(&self, n_regions: usize) -> Result<()> {
+        if (0..self.dataset().n_images()).any(|image| self.dataset().n_regions(image) > n_regions) {
+            return Ok(());
+        }
+        let regions = counted(n_regions, "region");
+        Err(self.problem(format!("no image has more than {regions}, so none would be left: remove fewer")))
     }
 
     /// Answers the full split with its images swapped by [`shuffle_images`], seeded with the run's seed.

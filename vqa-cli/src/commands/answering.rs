@@ -56,6 +56,11 @@ pub fn split_of(checkpoint: &Checkpoint, data: &str, other: Option<&Path>) -> Re
     Ok((config, split))
 }
 
+/// Checks that the answers to a split can be written to a results file, before anything is answered.
+pub fn check_for_results(split: &SplitWithModel) -> Result<()> {
+    split.dataset().split().check_for_results().with_context(|| split.place().to_owned())
+}
+
 /// Answers the full split, with a progress bar.
 pub fn answer_all(split: &SplitWithModel) -> Result<Answers> {
     let progress = ProgressBar::new("answer", "questions", split.dataset().len() as u64);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use image::RgbImage;
 use vqa_data::features::{FeatureFile, ImageRegions, RegionSource, read_image};
-use vqa_infer::{Answerer, AttentionMapStyle, Checkpoint, Reply, attention_map, write_picture};
+use vqa_infer::{Answerer, AttentionMapStyle, Checkpoint, Reply, attention_map, most_attended, write_picture};
 use vqa_model::device::parse_device;
 
 use crate::args::AskArgs;
@@ -139,12 +139,29 @@ fn as_text(reply: &Reply, regions: &ImageRegions) -> String {
             format!("{answer:<width$} {:>5.1} % {bar}", 100.0 * score).trim_end().to_owned()
         })
         .collect();
-    let most = reply.attention.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
-    if let Some((region, weight)) = most {
-        let corners: Vec<String> =
-            regions.boxes[4 * region..][..4].iter().map(|corner| format!("{corner:.0}")).collect();
-        let [x1, y1, x2, y2] = [0, 1, 2, 3].map(|i| corners[i].as_str());
-        lines.push(format!("looked most at x {x1} to {x2}, y {y1} to {y2} ({:.0} % of the attention)", 100.0 * weight));
+    let boxes: Vec<[f32; 4]> = regions.corners().collect();
+    if let Some(most) = most_attended(&boxes, &reply.attention) {
+        let [x1, y1, x2, y2] = boxes[most];
+        lines.push(format!(
+            "looked most at x {x1:.0} to {x2:.0}, y {y1:.0} to {y2:.0} ({:.0} % of the attention)",
+            100.0 * reply.attention[most]
+        ));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of regions with equal attention the first is named, which is also the one that the map frames.
+    #[test]
+    fn of_equal_regions_the_first_is_named() {
+        let boxes = vec![0.0, 0.0, 1.0, 1.0, 2.0, 3.0, 4.4, 5.0, 6.0, 7.0, 8.0, 9.0];
+        let regions = ImageRegions { features: Vec::new(), boxes };
+        let attention = vec![0.2, 0.4, 0.4];
+        let reply = Reply { answers: vec![("red".to_owned(), 0.5)], attention, unknown_words: Vec::new() };
+        let text = as_text(&reply, &regions);
+        assert_eq!(text.lines().last(), Some("looked most at x 2 to 4, y 3 to 5 (40 % of the attention)"));
+    }
 }

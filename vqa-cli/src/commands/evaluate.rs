@@ -62,9 +62,19 @@ pub fn run(args: &EvaluateArgs, group: &ProcessGroup) -> Result<()> {
     if annotations.is_empty() {
         bail!("{}: no annotations to score against: use `vqa predict`", split.place());
     }
+    if args.results.is_some() {
+        answering::check_for_results(&split)?;
+    }
+    if let Some(n_regions) = args.occlude {
+        split.check_occlusion(n_regions as usize)?;
+    }
     warn_of_few_answers([(&*args.model.split.data, annotations)]);
     warn_of_missing_answer_ids(annotations);
     let answered = answering::answer_all(&split)?;
+    // Written before the other passes, which may fail or be interrupted.
+    if let Some(path) = results {
+        write_atomic(path, &serde_json::to_vec(&answered.answers)?)?;
+    }
     let blind = match args.blind {
         true => {
             let answered = answering::answer_blind(&split)?;
@@ -93,9 +103,6 @@ pub fn run(args: &EvaluateArgs, group: &ProcessGroup) -> Result<()> {
         members,
         occlusion,
     };
-    if let Some(path) = results {
-        write_atomic(path, &serde_json::to_vec(&answered.answers)?)?;
-    }
     if args.json {
         return print(&serde_json::to_string(&evaluation)?);
     }

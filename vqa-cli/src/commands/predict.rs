@@ -40,6 +40,7 @@ pub fn run(args: &PredictArgs, group: &ProcessGroup) -> Result<()> {
         }
         return print(&format!("wrote the best answers to {n_questions} questions, one line each, to {out}"));
     }
+    answering::check_for_results(&split)?;
     let answers = answering::answer_all(&split)?.answers;
     if group.is_first() {
         write_atomic(&args.out, &serde_json::to_vec(&answers)?)?;

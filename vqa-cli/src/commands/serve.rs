@@ -26,6 +26,14 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         let (checkpoint, extractor) = Answerer::of(checkpoint, args.weights.as_deref())?.into_parts();
         (checkpoint, Some(extractor))
     } else if gallery.is_some() {
+        if let Some(weights) = &args.weights {
+            bail!(
+                "{}: its training features do not record how they were extracted, so there is no use for {}: leave out \
+                 --weights",
+                checkpoint.path().display(),
+                weights.display()
+            );
+        }
         say!(
             "the model's training features do not record how they were extracted: only images of the split can be \
              asked about"

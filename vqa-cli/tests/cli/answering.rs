@@ -26,6 +26,15 @@ fn sources_may_share_question_ids() {
     assert_eq!(n(&twice), 2 * n(&once));
     assert_eq!((&twice["accuracy"], &twice["soft_score"]), (&once["accuracy"], &once["soft_score"]));
 
+    // A results file, though, has one answer for each id.
+    let model = "--checkpoint run/model_2.safetensors --data val --config twice.toml";
+    let shared = format!("split \"val\": its sources share {} question ids (", n(&once));
+    for command in [format!("predict {model} --out r.json"), format!("evaluate {model} --results r.json")] {
+        fails(at, &command, &["twice.toml", &shared, "make a split of each source"]);
+    }
+    ok(at, &format!("predict {model} --out top.jsonl --top 1"));
+    assert_eq!(fs::read_to_string(at.join("top.jsonl")).unwrap().lines().count() as u64, n(&twice));
+
     // The first batch of 32 questions has no id twice; all questions together have each id twice.
     let visualize = "visualize --checkpoint run/model_2.safetensors --data val --config twice.toml --out-dir maps";
     ok(at, &format!("{visualize} --batch-size {} --n-batches 1", n(&twice)));
@@ -229,5 +238,6 @@ fn calibration_and_answers_without_regions() {
         assert!(text.contains(words), "{words}: {text}");
     }
     // Each image has 21 regions.
-    fails(at, &format!("evaluate {model} --occlude 21"), &["no image has more than 21 regions", "remove fewer"]);
+    let refused = format!("evaluate {model} --occlude 21 --results results.json");
+    fails(at, &refused, &["no image has more than 21 regions", "remove fewer"]);
 }

@@ -72,6 +72,11 @@ fn unknown_words_are_named_and_maps_are_drawn() {
     let printed = String::from_utf8(output.stdout).unwrap();
     assert_eq!(printed.lines().count(), 3, "{printed}");
     assert!(printed.lines().last().unwrap().starts_with("looked most at x "), "{printed}");
+    // More answers than there are: all of them.
+    let output = ask("--top 9223372036854775808 --json");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let n_answers = serde_json::from_slice::<Vec<Value>>(&fs::read(at.join("answers.json")).unwrap()).unwrap().len();
+    assert_eq!(serde_json::from_slice::<Vec<Value>>(&output.stdout).unwrap().len(), n_answers);
     let drawn = image::open(at.join("maps/map.png")).unwrap();
     assert_eq!((drawn.width(), drawn.height()), image::image_dimensions(&picture).unwrap());
     // The file exists now.
@@ -132,6 +137,9 @@ fn what_cannot_be_asked_is_explained() {
     fails(at, "ask run --features val.h5 --image-id 7000000 what? --map m.jpg", &["m.jpg", "give one"]);
     fails(at, &format!("ask run {picture} what? --map map.gif"), &["map.gif", ".jpg or .png"]);
     fails(at, &format!("ask run {picture}"), &["no question on stdin"]);
+    // Regions that are made without a network, or read from a file.
+    fails(at, &format!("ask run {picture} what? --weights w.pt"), &["no use for w.pt", "leave out --weights"]);
+    fails(at, "ask run --features val.h5 --image-id 1 what? --weights w.pt", &["--weights", "cannot be used with"]);
     // A picture with fewer pixels than the extractor has cells, and features of another extractor.
     image::RgbImage::new(1, 1).save(at.join("tiny.png")).unwrap();
     fails(at, "ask run tiny.png what?", &["tiny.png: the picture: 1 x 1 pixels", "4 x 5 cells"]);

@@ -172,6 +172,8 @@ fn what_is_no_network_and_what_a_network_cannot_do_is_explained() {
         ("--backbone cells.pt --like grid.h5", vec!["ask for different features"]),
         ("--backbone cells.pt --like cells.h5 --size 8x8", vec!["different features (size)"]),
         ("--like cells.h5 --grid 2x2", vec!["pass it alone"]),
+        ("--grid 2x2 --weights boxes.pt", vec!["--weights is for networks", "leave it out"]),
+        ("--like grid.h5 --weights boxes.pt", vec!["--weights is for networks", "leave it out"]),
         ("--like cells.h5 --weights boxes.pt", vec!["boxes.pt", "SHA-256"]),
         ("--backbone boxes.pt --min-score nan", vec!["--min-score", "expected a number"]),
         ("--backbone boxes.pt --min-score inf", vec!["--min-score", "expected a number"]),

@@ -139,6 +139,35 @@ fn it_answers_as_ask_does() {
     assert!(status == 200 && thumbnail.starts_with(b"\xff\xd8"));
 }
 
+/// A second source about the same images adds its questions, unless its features are in another file.
+#[test]
+fn all_questions_about_an_image_are_shown() {
+    let world = trained();
+    let at = world.path();
+    let (_, image_id, _) = some_question(at);
+    let config = std::fs::read_to_string(at.join("config.toml")).unwrap();
+    let val = config.split("[model]").next().unwrap().split("[[data.val.").nth(1).unwrap();
+    std::fs::write(at.join("twice.toml"), format!("{config}\n[[data.val.{val}")).unwrap();
+    std::fs::copy(at.join("val.h5"), at.join("other.h5")).unwrap();
+    let other = val.replace("val.h5", "other.h5");
+    std::fs::write(at.join("other.toml"), format!("{config}\n[[data.val.{other}")).unwrap();
+    let shown = |config: &str| {
+        let served = Served::start(at, &format!("--data val --config {config}"));
+        let (_, found) = served.get(&format!("/api/images?search={image_id}"));
+        let found: Value = serde_json::from_slice(&found).unwrap();
+        let images = found["images"].as_array().unwrap();
+        let image = images.iter().find(|image| image["image_id"] == image_id).unwrap();
+        (image["questions"].as_array().unwrap().len(), served.end("-INT").1)
+    };
+    let (n, said) = shown("config.toml");
+    assert!(n > 0 && !said.contains("left out"), "{said}");
+    let (n_twice, said) = shown("twice.toml");
+    assert!(n_twice == 2 * n && !said.contains("left out"), "{n_twice} {said}");
+    let (n_other, said) = shown("other.toml");
+    assert_eq!(n_other, n);
+    assert!(said.contains("an earlier source has images with the same ids in another feature file: "), "{said}");
+}
+
 #[test]
 fn signals_end_it_and_verdicts_can_be_imported() {
     let world = trained();
@@ -180,6 +209,7 @@ fn what_cannot_be_served_is_named() {
     fails(at, "serve nowhere", &["nowhere"]);
     fails(at, "serve run --data nothing", &["no split \"nothing\"", "val"]);
     fails(at, "serve run --config config.toml", &["required arguments"]);
+    fails(at, "serve run --weights w.pt", &["no use for w.pt", "leave out --weights"]);
     let served = Served::start(at, "");
     let port = served.host.rsplit(':').next().unwrap();
     fails(at, &format!("serve run --port {port}"), &[&format!("127.0.0.1:{port}"), "another port"]);

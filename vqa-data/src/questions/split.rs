@@ -136,6 +136,24 @@ impl Split {
         Ok(split)
     }
 
+    /// Refuses a split whose sources share question ids, since a results file has one answer for each id.
+    ///
+    /// # Errors
+    ///
+    /// When two questions have the same id; the message names the first few such ids.
+    pub fn check_for_results(&self) -> Result<()> {
+        let mut shared = shared_ids(&self.questions);
+        if shared.is_empty() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "its sources share {} ({}), but a results file has one answer for each id: make a split of each source, and \
+             answer one after the other",
+            counted(shared.len(), "question id"),
+            first_few(&mut shared)
+        )))
+    }
+
     /// Like [`Split::load_with`], but keeps all questions, whatever `limit` and `fraction` say.
     ///
     /// # Errors
@@ -302,9 +320,7 @@ fn join(source: &SourceConfig, questions: &[Question], annotations: &mut Annotat
 /// Refuses question ids that appear twice in a source. Across sources they may: those of VQA2.0 and Visual Genome
 /// overlap by chance.
 fn refuse_twins(source: &SourceConfig, questions: &[Question]) -> Result<()> {
-    let mut ids: Vec<u64> = questions.iter().map(|question| question.question_id).collect();
-    ids.par_sort_unstable();
-    let mut twins: Vec<u64> = ids.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    let mut twins = shared_ids(questions);
     if twins.is_empty() {
         return Ok(());
     }
@@ -319,6 +335,15 @@ fn refuse_twins(source: &SourceConfig, questions: &[Question]) -> Result<()> {
         first_few(&mut twins)
     );
     Err(Error::Duplicate { paths: source.q_jsons.clone(), message })
+}
+
+/// The question ids that several questions have, in ascending order.
+fn shared_ids(questions: &[Question]) -> Vec<u64> {
+    let mut ids: Vec<u64> = questions.iter().map(|question| question.question_id).collect();
+    ids.par_sort_unstable();
+    let mut shared: Vec<u64> = ids.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    shared.dedup();
+    shared
 }
 
 /// "a.json + b.json".

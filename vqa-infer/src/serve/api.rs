@@ -263,9 +263,10 @@ pub(super) async fn collect(State(app): Shared, headers: HeaderMap, request: Req
         "false" => false,
         _ => return Err(Problem::unusable("\"right\" must be true or false")),
     };
+    form.question(&app)?;
     let most = app.limits.question_chars;
-    for name in ["question", "answer", "model_answer"] {
-        if form.wanted(name)?.len() > 4 * most {
+    for name in ["answer", "model_answer"] {
+        if form.wanted(name)?.chars().count() > most {
             return Err(Problem::unusable(format!("{name:?} is longer than {most} characters")));
         }
     }
@@ -296,8 +297,8 @@ fn keep(app: &App, form: &Form, sent: Option<Vec<u8>>, image_id: Option<u64>, ri
     let Some(collector) = &app.collector else { return Err(Problem::not_found("verdicts are not kept")) };
     collector.keep(&verdict, &bytes).map_err(|error| match error {
         NotKept::Full => {
-            let place = collector.pictures().display();
-            tracing::warn!("{place} is full: move it away, or start again with another --collect FILE");
+            let (pictures, file) = (collector.pictures().display(), collector.path().display());
+            tracing::warn!("{pictures} is full: move it away, together with {file}; both are then created anew");
             Problem::new(StatusCode::INSUFFICIENT_STORAGE, "the directory for collected pictures is full")
         }
         NotKept::Failed(error) => {

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use vqa_data::batches::open_sources;
 use vqa_data::features::{ImageRegions, RegionSource};
+use vqa_data::message::counted;
 use vqa_data::questions::{ImagePaths, IndexMap, Split, SplitConfig};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 
 /// The images of a split with their questions, to browse and to ask about. Clients refer to images by id, and paths are
-/// derived from these ids alone. If two sources have an image with the same id, the one of the first source is used.
+/// derived from these ids alone. If two sources have an image with the same id, the one of the first source is used, and
+/// the questions of both, unless their feature files differ.
 pub struct Gallery {
     sources: Vec<Source>,
     images: IndexMap<u64, Image>,
@@ -39,8 +41,8 @@ pub(super) struct Found<'a> {
 }
 
 impl Gallery {
-    /// Opens the images of a split. `config` describes the split, and `place` says where, for error messages. Images
-    /// without features are left out.
+    /// Opens the images of a split. `config` describes the split, and `place` says where, for messages. Images without
+    /// features are left out, with a warning, and so are questions about other images with the same ids.
     ///
     /// # Errors
     ///
@@ -56,12 +58,15 @@ impl Gallery {
             sources.push(Source { regions, pictures: pictures.map_err(|error| problem(error.to_string()))? });
         }
         let mut images: IndexMap<u64, Image> = IndexMap::new();
-        let mut n_without = 0;
+        let (mut n_without, mut n_of_others) = (0, 0);
         for (i, question) in split.questions.iter().enumerate() {
             let source = split.source_of(i);
             if let Some(image) = images.get_mut(&question.image_id) {
-                if image.source == source {
+                // Sources with the same file share it.
+                if Arc::ptr_eq(&sources[image.source].regions, &sources[source].regions) {
                     image.questions.push(i);
+                } else {
+                    n_of_others += 1;
                 }
             } else if let Some(row) = sources[source].regions.row(question.image_id) {
                 images.insert(question.image_id, Image { source, row, questions: vec![i] });
@@ -73,7 +78,13 @@ impl Gallery {
             return Err(problem("none of its images has features".to_owned()));
         }
         if n_without > 0 {
-            tracing::warn!("{place}: {n_without} questions are left out because their images have no features");
+            tracing::warn!("{place}: left out, as their images have no features: {}", counted(n_without, "question"));
+        }
+        if n_of_others > 0 {
+            tracing::warn!(
+                "{place}: left out, as an earlier source has images with the same ids in another feature file: {}",
+                counted(n_of_others, "question")
+            );
         }
         let folded = split.questions.iter().map(|question| question.question.to_lowercase().into()).collect();
         Ok(Gallery { sources, images, split, folded })

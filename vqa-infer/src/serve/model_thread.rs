@@ -37,7 +37,7 @@ struct Job {
 }
 
 /// A handle to the thread that owns the model. Requests wait in a bounded queue. When the model is free, it takes
-/// waiting requests into one batch until that has `max_batch` questions, and never waits for more.
+/// waiting requests until they have `max_batch` questions, which is also the most in one batch, and never waits for more.
 pub(super) struct ModelThread {
     jobs: SyncSender<Job>,
     telemetry: Arc<Telemetry>,
@@ -127,16 +127,30 @@ fn run(model: &Model, queue: &Receiver<Job>, max_batch: usize, telemetry: &Telem
         }
         // Drop jobs whose clients have gone.
         jobs.retain(|job| !job.replies.is_closed());
-        answer(model, jobs, telemetry);
+        answer(model, jobs, max_batch, telemetry);
     }
 }
 
-/// Asks all questions of some requests in one batch.
-fn answer(model: &Model, jobs: Vec<Job>, telemetry: &Telemetry) {
+/// Asks all questions of some requests, in batches of at most `max_batch`.
+fn answer(model: &Model, jobs: Vec<Job>, max_batch: usize, telemetry: &Telemetry) {
     let questions: Vec<&Question> = jobs.iter().flat_map(|job| &job.questions).collect();
-    if questions.is_empty() {
-        return;
+    let mut replies = Vec::with_capacity(questions.len());
+    for batch in questions.chunks(max_batch.max(1)) {
+        match answer_batch(model, batch, telemetry) {
+            Ok(of_batch) => replies.extend(of_batch.into_iter().map(Ok)),
+            Err(problem) => replies.extend(batch.iter().map(|_| Err(problem.clone()))),
+        }
     }
+    let mut replies = replies.into_iter();
+    for job in jobs {
+        let of_job: Vec<Result<Reply, Problem>> = replies.by_ref().take(job.questions.len()).collect();
+        // Ignored: the client may have gone in the meantime.
+        let _ = job.replies.send(of_job.into_iter().collect());
+    }
+}
+
+/// Asks some questions in one batch.
+fn answer_batch(model: &Model, questions: &[&Question], telemetry: &Telemetry) -> Result<Vec<Reply>, Problem> {
     let mut rows: HashMap<ImageKey, usize> = HashMap::new();
     let (mut keys, mut images) = (Vec::new(), Vec::new());
     let asked: Vec<(usize, &str)> = questions
@@ -156,20 +170,13 @@ fn answer(model: &Model, jobs: Vec<Job>, telemetry: &Telemetry) {
     telemetry.model_seconds.observe(started.elapsed().as_secs_f64());
     telemetry.batch_questions.observe(asked.len() as f64);
     let replies = match replies {
-        Ok(Ok(replies)) => Ok(replies),
-        Ok(Err(error)) => Err(Problem::internal(error.to_string())),
-        Err(_) => Err(Problem::internal("a bug in vqa: the server's output says where")),
+        Ok(Ok(replies)) => replies,
+        Ok(Err(error)) => return Err(Problem::internal(error.to_string())),
+        Err(_) => return Err(Problem::internal("a bug in vqa: the server's output says where")),
     };
-    let mut replies = replies.map(Vec::into_iter);
-    for job in jobs {
-        let of_job = replies.as_mut().map_err(|problem| problem.clone()).map(|replies| {
-            let cut = |(question, mut reply): (&Question, Reply)| {
-                reply.answers.truncate(question.top_k);
-                reply
-            };
-            job.questions.iter().zip(replies).map(cut).collect()
-        });
-        // Ignored: the client may have gone in the meantime.
-        let _ = job.replies.send(of_job);
-    }
+    let cut = |(question, mut reply): (&&Question, Reply)| {
+        reply.answers.truncate(question.top_k);
+        reply
+    };
+    Ok(questions.iter().zip(replies).map(cut).collect())
 }

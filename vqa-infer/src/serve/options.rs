@@ -13,7 +13,7 @@ pub struct ServeOptions {
     pub port: u16,
     /// The token that every request must carry. An address other than a loopback one requires a token.
     pub token: Option<String>,
-    /// The batch size at which the model stops taking further requests into a batch; 1 answers requests one by one.
+    /// The most questions in one batch; 1 answers questions one by one.
     pub max_batch: usize,
     /// A JSON-lines file to which verdicts on answers are appended; the pictures go to a directory beside it.
     pub collect: Option<PathBuf>,

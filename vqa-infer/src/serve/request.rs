@@ -87,9 +87,9 @@ impl JsonQuestion {
                 .ok_or_else(|| Problem::unusable("\"image\" is not a picture's name from an earlier answer"))?,
             _ => return Err(Problem::unusable("name one image: \"image_id\", or \"image\"")),
         };
-        let text = check_question(self.question, app)?;
+        check_question(&self.question, app)?;
         let top_k = check_top_k(self.top_k)?;
-        Ok(Question { image: key, picture: app.known(key).await?, text, top_k })
+        Ok(Question { image: key, picture: app.known(key).await?, text: self.question, top_k })
     }
 }
 
@@ -126,6 +126,13 @@ impl Form {
         self.text(name).ok_or_else(|| Problem::unusable(format!("{name:?} is missing")))
     }
 
+    /// The question, if it can be asked.
+    pub fn question(&self, app: &App) -> Result<&str, Problem> {
+        let text = self.wanted("question")?;
+        check_question(text, app)?;
+        Ok(text)
+    }
+
     /// Takes the picture out.
     pub fn take_picture(&mut self) -> Option<Received> {
         self.received.take()
@@ -139,7 +146,7 @@ impl Form {
 
     /// The question of the form, with its picture.
     pub async fn find(mut self, app: &Arc<App>) -> Result<Question, Problem> {
-        let text = check_question(self.wanted("question")?.to_owned(), app)?;
+        let text = self.question(app)?.to_owned();
         let top_k = self.text("top_k").map(|text| text.parse().map_err(|_| Problem::unusable(top_k_wanted())));
         let top_k = check_top_k(top_k.transpose()?)?;
         let (image, picture) = match (self.take_picture(), self.image_id()?, self.text("image")) {
@@ -191,7 +198,7 @@ fn not_received(error: MultipartError) -> Problem {
     Problem::new(error.status(), error.body_text())
 }
 
-fn check_question(text: String, app: &App) -> Result<String, Problem> {
+fn check_question(text: &str, app: &App) -> Result<(), Problem> {
     let most = app.limits.question_chars;
     if text.trim().is_empty() {
         return Err(Problem::unusable("the question is empty"));
@@ -199,7 +206,7 @@ fn check_question(text: String, app: &App) -> Result<String, Problem> {
     if text.len() > 4 * most || text.chars().count() > most {
         return Err(Problem::unusable(format!("the question has more than {most} characters")));
     }
-    Ok(text)
+    Ok(())
 }
 
 fn check_top_k(top_k: Option<u64>) -> Result<usize, Problem> {

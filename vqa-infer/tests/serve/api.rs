@@ -163,20 +163,25 @@ fn verdicts_are_kept_if_wanted() {
     let options = ServeOptions { collect: Some(file.clone()), ..ServeOptions::default() };
     let server = Running::start(Duration::ZERO, &options);
     let picture = png(3, 4, 4);
-    let verdict = |answer: &'static [u8], right: &'static [u8], picture: &[u8]| {
+    let verdict_on = |question: &[u8], answer: &[u8], right: &[u8], picture: &[u8]| {
         let fields = [
             ("image", Some("../../p.png"), picture),
-            ("question", None, b"a \"b\"?".as_slice()),
+            ("question", None, question),
             ("answer", None, answer),
             ("model_answer", None, b"blue"),
             ("right", None, right),
         ];
         post_form(server.address, "/api/collect", &fields)
     };
+    let verdict = |answer: &[u8], right: &[u8], picture: &[u8]| verdict_on(b"a \"b\"?", answer, right, picture);
     assert_eq!(verdict(b"blue", b"true", &picture).status, 204);
     assert_eq!(verdict(b"", b"false", &picture).status, 204);
     assert_eq!(verdict(b"blue", b"perhaps", &picture).status, 422);
     assert_eq!(verdict(b"blue", b"true", b"no picture").status, 422);
+    // Questions that cannot be asked, and an answer as long.
+    assert_eq!(verdict_on(b" ", b"blue", b"true", &picture).status, 422);
+    assert_eq!(verdict_on(&[b'a'; 1001], b"blue", b"true", &picture).status, 422);
+    assert_eq!(verdict(&[b'a'; 1001], b"false", &picture).status, 422);
     let lines = std::fs::read_to_string(&file).unwrap();
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let name = lines[0]["image"].as_str().unwrap();

@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use vqa_infer::serve::{Limits, ServeOptions};
 
-use crate::client::{Client, ask, form, get, request};
+use crate::client::{Client, ask, form, get, post_form, post_json, request};
 use crate::stub::{Running, expected, png};
 
 /// Questions that wait while the model is busy are answered in one batch, and each client gets its own replies.
@@ -41,6 +42,24 @@ fn without_batches_each_question_is_asked_alone() {
         }
     });
     assert_eq!(*server.seen.batches.lock().unwrap(), [1; 8]);
+}
+
+/// A request with more questions than fit in a batch is answered in several, like one after the other.
+#[test]
+fn a_long_request_is_answered_in_several_batches() {
+    let options = ServeOptions { max_batch: 5, ..ServeOptions::default() };
+    let server = Running::start(Duration::ZERO, &options);
+    let fields = [("image", Some("p.png"), &*png(2, 4, 4)), ("question", None, b"x".as_slice())];
+    let name = post_form(server.address, "/api/ask?details=1", &fields).json()["image"].clone();
+    let question = |i: usize| json!({"image": name, "question": "a ".repeat(i % 4) + "x", "top_k": 1 + i % 3});
+    let asked: Vec<Value> = (0..12).map(question).collect();
+    let answers = post_json(server.address, "/api/ask/batch", &json!(asked)).json();
+    assert_eq!(*server.seen.batches.lock().unwrap(), [1, 5, 5, 2]);
+    let answers = answers.as_array().unwrap();
+    assert_eq!(answers.len(), 12);
+    for (i, answers) in answers.iter().enumerate() {
+        assert_eq!((&answers[0]["answer"], answers.as_array().unwrap().len()), (&json!(expected(i % 4, 2)), 1 + i % 3));
+    }
 }
 
 #[test]

@@ -17,13 +17,20 @@ use crate::error::{Error, Result};
 /// # Errors
 ///
 /// When the description is not of an extractor of this project; when the weights are missing, damaged, or not those
-/// that the features were extracted with.
+/// that the features were extracted with; and when there are weights, but the extractor has no network.
 pub fn extractor_of(info: &ExtractorInfo, weights: Option<&Path>, device: Device) -> Result<Box<dyn Extractor>> {
     let unusable = |problem: String| {
         Error::Backbone(format!("the features were made by {info}, which cannot be set up again ({problem})"))
     };
     match info.kind() {
-        Some(PixelGrid::KIND) => Ok(Box::new(PixelGrid::from_info(info).map_err(unusable)?)),
+        Some(PixelGrid::KIND) => match weights {
+            Some(weights) => Err(Error::Backbone(format!(
+                "the features are the pixels of a grid, made without a network, so there is no use for {}: leave out \
+                 --weights",
+                weights.display()
+            ))),
+            None => Ok(Box::new(PixelGrid::from_info(info).map_err(unusable)?)),
+        },
         Some(ExtractorSettings::KIND) => {
             let settings: ExtractorSettings = info.settings().map_err(unusable)?;
             let name = &settings.backbone;
@@ -79,6 +86,8 @@ mod tests {
         let grid = Grid { rows: 2, columns: 3, whole: true, patch: 4 };
         let pixels = PixelGrid { grid, stats: ChannelStats { mean: [0.1, 0.2, 0.3], std: [0.4, 0.5, 0.6] } };
         assert_eq!(of(&pixels.info()).unwrap().info(), pixels.info());
+        let error = extractor_of(&pixels.info(), Some("w.pt".as_ref()), Device::Cpu).err().unwrap().to_string();
+        assert!(error.contains("no use for w.pt: leave out --weights"), "{error}");
         for (text, words) in [
             ("bottom-up-attention", "only features of `vqa features extract`"),
             (r#"{"kind": "grid", "grid": [2, 2]}"#, "cannot be set up again (missing field `whole`)"),
