@@ -179,7 +179,6 @@ fn what_is_no_network_and_what_a_network_cannot_do_is_explained() {
         ("--backbone boxes.pt --min-score inf", vec!["--min-score", "expected a number"]),
         ("--like cells.h5 --precision bf16", vec!["--like and --precision"]),
         ("--grid 2x2 --device cpu", vec!["--device is for networks", "--backbone"]),
-        ("--grid 2x2 --weights cells.pt", vec!["--weights is for networks"]),
         ("--like grid.h5 --precision bf16", vec!["--precision is for networks"]),
         ("--like grid.h5 --batch-size 4", vec!["--batch-size is for networks"]),
         ("--backbone cells.pt --mean 0.5", vec!["expected three numbers"]),

@@ -63,6 +63,11 @@ fn annotations_that_keep_the_accuracy_low() {
         assert_eq!(trained.matches("fewer than four").count(), 1, "{trained}");
         let evaluated = said(at, "evaluate --checkpoint run --data val --blind");
         assert_eq!(evaluated.matches(&few).count(), 1, "{evaluated}");
+        let visualize = "visualize --checkpoint run --data val --out-dir maps --n 1";
+        let drawn = said(at, visualize);
+        assert_eq!(drawn.matches(&few).count(), 1, "{drawn}");
+        let drawn = said(at, &format!("{visualize} --no-scores"));
+        assert!(!drawn.contains("fewer than four"), "{drawn}");
         assert_eq!(evaluated.matches("without an answer_id of their own").count(), 1, "{evaluated}");
     }
 }

@@ -228,7 +228,8 @@ fn jpeg(drawn: Result<error::Result<Bytes>, JoinError>) -> Result<Response, Prob
             tracing::warn!("{error}");
             Problem::not_found("the picture cannot be read: the server's output says why")
         })?;
-    let headers = [(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "private, max-age=3600")];
+    // Not kept: the next server at this address may be for other pictures with the same ids.
+    let headers = [(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "private, no-cache")];
     Ok((headers, bytes).into_response())
 }
 
