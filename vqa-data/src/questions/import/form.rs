@@ -141,11 +141,8 @@ fn read_entries(path: &Path, peek: &Peek, given: &ColumnNames, rows: &mut Rows) 
     let mut there: Vec<String> = peek.first.keys().cloned().collect();
     // Other entries may have fields that the first one lacks.
     for_each_entry(path, &peek.at, &known_names(), &mut |entry| {
-        for name in entry.fields.keys().filter(|name| !name.is_empty()) {
-            if !there.contains(name) {
-                there.push(name.clone());
-            }
-        }
+        let others: Vec<String> = entry.fields.keys().filter(|name| !there.contains(name)).cloned().collect();
+        there.extend(others);
         Ok(())
     })?;
     let columns = find_columns(path, &there, given)?;

@@ -67,14 +67,31 @@ pub(super) fn peek(path: &Path, own: &[&str]) -> Result<Option<Peek>> {
     if let Some(first) = first_of_lines(&start, own) {
         return Ok(Some(Peek { at: EntriesAt::Lines, first, beside: Map::new() }));
     }
+    let found = look(path, own, None)?;
+    Ok(found.first.map(|(at, first)| Peek { at, first, beside: found.beside }))
+}
+
+/// Finds another list of entries in a file, beside the one under `key`, and returns its key.
+///
+/// # Errors
+///
+/// When the file cannot be read, or the part that is read is not JSON.
+pub(super) fn another_list(path: &Path, key: &str) -> Result<Option<String>> {
+    match look(path, &[], Some(key))?.first {
+        Some((EntriesAt::Key(other), _)) => Ok(Some(other)),
+        _ => Ok(None),
+    }
+}
+
+/// Looks for the first entry in a file; with a key in `except`, only in other lists than the one under it.
+fn look(path: &Path, own: &[&str], except: Option<&str>) -> Result<Peeked> {
     let found = RefCell::new(Peeked::default());
     let mut json = serde_json::Deserializer::from_reader(open_reader(path)?);
-    let result = json.deserialize_any(PeekVisitor { found: &found, own });
+    let result = json.deserialize_any(PeekVisitor { found: &found, own, except });
     let found = found.into_inner();
-    match (found.first, result) {
-        (Some((at, first)), _) => Ok(Some(Peek { at, first, beside: found.beside })),
-        (None, Ok(())) => Ok(None),
+    match (&found.first, result) {
         (None, Err(error)) => Err(explain_error(path, error)),
+        _ => Ok(found),
     }
 }
 
@@ -105,6 +122,7 @@ struct Peeked {
 struct PeekVisitor<'a> {
     found: &'a RefCell<Peeked>,
     own: &'a [&'a str],
+    except: Option<&'a str>,
 }
 
 impl<'de> Visitor<'de> for PeekVisitor<'_> {
@@ -125,8 +143,12 @@ impl<'de> Visitor<'de> for PeekVisitor<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
+            if self.except == Some(&*key) {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
             match map.next_value_seed(Below { peek: &self, key: &key })? {
-                Value::Object(first) if is_entry(&first, self.own) => {
+                Value::Object(first) if self.except.is_none() && is_entry(&first, self.own) => {
                     self.found.borrow_mut().first = Some((EntriesAt::Values, first));
                     return Err(de::Error::custom("found"));
                 }
@@ -196,95 +218,6 @@ impl<'de> Visitor<'de> for Below<'_, '_> {
 
     fn visit_unit<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
-    }
-}
-
-/// Finds another list of entries at the top level of a file, beside the one under `key`, and returns its key.
-///
-/// # Errors
-///
-/// When the file cannot be read or is not JSON.
-pub(super) fn another_list(path: &Path, key: &str) -> Result<Option<String>> {
-    let mut json = serde_json::Deserializer::from_reader(open_reader(path)?);
-    let found = json.deserialize_map(OtherLists { key }).map_err(|error| explain_error(path, error))?;
-    Ok(found)
-}
-
-/// Looks through the lists of an object, but for the one under `key`.
-struct OtherLists<'a> {
-    key: &'a str,
-}
-
-impl<'de> Visitor<'de> for OtherLists<'_> {
-    type Value = Option<String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<String>, A::Error> {
-        let mut found = None;
-        while let Some(key) = map.next_key::<String>()? {
-            match key == self.key || found.is_some() {
-                true => drop(map.next_value::<IgnoredAny>()?),
-                false => found = map.next_value::<HasEntries>()?.0.then_some(key),
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// Whether a value is a list that begins with an entry.
-struct HasEntries(bool);
-
-impl<'de> de::Deserialize<'de> for HasEntries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HasEntries, D::Error> {
-        deserializer.deserialize_any(HasEntriesVisitor).map(HasEntries)
-    }
-}
-
-struct HasEntriesVisitor;
-
-impl<'de> Visitor<'de> for HasEntriesVisitor {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
-        let first = list.next_element::<Value>()?;
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(first.as_ref().and_then(Value::as_object).is_some_and(|first| is_entry(first, &[])))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(false)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_unit<E>(self) -> Result<bool, E> {
-        Ok(false)
     }
 }
 
