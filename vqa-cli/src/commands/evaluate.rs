@@ -2,8 +2,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
-use vqa_data::evaluator::{Accuracy, warn_of_few_answers, warn_of_missing_answer_ids};
+use vqa_data::evaluator::{Accuracy, warn_of_accuracy};
 use vqa_data::files::{try_file, write_atomic};
+use vqa_data::message::counted;
 use vqa_data::questions::Annotations;
 use vqa_infer::{Answers, Calibration, Checkpoint, Occlusion, OcclusionMeans, OcclusionOptions, SplitWithModel};
 
@@ -12,7 +13,6 @@ use crate::commands::answering;
 use crate::commands::score::{row, table};
 use crate::process_group::ProcessGroup;
 use crate::terminal::print;
-use vqa_data::message::counted;
 
 /// The output of `evaluate --json`. Scores are percentages.
 #[derive(Debug, Serialize)]
@@ -68,8 +68,7 @@ pub fn run(args: &EvaluateArgs, group: &ProcessGroup) -> Result<()> {
     if let Some(n_regions) = args.occlude {
         split.check_occlusion(n_regions as usize)?;
     }
-    warn_of_few_answers([(&*args.model.split.data, annotations)]);
-    warn_of_missing_answer_ids(annotations);
+    warn_of_accuracy(&args.model.split.data, annotations);
     let answered = answering::answer_all(&split)?;
     // Written before the other passes, which may fail or be interrupted.
     if let Some(path) = results {

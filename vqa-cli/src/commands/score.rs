@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use vqa_data::evaluator::{Accuracy, warn_of_few_answers, warn_of_missing_answer_ids};
+use vqa_data::evaluator::{Accuracy, warn_of_accuracy};
 use vqa_data::questions::{Annotation, Annotations, SourceConfig, Split, SplitConfig, read_results};
 
 use crate::args::ScoreArgs;
@@ -14,8 +14,7 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
         ..SourceConfig::default()
     };
     let split = Split::load(&SplitConfig::from(vec![source]))?;
-    warn_of_few_answers([(&*args.annotations.display().to_string(), &split.annotations)]);
-    warn_of_missing_answer_ids(&split.annotations);
+    warn_of_accuracy(&args.annotations.display().to_string(), &split.annotations);
     let results = read_results(&args.results)?;
     let accuracy = Accuracy::of(&results, &split.annotations)
         .map_err(|error| anyhow::anyhow!("{}: {error}", args.results.display()))?;

@@ -1,7 +1,7 @@
 use std::slice;
 
 use anyhow::{Result, bail};
-use vqa_data::evaluator::{warn_of_few_answers, warn_of_missing_answer_ids};
+use vqa_data::evaluator::warn_of_accuracy;
 use vqa_data::files::try_directory;
 use vqa_infer::SplitWithModel;
 use vqa_infer::report::{Choice, Report, Sample, Skipped, Verdict};
@@ -24,8 +24,7 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
     let annotations = &split.dataset().split().annotations;
     let scored = !annotations.is_empty() && !args.no_scores;
     if scored {
-        warn_of_few_answers([(&*args.split.data, annotations)]);
-        warn_of_missing_answer_ids(annotations);
+        warn_of_accuracy(&args.split.data, annotations);
     }
     let answers = if scored || choice.needs_scores() { Some(answering::answer_all(&split)?) } else { None };
     let questions = split.choose(&choice, answers.as_ref())?;

@@ -6,6 +6,13 @@ use crate::questions::annotations::Annotations;
 /// agree.
 const ENOUGH_ANSWERS: usize = 4;
 
+/// Warns if the official accuracy of a split, called `name`, cannot reach 100, or the official script would compute a
+/// different one.
+pub fn warn_of_accuracy(name: &str, annotations: &Annotations) {
+    warn_of_few_answers([(name, annotations)]);
+    warn_of_missing_answer_ids(annotations);
+}
+
 /// Warns, once for all splits, if any questions have fewer than four answers. Each split is given as its name and its
 /// annotations.
 pub fn warn_of_few_answers<'a>(splits: impl IntoIterator<Item = (&'a str, &'a Annotations)>) {
@@ -25,7 +32,7 @@ pub fn warn_of_few_answers<'a>(splits: impl IntoIterator<Item = (&'a str, &'a An
 }
 
 /// Warns if the official script would compute a different accuracy from these annotations, and says why.
-pub fn warn_of_missing_answer_ids(annotations: &Annotations) {
+fn warn_of_missing_answer_ids(annotations: &Annotations) {
     let n = annotations.n_without_answer_ids();
     if n > 0 {
         tracing::warn!(

@@ -6,6 +6,6 @@ pub(crate) mod normalize;
 
 pub use self::{
     accuracy::{Accuracy, blind_guesses, official_accuracy},
-    caveats::{warn_of_few_answers, warn_of_missing_answer_ids},
+    caveats::{warn_of_accuracy, warn_of_few_answers},
     normalize::normalize_answer,
 };
