@@ -231,7 +231,7 @@ fn refuse_to_start_elsewhere(config: &Path, run: &RunDir) -> Result<()> {
     let Some(beside) = config.parent().map(RunDir::new).filter(|beside| is_same_file(config, &beside.config())) else {
         return Ok(());
     };
-    if Position::saved_in(run)?.is_none() && beside.state().exists() {
+    if beside.state().exists() && !run.state().exists() {
         bail!(
             "nothing saved in {}, but the config is that of a run in {}: if it was moved, pass --set out_dir={}",
             run.path().display(),
