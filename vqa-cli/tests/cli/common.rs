@@ -29,6 +29,14 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Runs a command line that must succeed; returns what it wrote to stderr.
+pub fn said(directory: &Path, arguments: &str) -> String {
+    let output = vqa(directory, arguments).output().unwrap();
+    let said = stderr(&output);
+    assert!(output.status.success(), "vqa {arguments}: {said}");
+    said
+}
+
 /// Runs a command line that must fail with one message containing all of `words`, and must leave every file in the
 /// directory unchanged.
 pub fn fails(directory: &Path, arguments: &str, words: &[&str]) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{epochs, ok, prepared, stderr, trained, vqa, world};
+use crate::common::{epochs, ok, prepared, said, stderr, trained, vqa, world};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -153,11 +153,7 @@ fn a_new_run_makes_missing_dictionaries() {
     crate::common::fails(at, &pickle, &["dictionary.pkl: no such file", "check the path"]);
     let high = format!("{train} --set dict.min_answer_count=100000");
     crate::common::fails(at, &high, &["config.toml: no answer is given at least 100000 times"]);
-    let said = |arguments: &str| {
-        let output = vqa(at, arguments).output().unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
-        stderr(&output)
-    };
+    let said = |arguments: &str| said(at, arguments);
     let made = "dictionaries: none yet, so built from train, val, as `vqa prepare` would: ";
     let tried = said(&format!("{train} --dry-run"));
     assert!(tried.contains(made) && !tried.contains("wrote"), "{tried}");

@@ -1,21 +1,12 @@
 //! Hints on stderr about results that might be overrated, and problems that `prepare` finds early.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 
 #[cfg(feature = "torch")]
 use crate::common::prepared;
-use crate::common::{fails, stderr, vqa, world};
-
-/// Runs a command that must succeed; returns its stderr.
-fn said(at: &Path, arguments: &str) -> String {
-    let output = vqa(at, arguments).output().unwrap();
-    let said = stderr(&output);
-    assert!(output.status.success(), "vqa {arguments}: {said}");
-    said
-}
+use crate::common::{fails, said, world};
 
 /// Questions with three answers each, one of them without an `answer_id`.
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::common::{contents, fails, ok, stderr, vqa};
+use crate::common::{contents, fails, ok, said};
 
 /// Six questions about three of four pictures, in the format of people's own tables.
 fn table(at: &Path) {
@@ -240,11 +240,7 @@ fn leftovers_of_an_earlier_import_are_named() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     table(at);
-    let import = |arguments: &str| {
-        let output = vqa(at, &format!("import qa.csv --images photos --out data {arguments}")).output().unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
-        stderr(&output)
-    };
+    let import = |arguments: &str| said(at, &format!("import qa.csv --images photos --out data {arguments}"));
     assert_eq!(import("--val 0.5"), "");
     fs::write(at.join("data/features.h5"), "").unwrap();
     fs::write(at.join("data/words.json"), "[]").unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{contents, epochs, fails, ok, prepared, stderr, trained, vqa, world};
+use crate::common::{contents, epochs, fails, ok, prepared, said, stderr, trained, vqa, world};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -262,9 +262,7 @@ fn a_finished_run_names_the_command_for_more() {
     let world = prepared();
     let at = world.path();
     let finished = |command: &str| {
-        let output = vqa(at, command).output().unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
-        let last = stderr(&output).lines().last().unwrap().to_owned();
+        let last = said(at, command).lines().last().unwrap().to_owned();
         (last.split(';').next().unwrap().to_owned(), last.split('`').nth(1).unwrap().to_owned())
     };
     let (said, more) = finished("train --config config.toml");
