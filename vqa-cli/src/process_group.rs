@@ -3,11 +3,11 @@
 
 use anyhow::{Result, bail};
 use tch::{Cuda, Device};
+use vqa_data::message::counted;
 use vqa_model::device::parse_device;
 use vqa_train::distributed::{Collective, Launch, SingleProcess, launcher_restarts};
 
 use crate::terminal;
-use vqa_data::message::counted;
 
 /// This process among those started together; most often it is the only one.
 pub struct ProcessGroup {

@@ -8,6 +8,7 @@ use std::thread;
 
 use tch::Tensor;
 use vqa_data::batches::{Batch, Dataset, Loader, LoaderOptions, Sampler, Share, open_sources};
+use vqa_data::message::counted;
 use vqa_data::questions::{ImagePaths, SourceConfig, Split, SplitConfig};
 use vqa_model::feed::{Feed, FeedOptions};
 use vqa_model::memory::or_out_of_memory;
@@ -21,7 +22,6 @@ use crate::predict::{Answers, N_BEST, Prediction, RankedAnswers, Sum, answer_sha
 use crate::report::choice::{Choice, count_namesakes};
 use crate::report::explained::ExplainedQuestion;
 use crate::report::report::Report;
-use vqa_data::message::counted;
 
 /// An answered question with the path of its picture, or why that is not known.
 type Answered = (ExplainedQuestion, std::result::Result<PathBuf, String>);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::terminal::say;
+use vqa_data::message::counted;
 
 use anyhow::Result;
 use indicatif::{DecimalBytes, HumanDuration};
@@ -15,7 +16,6 @@ use vqa_train::{Rehearsal, TrainConfig, Trainer};
 
 use crate::commands::watch::show;
 use crate::config::Config;
-use vqa_data::message::counted;
 
 /// Steps are tried for about this long, for a reliable mean.
 const ENOUGH: Duration = Duration::from_secs(10);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tch::Tensor;
 use tch::nn::VarStore;
+use vqa_data::message::counted;
 
 use crate::error::{Error, Result};
 use crate::weights::format::Format;
@@ -12,7 +13,6 @@ use crate::weights::safetensors::{Header, write_tensors};
 use crate::weights::state_dict::{Ambiguous, COMPILED, Location, StateDict};
 use crate::weights::stored::{StoredTensor, is_float};
 use crate::weights::{pth, safetensors};
-use vqa_data::message::counted;
 
 /// Writes a model's weights under their PyTorch names. The file is written completely or not at all.
 ///

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use vqa_data::batches::{Dataset, DatasetFingerprint};
+use vqa_data::message::counted;
 use vqa_model::run::RunDir;
 use vqa_model::weights::{Header, read_header, read_tensors, write_tensors};
 
@@ -15,7 +16,6 @@ use crate::error::{Error, Result, SavedFiles};
 use crate::metrics::sums::Sums;
 use crate::optim::optimizer::Optimizer;
 use crate::position::Position;
-use vqa_data::message::counted;
 
 /// The epoch with the highest validation score; if several have it, the first.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -5,12 +5,12 @@ use anyhow::Result;
 use serde_json::json;
 use vqa_data::Error;
 use vqa_data::features::{Check, Collection, FeatureFile, FeatureWriter, Output, RegionSource, Shard, read_image_ids};
+use vqa_data::message::counted;
 
 use crate::args::ConvertArgs;
 use crate::commands::features::problems::{report_bad, what_is_kept};
 use crate::progress::ProgressBar;
 use crate::terminal::{print, say};
-use vqa_data::message::counted;
 
 pub fn run(args: &ConvertArgs) -> Result<()> {
     // Checked before anything slow.

@@ -1,10 +1,10 @@
 use anyhow::Result;
 use vqa_data::features::{FeatureFile, RegionSource};
+use vqa_data::message::counted;
 
 use crate::args::InspectArgs;
 use crate::progress::ProgressBar;
 use crate::terminal::print;
-use vqa_data::message::counted;
 
 pub fn run(args: &InspectArgs) -> Result<()> {
     let file = FeatureFile::open(&args.file)?;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use vqa_data::Error;
 use vqa_data::features::BadImage;
+use vqa_data::message::counted;
 
 use crate::terminal::say;
-use vqa_data::message::counted;
 
 /// Adds to an error that interrupted writing whether the same command can resume from there, because one of these
 /// unfinished files is left.
